@@ -1,0 +1,183 @@
+//! One batch, one transaction: claim, load, decide, write, commit.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use sea_orm::DatabaseTransaction;
+use shared::bus::envelope::sha256;
+use shared::bus::{CommandSet, Envelope, Failure, Message, Outgoing, Reject};
+use shared::clock::{self, Instant};
+use shared::database::Database;
+use shared::id::CommandId;
+use shared::ledger::{self, Outcome, Row, Status};
+
+/// All of the world that a handler sees while it decides.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    /// The transaction: everything that is written stands or falls with it.
+    pub tx: &'a DatabaseTransaction,
+    /// The instant of the decision.
+    pub now: Instant,
+    /// Random, new for each attempt: for salts and ids.
+    pub seed: [u8; 32],
+}
+
+impl Cx<'_> {
+    /// Random bytes for a command: a function of it, `index` and this attempt's seed.
+    #[must_use]
+    pub fn random(&self, id: CommandId, index: u64) -> [u8; 32] {
+        let mut input = [0; 56];
+        input[..32].copy_from_slice(&self.seed);
+        input[32..48].copy_from_slice(id.0.as_bytes());
+        input[48..].copy_from_slice(&index.to_be_bytes());
+        sha256(&input)
+    }
+}
+
+/// What a handler decided about one command.
+#[derive(Debug)]
+pub struct Decided {
+    /// For the ledger.
+    pub outcome: Outcome,
+    /// For subscribers, in order.
+    pub events: Vec<Outgoing>,
+}
+
+/// What the commands of one queue mean.
+///
+/// A handler has three movements: it reads once for the whole batch, decides with a pure function, and writes multi-row.
+/// It reaches the world through [`Cx`] only; it never publishes, sleeps, calls out or reads the clock.
+pub trait Handler: Send + Sync + 'static {
+    /// Its commands.
+    type Message: CommandSet;
+
+    /// Decides a batch: one [`Decided`] per envelope, in the same order.
+    fn handle(
+        &self,
+        cx: &Cx<'_>,
+        batch: &[Envelope<Self::Message>],
+    ) -> impl Future<Output = Result<Vec<Decided>, Failure>> + Send;
+
+    /// The events of commands that were decided before, by command: the same, with the same ids.
+    fn events_again(
+        &self,
+        cx: &Cx<'_>,
+        rows: &[Row],
+    ) -> impl Future<Output = Result<HashMap<CommandId, Vec<Outgoing>>, Failure>> + Send;
+}
+
+/// One message's place in the ledger, and what is to be published about it.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) row: Row,
+    pub(crate) events: Vec<Outgoing>,
+}
+
+/// Decides messages in one transaction. Those that were decided before are recognised and keep their decision.
+///
+/// Returns one [`Settled`] per message, in order. After an error nothing has happened.
+pub(crate) async fn decide<'m, H: Handler>(
+    handler: &H,
+    db: &Database,
+    messages: impl Iterator<Item = &'m Message>,
+) -> Result<Vec<Settled>, Failure> {
+    let envelopes = messages.map(Envelope::<H::Message>::open).collect::<Result<Vec<_>, _>>()?;
+    let tx = db.begin().await?;
+    let known = ledger::find(&tx, envelopes.iter().map(|envelope| envelope.id)).await?;
+    let ids: Vec<_> = envelopes.iter().map(|envelope| (envelope.id, envelope.body_hash)).collect();
+    let (fresh, repeated) = sort(envelopes, &known)?;
+    let cx = Cx { tx: &tx, now: clock::now(), seed: rand::random() };
+    let mut settled: HashMap<CommandId, Settled> = HashMap::with_capacity(ids.len());
+    if !repeated.is_empty() {
+        let mut events = handler.events_again(&cx, &repeated).await?;
+        metrics::counter!("muster_repeated_commands_total").increment(repeated.len() as u64);
+        settled.extend(repeated.into_iter().map(|row| {
+            let events = events.remove(&row.id).unwrap_or_default();
+            (row.id, Settled { row, events })
+        }));
+    }
+    if !fresh.is_empty() {
+        let decided = caught(handler.handle(&cx, &fresh)).await?;
+        let rows: Vec<_> = fresh.iter().zip(&decided).map(|(envelope, decided)| row(envelope, decided, cx.now)).collect();
+        let failed_before: Vec<_> = fresh.iter().map(|envelope| envelope.id).filter(|id| known.contains_key(id)).collect();
+        ledger::forget_failures(&tx, &failed_before).await?;
+        ledger::insert(&tx, &rows).await?;
+        settled.extend(rows.into_iter().zip(decided).map(|(row, decided)| {
+            (row.id, Settled { row, events: decided.events })
+        }));
+    }
+    tx.commit().await?;
+    in_order(ids, settled)
+}
+
+/// Those to be decided, each once, and the rows of those that were. A command that failed is to be decided: it comes
+/// again only after an operator replayed it, or after a crash on the way to the dead letters.
+fn sort<M: CommandSet>(
+    envelopes: Vec<Envelope<M>>,
+    known: &HashMap<CommandId, Row>,
+) -> Result<(Vec<Envelope<M>>, Vec<Row>), Failure> {
+    let mut fresh: Vec<Envelope<M>> = Vec::with_capacity(envelopes.len());
+    let mut seen = HashMap::with_capacity(envelopes.len());
+    let mut repeated = Vec::new();
+    for envelope in envelopes {
+        let decided = known.get(&envelope.id).filter(|row| row.status != Status::Failed);
+        let first_hash = decided.map(|row| row.body_hash).or_else(|| seen.get(&envelope.id).copied());
+        if first_hash.is_some_and(|hash| hash != envelope.body_hash) {
+            return Err(Reject::key_reused().into());
+        }
+        if seen.insert(envelope.id, envelope.body_hash).is_some() {
+            continue;
+        }
+        match decided {
+            Some(row) => repeated.push(row.clone()),
+            None => fresh.push(envelope),
+        }
+    }
+    Ok((fresh, repeated))
+}
+
+/// Runs a handler; a panic is its own fault and nobody else's.
+async fn caught<T>(handled: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        metrics::counter!("muster_panics_total").increment(1);
+        Err(Reject::panicked(text).into())
+    })
+}
+
+fn row<M: CommandSet>(envelope: &Envelope<M>, decided: &Decided, now: Instant) -> Row {
+    let outcome = &decided.outcome;
+    Row {
+        id: envelope.id,
+        kind: envelope.body.kind().to_owned(),
+        actor: envelope.actor,
+        drive_id: outcome.drive_id,
+        accepted_at: envelope.accepted_at,
+        decided_at: now,
+        status: outcome.status(),
+        sequence: outcome.sequence,
+        events: outcome.events,
+        body_hash: envelope.body_hash,
+        result: Some(outcome.to_json()),
+        facts: outcome.facts.clone(),
+    }
+}
+
+/// One per message, in order. A command that stands twice in a batch is published once.
+fn in_order(
+    ids: Vec<(CommandId, [u8; 32])>,
+    mut settled: HashMap<CommandId, Settled>,
+) -> Result<Vec<Settled>, Failure> {
+    let mut all = Vec::with_capacity(ids.len());
+    for (id, _) in ids {
+        match settled.remove(&id) {
+            Some(each) => all.push(each),
+            None if all.iter().any(|each: &Settled| each.row.id == id) => {}
+            None => return Err(Reject::panicked("a handler left a command undecided").into()),
+        }
+    }
+    Ok(all)
+}

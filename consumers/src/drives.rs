@@ -1,0 +1,125 @@
+//! The drives' lanes: everything about one drive, in order.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use moka::sync::Cache;
+use shared::account::Role;
+use shared::bus::envelope::base64url;
+use shared::bus::{CloudEvent, Envelope, Failure, Outgoing, Reject};
+use shared::drive::DriveCommand;
+use shared::drive::decide::{Context, decide};
+use shared::drive::table::{self, Loaded};
+use shared::eligibility::Rules;
+use shared::id::{CommandId, DriveId, MemberId};
+use shared::ledger::{Outcome, Row};
+use shared::log::{self, Additions};
+use shared::member::{self, Attributes};
+
+use crate::batch::{Cx, Decided, Handler};
+
+/// Decides the commands of drives.
+#[derive(Debug)]
+pub struct Drives {
+    /// Compiled rules by drive and version: compiling costs far more than judging.
+    rules: Cache<(DriveId, u32), Rules>,
+}
+
+impl Default for Drives {
+    fn default() -> Self {
+        Self { rules: Cache::new(2_000) }
+    }
+}
+
+impl Handler for Drives {
+    type Message = DriveCommand;
+
+    async fn handle(&self, cx: &Cx<'_>, batch: &[Envelope<DriveCommand>]) -> Result<Vec<Decided>, Failure> {
+        let compiled = |drive_id, version, definition: &shared::drive::definition::Definition| {
+            self.rules.get_with((drive_id, version), || Rules::compile_stored(&definition.rules, version))
+        };
+        let mut loaded = table::load(cx.tx, batch.iter().map(|envelope| &envelope.body), compiled).await?;
+        let people = member::table::attributes(cx.tx, needed_people(batch, &loaded)).await?;
+
+        let mut additions = Additions::default();
+        let mut decided = Vec::with_capacity(batch.len());
+        for envelope in batch {
+            decided.push(decide_one(cx, envelope, &mut loaded, &people, &mut additions)?);
+        }
+
+        log::append(cx.tx, additions.entries.iter().map(|(entry, _)| entry)).await?;
+        table::save(cx.tx, &loaded, &additions.heads, cx.now).await?;
+        Ok(with_events(decided, additions))
+    }
+
+    async fn events_again(&self, cx: &Cx<'_>, rows: &[Row]) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
+        let ranges = rows.iter().filter_map(|row| Some((row.drive_id?, row.sequence?, u64::from(row.events))));
+        let mut events: HashMap<CommandId, Vec<Outgoing>> = HashMap::new();
+        for entry in log::ranges(cx.tx, ranges).await? {
+            let event: CloudEvent = serde_json::from_slice(&entry.bytes)
+                .map_err(|error| Reject::undecodable(format_args!("entry of {}: {error}", entry.drive_id)))?;
+            events.entry(event.cause).or_default().push(event.message(entry.bytes));
+        }
+        Ok(events)
+    }
+}
+
+/// The members whose existence or attributes a decision depends on.
+fn needed_people(batch: &[Envelope<DriveCommand>], loaded: &BTreeMap<DriveId, Loaded>) -> HashSet<MemberId> {
+    let has_rules = |drive_id| loaded.get(drive_id).is_some_and(|drive| !drive.state.rules.is_empty());
+    batch
+        .iter()
+        .filter_map(|envelope| match &envelope.body {
+            // A member who acts for themselves exists; without rules, nothing else about them matters.
+            DriveCommand::Register(command)
+                if envelope.actor.role != Role::Member || has_rules(&command.drive_id) =>
+            {
+                Some(command.member_id)
+            }
+            DriveCommand::AddRegistration(command) => Some(command.member_id),
+            _ => None,
+        })
+        .collect()
+}
+
+fn decide_one(
+    cx: &Cx<'_>,
+    envelope: &Envelope<DriveCommand>,
+    loaded: &mut BTreeMap<DriveId, Loaded>,
+    people: &HashMap<MemberId, Attributes>,
+    additions: &mut Additions,
+) -> Result<Decided, Failure> {
+    let drive_id = envelope.body.drive_id();
+    let drive = loaded.get_mut(&drive_id).ok_or_else(|| Reject::panicked("a drive was not loaded"))?;
+    let person = match &envelope.body {
+        DriveCommand::Register(command) => people.get(&command.member_id),
+        DriveCommand::AddRegistration(command) => people.get(&command.member_id),
+        _ => None,
+    };
+    let salt = base64url(&cx.random(envelope.id, 0)[..16]);
+    let context = Context {
+        id: envelope.id,
+        drive_id,
+        actor: envelope.actor,
+        accepted_at: envelope.accepted_at,
+        person,
+        salt: &salt,
+    };
+    let decision = decide(&drive.state, &envelope.body, &context);
+    for event in &decision.events {
+        drive.state.apply(event);
+    }
+    let events = u32::try_from(decision.events.len()).unwrap_or(u32::MAX);
+    let sequence = additions.add(drive_id, drive.head, envelope.id, cx.now, decision.events);
+    let outcome = Outcome { drive_id: Some(drive_id), sequence, events, result: decision.result, facts: decision.facts };
+    Ok(Decided { outcome, events: Vec::new() })
+}
+
+/// Hands each decision its events. They stand in the additions in the order of the decisions.
+fn with_events(mut decided: Vec<Decided>, additions: Additions) -> Vec<Decided> {
+    let mut entries = additions.entries.into_iter();
+    for each in &mut decided {
+        let count = each.outcome.events as usize;
+        each.events = entries.by_ref().take(count).map(|(entry, event)| event.message(entry.bytes)).collect();
+    }
+    decided
+}

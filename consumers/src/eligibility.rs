@@ -1,0 +1,92 @@
+//! Eligibility checks: what a drive's rules say about a member. They change nothing and need no order.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use moka::sync::Cache;
+use serde::Serialize;
+use shared::account::Role;
+use shared::bus::{Envelope, Failure, Outgoing};
+use shared::drive::Status;
+use shared::drive::table::{self, DriveView};
+use shared::eligibility::{CheckEligibility, EligibilityCommand, Rules, Verdict};
+use shared::id::{CommandId, DriveId, MemberId};
+use shared::ledger::{Outcome, Row};
+use shared::member::{self, Attributes};
+use shared::refusal::{Code, Refusal};
+
+use crate::batch::{Cx, Decided, Handler};
+
+/// Decides eligibility checks.
+#[derive(Debug)]
+pub struct Eligibility {
+    rules: Cache<(DriveId, u32), Rules>,
+}
+
+impl Default for Eligibility {
+    fn default() -> Self {
+        Self { rules: Cache::new(2_000) }
+    }
+}
+
+/// What whoever asked is told.
+#[derive(Debug, Serialize)]
+struct CheckOutcome {
+    drive_id: DriveId,
+    member_id: MemberId,
+    #[serde(flatten)]
+    verdict: Verdict,
+}
+
+impl Handler for Eligibility {
+    type Message = EligibilityCommand;
+
+    async fn handle(&self, cx: &Cx<'_>, batch: &[Envelope<EligibilityCommand>]) -> Result<Vec<Decided>, Failure> {
+        let checks = || {
+            batch.iter().map(|envelope| {
+                let EligibilityCommand::CheckEligibility(check) = &envelope.body;
+                (envelope, check)
+            })
+        };
+        let drives: BTreeSet<_> = checks().map(|(_, check)| check.drive_id).collect();
+        let drives: BTreeMap<_, _> =
+            table::by_ids(cx.tx, drives).await?.into_iter().map(|drive| (drive.id, drive)).collect();
+        let members: BTreeSet<_> = checks().map(|(_, check)| check.member_id).collect();
+        let people = member::table::attributes(cx.tx, members).await?;
+        Ok(checks()
+            .map(|(envelope, check)| {
+                let result = self.judge(envelope, check, drives.get(&check.drive_id), people.get(&check.member_id));
+                Decided { outcome: Outcome::of(result), events: Vec::new() }
+            })
+            .collect())
+    }
+
+    async fn events_again(&self, _: &Cx<'_>, _: &[Row]) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
+        Ok(HashMap::new())
+    }
+}
+
+impl Eligibility {
+    fn judge(
+        &self,
+        envelope: &Envelope<EligibilityCommand>,
+        check: &CheckEligibility,
+        drive: Option<&DriveView>,
+        person: Option<&Attributes>,
+    ) -> Result<serde_json::Value, Refusal> {
+        let seen = drive.filter(|drive| drive.drive.status != Status::Draft || envelope.actor.role == Role::Admin);
+        let view = seen.ok_or(Code::DriveNotFound)?;
+        let nobody = Attributes::default();
+        let attributes = match person {
+            Some(attributes) => attributes,
+            None if envelope.actor.role == Role::Member => &nobody,
+            None => return Err(Code::MemberNotFound.into()),
+        };
+        let version = view.drive.rules_version;
+        let definition = &view.drive.definition;
+        let rules =
+            self.rules.get_with((view.id, version), || Rules::compile_stored(&definition.rules, version));
+        let verdict = rules.judge(attributes, &definition.facts(), envelope.accepted_at);
+        let outcome = CheckOutcome { drive_id: check.drive_id, member_id: check.member_id, verdict };
+        Ok(serde_json::to_value(outcome).expect("an outcome is plain data"))
+    }
+}

@@ -1,0 +1,16 @@
+//! The consumers: they take commands from their queues, decide them, and publish what happened.
+//!
+//! [`runtime`] is the loop that all queues share; a handler per queue ([`drives`], [`members`], [`eligibility`],
+//! [`upkeep`]) reads once for a whole batch, decides by the pure rules of `shared`, and writes multi-row.
+
+pub mod balance;
+pub mod batch;
+pub mod drives;
+pub mod eligibility;
+pub mod members;
+pub mod process;
+pub mod runtime;
+pub mod upkeep;
+pub mod watch;
+
+pub use batch::{Cx, Decided, Handler};

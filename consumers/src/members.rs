@@ -1,0 +1,161 @@
+//! The members' lanes: what members say about themselves, and what organisers import.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use shared::account::Role;
+use shared::account::table::{self as accounts, Account};
+use shared::bus::event::{MemberUpdated, MembersImported};
+use shared::bus::{CloudEvent, Envelope, Event, Failure, Outgoing};
+use shared::clock::Instant;
+use shared::files::{Files, FilesError};
+use shared::id::{CommandId, MemberId, id_at};
+use shared::ledger::{Outcome, Row, Status};
+use shared::member::import::{self, BadRow, ImportOutcome, MAX_REPORTED, Person};
+use shared::member::{self, MemberCommand, Profile, UpdateProfile};
+use shared::refusal::{Code, FieldError, Refusal};
+
+use crate::batch::{Cx, Decided, Handler};
+
+/// Decides the commands of members.
+#[derive(Debug)]
+pub struct Members {
+    /// Where uploaded files are. Reading one is part of reading a batch: it never changes.
+    pub files: Files,
+}
+
+/// A file as it was read, or why it cannot be imported.
+type ReadFile = Result<(Vec<Person>, Vec<BadRow>), Refusal>;
+
+impl Handler for Members {
+    type Message = MemberCommand;
+
+    async fn handle(&self, cx: &Cx<'_>, batch: &[Envelope<MemberCommand>]) -> Result<Vec<Decided>, Failure> {
+        let mut files = HashMap::new();
+        for envelope in batch {
+            if let MemberCommand::ImportMembers(command) = &envelope.body {
+                files.insert(envelope.id, self.read(&command.file).await?);
+            }
+        }
+        let people = || files.values().flatten().flat_map(|(people, _)| people);
+        let emails: BTreeSet<String> = people().map(|person| person.email.clone()).collect();
+        let emails: Vec<String> = emails.into_iter().collect();
+        let known = accounts::ids_by_email(cx.tx, &emails).await?;
+        let updated = batch.iter().filter_map(|envelope| match &envelope.body {
+            MemberCommand::UpdateProfile(command) => Some(command.member_id),
+            MemberCommand::ImportMembers(_) => None,
+        });
+        let ids: BTreeSet<MemberId> = known.values().copied().chain(updated).collect();
+        let profiles = member::table::profiles(cx.tx, ids).await?;
+
+        let mut state = State { known, profiles: profiles.into_iter().collect(), ..State::default() };
+        let outcomes: Vec<_> = batch
+            .iter()
+            .map(|envelope| match &envelope.body {
+                MemberCommand::UpdateProfile(command) => state.update(command),
+                MemberCommand::ImportMembers(_) => match files.remove(&envelope.id) {
+                    Some(Ok((people, bad))) => Ok(to_json(&state.import(cx, envelope.id, people, bad))),
+                    Some(Err(refusal)) => Err(refusal),
+                    None => Err(Code::InvalidFile.into()),
+                },
+            })
+            .collect();
+
+        accounts::insert(cx.tx, &state.new_accounts).await?;
+        let changed = state.changed.iter().filter_map(|id| Some((*id, state.profiles.get(id)?.clone())));
+        member::table::save(cx.tx, &changed.collect(), cx.now).await?;
+        Ok(batch
+            .iter()
+            .zip(outcomes)
+            .map(|(envelope, result)| {
+                let events = result.as_ref().ok().and_then(|outcome| event(envelope.id, outcome, cx.now));
+                Decided { outcome: Outcome::of(result), events: events.into_iter().collect() }
+            })
+            .collect())
+    }
+
+    async fn events_again(&self, _: &Cx<'_>, rows: &[Row]) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
+        let again = |row: &Row| {
+            let outcome = row.result.as_ref().filter(|_| row.status == Status::Succeeded)?;
+            Some((row.id, vec![event(row.id, outcome, row.decided_at)?]))
+        };
+        Ok(rows.iter().filter_map(again).collect())
+    }
+}
+
+impl Members {
+    async fn read(&self, file: &str) -> Result<ReadFile, Failure> {
+        match self.files.get(file).await {
+            Ok(bytes) => Ok(import::read(&bytes)),
+            Err(FilesError { missing: true, .. }) => {
+                let error = FieldError::new("file", "the file is not there any more; upload it again");
+                Ok(Err(Refusal::new(Code::InvalidFile).with_errors(vec![error])))
+            }
+            Err(error) => Err(Failure::Retry(error.to_string())),
+        }
+    }
+}
+
+/// What a batch changes.
+#[derive(Default)]
+struct State {
+    known: HashMap<String, MemberId>,
+    profiles: BTreeMap<MemberId, Profile>,
+    changed: BTreeSet<MemberId>,
+    new_accounts: Vec<Account>,
+}
+
+impl State {
+    fn update(&mut self, command: &UpdateProfile) -> Result<serde_json::Value, Refusal> {
+        let faults = command.faults();
+        if !faults.is_empty() {
+            return Err(Refusal::new(Code::InvalidProfile).with_errors(faults));
+        }
+        let mut profile = self.profiles.get(&command.member_id).cloned().unwrap_or_default();
+        profile.update(command)?;
+        self.profiles.insert(command.member_id, profile);
+        self.changed.insert(command.member_id);
+        Ok(serde_json::json!({ "member_id": command.member_id }))
+    }
+
+    fn import(&mut self, cx: &Cx<'_>, id: CommandId, people: Vec<Person>, mut bad: Vec<BadRow>) -> ImportOutcome {
+        let rejected_count = bad.len() as u64;
+        bad.truncate(MAX_REPORTED);
+        let mut outcome = ImportOutcome { rejected: bad, rejected_count, ..ImportOutcome::default() };
+        for person in people {
+            let member_id = if let Some(member_id) = self.known.get(&person.email) {
+                outcome.updated += 1;
+                *member_id
+            } else {
+                outcome.imported += 1;
+                let member_id = MemberId(id_at(cx.now, &cx.random(id, person.line)));
+                self.known.insert(person.email.clone(), member_id);
+                self.new_accounts.push(Account {
+                    id: member_id,
+                    email: person.email,
+                    role: Role::Member,
+                    password_hash: None,
+                    created_at: cx.now,
+                });
+                member_id
+            };
+            self.profiles.entry(member_id).or_default().import(&person.name, &person.attributes);
+            self.changed.insert(member_id);
+        }
+        outcome
+    }
+}
+
+fn to_json(outcome: &ImportOutcome) -> serde_json::Value {
+    serde_json::to_value(outcome).expect("an outcome is plain data")
+}
+
+/// The event of a decided command: a function of its row in the ledger.
+fn event(id: CommandId, outcome: &serde_json::Value, decided_at: Instant) -> Option<Outgoing> {
+    let event = match serde_json::from_value::<MemberUpdated>(outcome.clone()) {
+        Ok(updated) => Event::MemberUpdated(updated),
+        Err(_) => Event::MembersImported(serde_json::from_value::<MembersImported>(outcome.clone()).ok()?),
+    };
+    let event = CloudEvent::new(id, 0, None, decided_at, event);
+    let bytes = event.to_bytes();
+    Some(event.message(bytes))
+}

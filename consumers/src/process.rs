@@ -1,0 +1,233 @@
+//! A consumer process: configuration, connections, the runtime, a graceful end.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use shared::backoff::Backoff;
+use shared::bus::{Broker, CommandSet as _};
+use shared::config::{Deployment, Watching};
+use shared::database::Database;
+use shared::files::Files;
+use shared::settings;
+use shared::telemetry;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Handler;
+use crate::runtime::Runtime;
+use crate::watch::{Liveness, Watch, measure_queues};
+
+/// Writing transactions at a time, per process: lanes beyond that wait for each other.
+pub const WRITERS: u32 = 8;
+/// How long a process may take to end after it was asked to.
+pub const END: Duration = Duration::from_secs(9);
+/// Upper bounds of the histograms' buckets, in seconds.
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Upper bounds of the batch sizes' buckets.
+const MESSAGES: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0];
+
+/// Flags and environment of a consumer process.
+#[derive(Debug, Parser)]
+#[command(version, about = "Decides the commands of one queue of Muster")]
+struct Arguments {
+    #[command(flatten)]
+    deployment: Deployment,
+
+    #[command(flatten)]
+    watching: Watching,
+
+    /// Where health and metrics are served; port 0 takes a free one.
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    listen: SocketAddr,
+}
+
+/// The connections of a process.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    /// The database, migrated.
+    pub db: Database,
+    /// The broker, with its topology.
+    pub broker: Broker,
+    /// The store for uploaded files.
+    pub files: Files,
+}
+
+impl Connections {
+    /// Opens them; waits for servers that are not there yet, until shutdown.
+    pub async fn open(deployment: &Deployment, name: &str, shutdown: &CancellationToken) -> anyhow::Result<Self> {
+        let opened = shutdown.run_until_cancelled(async {
+            let files = Files::open(&deployment.files_dir())?;
+            let db = database(deployment, name).await?;
+            let broker = broker(deployment, name).await?;
+            anyhow::Ok(Self { db, broker, files })
+        });
+        opened.await.context("asked to stop while starting")?
+    }
+
+    /// Ends them.
+    pub async fn close(&self) {
+        self.broker.close().await;
+        self.db.close().await;
+    }
+}
+
+/// Opens the database and migrates it. Waits for a server that is not there yet.
+pub async fn database(deployment: &Deployment, name: &str) -> anyhow::Result<Database> {
+    let url = deployment.database_url();
+    let mut backoff = Backoff::default();
+    let db = loop {
+        match Database::connect(&url, WRITERS, name).await {
+            Ok(db) => break db,
+            Err(error) if waits_for_server(&url) => {
+                tracing::warn!(%error, "could not connect to the database; trying again");
+                backoff.wait().await;
+            }
+            Err(error) => return Err(error).context("open the database"),
+        }
+    };
+    migrations::migrate(db.writer()).await.context("migrate the database")?;
+    settings::agree_on_lanes(db.writer(), deployment.lanes).await?;
+    Ok(db)
+}
+
+/// A file is there or not; a server may be starting.
+fn waits_for_server(url: &str) -> bool {
+    url.starts_with("postgres") || url.starts_with("mysql")
+}
+
+/// Opens the broker. Waits for a server that is not there yet.
+pub async fn broker(deployment: &Deployment, name: &str) -> anyhow::Result<Broker> {
+    let url = deployment.broker().map_err(anyhow::Error::msg)?;
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
+    let name = format!("muster-{name}@{host}");
+    let mut backoff = Backoff::default();
+    loop {
+        match Broker::connect(&url, deployment.lanes, &name).await {
+            Ok(broker) => return Ok(broker),
+            Err(error) if matches!(url, shared::bus::broker::BrokerUrl::Rabbit(_)) => {
+                tracing::warn!(%error, "could not connect to the broker; trying again");
+                backoff.wait().await;
+            }
+            Err(error) => return Err(error).context("open the broker"),
+        }
+    }
+}
+
+/// Begins measuring. May be called once per process.
+pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("muster_batch_size".to_owned()), &MESSAGES)?
+        .install_recorder()
+        .context("begin measuring")?;
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_secs(10));
+        loop {
+            tick.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
+
+/// A token that is cancelled when the operating system asks the process to end (Ctrl-C, SIGTERM).
+pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let asked = token.clone();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("asked to stop; finishing what is in hand");
+        asked.cancel();
+    });
+    Ok(token)
+}
+
+/// The main function of a consumer binary.
+pub fn main<H: Handler>(service: &'static str, handler: fn(&Connections) -> H) -> ExitCode {
+    let arguments = Arguments::parse();
+    run_to_end(service, &arguments.watching.clone(), async move |shutdown| {
+        let connections = Connections::open(&arguments.deployment, service, &shutdown).await?;
+        anyhow::ensure!(
+            matches!(connections.broker, Broker::Rabbit(_)),
+            "a consumer of its own needs a broker that several processes share; set BROKER_URL=amqp://… (the embedded \
+             broker works inside the one process `muster`)"
+        );
+        let metrics = start_metrics()?;
+        let queue = H::Message::QUEUE;
+        let liveness = Liveness::expecting(connections.broker.topology().queue_names(queue));
+        let watch = Watch {
+            service,
+            metrics,
+            liveness: liveness.clone(),
+            broker: connections.broker.clone(),
+            db: connections.db.clone(),
+        };
+        let watched = tokio::spawn(watch.serve(arguments.listen, shutdown.clone()));
+        tokio::spawn(measure_queues(connections.broker.clone(), vec![queue], shutdown.clone()));
+        consume(handler(&connections), &connections, liveness, shutdown.clone()).await;
+        watched.await.context("serve health and metrics")??;
+        connections.close().await;
+        Ok(())
+    })
+}
+
+/// Consumes a handler's queues until shutdown.
+pub async fn consume<H: Handler>(
+    handler: H,
+    connections: &Connections,
+    liveness: Liveness,
+    shutdown: CancellationToken,
+) {
+    let Connections { db, broker, .. } = connections.clone();
+    Runtime { handler, db, broker, shutdown, liveness }.run().await;
+}
+
+/// Runs a process: logging, signals, and an end within [`END`] of being asked.
+pub fn run_to_end(
+    service: &'static str,
+    watching: &Watching,
+    main: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
+) -> ExitCode {
+    let telemetry = match telemetry::start(service, watching.log_format, watching.otlp_endpoint.as_deref()) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("{service}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{service}: start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async {
+        let shutdown = shutdown_on_signal()?;
+        let overdue = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(END).await;
+        };
+        tokio::select! {
+            ended = main(shutdown.clone()) => ended,
+            () = overdue => anyhow::bail!("did not end in time; what was unsettled comes again"),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    drop(telemetry);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{service}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

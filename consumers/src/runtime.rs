@@ -1,0 +1,387 @@
+//! The loop that all queues share: take what is there, decide it in one transaction, publish what happened, acknowledge.
+//!
+//! The unacknowledged command is the outbox: if the process dies after its commit, the command comes again, the ledger
+//! says that it is decided, and the same events are published once more. In a lane nothing is ever put back: "not now"
+//! is waited out with the batch in hand, because whatever is put back is overtaken by what was prefetched behind it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shared::backoff::Backoff;
+use shared::bus::message::header;
+use shared::bus::topology::Delay;
+use shared::bus::{
+    Actor, Address, Batch, Broker, CommandSet, Consumer, Failure, Message, Outgoing, Reject,
+};
+use shared::clock;
+use shared::database::Database;
+use shared::id::CommandId;
+use shared::ledger::{self, Row, Status};
+use shared::telemetry;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, info_span};
+
+use crate::balance::Balance;
+use crate::batch::{self, Handler, Settled};
+use crate::watch::Liveness;
+
+/// The most messages that are decided together.
+const BATCH: usize = 500;
+/// The most messages a consumer holds: one batch in work, one ready behind it.
+const PREFETCH: u16 = 1000;
+/// How often a batch that meets another writer is tried before it is searched for the message to blame.
+const CONTENDED: u32 = 10;
+/// How long a batch is held in hand. The broker gives up on a consumer after 30 minutes.
+const HOLD: Duration = Duration::from_secs(10 * 60);
+/// A consumer that worked this long is not held against the next one.
+const STEADY: Duration = Duration::from_secs(30);
+
+/// Everything that deciding needs.
+#[derive(Debug)]
+pub struct Runtime<H> {
+    /// What the commands mean.
+    pub handler: H,
+    /// Where decisions are kept.
+    pub db: Database,
+    /// Where commands come from and events go.
+    pub broker: Broker,
+    /// Ends it: what is in hand is finished first.
+    pub shutdown: CancellationToken,
+    /// Who consumes what, for those who watch.
+    pub liveness: Liveness,
+}
+
+/// Why a consumer stopped consuming.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The process ends.
+    Shutdown,
+    /// This lane goes to another process; this one stands by.
+    Released,
+    /// The channel went away, or was given up.
+    Lost,
+}
+
+/// A batch was not settled: its messages come again after its consumer is closed.
+struct GivenUp;
+
+impl<H: Handler> Runtime<H> {
+    /// Consumes all queues of the handler until shutdown.
+    pub async fn run(self) {
+        let runtime = Arc::new(self);
+        let names = runtime.broker.topology().queue_names(H::Message::QUEUE);
+        let balance = Balance::start(H::Message::QUEUE, runtime.broker.clone(), &names, runtime.shutdown.clone());
+        let mut lanes = JoinSet::new();
+        for name in names {
+            let (runtime, balance) = (runtime.clone(), balance.clone());
+            lanes.spawn(async move { runtime.supervise(&name, &balance).await });
+        }
+        while let Some(ended) = lanes.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a lane's supervisor died; this is a bug");
+            }
+        }
+    }
+
+    /// Keeps one queue consumed: whatever ends a consumer, another one begins.
+    async fn supervise(&self, queue: &str, balance: &Balance) {
+        let mut backoff = Backoff::default();
+        while !self.shutdown.is_cancelled() {
+            let since = Instant::now();
+            match self.broker.consume(queue, PREFETCH).await {
+                Ok(consumer) => {
+                    let up = self.liveness.up(queue);
+                    let end = self.serve(queue, consumer, balance).await;
+                    drop(up);
+                    tracing::debug!(queue, ?end, "stopped consuming");
+                    if end != End::Lost || since.elapsed() > STEADY {
+                        backoff = Backoff::default();
+                    }
+                    if end != End::Lost {
+                        continue;
+                    }
+                }
+                Err(error) => tracing::warn!(queue, %error, "could not consume; trying again"),
+            }
+            self.shutdown.run_until_cancelled(backoff.wait()).await;
+        }
+    }
+
+    async fn serve(&self, queue: &str, mut consumer: Consumer, balance: &Balance) -> End {
+        let end = loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break End::Shutdown,
+                () = balance.release(queue) => break End::Released,
+                batch = consumer.next(BATCH) => {
+                    let Some(batch) = batch else { break End::Lost };
+                    balance.busy(queue);
+                    if self.settle(queue, batch).await.is_err() {
+                        break End::Lost;
+                    }
+                }
+            }
+        };
+        consumer.close().await;
+        end
+    }
+
+    /// Decides a batch and acknowledges it, or lets go of what is left of it.
+    async fn settle(&self, queue: &str, batch: Batch) -> Result<(), GivenUp> {
+        observe(queue, &batch);
+        let mut left = vec![batch];
+        let settled = self.settle_all(queue, &mut left).await;
+        left.into_iter().for_each(Batch::release);
+        settled
+    }
+
+    /// Settles the batches in `left`, last one first. When one fails for a bad message, it is split in halves until that
+    /// message stands alone; the halves are settled in order.
+    async fn settle_all(&self, queue: &str, left: &mut Vec<Batch>) -> Result<(), GivenUp> {
+        while let Some(batch) = left.pop() {
+            let outgoing = match self.decide_in_place(queue, &batch).await {
+                Ok(settled) => Ok(settled.into_iter().flat_map(|each| each.events).collect()),
+                Err(Failure::Reject(_)) if batch.len() > 1 => {
+                    let (first, rest) = batch.split();
+                    left.extend([rest, first]);
+                    continue;
+                }
+                Err(failure) => self.set_aside(queue, &batch, failure).await,
+            };
+            let published = match outgoing {
+                Ok(outgoing) => self.publish_in_place(queue, outgoing).await,
+                Err(given_up) => Err(given_up),
+            };
+            if published.is_err() {
+                left.push(batch);
+                return published;
+            }
+            batch.ack().await.map_err(|error| {
+                tracing::warn!(queue, %error, "a decided batch will come again");
+                GivenUp
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Tries a batch until it is decided or found undecidable. In a lane, "not now" is waited out here; elsewhere it is
+    /// for the delay ladder.
+    async fn decide_in_place(&self, queue: &str, batch: &Batch) -> Result<Vec<Settled>, Failure> {
+        let (since, mut backoff) = (Instant::now(), Backoff::default());
+        loop {
+            let failure = match self.decide_once(queue, batch).await {
+                Ok(settled) => return Ok(settled),
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Reject(_) => return Err(failure),
+                Failure::Contended(why) if backoff.failures() >= CONTENDED => {
+                    return Err(Reject::unstorable(why).into());
+                }
+                Failure::Retry(_) if !H::Message::QUEUE.has_lanes() => return Err(failure),
+                Failure::Retry(_) | Failure::Contended(_) => {
+                    metrics::counter!("muster_retries_total", "queue" => queue.to_owned()).increment(1);
+                    if backoff.failures() == 0 {
+                        tracing::warn!(queue, %failure, messages = batch.len(), "holding a batch");
+                    }
+                    self.shutdown.run_until_cancelled(backoff.wait()).await;
+                    if self.shutdown.is_cancelled() || since.elapsed() > HOLD {
+                        return Err(failure);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn decide_once(&self, queue: &str, batch: &Batch) -> Result<Vec<Settled>, Failure> {
+        let span = info_span!("decide", otel.kind = "consumer", queue, messages = batch.len());
+        let traced: Vec<_> = batch.messages().map(continued).collect();
+        for message in batch.messages() {
+            if let Some(trace) = message.header(header::TRACEPARENT) {
+                telemetry::link(&span, trace);
+            }
+        }
+        let since = Instant::now();
+        let decided = batch::decide(&self.handler, &self.db, batch.messages()).instrument(span).await;
+        metrics::histogram!("muster_decide_seconds", "queue" => queue.to_owned()).record(since.elapsed());
+        let mut settled = decided?;
+        let mut spans = batch.messages().map(|message| message.id).zip(traced).collect::<Vec<_>>();
+        spans.retain(|(_, span)| span.is_some());
+        for each in &mut settled {
+            let span = spans.iter().find(|(id, _)| *id == each.row.id.0).and_then(|(_, span)| span.as_ref());
+            if let Some(trace) = span.and_then(telemetry::traceparent) {
+                for event in &mut each.events {
+                    event.message.set_header(header::TRACEPARENT, trace.clone());
+                }
+            }
+            let outcome = each.row.status.as_str();
+            metrics::counter!("muster_commands_total", "kind" => each.row.kind.clone(), "outcome" => outcome).increment(1);
+            if let Some(reply) = reply(batch, &each.row) {
+                each.events.push(reply);
+            }
+        }
+        Ok(settled)
+    }
+
+    /// Publishes until the broker has everything. What was committed must be told, so there is no other way out than
+    /// to let the batch come again.
+    async fn publish_in_place(&self, queue: &str, outgoing: Vec<Outgoing>) -> Result<(), GivenUp> {
+        let (since, mut backoff) = (Instant::now(), Backoff::default());
+        loop {
+            let Err(error) = self.broker.publish_all(outgoing.clone()).await else {
+                metrics::histogram!("muster_publish_seconds", "queue" => queue.to_owned()).record(since.elapsed());
+                return Ok(());
+            };
+            tracing::warn!(queue, %error, messages = outgoing.len(), "could not publish; holding the batch");
+            self.shutdown.run_until_cancelled(backoff.wait()).await;
+            if self.shutdown.is_cancelled() || since.elapsed() > HOLD {
+                return Err(GivenUp);
+            }
+        }
+    }
+
+    /// What to publish so that a batch which cannot be decided here and now comes where it belongs: on the delay ladder,
+    /// or (a single message) among the dead letters.
+    async fn set_aside(&self, queue: &str, batch: &Batch, failure: Failure) -> Result<Vec<Outgoing>, GivenUp> {
+        match failure {
+            Failure::Reject(reject) => {
+                let mut outgoing = Vec::new();
+                for message in batch.messages() {
+                    tracing::error!(queue, id = %message.id, kind = message.kind, %reject, "gave a message up");
+                    let row = self.record_failure(queue, message, &reject).await?;
+                    outgoing.extend(row.as_ref().and_then(|row| reply(batch, row)));
+                    outgoing.push(dead_letter(queue, message, &reject));
+                }
+                Ok(outgoing)
+            }
+            Failure::Retry(why) | Failure::Contended(why) => {
+                if self.shutdown.is_cancelled() || H::Message::QUEUE.has_lanes() {
+                    // Held long enough: the channel is closed, and the messages come again in order.
+                    tracing::warn!(queue, why, "gave a batch back");
+                    return Err(GivenUp);
+                }
+                Ok(batch.messages().map(|message| later(queue, message, &why)).collect())
+            }
+        }
+    }
+
+    /// Writes into the ledger that a message could not be decided, unless something was decided about it before.
+    async fn record_failure(&self, queue: &str, message: &Message, reject: &Reject) -> Result<Option<Row>, GivenUp> {
+        let (since, mut backoff) = (Instant::now(), Backoff::default());
+        loop {
+            let recorded = async {
+                let tx = self.db.begin().await?;
+                let id = CommandId(message.id);
+                if message.id.is_nil() || ledger::find(&tx, [id]).await?.contains_key(&id) {
+                    return Ok(None);
+                }
+                let row = failed_row(message, reject);
+                ledger::insert(&tx, std::slice::from_ref(&row)).await?;
+                tx.commit().await?;
+                Ok(Some(row))
+            };
+            match recorded.await.map_err(|error: sea_orm::DbErr| Failure::from(error)) {
+                Ok(row) => {
+                    let kind = message.kind.clone();
+                    metrics::counter!("muster_commands_total", "kind" => kind, "outcome" => "failed").increment(1);
+                    return Ok(row);
+                }
+                // Not even the failure can be stored; the dead letter still says it.
+                Err(Failure::Reject(reject)) => {
+                    tracing::error!(queue, id = %message.id, %reject, "could not record a failure");
+                    return Ok(None);
+                }
+                Err(failure) => {
+                    tracing::warn!(queue, %failure, "could not record a failure; trying again");
+                    self.shutdown.run_until_cancelled(backoff.wait()).await;
+                    if self.shutdown.is_cancelled() || since.elapsed() > HOLD {
+                        return Err(GivenUp);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Measures a batch as it comes.
+fn observe(queue: &str, batch: &Batch) {
+    let redelivered = batch.deliveries().iter().filter(|delivery| delivery.redelivered).count() as u64;
+    metrics::histogram!("muster_batch_size", "queue" => queue.to_owned()).record(batch.len() as f64);
+    metrics::counter!("muster_redeliveries_total", "queue" => queue.to_owned()).increment(redelivered);
+    let first = batch.messages().next().and_then(|first| first.header(header::ACCEPTED_AT));
+    if let Some(accepted_at) = first.and_then(|text| text.parse::<clock::Instant>().ok()) {
+        let age = (clock::now() - accepted_at).as_seconds_f64().max(0.0);
+        metrics::gauge!("muster_oldest_message_seconds", "queue" => queue.to_owned()).set(age);
+    }
+}
+
+/// A span for one message in the trace that it came with, if it came with one.
+fn continued(message: &Message) -> Option<Span> {
+    let trace = message.header(header::TRACEPARENT)?;
+    let span = info_span!("decision", otel.kind = "consumer", kind = message.kind, id = %message.id);
+    telemetry::continue_trace(&span, trace);
+    Some(span)
+}
+
+/// The answer to whoever waits for a decision.
+fn reply(batch: &Batch, row: &Row) -> Option<Outgoing> {
+    let message = batch.messages().find(|message| message.id == row.id.0)?;
+    let address = message.reply_to.clone()?;
+    let payload = serde_json::to_vec(row).expect("a row is plain data");
+    Some(Outgoing {
+        to: Address::Reply(address),
+        message: Message {
+            id: row.id.0,
+            kind: "decision".to_owned(),
+            content_type: "application/json".to_owned(),
+            headers: Vec::new(),
+            reply_to: None,
+            payload: payload.into(),
+        },
+    })
+}
+
+fn dead_letter(queue: &str, message: &Message, reject: &Reject) -> Outgoing {
+    let mut message = message.clone();
+    message.set_header(header::DEAD_FROM, queue);
+    message.set_header(header::DEAD_CODE, reject.code);
+    message.set_header(header::DEAD_DETAIL, reject.detail.clone());
+    message.set_header(header::DEAD_AT, shared::bus::event::rfc3339(clock::now()));
+    Outgoing { to: Address::DeadLetters, message }
+}
+
+/// The next step of the delay ladder; after the last one, the dead letters.
+fn later(queue: &str, message: &Message, why: &str) -> Outgoing {
+    let attempt = message.attempt();
+    match Delay::step(attempt) {
+        Some(delay) => {
+            let mut message = message.clone();
+            message.set_header(header::ATTEMPT, (attempt + 1).to_string());
+            Outgoing { to: Address::Later(delay, queue.to_owned()), message }
+        }
+        None => dead_letter(queue, message, &Reject { code: "out-of-retries", detail: why.to_owned() }),
+    }
+}
+
+/// What is known about a message that nobody could read: as much as its headers say.
+fn failed_row(message: &Message, reject: &Reject) -> Row {
+    let now = clock::now();
+    let header = |name: &str| message.header(name);
+    Row {
+        id: CommandId(message.id),
+        kind: message.kind.chars().filter(char::is_ascii).take(32).collect(),
+        actor: header(header::ACTOR).and_then(|text| text.parse().ok()).unwrap_or(Actor::SYSTEM),
+        drive_id: None,
+        accepted_at: header(header::ACCEPTED_AT).and_then(|text| text.parse().ok()).unwrap_or(now),
+        decided_at: now,
+        status: Status::Failed,
+        sequence: None,
+        events: 0,
+        body_hash: header(header::BODY_HASH)
+            .and_then(shared::bus::envelope::digest_from_base64url)
+            .unwrap_or_default(),
+        result: Some(ledger::failure(reject)),
+        facts: None,
+    }
+}

@@ -1,0 +1,35 @@
+//! House-keeping on a schedule.
+
+use std::collections::HashMap;
+
+use shared::bus::{Envelope, Failure, Outgoing};
+use shared::files::Files;
+use shared::id::CommandId;
+use shared::ledger::{self, Outcome, Row};
+use shared::upkeep::{CHANGE_NOTHING, CHECKS_STAY, CleanUpOutcome, FILES_STAY, UpkeepCommand};
+
+use crate::batch::{Cx, Decided, Handler};
+
+/// Does the house-keeping.
+#[derive(Debug)]
+pub struct Upkeep {
+    /// Where uploaded files are.
+    pub files: Files,
+}
+
+impl Handler for Upkeep {
+    type Message = UpkeepCommand;
+
+    async fn handle(&self, cx: &Cx<'_>, batch: &[Envelope<UpkeepCommand>]) -> Result<Vec<Decided>, Failure> {
+        // However many fell due while nobody worked: the same is deleted once.
+        let decisions = ledger::delete_expired(cx.tx, &CHANGE_NOTHING, cx.now - CHECKS_STAY).await?;
+        let files = self.files.delete_older(cx.now - FILES_STAY).await;
+        let files = files.map_err(|error| Failure::Retry(error.to_string()))?;
+        let outcome = serde_json::to_value(CleanUpOutcome { files, decisions }).expect("an outcome is plain data");
+        Ok(batch.iter().map(|_| Decided { outcome: Outcome::of(Ok(outcome.clone())), events: Vec::new() }).collect())
+    }
+
+    async fn events_again(&self, _: &Cx<'_>, _: &[Row]) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
+        Ok(HashMap::new())
+    }
+}

@@ -1,0 +1,202 @@
+//! Health and metrics of a process that serves nothing else.
+//!
+//! `/health` and `/livez`: the process runs. `/readyz`: it consumes all its queues, and broker and database answer.
+//! `/health/full`: the same with latencies. `/metrics`: Prometheus text.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, body::Incoming};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value as Json, json};
+use shared::bus::{Broker, Queue};
+use shared::database::Database;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// The most connections at a time.
+const CONNECTIONS: usize = 64;
+/// How long a dependency may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often the queues are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Which queues a process consumes at the moment. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Liveness(Arc<Mutex<BTreeMap<String, bool>>>);
+
+/// A queue is consumed as long as this lives.
+#[derive(Debug)]
+#[must_use = "the queue counts as consumed as long as this lives"]
+pub struct Up {
+    liveness: Liveness,
+    queue: String,
+}
+
+impl Liveness {
+    /// All these queues are to be consumed; none is yet.
+    #[must_use]
+    pub fn expecting(queues: impl IntoIterator<Item = String>) -> Self {
+        let liveness = Self::default();
+        for queue in queues {
+            liveness.set(&queue, false);
+        }
+        liveness
+    }
+
+    /// The queue is consumed from now on.
+    pub fn up(&self, queue: &str) -> Up {
+        self.set(queue, true);
+        Up { liveness: self.clone(), queue: queue.to_owned() }
+    }
+
+    /// The queues that should be consumed and are not.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        self.queues().iter().filter(|(_, up)| !**up).map(|(queue, _)| queue.clone()).collect()
+    }
+
+    fn set(&self, queue: &str, up: bool) {
+        self.queues().insert(queue.to_owned(), up);
+        metrics::gauge!("muster_consumer_up", "queue" => queue.to_owned()).set(f64::from(u8::from(up)));
+    }
+
+    fn queues(&self) -> MutexGuard<'_, BTreeMap<String, bool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.liveness.set(&self.queue, false);
+    }
+}
+
+/// Looks at the depth of these queues, for the metrics, until shutdown.
+pub async fn measure_queues(broker: Broker, queues: Vec<Queue>, shutdown: CancellationToken) {
+    let topology = broker.topology();
+    let names: Vec<_> = queues
+        .into_iter()
+        .flat_map(|queue| topology.queue_names(queue))
+        .chain([shared::bus::topology::DEAD_LETTERS.to_owned(), shared::bus::topology::UNROUTED.to_owned()])
+        .collect();
+    let mut tick = tokio::time::interval(LOOK);
+    while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
+        for name in &names {
+            if let Ok(Some(depth)) = broker.depth(name).await {
+                metrics::gauge!("muster_queue_depth", "queue" => name.clone()).set(depth.ready as f64);
+                if depth.ready == 0 {
+                    metrics::gauge!("muster_oldest_message_seconds", "queue" => name.clone()).set(0.0);
+                }
+            }
+        }
+    }
+}
+
+/// What a watcher can ask a process.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// The process's name.
+    pub service: &'static str,
+    /// Its metrics.
+    pub metrics: PrometheusHandle,
+    /// What it consumes.
+    pub liveness: Liveness,
+    /// Its broker.
+    pub broker: Broker,
+    /// Its database.
+    pub db: Database,
+}
+
+impl Watch {
+    /// Answers watchers on `address` until shutdown. Port 0 takes a free one; the one taken is logged.
+    pub async fn serve(self, address: SocketAddr, shutdown: CancellationToken) -> std::io::Result<()> {
+        let listener = TcpListener::bind(address).await?;
+        tracing::info!(service = self.service, address = %listener.local_addr()?, "health and metrics");
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
+            let Ok((stream, _)) = accepted else { continue };
+            let Ok(place) = room.clone().try_acquire_owned() else { continue };
+            let watch = self.clone();
+            let shutdown = shutdown.clone();
+            tokio::spawn(async move {
+                let service = service_fn(|request| {
+                    let watch = watch.clone();
+                    async move { Ok::<_, Infallible>(watch.answer(&request).await) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(PATIENCE)
+                    .serve_connection(TokioIo::new(stream), service);
+                // A watcher that hangs up misses its answer, nothing more.
+                let _ = shutdown.run_until_cancelled(connection).await;
+                drop(place);
+            });
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET {
+            return json_response(StatusCode::METHOD_NOT_ALLOWED, &json!({ "code": "method-not-allowed" }));
+        }
+        match request.uri().path() {
+            "/health" | "/livez" => json_response(StatusCode::OK, &json!({ "service": self.service, "status": "up" })),
+            "/readyz" | "/health/full" => {
+                let (ready, report) = self.report().await;
+                json_response(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)
+            }
+            "/metrics" => {
+                let mut response = Response::new(Full::from(self.metrics.render()));
+                let text = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4");
+                response.headers_mut().insert(hyper::header::CONTENT_TYPE, text);
+                response
+            }
+            _ => json_response(StatusCode::NOT_FOUND, &json!({ "code": "not-found" })),
+        }
+    }
+
+    async fn report(&self) -> (bool, Json) {
+        let (database, broker) = tokio::join!(
+            timed(async { self.db.ping().await.map_err(|error| error.to_string()) }),
+            timed(async { self.broker.ping().await.map_err(|error| error.to_string()) }),
+        );
+        let missing = self.liveness.missing();
+        let ready = missing.is_empty() && database.0 && broker.0;
+        let report = json!({
+            "service": self.service,
+            "status": if ready { "up" } else { "down" },
+            "checks": { "database": database.1, "broker": broker.1 },
+            "not_consumed": missing,
+        });
+        (ready, report)
+    }
+}
+
+/// Whether a dependency answers, and how fast.
+pub async fn timed(check: impl Future<Output = Result<(), String>>) -> (bool, Json) {
+    let since = Instant::now();
+    let checked = tokio::time::timeout(PATIENCE, check).await.unwrap_or(Err("no answer in time".to_owned()));
+    let latency_ms = since.elapsed().as_secs_f64() * 1000.0;
+    match checked {
+        Ok(()) => (true, json!({ "status": "up", "latency_ms": latency_ms })),
+        Err(error) => (false, json!({ "status": "down", "latency_ms": latency_ms, "error": error })),
+    }
+}
+
+fn json_response(status: StatusCode, body: &Json) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body.to_string()));
+    *response.status_mut() = status;
+    let json = hyper::header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
+    response
+}

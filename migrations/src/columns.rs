@@ -1,0 +1,42 @@
+//! Column types that mean the same on all three databases.
+
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::sea_orm::DbBackend;
+
+/// An instant with millisecond precision. (MariaDB's `timestamp` ends in 2038 and has no fractions by default.)
+pub(crate) fn instant(backend: DbBackend, name: impl IntoIden) -> ColumnDef {
+    let mut column = ColumnDef::new(name);
+    match backend {
+        DbBackend::Postgres => column.custom("timestamptz(3)"),
+        DbBackend::MySql => column.custom("datetime(3)"),
+        _ => column.custom("timestamp_with_timezone_text"),
+    };
+    column
+}
+
+/// A text of any length. (MariaDB's `text` ends at 64 KiB.)
+pub(crate) fn long_text(backend: DbBackend, name: impl IntoIden) -> ColumnDef {
+    let mut column = ColumnDef::new(name);
+    match backend {
+        DbBackend::MySql => column.custom("longtext"),
+        _ => column.text(),
+    };
+    column
+}
+
+/// A word that is compared byte by byte. (MariaDB compares without case otherwise.)
+pub(crate) fn word(backend: DbBackend, name: impl IntoIden, length: u32) -> ColumnDef {
+    let mut column = ColumnDef::new(name);
+    match backend {
+        DbBackend::MySql => column.custom(format!("varchar({length}) character set ascii collate ascii_bin")),
+        _ => column.string_len(length),
+    };
+    column
+}
+
+/// A SHA-256 digest.
+pub(crate) fn digest(name: impl IntoIden) -> ColumnDef {
+    let mut column = ColumnDef::new(name);
+    column.binary_len(32);
+    column
+}

@@ -1,0 +1,240 @@
+//! The broker: publish with a durable confirm, consume in batches, subscribe to events.
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::delivery::Batch;
+use super::embedded::{self, Embedded};
+use super::message::{Message, Outgoing};
+use super::rabbit::{self, Rabbit};
+use super::topology::{Queue, Topology};
+
+/// A connection to whatever carries the messages. Cheap to clone; the set is closed, so it is an enum.
+#[derive(Debug, Clone)]
+pub enum Broker {
+    /// RabbitMQ over AMQP 0-9-1.
+    Rabbit(Rabbit),
+    /// In this process, on one SQLite file.
+    Embedded(Embedded),
+}
+
+/// Why a message was not confirmed. Except after [`PublishError::TimedOut`], nothing was accepted.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum PublishError {
+    /// No connection.
+    #[error("the broker is unreachable: {0}")]
+    Unavailable(String),
+    /// The broker has stopped taking messages (memory or disk alarm).
+    #[error("the broker is blocked: {0}")]
+    Blocked(String),
+    /// The queue is at its limit, or the broker refused for a reason of its own.
+    #[error("the broker refused the message")]
+    Refused,
+    /// No queue is bound for it.
+    #[error("no queue takes this message")]
+    Unroutable,
+    /// Larger than [`super::message::MAX_PAYLOAD`].
+    #[error("the message has {0} bytes, more than the bus takes")]
+    TooLarge(usize),
+    /// No confirm in time; the broker may have it or not. Repeating it under the same id is safe.
+    #[error("no confirm came in time")]
+    TimedOut,
+}
+
+/// What a subscription listens to.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// Events whose key matches one of these topic patterns (`*` one word, `#` any number).
+    Events(Vec<String>),
+    /// What consumers of this queue kind tell each other.
+    Presence(Queue),
+    /// Nothing but replies to its own address.
+    Replies,
+}
+
+/// What a subscription receives.
+#[derive(Debug)]
+pub enum Received {
+    /// A message.
+    Message(Message),
+    /// Messages may have been missed: the connection was lost or the receiver too slow.
+    Gap,
+}
+
+/// A transient queue of this process: it exists as long as this value does.
+#[derive(Debug)]
+pub struct Subscription {
+    pub(super) address: tokio::sync::watch::Receiver<Option<String>>,
+    pub(super) received: mpsc::Receiver<Received>,
+    pub(super) _alive: tokio_util::sync::DropGuard,
+}
+
+/// How a subscription can be answered, detached from the subscription itself.
+#[derive(Debug, Clone)]
+pub struct ReplyAddress(tokio::sync::watch::Receiver<Option<String>>);
+
+impl ReplyAddress {
+    /// Where replies reach the subscription now; none while it has no connection.
+    #[must_use]
+    pub fn current(&self) -> Option<String> {
+        self.0.borrow().clone()
+    }
+}
+
+impl Subscription {
+    /// Where replies reach it: the `reply_to` of a command.
+    #[must_use]
+    pub fn address(&self) -> ReplyAddress {
+        ReplyAddress(self.address.clone())
+    }
+
+    /// Waits until replies reach it.
+    pub async fn ready(&mut self) {
+        // The sender lives as long as the subscription, so the wait can only end well.
+        let _ = self.address.wait_for(Option::is_some).await;
+    }
+
+    /// The next message; `None` once the broker is closed.
+    pub async fn next(&mut self) -> Option<Received> {
+        self.received.recv().await
+    }
+}
+
+/// How many messages a queue holds ready, and how many consumers it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    /// Messages that no consumer holds.
+    pub ready: u64,
+    /// Consumers, active and standing by.
+    pub consumers: u64,
+}
+
+/// Any failure of the broker itself.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct BrokerError(pub String);
+
+/// Where the broker is.
+#[derive(Debug, Clone)]
+pub enum BrokerUrl {
+    /// An AMQP URI.
+    Rabbit(String),
+    /// A file for the embedded broker's messages.
+    Embedded(std::path::PathBuf),
+}
+
+impl Broker {
+    /// Opens the broker and makes sure that its topology is there. `name` is what operators see.
+    pub async fn connect(url: &BrokerUrl, topology: Topology, name: &str) -> Result<Self, BrokerError> {
+        match url {
+            BrokerUrl::Rabbit(uri) => Rabbit::connect(uri, topology, name).await.map(Self::Rabbit),
+            BrokerUrl::Embedded(file) => Embedded::open(file, topology).await.map(Self::Embedded),
+        }
+    }
+
+    /// The topology it was opened with.
+    #[must_use]
+    pub fn topology(&self) -> Topology {
+        match self {
+            Self::Rabbit(rabbit) => rabbit.topology(),
+            Self::Embedded(embedded) => embedded.topology(),
+        }
+    }
+
+    /// Publishes one message; `Ok` means that the broker has it durably.
+    pub async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
+        self.publish_all(vec![outgoing]).await
+    }
+
+    /// Publishes all of these in order; `Ok` means that the broker has every one of them durably.
+    ///
+    /// Events that nobody listens to are confirmed as well, and gone. After an error some of them may be published;
+    /// repeating them under the same ids is safe.
+    pub async fn publish_all(&self, outgoing: Vec<Outgoing>) -> Result<(), PublishError> {
+        if let Some(large) = outgoing.iter().find(|each| each.message.payload.len() > super::message::MAX_PAYLOAD) {
+            return Err(PublishError::TooLarge(large.message.payload.len()));
+        }
+        if outgoing.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Self::Rabbit(rabbit) => rabbit.publish_all(outgoing).await,
+            Self::Embedded(embedded) => embedded.publish_all(outgoing).await,
+        }
+    }
+
+    /// Starts consuming the queue `queue_name`, holding at most `prefetch` messages.
+    pub async fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
+        match self {
+            Self::Rabbit(rabbit) => rabbit.consume(queue_name, prefetch).await.map(Consumer::Rabbit),
+            Self::Embedded(embedded) => embedded.consume(queue_name, prefetch).map(Consumer::Embedded),
+        }
+    }
+
+    /// Opens a transient queue of this process. It survives the loss of the connection (with a [`Received::Gap`]).
+    #[must_use]
+    pub fn subscribe(&self, source: Source) -> Subscription {
+        match self {
+            Self::Rabbit(rabbit) => rabbit.subscribe(source),
+            Self::Embedded(embedded) => embedded.subscribe(source),
+        }
+    }
+
+    /// The depth of a queue; `None` if there is no such queue.
+    pub async fn depth(&self, queue_name: &str) -> Result<Option<Depth>, BrokerError> {
+        match self {
+            Self::Rabbit(rabbit) => rabbit.depth(queue_name).await,
+            Self::Embedded(embedded) => Ok(embedded.depth(queue_name)),
+        }
+    }
+
+    /// Whether a message published now would probably be confirmed; why not otherwise.
+    pub async fn ping(&self) -> Result<(), PublishError> {
+        match self {
+            Self::Rabbit(rabbit) => rabbit.ping(),
+            Self::Embedded(embedded) => embedded.ping().await,
+        }
+    }
+
+    /// Ends it: what was confirmed stays, everything else is dropped.
+    pub async fn close(&self) {
+        match self {
+            Self::Rabbit(rabbit) => rabbit.close().await,
+            Self::Embedded(embedded) => embedded.close().await,
+        }
+    }
+}
+
+/// The consumer of one queue.
+#[derive(Debug)]
+pub enum Consumer {
+    /// On RabbitMQ.
+    Rabbit(rabbit::Consumer),
+    /// On the embedded broker.
+    Embedded(embedded::Consumer),
+}
+
+impl Consumer {
+    /// Waits for a message, then takes what else is already there, at most `max`. `None`: the queue or the connection
+    /// went away and consuming must start again.
+    pub async fn next(&mut self, max: usize) -> Option<Batch> {
+        match self {
+            Self::Rabbit(consumer) => consumer.next(max).await,
+            Self::Embedded(consumer) => consumer.next(max).await,
+        }
+    }
+
+    /// Stops consuming. What is unsettled goes back to the queue, in order, for the next consumer.
+    pub async fn close(self) {
+        match self {
+            Self::Rabbit(consumer) => consumer.close().await,
+            Self::Embedded(consumer) => drop(consumer),
+        }
+    }
+}
+
+/// A token that ends the task of a subscription when the subscription is dropped.
+pub(super) fn lifetime() -> (CancellationToken, tokio_util::sync::DropGuard) {
+    let token = CancellationToken::new();
+    (token.clone(), token.drop_guard())
+}

@@ -1,0 +1,204 @@
+//! One queue's consumers, and what they hold.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::store::Store;
+use crate::bus::broker::Depth;
+use crate::bus::delivery::{Batch, Delivery, Settler as AnySettler, Unsettled};
+
+/// The state of one queue, shared by its publishers and consumers.
+#[derive(Debug)]
+pub(super) struct QueueState {
+    pub(super) name: String,
+    single_active: bool,
+    /// Messages in the store, held or not.
+    length: AtomicU64,
+    wake: Notify,
+    hands: Mutex<Hands>,
+    next_consumer: AtomicU64,
+}
+
+/// Which message was handed to whom.
+#[derive(Debug, Default)]
+struct Hands {
+    /// Everything up to this number was handed out at least once …
+    cursor: u64,
+    /// … of which these came back, or wait for their first consumer since the start.
+    returned: BTreeSet<u64>,
+    /// Up to this number, messages were there before the start and may have been handed out by an earlier process.
+    opened_at: u64,
+    held: u64,
+    /// In order of subscription. On a lane only the first one gets messages.
+    consumers: VecDeque<u64>,
+}
+
+impl QueueState {
+    pub(super) fn new(name: String, single_active: bool, length: u64, last: u64) -> Self {
+        Self {
+            name,
+            single_active,
+            length: AtomicU64::new(length),
+            wake: Notify::new(),
+            hands: Mutex::new(Hands { opened_at: last, ..Hands::default() }),
+            next_consumer: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.length.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn depth(&self) -> Depth {
+        let hands = self.hands();
+        Depth { ready: self.length().saturating_sub(hands.held), consumers: hands.consumers.len() as u64 }
+    }
+
+    /// `count` messages were stored.
+    pub(super) fn added(&self, count: u64) {
+        self.length.fetch_add(count, Ordering::Relaxed);
+        self.wake.notify_waiters();
+    }
+
+    /// `count` messages were deleted.
+    pub(super) fn removed(&self, count: u64) {
+        self.length.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    fn hands(&self) -> MutexGuard<'_, Hands> {
+        // The state is consistent between any two of its statements, so a panic elsewhere spoils nothing.
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What to read next.
+enum Turn {
+    /// These came back.
+    Again(Vec<u64>),
+    /// What was stored after this number.
+    After(u64),
+    /// Another consumer is active, or the prefetch is used up.
+    Wait,
+}
+
+/// A consumer of one queue.
+#[derive(Debug)]
+pub struct Consumer {
+    queue: Arc<QueueState>,
+    store: Store,
+    settler: Settler,
+    id: u64,
+    prefetch: usize,
+    closed: CancellationToken,
+    /// Only one consumer reads the store at a time, so that what it reads can be marked as handed out.
+    reading: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Consumer {
+    pub(super) fn new(queue: Arc<QueueState>, store: Store, prefetch: u16, closed: CancellationToken) -> Self {
+        let id = queue.next_consumer.fetch_add(1, Ordering::Relaxed);
+        queue.hands().consumers.push_back(id);
+        let settler = Settler { queue: queue.clone(), store: store.clone(), outstanding: Arc::default() };
+        let reading = store.reading(&queue.name);
+        Self { queue, store, settler, id, prefetch: usize::from(prefetch), closed, reading }
+    }
+
+    pub(crate) async fn next(&mut self, max: usize) -> Option<Batch> {
+        loop {
+            let queue = self.queue.clone();
+            // Registered before looking, so that nothing stored in between is missed.
+            let woken = queue.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            let deliveries = self.closed.run_until_cancelled(self.take(max)).await?;
+            if !deliveries.is_empty() {
+                return Some(Batch::new(deliveries, AnySettler::Embedded(self.settler.clone())));
+            }
+            self.closed.run_until_cancelled(woken).await?;
+        }
+    }
+
+    /// Takes what is there, at most `max`; nothing if it is not this consumer's turn.
+    async fn take(&self, max: usize) -> Vec<Delivery> {
+        let reading = self.reading.clone();
+        let _turn = reading.lock().await;
+        let room = self.prefetch.saturating_sub(self.settler.outstanding().len()).min(max);
+        let (rows, again) = match self.turn(room) {
+            Turn::Wait => return Vec::new(),
+            Turn::Again(tags) => (self.store.read(&tags).await, tags),
+            Turn::After(cursor) => (self.store.read_after(&self.queue.name, cursor, room).await, Vec::new()),
+        };
+        let mut hands = self.queue.hands();
+        let mut outstanding = self.settler.outstanding();
+        // Those that are not in the store any more were acknowledged after all.
+        for tag in &again {
+            hands.returned.remove(tag);
+        }
+        rows.into_iter()
+            .map(|(tag, message)| {
+                let redelivered = !again.is_empty() || tag <= hands.opened_at;
+                hands.cursor = hands.cursor.max(tag);
+                hands.held += 1;
+                outstanding.insert(tag);
+                Delivery { message, redelivered, tag }
+            })
+            .collect()
+    }
+
+    fn turn(&self, room: usize) -> Turn {
+        let hands = self.queue.hands();
+        let active = !self.queue.single_active || hands.consumers.front() == Some(&self.id);
+        if !active || room == 0 {
+            Turn::Wait
+        } else if hands.returned.is_empty() {
+            Turn::After(hands.cursor)
+        } else {
+            Turn::Again(hands.returned.iter().copied().take(room).collect())
+        }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        let mut hands = self.queue.hands();
+        let unsettled = std::mem::take(&mut *self.settler.outstanding());
+        hands.held -= unsettled.len() as u64;
+        hands.returned.extend(unsettled);
+        hands.consumers.retain(|id| *id != self.id);
+        drop(hands);
+        self.queue.wake.notify_waiters();
+    }
+}
+
+/// Acknowledges the deliveries of one consumer.
+#[derive(Debug, Clone)]
+pub(crate) struct Settler {
+    queue: Arc<QueueState>,
+    store: Store,
+    outstanding: Arc<Mutex<BTreeSet<u64>>>,
+}
+
+impl Settler {
+    pub(crate) async fn ack(&self, deliveries: &[Delivery]) -> Result<(), Unsettled> {
+        let mine: Vec<u64> = {
+            let mut outstanding = self.outstanding();
+            deliveries.iter().map(|delivery| delivery.tag).filter(|tag| outstanding.remove(tag)).collect()
+        };
+        if mine.len() < deliveries.len() {
+            return Err(Unsettled("the consumer was closed".to_owned()));
+        }
+        self.queue.hands().held -= mine.len() as u64;
+        self.store.delete(mine, self.queue.clone()).await.map_err(|error| Unsettled(error.to_string()))?;
+        // Room was made for whoever waits at the prefetch limit.
+        self.queue.wake.notify_waiters();
+        Ok(())
+    }
+
+    fn outstanding(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.outstanding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

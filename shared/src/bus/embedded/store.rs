@@ -1,0 +1,302 @@
+//! The embedded broker's file: one table of messages, one writer that commits for everyone who waits (group commit).
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use sea_orm::sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sea_orm::sqlx::{self, AssertSqlSafe, Connection as _, Row as _};
+use tokio::sync::{mpsc, oneshot};
+
+use super::queue::QueueState;
+use crate::bus::broker::PublishError;
+use crate::bus::message::Message;
+
+/// The most writes that share one transaction.
+const GROUP: usize = 512;
+/// The most writes that wait for the writer; beyond that, publishers wait.
+const WAITING: usize = 4096;
+/// Rows per insert statement, largest first. A few fixed sizes keep the prepared statements few.
+const CHUNKS: [usize; 4] = [128, 32, 8, 1];
+
+const SCHEMA: &str = "
+    create table if not exists messages (
+        seq integer primary key autoincrement,
+        queue text not null,
+        id blob not null,
+        kind text not null,
+        content_type text not null,
+        headers text not null,
+        reply_to text,
+        payload blob not null,
+        due integer,
+        return_to text
+    );
+    create index if not exists messages_by_queue on messages (queue, seq);
+    create index if not exists messages_by_due on messages (due) where due is not null;";
+
+/// A message to store. With `due`, it waits in that delay queue until that instant (ms since 1970).
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) queue: String,
+    pub(super) message: Message,
+    pub(super) due: Option<(&'static str, i64)>,
+}
+
+#[derive(Debug)]
+enum Write {
+    Insert { rows: Vec<Row>, queues: Vec<Arc<QueueState>>, done: oneshot::Sender<Result<(), PublishError>> },
+    Delete { tags: Vec<u64>, queue: Arc<QueueState> },
+    TakeDue { now_ms: i64, done: oneshot::Sender<Vec<(String, u64)>> },
+    Barrier { done: oneshot::Sender<Result<(), PublishError>> },
+}
+
+/// A handle on the file. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Store {
+    writes: mpsc::Sender<Write>,
+    readers: SqlitePool,
+    reading: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+impl Store {
+    /// Opens or creates the file. Also returns, per queue, how many messages it holds and the last one's number.
+    pub(super) async fn open(file: &Path) -> Result<(Self, HashMap<String, (u64, u64)>), sqlx::Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        let mut writer = SqliteConnection::connect_with(&options).await?;
+        sqlx::raw_sql(SCHEMA).execute(&mut writer).await?;
+        let held = sqlx::query("select queue, count(*), max(seq) from messages group by queue")
+            .fetch_all(&mut writer)
+            .await?
+            .into_iter()
+            .map(|row| (row.get::<String, _>(0), (row.get::<u64, _>(1), row.get::<u64, _>(2))))
+            .collect();
+        let readers = SqlitePoolOptions::new().max_connections(2).connect_with(options.read_only(true)).await?;
+        let (writes, inbox) = mpsc::channel(WAITING);
+        tokio::spawn(serve(writer, inbox));
+        Ok((Self { writes, readers, reading: Arc::default() }, held))
+    }
+
+    /// The lock that the consumers of one queue take while they read.
+    pub(super) fn reading(&self, queue: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.entry(queue.to_owned()).or_default().clone()
+    }
+
+    /// Stores `rows`; returns when they are on the disk. `queues` are the rows' queues, in the same order.
+    pub(super) async fn insert(&self, rows: Vec<Row>, queues: Vec<Arc<QueueState>>) -> Result<(), PublishError> {
+        self.ask(|done| Write::Insert { rows, queues, done }).await?
+    }
+
+    /// Deletes messages with the next transaction. Not waited for: a message that survives a crash is delivered again.
+    pub(super) async fn delete(&self, tags: Vec<u64>, queue: Arc<QueueState>) -> Result<(), PublishError> {
+        self.writes.send(Write::Delete { tags, queue }).await.map_err(|_| closed())
+    }
+
+    /// Moves what is due to the end of its queue. Returns those queues and how many each one got.
+    pub(super) async fn take_due(&self, now_ms: i64) -> Vec<(String, u64)> {
+        self.ask(|done| Write::TakeDue { now_ms, done }).await.unwrap_or_default()
+    }
+
+    /// Whether the file can be written now.
+    pub(super) async fn ping(&self) -> Result<(), PublishError> {
+        self.ask(|done| Write::Barrier { done }).await?
+    }
+
+    /// Waits for the writes before it, then closes the file's readers.
+    pub(super) async fn close(&self) {
+        // A failure was answered to whoever wrote; closing goes on.
+        let _ = self.ping().await;
+        self.readers.close().await;
+    }
+
+    /// The messages with these numbers, those that are still there, in order.
+    pub(super) async fn read(&self, tags: &[u64]) -> Vec<(u64, Message)> {
+        let query = sqlx::query(
+            "select seq, id, kind, content_type, headers, reply_to, payload from messages
+             where seq in (select value from json_each(?)) order by seq",
+        );
+        self.fetch(query.bind(json_array(tags))).await
+    }
+
+    /// The first `limit` messages of `queue` after the number `cursor`.
+    pub(super) async fn read_after(&self, queue: &str, cursor: u64, limit: usize) -> Vec<(u64, Message)> {
+        let query = sqlx::query(
+            "select seq, id, kind, content_type, headers, reply_to, payload from messages
+             where queue = ? and seq > ? order by seq limit ?",
+        );
+        self.fetch(query.bind(queue.to_owned()).bind(signed(cursor)).bind(signed(limit as u64))).await
+    }
+
+    async fn fetch(
+        &self,
+        query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
+    ) -> Vec<(u64, Message)> {
+        match query.fetch_all(&self.readers).await {
+            Ok(rows) => rows.iter().map(|row| (row.get(0), message(row))).collect(),
+            Err(error) => {
+                // Nothing was handed out, so nothing is lost: the consumer asks again when it is woken.
+                tracing::error!(%error, "could not read the embedded broker's file");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn ask<T>(&self, write: impl FnOnce(oneshot::Sender<T>) -> Write) -> Result<T, PublishError> {
+        let (done, answer) = oneshot::channel();
+        self.writes.send(write(done)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())
+    }
+}
+
+fn closed() -> PublishError {
+    PublishError::Unavailable("the embedded broker is closed".to_owned())
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn json_array(tags: &[u64]) -> String {
+    serde_json::to_string(tags).expect("numbers are JSON")
+}
+
+fn message(row: &SqliteRow) -> Message {
+    let headers: String = row.get(4);
+    Message {
+        id: row.get(1),
+        kind: row.get(2),
+        content_type: row.get(3),
+        headers: serde_json::from_str(&headers).unwrap_or_default(),
+        reply_to: row.get(5),
+        payload: Bytes::from(row.get::<Vec<u8>, _>(6)),
+    }
+}
+
+/// The writer: takes what waits, writes it in one transaction, answers.
+async fn serve(mut connection: SqliteConnection, mut inbox: mpsc::Receiver<Write>) {
+    let mut group = Vec::with_capacity(GROUP);
+    while inbox.recv_many(&mut group, GROUP).await > 0 {
+        match write(&mut connection, &group).await {
+            Ok(moved) => group.drain(..).for_each(|write| succeeded(write, &moved)),
+            Err(error) => {
+                tracing::error!(%error, "could not write the embedded broker's file");
+                group = group.drain(..).filter_map(|write| failed(write, &error)).collect();
+                // What is left are deletions; they wait for the file to be writable again.
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "could not close the embedded broker's file");
+    }
+}
+
+fn succeeded(write: Write, moved: &[(String, u64)]) {
+    // Whoever asked may have gone meanwhile; what was written stays written.
+    match write {
+        Write::Insert { rows, queues, done } => {
+            for (row, queue) in rows.iter().zip(queues) {
+                if row.due.is_none() {
+                    queue.added(1);
+                }
+            }
+            let _ = done.send(Ok(()));
+        }
+        Write::Delete { tags, queue } => queue.removed(tags.len() as u64),
+        Write::TakeDue { done, .. } => drop(done.send(moved.to_vec())),
+        Write::Barrier { done } => drop(done.send(Ok(()))),
+    }
+}
+
+/// Answers a write that failed; gives it back if it has to be tried again.
+fn failed(write: Write, error: &sqlx::Error) -> Option<Write> {
+    let why = || Err(PublishError::Unavailable(format!("the embedded broker's file cannot be written: {error}")));
+    match write {
+        Write::Insert { done, .. } | Write::Barrier { done } => drop(done.send(why())),
+        Write::TakeDue { done, .. } => drop(done.send(Vec::new())),
+        Write::Delete { .. } => return Some(write),
+    }
+    None
+}
+
+async fn write(connection: &mut SqliteConnection, group: &[Write]) -> Result<Vec<(String, u64)>, sqlx::Error> {
+    let mut transaction = connection.begin_with("begin immediate").await?;
+    let mut inserts = Vec::new();
+    let mut deletes = Vec::new();
+    let mut moved = Vec::new();
+    for write in group {
+        match write {
+            Write::Insert { rows, .. } => inserts.extend(rows),
+            Write::Delete { tags, .. } => deletes.extend(tags),
+            Write::TakeDue { now_ms, .. } => moved = move_due(&mut transaction, *now_ms).await?,
+            Write::Barrier { .. } => {}
+        }
+    }
+    insert(&mut transaction, &inserts).await?;
+    if !deletes.is_empty() {
+        sqlx::query("delete from messages where seq in (select value from json_each(?))")
+            .bind(json_array(&deletes))
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    Ok(moved)
+}
+
+async fn insert(connection: &mut SqliteConnection, mut rows: &[&Row]) -> Result<(), sqlx::Error> {
+    for size in CHUNKS {
+        while rows.len() >= size {
+            let (chunk, rest) = rows.split_at(size);
+            rows = rest;
+            let values = vec!["(?,?,?,?,?,?,?,?,?)"; size].join(",");
+            let sql = format!(
+                "insert into messages (queue, id, kind, content_type, headers, reply_to, payload, due, return_to) values {values}"
+            );
+            let mut query = sqlx::query(AssertSqlSafe(sql));
+            for Row { queue, message, due } in chunk {
+                let headers = serde_json::to_string(&message.headers).expect("headers are text");
+                query = query
+                    .bind(due.map_or(queue.as_str(), |(waiting, _)| waiting))
+                    .bind(message.id)
+                    .bind(&message.kind)
+                    .bind(&message.content_type)
+                    .bind(headers)
+                    .bind(&message.reply_to)
+                    .bind(message.payload.as_ref())
+                    .bind(due.map(|(_, at)| at))
+                    .bind(due.map(|_| queue.as_str()));
+            }
+            query.execute(&mut *connection).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives what is due a new number at the end of its queue, so that the queue's readers come to it.
+async fn move_due(connection: &mut SqliteConnection, now_ms: i64) -> Result<Vec<(String, u64)>, sqlx::Error> {
+    let due = sqlx::query("select return_to, count(*) from messages where due <= ? group by return_to")
+        .bind(now_ms)
+        .fetch_all(&mut *connection)
+        .await?;
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    sqlx::query(
+        "insert into messages (queue, id, kind, content_type, headers, reply_to, payload)
+         select return_to, id, kind, content_type, headers, reply_to, payload from messages where due <= ? order by seq",
+    )
+    .bind(now_ms)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("delete from messages where due <= ?").bind(now_ms).execute(&mut *connection).await?;
+    Ok(due.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+

@@ -1,0 +1,154 @@
+//! RabbitMQ over lapin. The only module that names lapin.
+//!
+//! Two connections per process, because a blocked connection stops all its writes, acknowledgements included: one
+//! publishes, one consumes. One task owns the publishing channel and its confirms ([`publisher`]). lapin's own recovery
+//! is off: whoever loses a channel starts again, with back-off and jitter.
+
+mod consumer;
+mod properties;
+mod publisher;
+mod subscription;
+mod topology;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ConnectionProperties, options};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+pub use self::consumer::Consumer;
+pub(super) use self::consumer::Settler;
+use self::publisher::Publisher;
+pub use self::topology::definitions;
+use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
+use super::message::Outgoing;
+use super::topology::Topology;
+
+/// How long a broker may take to answer a connection attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A handle on RabbitMQ. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Rabbit {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    server: Server,
+    topology: Topology,
+    publisher: Publisher,
+    /// The consuming connection; opened when it is needed, again after it was lost.
+    consuming: Mutex<Option<Arc<Connection>>>,
+    closed: CancellationToken,
+}
+
+/// Where RabbitMQ is, and how this process calls itself there.
+#[derive(Debug, Clone)]
+struct Server {
+    uri: String,
+    name: String,
+}
+
+impl Server {
+    async fn connect(&self, purpose: &str) -> Result<Connection, BrokerError> {
+        let properties = ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
+        match tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect(&self.uri, properties)).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(BrokerError(format!("connect to RabbitMQ: {error}"))),
+            Err(_) => Err(BrokerError("connect to RabbitMQ: no answer in time".to_owned())),
+        }
+    }
+}
+
+impl Rabbit {
+    /// Connects, and makes sure that the topology is there: missing parts are declared, the rest is left as it is.
+    pub async fn connect(uri: &str, topology: Topology, name: &str) -> Result<Self, BrokerError> {
+        let server = Server { uri: with_heartbeat(uri), name: name.to_owned() };
+        let consuming = server.connect("consuming").await?;
+        topology::ensure(&consuming, topology).await?;
+        let closed = CancellationToken::new();
+        let publisher = Publisher::start(server.clone(), closed.clone()).await?;
+        let consuming = Mutex::new(Some(Arc::new(consuming)));
+        Ok(Self { inner: Arc::new(Inner { server, topology, publisher, consuming, closed }) })
+    }
+
+    pub(super) fn topology(&self) -> Topology {
+        self.inner.topology
+    }
+
+    pub(super) async fn publish_all(&self, outgoing: Vec<Outgoing>) -> Result<(), PublishError> {
+        self.inner.publisher.publish_all(outgoing).await
+    }
+
+    pub(super) async fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
+        let channel = self.channel().await?;
+        Consumer::start(channel, queue_name, prefetch).await
+    }
+
+    pub(super) fn subscribe(&self, source: Source) -> Subscription {
+        subscription::start(self.clone(), source, self.inner.closed.clone())
+    }
+
+    pub(super) async fn depth(&self, queue_name: &str) -> Result<Option<Depth>, BrokerError> {
+        let channel = self.channel().await?;
+        let passive = options::QueueDeclareOptions { passive: true, ..Default::default() };
+        match channel.queue_declare(queue_name.into(), passive, FieldTable::default()).await {
+            Ok(queue) => {
+                close_channel(&channel).await;
+                let depth = Depth { ready: queue.message_count().into(), consumers: queue.consumer_count().into() };
+                Ok(Some(depth))
+            }
+            Err(error) if topology::is_not_found(&error) => Ok(None),
+            Err(error) => Err(BrokerError(format!("look at queue {queue_name}: {error}"))),
+        }
+    }
+
+    pub(super) fn ping(&self) -> Result<(), PublishError> {
+        self.inner.publisher.state()
+    }
+
+    pub(super) async fn close(&self) {
+        self.inner.closed.cancel();
+        self.inner.publisher.closed().await;
+        if let Some(connection) = self.inner.consuming.lock().await.take() {
+            // It may be gone already; then there is nothing to close.
+            let _ = connection.close(200, "closing".into()).await;
+        }
+    }
+
+    /// A new channel on the consuming connection, which is opened again if it was lost.
+    async fn channel(&self) -> Result<Channel, BrokerError> {
+        let mut consuming = self.inner.consuming.lock().await;
+        if self.inner.closed.is_cancelled() {
+            return Err(BrokerError("the connection to RabbitMQ is closed".to_owned()));
+        }
+        let connection = match consuming.as_ref().filter(|connection| connection.status().connected()) {
+            Some(connection) => connection.clone(),
+            None => {
+                let connection = Arc::new(self.inner.server.connect("consuming").await?);
+                // The broker may have come back empty, or with less than was there.
+                topology::ensure(&connection, self.inner.topology).await?;
+                consuming.insert(connection).clone()
+            }
+        };
+        drop(consuming);
+        connection.create_channel().await.map_err(|error| BrokerError(format!("open a channel: {error}")))
+    }
+}
+
+async fn close_channel(channel: &Channel) {
+    // A channel that is gone already needs no closing.
+    let _ = channel.close(200, "closing".into()).await;
+}
+
+/// The server's default heartbeat is 60 s, which is how long a dead peer would go unnoticed.
+fn with_heartbeat(uri: &str) -> String {
+    match uri.split_once('?') {
+        Some((_, query)) if query.contains("heartbeat=") => uri.to_owned(),
+        Some(_) => format!("{uri}&heartbeat=10"),
+        None => format!("{uri}?heartbeat=10"),
+    }
+}

@@ -1,0 +1,89 @@
+//! The consumer of one queue, on a channel of its own.
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use lapin::types::FieldTable;
+use lapin::{Channel, options};
+
+use super::{close_channel, properties};
+use crate::bus::broker::BrokerError;
+use crate::bus::delivery::{Batch, Delivery, Settler as AnySettler, Unsettled};
+
+/// A consumer of one queue.
+#[derive(Debug)]
+pub struct Consumer {
+    stream: lapin::Consumer,
+    settler: Settler,
+}
+
+impl Consumer {
+    pub(super) async fn start(channel: Channel, queue_name: &str, prefetch: u16) -> Result<Self, BrokerError> {
+        let start = async {
+            channel.basic_qos(prefetch, options::BasicQosOptions::default()).await?;
+            channel
+                .basic_consume(
+                    queue_name.into(),
+                    // Operators look for this in the management UI.
+                    format!("{queue_name}@{}", std::process::id()).into(),
+                    options::BasicConsumeOptions::default(),
+                    FieldTable::default(),
+                )
+                .await
+        };
+        match start.await {
+            Ok(stream) => Ok(Self { stream, settler: Settler { channel } }),
+            Err(error) => {
+                close_channel(&channel).await;
+                Err(BrokerError(format!("consume {queue_name}: {error}")))
+            }
+        }
+    }
+
+    pub(crate) async fn next(&mut self, max: usize) -> Option<Batch> {
+        let first = self.stream.next().await?;
+        let mut deliveries = vec![self.take(first)?];
+        // Only what is there already: a batch is never waited for.
+        while deliveries.len() < max
+            && let Some(Some(next)) = self.stream.next().now_or_never()
+        {
+            // After an error the stream ends; what came before it is still good to decide.
+            let Some(delivery) = self.take(next) else { break };
+            deliveries.push(delivery);
+        }
+        Some(Batch::new(deliveries, AnySettler::Rabbit(self.settler.clone())))
+    }
+
+    fn take(&self, delivery: lapin::Result<lapin::message::Delivery>) -> Option<Delivery> {
+        match delivery {
+            Ok(delivery) => {
+                let (redelivered, tag) = (delivery.redelivered, delivery.delivery_tag);
+                Some(Delivery { message: properties::read(delivery), redelivered, tag })
+            }
+            Err(error) => {
+                tracing::warn!(queue = %self.stream.queue(), %error, "consuming stopped");
+                None
+            }
+        }
+    }
+
+    /// Closes the channel: the broker gives what is unsettled to the next consumer, in order.
+    pub(crate) async fn close(self) {
+        close_channel(&self.settler.channel).await;
+    }
+}
+
+/// Acknowledges on the consumer's channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Settler {
+    channel: Channel,
+}
+
+impl Settler {
+    pub(crate) async fn ack(&self, deliveries: &[Delivery]) -> Result<(), Unsettled> {
+        let Some(last) = deliveries.last() else { return Ok(()) };
+        if !self.channel.status().connected() {
+            return Err(Unsettled("the channel is gone".to_owned()));
+        }
+        let multiple = options::BasicAckOptions { multiple: true };
+        self.channel.basic_ack(last.tag, multiple).await.map_err(|error| Unsettled(error.to_string()))
+    }
+}

@@ -1,0 +1,305 @@
+//! The one task that owns the publishing channel and all its confirms.
+//!
+//! Sharing a lapin channel between tasks can swap confirms, so callers hand their messages over and wait. A returned
+//! (unroutable) message may be attached to another message's confirm, so it is matched by its own id.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use lapin::{Channel, Confirmation, Connection, Event, PublisherConfirm, options};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Server, properties};
+use crate::backoff::Backoff;
+use crate::bus::broker::{BrokerError, PublishError};
+use crate::bus::message::Outgoing;
+
+/// The most unconfirmed messages on the channel; lapin's own queues have no bound.
+const IN_FLIGHT: usize = 2048;
+/// The most callers that wait for the task.
+const WAITING: usize = 1024;
+/// How long a caller waits for the confirms of what it published.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A handle on the task.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    jobs: mpsc::Sender<Job>,
+    state: watch::Receiver<Result<(), PublishError>>,
+    ended: CancellationToken,
+}
+
+struct Job {
+    outgoing: Vec<Outgoing>,
+    done: oneshot::Sender<Result<(), PublishError>>,
+}
+
+impl Publisher {
+    pub(super) async fn start(server: Server, closed: CancellationToken) -> Result<Self, BrokerError> {
+        let link = Link::open(&server).await?;
+        let (jobs, inbox) = mpsc::channel(WAITING);
+        let (state_sender, state) = watch::channel(Ok(()));
+        let ended = CancellationToken::new();
+        let task = Task { server, inbox, state: state_sender, closed };
+        let guard = ended.clone().drop_guard();
+        tokio::spawn(async move {
+            task.run(link).await;
+            drop(guard);
+        });
+        Ok(Self { jobs, state, ended })
+    }
+
+    pub(super) async fn publish_all(&self, outgoing: Vec<Outgoing>) -> Result<(), PublishError> {
+        self.state()?;
+        let (done, answer) = oneshot::channel();
+        let published = async {
+            self.jobs.send(Job { outgoing, done }).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        };
+        tokio::time::timeout(DEADLINE, published).await.unwrap_or(Err(PublishError::TimedOut))
+    }
+
+    /// Whether the channel takes messages now; why not otherwise.
+    pub(super) fn state(&self) -> Result<(), PublishError> {
+        self.state.borrow().clone()
+    }
+
+    /// Waits for the task's end.
+    pub(super) async fn closed(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+fn gone() -> PublishError {
+    PublishError::Unavailable("the connection to RabbitMQ is closed".to_owned())
+}
+
+fn lost(error: impl std::fmt::Display) -> PublishError {
+    PublishError::Unavailable(format!("the connection to RabbitMQ was lost: {error}"))
+}
+
+/// A connection with a channel in confirm mode.
+struct Link {
+    connection: Connection,
+    channel: Channel,
+}
+
+impl Link {
+    async fn open(server: &Server) -> Result<Self, BrokerError> {
+        let connection = server.connect("publishing").await?;
+        let open = async {
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(options::ConfirmSelectOptions::default()).await?;
+            Ok::<_, lapin::Error>(channel)
+        };
+        let channel = open.await.map_err(|error| BrokerError(format!("open a publishing channel: {error}")))?;
+        Ok(Self { connection, channel })
+    }
+}
+
+struct Task {
+    server: Server,
+    inbox: mpsc::Receiver<Job>,
+    state: watch::Sender<Result<(), PublishError>>,
+    closed: CancellationToken,
+}
+
+impl Task {
+    async fn run(mut self, mut link: Link) {
+        loop {
+            let why = self.serve(&link).await;
+            let Some(why) = why else { break };
+            tracing::warn!(error = %why, "publishing stopped");
+            self.now(Err(why));
+            match self.reconnect().await {
+                Some(again) => link = again,
+                None => return,
+            }
+            self.now(Ok(()));
+        }
+        self.now(Err(gone()));
+        // The connection may be gone already; then there is nothing to close.
+        let _ = link.connection.close(200, "closing".into()).await;
+    }
+
+    /// Tells callers how things stand.
+    fn now(&self, state: Result<(), PublishError>) {
+        drop(self.state.send_replace(state));
+    }
+
+    /// Publishes until the channel is lost (and says why) or the broker is closed.
+    async fn serve(&mut self, link: &Link) -> Option<PublishError> {
+        let mut events = Box::pin(link.connection.events_listener());
+        let mut ledger = Unconfirmed::default();
+        let mut confirms = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some((job, id, confirmed)) = confirms.next() => {
+                    if let Err(error) = ledger.confirmed(job, id, confirmed) {
+                        return Some(ledger.fail(lost(error)));
+                    }
+                }
+                Some(event) = events.next() => match event {
+                    Event::ConnectionBlocked(why) => {
+                        tracing::warn!(why, "RabbitMQ blocks this connection");
+                        self.now(Err(PublishError::Blocked(why)));
+                    }
+                    Event::ConnectionUnblocked => {
+                        tracing::info!("RabbitMQ takes messages again");
+                        self.now(Ok(()));
+                    }
+                    Event::Error(error) => return Some(ledger.fail(lost(error))),
+                    _ => {}
+                },
+                Some(job) = self.inbox.recv(), if confirms.len() < IN_FLIGHT => {
+                    if let Err(error) = publish(&link.channel, job, &mut ledger, |confirm| confirms.push(confirm)).await {
+                        return Some(ledger.fail(lost(error)));
+                    }
+                }
+                () = self.closed.cancelled(), if confirms.is_empty() => return None,
+            }
+        }
+    }
+
+    /// Opens a new link. Meanwhile every caller is told at once that nothing was accepted.
+    async fn reconnect(&mut self) -> Option<Link> {
+        let mut backoff = Backoff::default();
+        loop {
+            let attempt = async {
+                backoff.wait().await;
+                Link::open(&self.server).await
+            };
+            tokio::pin!(attempt);
+            let opened = loop {
+                tokio::select! {
+                    opened = &mut attempt => break opened,
+                    Some(job) = self.inbox.recv() => drop(job.done.send(Err(lost("not connected")))),
+                    () = self.closed.cancelled() => return None,
+                }
+            };
+            match opened {
+                Ok(link) => return Some(link),
+                Err(error) => tracing::warn!(%error, "could not reconnect; trying again"),
+            }
+        }
+    }
+}
+
+/// A message's job, its id and its confirm, once it is there.
+type Confirmed = (u64, Uuid, lapin::Result<Confirmation>);
+
+async fn publish<F: FnMut(Confirming)>(
+    channel: &Channel,
+    job: Job,
+    ledger: &mut Unconfirmed,
+    mut confirming: F,
+) -> lapin::Result<()> {
+    if job.done.is_closed() {
+        // Whoever asked has been told that it took too long; nothing was published yet, and nothing is.
+        return Ok(());
+    }
+    let number = ledger.open(job.done, job.outgoing.len());
+    for Outgoing { to, message } in job.outgoing {
+        let (exchange, key) = properties::route(&to);
+        let options = options::BasicPublishOptions { mandatory: properties::mandatory(&to), ..Default::default() };
+        let confirm = channel
+            .basic_publish(exchange.into(), key.into(), options, &message.payload, properties::write(&message))
+            .await?;
+        confirming(Confirming { job: number, id: message.id, confirm });
+    }
+    Ok(())
+}
+
+/// A confirm on its way.
+struct Confirming {
+    job: u64,
+    id: Uuid,
+    confirm: PublisherConfirm,
+}
+
+impl std::future::Future for Confirming {
+    type Output = Confirmed;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+        std::pin::Pin::new(&mut self.confirm).poll(cx).map(|confirmed| (self.job, self.id, confirmed))
+    }
+}
+
+/// The jobs whose messages are not all confirmed yet.
+#[derive(Default)]
+struct Unconfirmed {
+    next: u64,
+    jobs: HashMap<u64, Pending>,
+    /// Messages that came back while their own confirm was still to come.
+    returned: Vec<Uuid>,
+}
+
+struct Pending {
+    left: usize,
+    result: Result<(), PublishError>,
+    done: oneshot::Sender<Result<(), PublishError>>,
+}
+
+impl Unconfirmed {
+    fn open(&mut self, done: oneshot::Sender<Result<(), PublishError>>, left: usize) -> u64 {
+        self.next += 1;
+        self.jobs.insert(self.next, Pending { left, result: Ok(()), done });
+        self.next
+    }
+
+    /// Takes a confirm in. Only an acknowledgement of this very message counts.
+    fn confirmed(&mut self, job: u64, id: Uuid, confirmed: lapin::Result<Confirmation>) -> lapin::Result<()> {
+        let result = match confirmed? {
+            Confirmation::Ack(None) => Ok(()),
+            Confirmation::Ack(Some(returned)) => {
+                let returned_id =
+                    returned.delivery.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
+                match returned_id {
+                    Some(other) if other != id => {
+                        self.returned.push(other);
+                        Ok(())
+                    }
+                    _ => Err(PublishError::Unroutable),
+                }
+            }
+            Confirmation::Nack(_) | Confirmation::NotRequested => Err(PublishError::Refused),
+        };
+        let came_back = self.returned.iter().position(|returned| *returned == id);
+        let result = match came_back {
+            Some(position) => {
+                self.returned.swap_remove(position);
+                Err(PublishError::Unroutable)
+            }
+            None => result,
+        };
+        if let Some(pending) = self.jobs.get_mut(&job) {
+            pending.left -= 1;
+            pending.result = std::mem::replace(&mut pending.result, Ok(())).and(result);
+            if pending.left == 0
+                && let Some(pending) = self.jobs.remove(&job)
+            {
+                // Whoever asked may have stopped waiting.
+                let _ = pending.done.send(pending.result);
+            }
+        }
+        if self.jobs.is_empty() {
+            for id in self.returned.drain(..) {
+                tracing::error!(%id, "a message was returned after its confirm; look at the alternate exchange");
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells everyone who waits that the link was lost.
+    fn fail(&mut self, why: PublishError) -> PublishError {
+        for (_, pending) in self.jobs.drain() {
+            let _ = pending.done.send(Err(why.clone()));
+        }
+        why
+    }
+}

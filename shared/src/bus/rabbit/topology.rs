@@ -1,0 +1,199 @@
+//! The topology on a real broker: declared where it is missing, checked where it is there, and rendered as the
+//! definitions that a broker imports at boot.
+
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind, options};
+use serde_json::{Value, json};
+
+use crate::bus::broker::BrokerError;
+use crate::bus::topology::{Delay, Purpose, QueueSpec, Topology, exchange};
+
+/// AMQP's reply code for "no such queue or exchange".
+const NOT_FOUND: u16 = 404;
+/// The most messages a durable queue holds; a publisher of more is refused (503 at the API).
+const MAX_LENGTH: u64 = 1_000_000;
+/// A crash counts against every message of the batch that was held. Lanes must not lose innocents to it.
+const LANE_DELIVERIES: u64 = 1000;
+/// Where there is no order, a message that took its consumer down this often is given up.
+const WORK_DELIVERIES: u64 = 20;
+
+/// One exchange: its name, its kind, whether it survives a restart, and where it sends what nothing is bound for.
+struct ExchangeSpec {
+    name: &'static str,
+    kind: ExchangeKind,
+    durable: bool,
+    alternate: Option<&'static str>,
+}
+
+fn exchanges() -> Vec<ExchangeSpec> {
+    let spec = |name, kind, durable, alternate| ExchangeSpec { name, kind, durable, alternate };
+    let mut all = vec![
+        spec(exchange::UNROUTED, ExchangeKind::Fanout, true, None),
+        spec(exchange::COMMANDS, ExchangeKind::Direct, true, Some(exchange::UNROUTED)),
+        spec(exchange::EVENTS, ExchangeKind::Topic, true, None),
+        spec(exchange::PRESENCE, ExchangeKind::Direct, false, None),
+        spec(exchange::DEAD_LETTERS, ExchangeKind::Fanout, true, None),
+    ];
+    all.extend(Delay::LADDER.map(|delay| spec(delay.exchange(), ExchangeKind::Fanout, true, None)));
+    all
+}
+
+/// The exchange and routing key that lead to a queue.
+fn binding(queue: &QueueSpec) -> (&'static str, &str) {
+    match queue.purpose {
+        Purpose::Lane | Purpose::Work => (exchange::COMMANDS, &queue.name),
+        Purpose::Delay(delay) => (delay.exchange(), ""),
+        Purpose::Parking if queue.name == crate::bus::topology::UNROUTED => (exchange::UNROUTED, ""),
+        Purpose::Parking => (exchange::DEAD_LETTERS, ""),
+    }
+}
+
+/// The arguments that make a queue what it is and never change. Everything that may change is a policy.
+fn arguments(queue: &QueueSpec) -> Vec<(&'static str, Value)> {
+    let mut arguments = vec![("x-queue-type", json!("quorum"))];
+    match queue.purpose {
+        Purpose::Lane => arguments.push(("x-single-active-consumer", json!(true))),
+        Purpose::Delay(delay) => arguments.extend([
+            ("x-message-ttl", json!(delay.duration().as_millis())),
+            // The routing key stays what it was: the queue to return to.
+            ("x-dead-letter-exchange", json!(exchange::COMMANDS)),
+            ("x-dead-letter-strategy", json!("at-least-once")),
+            ("x-overflow", json!("reject-publish")),
+        ]),
+        Purpose::Work | Purpose::Parking => {}
+    }
+    arguments
+}
+
+/// Declares what is missing; says what is in the way otherwise.
+pub(super) async fn ensure(connection: &Connection, topology: Topology) -> Result<(), BrokerError> {
+    let mut channels = Channels { connection, channel: None };
+    for spec in exchanges() {
+        channels.exchange(&spec).await.map_err(|error| BrokerError(format!("exchange {}: {error}", spec.name)))?;
+    }
+    for queue in topology.queues() {
+        channels.queue(&queue).await.map_err(|error| BrokerError(format!("queue {}: {error}", queue.name)))?;
+    }
+    if let Some(channel) = channels.channel.take() {
+        super::close_channel(&channel).await;
+    }
+    Ok(())
+}
+
+/// Whether the broker said that there is no such thing.
+pub(super) fn is_not_found(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(error) if error.get_id() == NOT_FOUND)
+}
+
+/// A channel that is opened again after the broker closed it, as it does at every "not found".
+struct Channels<'a> {
+    connection: &'a Connection,
+    channel: Option<Channel>,
+}
+
+impl Channels<'_> {
+    async fn get(&mut self) -> lapin::Result<Channel> {
+        match self.channel.as_ref().filter(|channel| channel.status().connected()) {
+            Some(channel) => Ok(channel.clone()),
+            None => Ok(self.channel.insert(self.connection.create_channel().await?).clone()),
+        }
+    }
+
+    async fn exchange(&mut self, spec: &ExchangeSpec) -> lapin::Result<()> {
+        let declare = |channel: Channel, passive| async move {
+            let options = options::ExchangeDeclareOptions { passive, durable: spec.durable, ..Default::default() };
+            let mut arguments = FieldTable::default();
+            if let Some(alternate) = spec.alternate {
+                arguments.insert("alternate-exchange".into(), AMQPValue::LongString(alternate.into()));
+            }
+            channel.exchange_declare(spec.name.into(), spec.kind.clone(), options, arguments).await
+        };
+        match declare(self.get().await?, true).await {
+            Err(error) if is_not_found(&error) => declare(self.get().await?, false).await,
+            other => other,
+        }
+    }
+
+    async fn queue(&mut self, queue: &QueueSpec) -> lapin::Result<()> {
+        let declare = |channel: Channel, passive| async move {
+            let options = options::QueueDeclareOptions { passive, durable: true, ..Default::default() };
+            let mut table = FieldTable::default();
+            for (name, value) in arguments(queue) {
+                table.insert(name.into(), field(&value));
+            }
+            channel.queue_declare(queue.name.as_str().into(), options, table).await.map(drop)
+        };
+        match declare(self.get().await?, true).await {
+            Err(error) if is_not_found(&error) => declare(self.get().await?, false).await,
+            other => other,
+        }?;
+        // Binding what is bound already changes nothing.
+        let (from, key) = binding(queue);
+        let options = options::QueueBindOptions::default();
+        let channel = self.get().await?;
+        channel.queue_bind(queue.name.as_str().into(), from.into(), key.into(), options, FieldTable::default()).await
+    }
+}
+
+fn field(value: &Value) -> AMQPValue {
+    match value {
+        Value::Bool(flag) => AMQPValue::Boolean(*flag),
+        Value::Number(number) => AMQPValue::LongLongInt(number.as_i64().unwrap_or(i64::MAX)),
+        other => AMQPValue::LongString(other.as_str().unwrap_or_default().into()),
+    }
+}
+
+/// The definitions that RabbitMQ imports at boot, for the default virtual host: what [`ensure`] declares, and the
+/// policies, which AMQP cannot set. No users stand in it: compose makes the one it uses.
+#[must_use]
+pub fn definitions(topology: Topology) -> Value {
+    const VHOST: &str = "/";
+    let exchanges_json = exchanges().into_iter().filter(|spec| spec.durable).map(|spec| {
+        let arguments = spec.alternate.map_or(json!({}), |alternate| json!({ "alternate-exchange": alternate }));
+        json!({ "name": spec.name, "vhost": VHOST, "type": kind_name(&spec.kind), "durable": true,
+                "auto_delete": false, "internal": false, "arguments": arguments })
+    });
+    let queues = topology.queues();
+    let queues_json = queues.iter().map(|queue| {
+        let arguments: serde_json::Map<_, _> =
+            arguments(queue).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        json!({ "name": queue.name, "vhost": VHOST, "durable": true, "auto_delete": false, "arguments": arguments })
+    });
+    let bindings = queues.iter().map(|queue| {
+        let (source, key) = binding(queue);
+        json!({ "source": source, "vhost": VHOST, "destination": queue.name, "destination_type": "queue",
+                "routing_key": key, "arguments": {} })
+    });
+    let policy = |name: &str, pattern: &str, definition: Value| {
+        json!({ "vhost": VHOST, "name": name, "pattern": pattern, "apply-to": "queues", "priority": 0,
+                "definition": definition })
+    };
+    let work = |deliveries: u64| {
+        json!({ "delivery-limit": deliveries, "max-length": MAX_LENGTH, "overflow": "reject-publish",
+                "dead-letter-exchange": exchange::DEAD_LETTERS, "dead-letter-strategy": "at-least-once" })
+    };
+    json!({
+        "vhosts": [{ "name": VHOST }],
+        "exchanges": exchanges_json.collect::<Vec<_>>(),
+        "queues": queues_json.collect::<Vec<_>>(),
+        "bindings": bindings.collect::<Vec<_>>(),
+        "policies": [
+            policy("lanes", "^(drives|members)\\.[0-9]+$", work(LANE_DELIVERIES)),
+            policy("work", "^(eligibility|upkeep)$", work(WORK_DELIVERIES)),
+            policy("delays", "^delay\\.", json!({ "max-length": MAX_LENGTH, "overflow": "reject-publish" })),
+            // Looking at a parked message counts as a delivery; it must not vanish from being looked at.
+            policy("parking", "^(dead-letters|unrouted)$",
+                   json!({ "delivery-limit": MAX_LENGTH, "max-length": MAX_LENGTH, "overflow": "reject-publish" })),
+        ],
+    })
+}
+
+fn kind_name(kind: &ExchangeKind) -> &str {
+    match kind {
+        ExchangeKind::Custom(name) => name,
+        ExchangeKind::Direct => "direct",
+        ExchangeKind::Fanout => "fanout",
+        ExchangeKind::Headers => "headers",
+        ExchangeKind::Topic => "topic",
+    }
+}

@@ -1,0 +1,252 @@
+//! The cache: in this process (moka), with Redis behind it when several processes share the load.
+//!
+//! It holds copies only. Without Redis everything goes on, slower; nothing is decided by it and nothing is lost with
+//! it. Every entry has a bounded age from the moment it was read from the database, whichever layer it came through.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::interfaces::{ClientLike as _, KeysInterface as _};
+use fred::types::config::{Config, ReconnectPolicy};
+use fred::types::{Builder, Expiration, SetOptions};
+use moka::Expiry;
+
+use crate::bus::envelope::{base64url, sha256};
+
+/// How long Redis may take for one command.
+const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
+/// The most memory for cached answers in this process, in bytes.
+const LOCAL_BYTES: u64 = 32 * 1024 * 1024;
+/// The most claims remembered in this process.
+const LOCAL_CLAIMS: u64 = 100_000;
+
+/// A cached answer.
+#[derive(Debug)]
+pub struct Cached {
+    /// Its exact bytes.
+    pub body: Bytes,
+    /// A strong entity tag (RFC 9110 §8.8.3) of those bytes, with its quotes.
+    pub etag: String,
+    /// Until when it may be used.
+    until: Instant,
+}
+
+impl Cached {
+    fn new(body: Bytes, lasts: Duration) -> Arc<Self> {
+        let etag = format!("\"{}\"", base64url(&sha256(&body)[..12]));
+        Arc::new(Self { body, etag, until: Instant::now() + lasts })
+    }
+}
+
+/// Lets each entry live exactly as long as it says.
+#[derive(Debug)]
+struct UntilItSays;
+
+impl Expiry<String, Arc<Cached>> for UntilItSays {
+    fn expire_after_create(&self, _: &String, value: &Arc<Cached>, now: Instant) -> Option<Duration> {
+        Some(value.until.saturating_duration_since(now))
+    }
+}
+
+/// A handle on the cache. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    local: moka::future::Cache<String, Arc<Cached>>,
+    claims: moka::future::Cache<String, String>,
+    redis: Option<Redis>,
+}
+
+#[derive(Debug, Clone)]
+struct Redis {
+    client: Client,
+    prefix: String,
+}
+
+/// Why a cache cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("the cache's URL cannot be used: {0}")]
+pub struct CacheError(String);
+
+impl Cache {
+    /// Opens the cache at `url`: `memory:`, or `redis://host:port/database` (`?prefix=…` keeps several deployments on
+    /// one Redis apart). Redis need not be there yet.
+    pub fn open(url: &str) -> Result<Self, CacheError> {
+        let redis = if url.starts_with("memory:") { None } else { Some(Redis::open(url)?) };
+        let local = moka::future::Cache::builder()
+            .max_capacity(LOCAL_BYTES)
+            .weigher(|key: &String, value: &Arc<Cached>| {
+                u32::try_from(key.len() + value.body.len() + 128).unwrap_or(u32::MAX)
+            })
+            .expire_after(UntilItSays)
+            .build();
+        let claims =
+            moka::future::Cache::builder().max_capacity(LOCAL_CLAIMS).time_to_live(Duration::from_secs(3600)).build();
+        Ok(Self { local, claims, redis })
+    }
+
+    /// The answer under `key`, at most `age` old: from this process, from Redis, or from `load`, which is asked once
+    /// however many wait for it.
+    pub async fn read<E, F>(&self, key: &str, age: Duration, load: F) -> Result<Arc<Cached>, Arc<E>>
+    where
+        E: Send + Sync + 'static,
+        F: Future<Output = Result<Bytes, E>>,
+    {
+        if let Some(cached) = self.local.get(key).await {
+            metrics::counter!("muster_cache_reads_total", "layer" => "memory").increment(1);
+            return Ok(cached);
+        }
+        let fill = async {
+            if let Some(redis) = &self.redis
+                && let Some((body, left)) = redis.read(key).await
+            {
+                metrics::counter!("muster_cache_reads_total", "layer" => "redis").increment(1);
+                return Ok(Cached::new(body, left.min(age)));
+            }
+            metrics::counter!("muster_cache_reads_total", "layer" => "database").increment(1);
+            // Its age counts from before it was read: what changed meanwhile is not in it.
+            let since = Instant::now();
+            let body = load.await?;
+            let left = age.saturating_sub(since.elapsed());
+            if let Some(redis) = &self.redis {
+                redis.write(key, &body, left).await;
+            }
+            Ok(Cached::new(body, left))
+        };
+        self.local.try_get_with(key.to_owned(), fill).await
+    }
+
+    /// Forgets the answer under `key`, for all processes.
+    pub async fn forget(&self, key: &str) {
+        self.local.invalidate(key).await;
+        if let Some(redis) = &self.redis {
+            redis.forget(key).await;
+        }
+    }
+
+    /// Forgets what this process remembers, after it may have missed that something changed.
+    pub fn forget_all(&self) {
+        self.local.invalidate_all();
+    }
+
+    /// Claims `key` with `value`, for all processes, for at most `lasts`. Returns the value of whoever was first.
+    pub async fn claim(&self, key: &str, value: String, lasts: Duration) -> String {
+        let first = async {
+            match &self.redis {
+                Some(redis) => redis.claim(key, value.clone(), lasts).await.unwrap_or(value),
+                None => value,
+            }
+        };
+        self.claims.get_with(key.to_owned(), first).await
+    }
+
+    /// The value with which `key` was claimed, if this cache still knows.
+    pub async fn claimed(&self, key: &str) -> Option<String> {
+        match (self.claims.get(key).await, &self.redis) {
+            (Some(value), _) => Some(value),
+            (None, Some(redis)) => redis.claimed(key).await,
+            (None, None) => None,
+        }
+    }
+
+    /// Whether Redis answers now; nothing to ask when the cache is in this process only.
+    pub async fn ping(&self) -> Result<(), String> {
+        match &self.redis {
+            Some(redis) => redis.client.ping::<()>(None).await.map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the connection.
+    pub async fn close(&self) {
+        if let Some(redis) = &self.redis {
+            // It may be gone already; then there is nothing to close.
+            let _ = redis.client.quit().await;
+        }
+    }
+}
+
+impl Redis {
+    fn open(url: &str) -> Result<Self, CacheError> {
+        let mut parsed = url::Url::parse(url).map_err(|error| CacheError(error.to_string()))?;
+        let prefix = parsed.query_pairs().find(|(name, _)| name == "prefix").map(|(_, value)| value.into_owned());
+        parsed.set_query(None);
+        let config = Config::from_url(parsed.as_str()).map_err(|error| CacheError(error.to_string()))?;
+        let client = Builder::from_config(config)
+            .with_performance_config(|performance| performance.default_command_timeout = REDIS_TIMEOUT)
+            .with_connection_config(|connection| {
+                connection.connection_timeout = REDIS_TIMEOUT;
+                connection.internal_command_timeout = REDIS_TIMEOUT;
+                connection.max_command_attempts = 1;
+                connection.unresponsive.max_timeout = Some(2 * REDIS_TIMEOUT);
+                connection.unresponsive.interval = REDIS_TIMEOUT;
+                connection.reconnect_on_auth_error = true;
+            })
+            // Without a limit of attempts, from 100 ms to 5 s, with jitter.
+            .set_policy(ReconnectPolicy::new_exponential(0, 100, 5_000, 2))
+            .build()
+            .map_err(|error| CacheError(error.to_string()))?;
+        // Reads go to the database until it is connected.
+        drop(client.connect());
+        Ok(Self { client, prefix: prefix.unwrap_or_else(|| "muster".to_owned()) })
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}:{key}", self.prefix)
+    }
+
+    async fn read(&self, key: &str) -> Option<(Bytes, Duration)> {
+        let key = self.key(key);
+        let pipeline = self.client.pipeline();
+        let asked = async {
+            let _: () = pipeline.get(&key).await?;
+            let _: () = pipeline.pttl(&key).await?;
+            pipeline.all::<(Option<Bytes>, i64)>().await
+        };
+        let (body, left_ms) = succeeded("read", asked.await)?;
+        let left = Duration::from_millis(u64::try_from(left_ms).ok().filter(|left| *left > 0)?);
+        Some((body?, left))
+    }
+
+    async fn write(&self, key: &str, body: &Bytes, left: Duration) {
+        let Some(expiration) = expiration(left) else { return };
+        let wrote = self.client.set::<(), _, _>(self.key(key), body.clone(), Some(expiration), None, false).await;
+        succeeded("write", wrote);
+    }
+
+    async fn forget(&self, key: &str) {
+        succeeded("forget", self.client.del::<(), _>(self.key(key)).await);
+    }
+
+    async fn claim(&self, key: &str, value: String, lasts: Duration) -> Option<String> {
+        let key = self.key(key);
+        let (expiration, first) = (expiration(lasts), Some(SetOptions::NX));
+        let set = self.client.set::<Option<String>, _, _>(&key, value.as_str(), expiration, first, false).await;
+        match succeeded("claim", set)? {
+            Some(_) => Some(value),
+            None => succeeded("claim", self.client.get::<Option<String>, _>(&key).await).flatten(),
+        }
+    }
+
+    async fn claimed(&self, key: &str) -> Option<String> {
+        succeeded("claimed", self.client.get::<Option<String>, _>(self.key(key)).await).flatten()
+    }
+}
+
+fn expiration(left: Duration) -> Option<Expiration> {
+    i64::try_from(left.as_millis()).ok().filter(|ms| *ms > 0).map(Expiration::PX)
+}
+
+/// The answer, if Redis gave one. A failure is counted and otherwise means the same as "not there".
+fn succeeded<T>(attempt: &'static str, result: Result<T, fred::error::Error>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            metrics::counter!("muster_cache_failures_total", "attempt" => attempt).increment(1);
+            tracing::debug!(%error, attempt, "redis did not answer");
+            None
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The only place that reads the time.
+
+use chrono::{DateTime, SubsecRound, Utc};
+
+/// An instant, in UTC. What Muster stamps has millisecond precision, so that every database keeps it exactly.
+pub type Instant = DateTime<Utc>;
+
+/// The present instant, to the millisecond.
+#[must_use]
+pub fn now() -> Instant {
+    Utc::now().trunc_subsecs(3)
+}
+
+/// The instant `ms` milliseconds after 1970-01-01T00:00:00Z; the epoch itself if that is beyond the calendar.
+#[must_use]
+pub fn from_ms(ms: i64) -> Instant {
+    DateTime::from_timestamp_millis(ms).unwrap_or_default()
+}

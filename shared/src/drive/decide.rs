@@ -1,0 +1,300 @@
+//! The decision about a drive's commands: state + command → events and an outcome, or a refusal. Pure: it reads no
+//! clock, no table and no random number, so it can be tested without a server and recomputed at any time.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::definition::Definition;
+use super::state::{Drive, State};
+use super::when::When;
+use super::{AdvanceDrive, CancelDrive, ClosedBy, CreateDrive, DriveCommand, ReopenDrive, Status, UpdateDrive};
+use crate::bus::event::{
+    DriveCancelled, DriveClosed, DriveCreated, DriveRefused, DriveReopened, DriveUpdated, Empty, RegistrationPromoted,
+};
+use crate::bus::{Actor, CommandSet as _, Event};
+use crate::clock::Instant;
+use crate::id::{CommandId, DriveId};
+use crate::member::Attributes;
+use crate::refusal::{Code, FieldError, Refusal};
+use crate::registration::decide as registration;
+use crate::registration::RegistrationState;
+
+/// What is known about a command besides its body.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Its id.
+    pub id: CommandId,
+    /// The drive it is about.
+    pub drive_id: DriveId,
+    /// Who asked.
+    pub actor: Actor,
+    /// When the API accepted it: windows are judged by this instant.
+    pub accepted_at: Instant,
+    /// The attributes of the member it is about; none when there is no such member, or when nothing reads them.
+    pub person: Option<&'a Attributes>,
+    /// Random; hides what is hashed into the log.
+    pub salt: &'a str,
+}
+
+/// What was decided about one command.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// What happened; empty only for commands that changed nothing and commands about no drive.
+    pub events: Vec<Event>,
+    /// What whoever asked is told.
+    pub result: Result<serde_json::Value, Refusal>,
+    /// What the decision rested on, if that is personal: kept beside the log, where it can be erased.
+    pub facts: Option<String>,
+}
+
+/// What organisers are told about a drive they changed.
+#[derive(Debug, Serialize)]
+struct DriveOutcome {
+    drive_id: DriveId,
+    status: Status,
+    rules_version: u32,
+    /// How many got a place from the waiting list by it.
+    #[serde(skip_serializing_if = "is_zero")]
+    promoted: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// Decides about one command.
+#[must_use]
+pub fn decide(state: &State, command: &DriveCommand, cx: &Context<'_>) -> Decision {
+    match command {
+        DriveCommand::Register(it) => registration::register(state, it, cx),
+        DriveCommand::Withdraw(it) => registration::withdraw(state, it, cx),
+        DriveCommand::AddRegistration(it) => registration::add(state, it, cx),
+        DriveCommand::RemoveRegistration(it) => registration::remove(state, it, cx),
+        DriveCommand::CreateDrive(it) => lifecycle(state, command, cx, create(state, it, cx)),
+        DriveCommand::UpdateDrive(it) => lifecycle(state, command, cx, update(state, it, cx)),
+        DriveCommand::PublishDrive(_) => lifecycle(state, command, cx, publish(state, cx)),
+        DriveCommand::CloseDrive(_) => lifecycle(state, command, cx, close(state)),
+        DriveCommand::ReopenDrive(it) => lifecycle(state, command, cx, reopen(state, it, cx)),
+        DriveCommand::CancelDrive(it) => lifecycle(state, command, cx, cancel(state, it)),
+        DriveCommand::AdvanceDrive(it) => lifecycle(state, command, cx, advance(state, it)),
+    }
+}
+
+/// Makes a decision of what happens to a drive, or of why it does not.
+fn lifecycle(
+    state: &State,
+    command: &DriveCommand,
+    cx: &Context<'_>,
+    result: Result<Vec<Event>, Refusal>,
+) -> Decision {
+    match result {
+        Ok(events) => {
+            let mut after = state.clone();
+            events.iter().for_each(|event| after.apply(event));
+            let promoted = events.iter().filter(|event| matches!(event, Event::RegistrationPromoted(_))).count();
+            let outcome = after.drive.map(|drive| DriveOutcome {
+                drive_id: cx.drive_id,
+                status: drive.status,
+                rules_version: drive.rules_version,
+                promoted,
+            });
+            Decision { events, result: Ok(to_json(&outcome)), facts: None }
+        }
+        Err(refusal) => {
+            // What does not exist has no log.
+            let refused = DriveRefused { kind: command.kind().to_owned(), code: refusal.code };
+            let events = state.drive.iter().map(|_| Event::DriveRefused(refused.clone())).collect();
+            Decision { events, result: Err(refusal), facts: None }
+        }
+    }
+}
+
+/// An outcome as JSON.
+pub(crate) fn to_json(outcome: &impl Serialize) -> serde_json::Value {
+    serde_json::to_value(outcome).expect("an outcome is plain data")
+}
+
+fn existing(state: &State) -> Result<&Drive, Refusal> {
+    state.drive.as_ref().ok_or_else(|| Code::DriveNotFound.into())
+}
+
+fn create(state: &State, command: &CreateDrive, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
+    if state.drive.is_some() {
+        let error = FieldError::new("drive_id", "there is a drive with this id already");
+        return Err(Refusal::new(Code::InvalidDrive).with_errors(vec![error]));
+    }
+    let definition = command.draft.define(command.drive_id, cx.id)?;
+    Ok(vec![Event::DriveCreated(DriveCreated { definition })])
+}
+
+fn publish(state: &State, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
+    let drive = existing(state)?;
+    match drive.status {
+        Status::Draft if drive.definition.closes_at <= cx.accepted_at => Err(Code::WindowOver.into()),
+        Status::Draft => {
+            let mut events = vec![Event::DrivePublished(Empty {})];
+            if drive.definition.opens_at <= cx.accepted_at {
+                events.push(Event::DriveOpened(Empty {}));
+            }
+            Ok(events)
+        }
+        Status::Cancelled => Err(Code::DriveCancelled.into()),
+        Status::Published | Status::Open | Status::Closed => Err(Code::DrivePublished.into()),
+    }
+}
+
+fn close(state: &State) -> Result<Vec<Event>, Refusal> {
+    match existing(state)?.status {
+        Status::Published | Status::Open => Ok(vec![Event::DriveClosed(DriveClosed { by: ClosedBy::Admin })]),
+        Status::Draft => Err(Code::DriveNotPublished.into()),
+        Status::Closed => Err(Code::DriveClosed.into()),
+        Status::Cancelled => Err(Code::DriveCancelled.into()),
+    }
+}
+
+fn reopen(state: &State, command: &ReopenDrive, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
+    let drive = existing(state)?;
+    match drive.status {
+        Status::Closed => {}
+        Status::Cancelled => return Err(Code::DriveCancelled.into()),
+        Status::Draft | Status::Published | Status::Open => return Err(Code::DriveNotClosed.into()),
+    }
+    let Definition { time_zone, opens_at, closes_at, .. } = drive.definition;
+    let fault = |detail| Refusal::new(Code::InvalidDrive).with_errors(vec![FieldError::new("closes_at", detail)]);
+    let closes_at = command.closes_at.map_or(Ok(closes_at), |at| When::resolve(at, time_zone)).map_err(fault)?;
+    if closes_at <= cx.accepted_at {
+        let detail = "to open registration again, give a closes_at that is still to come";
+        return Err(Refusal::new(Code::WindowOver).with_detail(detail));
+    }
+    if closes_at <= opens_at {
+        return Err(fault("registration must close after it opens".to_owned()));
+    }
+    let status = if cx.accepted_at < opens_at { Status::Published } else { Status::Open };
+    Ok(vec![Event::DriveReopened(DriveReopened { closes_at, status })])
+}
+
+fn cancel(state: &State, command: &CancelDrive) -> Result<Vec<Event>, Refusal> {
+    match existing(state)?.status {
+        Status::Cancelled => Err(Code::DriveCancelled.into()),
+        _ => Ok(vec![Event::DriveCancelled(DriveCancelled { reason: command.reason.clone() })]),
+    }
+}
+
+/// What the schedule does when `due` has come. If the drive was changed meanwhile, perhaps nothing.
+fn advance(state: &State, command: &AdvanceDrive) -> Result<Vec<Event>, Refusal> {
+    let drive = existing(state)?;
+    Ok(by_schedule(drive.status, &drive.definition, command.due))
+}
+
+/// What has happened to a drive by the instant `at`, going by its schedule alone.
+fn by_schedule(status: Status, definition: &Definition, at: Instant) -> Vec<Event> {
+    let mut events = Vec::new();
+    if status == Status::Published && definition.opens_at <= at {
+        events.push(Event::DriveOpened(Empty {}));
+    }
+    if matches!(status, Status::Published | Status::Open) && definition.closes_at <= at {
+        events.push(Event::DriveClosed(DriveClosed { by: ClosedBy::Schedule }));
+    }
+    events
+}
+
+fn update(state: &State, command: &UpdateDrive, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
+    let drive = existing(state)?;
+    let changes = &command.changes;
+    match drive.status {
+        Status::Cancelled => return Err(Code::DriveCancelled.into()),
+        Status::Closed if changes.opens_at.is_some() || changes.closes_at.is_some() => {
+            let detail = "registration is closed; to change its window, reopen it with a new closes_at";
+            return Err(Refusal::new(Code::DriveClosed).with_detail(detail));
+        }
+        _ => {}
+    }
+    let definition = changes.apply(&drive.definition, command.drive_id, cx.id)?;
+    if drive.status == Status::Open && definition.opens_at > cx.accepted_at {
+        let error = FieldError::new("opens_at", "registration is open; close it first");
+        return Err(Refusal::new(Code::InvalidDrive).with_errors(vec![error]));
+    }
+    nobody_loses_their_place(state, drive, &definition)?;
+    let rules_version = drive.rules_version + u32::from(definition.rules != drive.definition.rules);
+    let promoted = promotions(state, &definition);
+    let scheduled = by_schedule(drive.status, &definition, cx.accepted_at);
+    let mut events = vec![Event::DriveUpdated(DriveUpdated { definition, rules_version })];
+    events.extend(scheduled);
+    events.extend(promoted);
+    Ok(events)
+}
+
+fn nobody_loses_their_place(state: &State, old: &Drive, new: &Definition) -> Result<(), Refusal> {
+    for slot in &old.definition.slots {
+        let places = state.places(slot.slot_id);
+        match new.slots.iter().find(|other| other.slot_id == slot.slot_id) {
+            None if places.confirmed + places.waitlisted > 0 => {
+                let detail = format!("{} are confirmed and {} wait", places.confirmed, places.waitlisted);
+                return Err(Refusal::new(Code::SlotInUse).with_detail(detail));
+            }
+            Some(kept) if kept.capacity.is_some_and(|capacity| capacity < places.confirmed) => {
+                let detail = format!("{} are confirmed", places.confirmed);
+                return Err(Refusal::new(Code::CapacityBelowConfirmed).with_detail(detail));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Who gets a place from the waiting lists when the places are those of `definition`.
+fn promotions(state: &State, definition: &Definition) -> Vec<Event> {
+    let mut events = Vec::new();
+    for slot in &definition.slots {
+        let mut confirmed = state.places(slot.slot_id).confirmed;
+        let mut heads = state.waiting(slot.slot_id);
+        while slot.capacity.is_none_or(|capacity| confirmed < capacity)
+            && let Some(head) = heads.next().and_then(|member_id| state.registration(member_id))
+        {
+            confirmed += 1;
+            events.push(Event::RegistrationPromoted(RegistrationPromoted {
+                registration_id: head.id,
+                member_id: head.member_id,
+                slot_id: slot.slot_id,
+                place: confirmed,
+            }));
+        }
+    }
+    events
+}
+
+/// Checks that must hold in every state, whatever was decided: the words of the first that does not.
+///
+/// Used by the properties and by `muster verify`; a decision that breaks one is a bug.
+#[must_use]
+pub fn broken_invariant(state: &State) -> Option<String> {
+    let drive = state.drive.as_ref()?;
+    let mut counted: BTreeMap<_, (u32, u32)> = BTreeMap::new();
+    for registration in state.registrations() {
+        let (confirmed, waitlisted) = counted.entry(registration.slot_id).or_default();
+        match registration.state {
+            RegistrationState::Confirmed => *confirmed += 1,
+            RegistrationState::Waitlisted => *waitlisted += 1,
+            RegistrationState::Withdrawn | RegistrationState::Removed => {}
+        }
+    }
+    for slot in &drive.definition.slots {
+        let places = state.places(slot.slot_id);
+        let (confirmed, waitlisted) = counted.get(&slot.slot_id).copied().unwrap_or_default();
+        if (places.confirmed, places.waitlisted) != (confirmed, waitlisted) {
+            return Some(format!("slot {}: counted {confirmed}+{waitlisted}, kept {places:?}", slot.slot_id));
+        }
+        if slot.capacity.is_some_and(|capacity| confirmed > capacity) {
+            return Some(format!("slot {}: {confirmed} confirmed, {:?} places", slot.slot_id, slot.capacity));
+        }
+        if waitlisted > 0 && slot.capacity.is_none_or(|capacity| confirmed < capacity) {
+            return Some(format!("slot {}: {waitlisted} wait beside a free place", slot.slot_id));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Instants as organisers write them: absolute, or as the clock on the wall shows them where the drive is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, LocalResult, NaiveDateTime, SecondsFormat, SubsecRound as _, TimeZone as _};
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Instant;
+
+/// An instant, or a local date and time in a zone that is known elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum When {
+    /// RFC 3339, with an offset.
+    Instant(Instant),
+    /// `2026-11-21T09:00` or with seconds, without an offset.
+    Local(NaiveDateTime),
+}
+
+impl When {
+    /// The instant, in the zone where the clock hangs. When the clock is put back, a time that comes twice means the
+    /// first; a time that is skipped does not exist.
+    pub fn resolve(self, zone: Tz) -> Result<Instant, String> {
+        match self {
+            Self::Instant(instant) => Ok(instant),
+            Self::Local(local) => match zone.from_local_datetime(&local) {
+                LocalResult::Single(instant) | LocalResult::Ambiguous(instant, _) => Ok(instant.to_utc()),
+                LocalResult::None => Err(format!("{local} does not exist in {zone}: the clock is put forward then")),
+            },
+        }
+    }
+}
+
+impl FromStr for When {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
+            return Ok(Self::Instant(instant.to_utc().trunc_subsecs(3)));
+        }
+        ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+            .iter()
+            .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
+            .map(Self::Local)
+            .ok_or_else(|| format!("{text:?} is neither an RFC 3339 instant nor a local time like 2026-11-21T09:00"))
+    }
+}
+
+impl TryFrom<String> for When {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instant(instant) => f.write_str(&instant.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            Self::Local(local) => write!(f, "{}", local.format("%Y-%m-%dT%H:%M:%S")),
+        }
+    }
+}
+
+impl From<When> for String {
+    fn from(when: When) -> Self {
+        when.to_string()
+    }
+}
+
+impl From<Instant> for When {
+    fn from(instant: Instant) -> Self {
+        Self::Instant(instant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(text: &str, zone: Tz) -> Result<String, String> {
+        text.parse::<When>()?.resolve(zone).map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
+    }
+
+    /// Expected values from Python's `zoneinfo` (`datetime(..., tzinfo=ZoneInfo(zone)).astimezone(UTC)`).
+    #[test]
+    fn a_local_time_is_the_instant_at_which_the_wall_clock_shows_it() {
+        for (text, zone, expected) in [
+            ("2026-07-01T09:00", Tz::Asia__Kolkata, "2026-07-01T03:30:00Z"),
+            ("2026-03-28T09:00", Tz::Europe__Berlin, "2026-03-28T08:00:00Z"),
+            ("2026-03-29T09:00", Tz::Europe__Berlin, "2026-03-29T07:00:00Z"),
+            ("2026-10-24T09:00", Tz::Europe__Berlin, "2026-10-24T07:00:00Z"),
+            ("2026-10-25T09:00", Tz::Europe__Berlin, "2026-10-25T08:00:00Z"),
+            ("2026-10-25T02:30", Tz::Europe__Berlin, "2026-10-25T00:30:00Z"),
+            ("2026-10-04T01:59", Tz::Australia__Lord_Howe, "2026-10-03T15:29:00Z"),
+            ("2026-10-04T02:30", Tz::Australia__Lord_Howe, "2026-10-03T15:30:00Z"),
+            ("2026-11-01T01:30:15", Tz::America__New_York, "2026-11-01T05:30:15Z"),
+            ("2026-01-01T00:00:00+05:45", Tz::UTC, "2025-12-31T18:15:00Z"),
+        ] {
+            assert_eq!(resolve(text, zone).as_deref(), Ok(expected), "{text} in {zone}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_the_clock_skips_is_refused() {
+        let refused = resolve("2026-03-29T02:30", Tz::Europe__Berlin).unwrap_err();
+        assert!(refused.contains("does not exist"), "{refused}");
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in ["", "tomorrow", "2026-13-01T00:00", "2026-11-21", "2026-11-21T25:00", "1e9"] {
+            assert!(text.parse::<When>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The ledger: what was decided about each command, once and for ever.
+//!
+//! A command's id is the primary key. Whoever decides writes its row in the same transaction as everything else, so a
+//! command that comes twice is recognised, through any crash and without a time window. Of two processes that decide
+//! about the same command at once, one gets a unique violation and nothing of its batch stays.
+
+use std::collections::HashMap;
+
+use sea_orm::entity::prelude::*;
+use sea_orm::{ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::bus::envelope::Digest256;
+use crate::bus::{Actor, Reject};
+use crate::clock::Instant;
+use crate::database::ROWS_PER_INSERT;
+use crate::id::{CommandId, DriveId};
+use crate::refusal::Refusal;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "ledger")]
+#[allow(missing_docs, reason = "the columns are the fields of `Row`")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub kind: String,
+    pub actor_role: String,
+    pub actor_id: Uuid,
+    pub drive_id: Option<Uuid>,
+    pub accepted_at: ChronoDateTimeUtc,
+    pub decided_at: ChronoDateTimeUtc,
+    pub status: String,
+    pub sequence: Option<i64>,
+    pub events: i32,
+    pub body_hash: Vec<u8>,
+    #[sea_orm(column_type = "Text", nullable)]
+    pub result: Option<String>,
+    #[sea_orm(column_type = "Text", nullable)]
+    pub facts: Option<String>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "there are none")]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// What came of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It was done.
+    Succeeded,
+    /// It was decided against, with reasons.
+    Refused,
+    /// It could not be decided and lies among the dead letters. The only status that a replay can change.
+    Failed,
+}
+
+impl Status {
+    /// The word on the wire and in the table.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Succeeded, Self::Refused, Self::Failed].into_iter().find(|status| status.as_str() == word)
+    }
+}
+
+/// One command's decision. Its JSON, without hash and facts, is what a waiting API process is sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The command.
+    pub id: CommandId,
+    /// Its kind.
+    pub kind: String,
+    /// Who asked.
+    pub actor: Actor,
+    /// The drive it is about, if it is about one.
+    pub drive_id: Option<DriveId>,
+    /// When the API took it.
+    pub accepted_at: Instant,
+    /// When it was decided.
+    pub decided_at: Instant,
+    /// What came of it.
+    pub status: Status,
+    /// The number of its first event in the drive's log, if it has any.
+    pub sequence: Option<u64>,
+    /// How many events it has there.
+    pub events: u32,
+    /// The SHA-256 of the request body that was decided.
+    #[serde(skip)]
+    pub body_hash: Digest256,
+    /// The outcome, or the problem.
+    pub result: Option<Json>,
+    /// What the decision rested on; personal, can be erased.
+    #[serde(skip)]
+    pub facts: Option<String>,
+}
+
+/// What a command came to: the part of a row that a handler gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The drive it is about.
+    pub drive_id: Option<DriveId>,
+    /// The number of its first event.
+    pub sequence: Option<u64>,
+    /// How many events it has.
+    pub events: u32,
+    /// What whoever asked is told.
+    pub result: Result<Json, Refusal>,
+    /// What the decision rested on.
+    pub facts: Option<String>,
+}
+
+impl Outcome {
+    /// An outcome outside any drive's log.
+    #[must_use]
+    pub fn of(result: Result<Json, Refusal>) -> Self {
+        Self { drive_id: None, sequence: None, events: 0, result, facts: None }
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        if self.result.is_ok() { Status::Succeeded } else { Status::Refused }
+    }
+
+    /// Its outcome or problem as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        match &self.result {
+            Ok(outcome) => outcome.clone(),
+            Err(refusal) => serde_json::to_value(refusal).expect("a refusal is plain data"),
+        }
+    }
+}
+
+/// The problem of a command that could not be decided.
+#[must_use]
+pub fn failure(reject: &Reject) -> Json {
+    serde_json::json!({ "code": reject.code, "detail": reject.detail })
+}
+
+impl TryFrom<Model> for Row {
+    type Error = DbErr;
+
+    fn try_from(row: Model) -> Result<Self, DbErr> {
+        let role = row.actor_role.parse().map_err(|_| DbErr::Type(format!("role {:?}", row.actor_role)))?;
+        let result = row.result.as_deref().map(serde_json::from_str).transpose();
+        Ok(Self {
+            id: CommandId(row.id),
+            kind: row.kind,
+            actor: Actor { role, id: row.actor_id },
+            drive_id: row.drive_id.map(DriveId),
+            accepted_at: row.accepted_at,
+            decided_at: row.decided_at,
+            status: Status::from_word(&row.status).ok_or_else(|| DbErr::Type(format!("status {:?}", row.status)))?,
+            sequence: row.sequence.map(i64::unsigned_abs),
+            events: row.events.unsigned_abs(),
+            body_hash: row.body_hash.try_into().map_err(|_| DbErr::Type("a body hash has 32 bytes".to_owned()))?,
+            result: result.map_err(|error| DbErr::Json(error.to_string()))?,
+            facts: row.facts,
+        })
+    }
+}
+
+impl From<&Row> for ActiveModel {
+    fn from(row: &Row) -> Self {
+        Self {
+            id: Set(row.id.0),
+            kind: Set(row.kind.clone()),
+            actor_role: Set(row.actor.role.as_str().to_owned()),
+            actor_id: Set(row.actor.id),
+            drive_id: Set(row.drive_id.map(|id| id.0)),
+            accepted_at: Set(row.accepted_at),
+            decided_at: Set(row.decided_at),
+            status: Set(row.status.as_str().to_owned()),
+            sequence: Set(row.sequence.map(|number| i64::try_from(number).unwrap_or(i64::MAX))),
+            events: Set(i32::try_from(row.events).unwrap_or(i32::MAX)),
+            body_hash: Set(row.body_hash.to_vec()),
+            result: Set(row.result.as_ref().map(Json::to_string)),
+            facts: Set(row.facts.clone()),
+        }
+    }
+}
+
+/// The decisions about these commands, those that there are.
+pub async fn find(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = CommandId>,
+) -> Result<HashMap<CommandId, Row>, DbErr> {
+    let rows = Entity::find().filter(Column::Id.is_in(ids.into_iter().map(|id| id.0))).all(db).await?;
+    rows.into_iter().map(|row| Row::try_from(row).map(|row| (row.id, row))).collect()
+}
+
+/// Writes decisions. One that is there already is a unique violation.
+pub async fn insert(db: &impl ConnectionTrait, rows: &[Row]) -> Result<(), DbErr> {
+    for chunk in rows.chunks(ROWS_PER_INSERT) {
+        Entity::insert_many(chunk.iter().map(ActiveModel::from)).exec_without_returning(db).await?;
+    }
+    Ok(())
+}
+
+/// Takes back that these commands failed, so that they can be decided after all.
+pub async fn forget_failures(db: &impl ConnectionTrait, ids: &[CommandId]) -> Result<(), DbErr> {
+    if !ids.is_empty() {
+        Entity::delete_many()
+            .filter(Column::Id.is_in(ids.iter().map(|id| id.0)))
+            .filter(Column::Status.eq(Status::Failed.as_str()))
+            .exec(db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// At most `limit` decisions, about one drive's commands or all, by their ids after `after`.
+pub async fn page(
+    db: &impl ConnectionTrait,
+    drive_id: Option<DriveId>,
+    after: Option<CommandId>,
+    limit: u64,
+) -> Result<Vec<Row>, DbErr> {
+    let mut select = Entity::find().order_by_asc(Column::Id).limit(limit);
+    if let Some(drive_id) = drive_id {
+        select = select.filter(Column::DriveId.eq(drive_id.0));
+    }
+    if let Some(after) = after {
+        select = select.filter(Column::Id.gt(after.0));
+    }
+    select.all(db).await?.into_iter().map(Row::try_from).collect()
+}
+
+/// Deletes decisions that changed nothing and are older than `before`. Asking again decides again, to no harm.
+pub async fn delete_expired(db: &impl ConnectionTrait, kinds: &[&str], before: Instant) -> Result<u64, DbErr> {
+    let expired = Entity::delete_many()
+        .filter(Column::Kind.is_in(kinds.iter().copied()))
+        .filter(Column::DecidedAt.lt(before))
+        .exec(db)
+        .await?;
+    Ok(expired.rows_affected)
+}

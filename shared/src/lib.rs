@@ -1,0 +1,26 @@
+//! What more than one process of Muster must agree on.
+//!
+//! Nouns with their pure rules ([`drive`], [`registration`], [`eligibility`], [`member`]), the [`bus`], the [`ledger`]
+//! and the [`log`], and the few means that every process needs. It knows no HTTP server and no process.
+
+pub mod account;
+pub mod backoff;
+pub mod bus;
+pub mod cache;
+pub mod clock;
+pub mod config;
+pub mod database;
+pub mod drive;
+pub mod eligibility;
+pub mod files;
+pub mod id;
+pub mod ledger;
+pub mod log;
+pub mod member;
+pub mod receipt;
+pub mod refusal;
+pub mod registration;
+pub mod settings;
+pub mod signing;
+pub mod telemetry;
+pub mod upkeep;

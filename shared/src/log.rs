@@ -1,0 +1,227 @@
+//! The drives' logs: gapless, hash-chained, one per drive.
+//!
+//! Each entry is a [`CloudEvent`], kept byte for byte as it was published. `hash(n) = SHA-256(hash(n-1) ‖ bytes(n))`,
+//! beginning with 32 zero bytes, so whoever has the events can recompute every hash.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sea_orm::entity::prelude::*;
+use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
+use sha2::{Digest as _, Sha256};
+
+use crate::bus::envelope::Digest256;
+use crate::bus::{CloudEvent, Event};
+use crate::clock::Instant;
+use crate::database::ROWS_PER_INSERT;
+use crate::id::{CommandId, DriveId};
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "drive_log")]
+#[allow(missing_docs, reason = "the columns are the fields of `Entry`")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub drive_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub sequence: i64,
+    pub hash: Vec<u8>,
+    #[sea_orm(column_type = "Text")]
+    pub event: String,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "there are none")]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// The end of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    /// The number of the last entry; 0 for an empty log.
+    pub sequence: u64,
+    /// Its hash; zeros for an empty log.
+    pub hash: Digest256,
+}
+
+impl Head {
+    /// As a row has it.
+    #[must_use]
+    pub fn stored(sequence: i64, hash: &[u8]) -> Self {
+        Self { sequence: sequence.unsigned_abs(), hash: hash.try_into().unwrap_or_default() }
+    }
+
+    /// The number as a column holds it.
+    #[must_use]
+    pub fn stored_sequence(&self) -> i64 {
+        i64::try_from(self.sequence).unwrap_or(i64::MAX)
+    }
+
+    /// The end of the log after one more entry with these bytes.
+    #[must_use]
+    pub fn extended(&self, bytes: &[u8]) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(self.hash);
+        hasher.update(bytes);
+        Self { sequence: self.sequence + 1, hash: hasher.finalize().into() }
+    }
+}
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Whose log.
+    pub drive_id: DriveId,
+    /// Its place in it, from 1, with its hash.
+    pub head: Head,
+    /// Its exact bytes.
+    pub bytes: Bytes,
+}
+
+/// New entries of one batch, and where the logs end after them.
+#[derive(Debug, Default)]
+pub struct Additions {
+    /// In the order in which they were decided.
+    pub entries: Vec<(Entry, CloudEvent)>,
+    /// The new ends.
+    pub heads: BTreeMap<DriveId, Head>,
+}
+
+impl Additions {
+    /// Adds the events of one decision to a drive's log, which ended at `stored` before this batch. Returns the number
+    /// of the first one.
+    pub fn add(
+        &mut self,
+        drive_id: DriveId,
+        stored: Head,
+        cause: CommandId,
+        now: Instant,
+        events: Vec<Event>,
+    ) -> Option<u64> {
+        let mut first = None;
+        for (index, event) in events.into_iter().enumerate() {
+            let before = self.heads.get(&drive_id).copied().unwrap_or(stored);
+            let sequence = before.sequence + 1;
+            let event = CloudEvent::new(cause, index, Some((drive_id, sequence)), now, event);
+            let bytes = event.to_bytes();
+            let head = before.extended(&bytes);
+            self.heads.insert(drive_id, head);
+            self.entries.push((Entry { drive_id, head, bytes }, event));
+            first = first.or(Some(sequence));
+        }
+        first
+    }
+}
+
+/// Appends entries. A number that is taken already is a unique violation: somebody else has decided.
+pub async fn append(db: &impl ConnectionTrait, entries: impl Iterator<Item = &Entry>) -> Result<(), DbErr> {
+    let rows: Vec<_> = entries
+        .map(|entry| ActiveModel {
+            drive_id: Set(entry.drive_id.0),
+            sequence: Set(entry.head.stored_sequence()),
+            hash: Set(entry.head.hash.to_vec()),
+            // It was JSON when it was made, and JSON is UTF-8.
+            event: Set(String::from_utf8_lossy(&entry.bytes).into_owned()),
+        })
+        .collect();
+    for chunk in rows.chunks(ROWS_PER_INSERT) {
+        Entity::insert_many(chunk.to_vec()).exec_without_returning(db).await?;
+    }
+    Ok(())
+}
+
+fn entry(row: Model) -> Entry {
+    let head = Head::stored(row.sequence, &row.hash);
+    Entry { drive_id: DriveId(row.drive_id), head, bytes: Bytes::from(row.event) }
+}
+
+/// At most `limit` entries of a drive's log after the number `after`, in order.
+pub async fn read(
+    db: &impl ConnectionTrait,
+    drive_id: DriveId,
+    after: u64,
+    limit: u64,
+) -> Result<Vec<Entry>, DbErr> {
+    let rows = Entity::find()
+        .filter(Column::DriveId.eq(drive_id.0))
+        .filter(Column::Sequence.gt(i64::try_from(after).unwrap_or(i64::MAX)))
+        .order_by_asc(Column::Sequence)
+        .limit(limit)
+        .all(db)
+        .await?;
+    Ok(rows.into_iter().map(entry).collect())
+}
+
+/// The entries with numbers in these ranges (first, count), in the order of drives and numbers.
+pub async fn ranges(
+    db: &impl ConnectionTrait,
+    ranges: impl Iterator<Item = (DriveId, u64, u64)>,
+) -> Result<Vec<Entry>, DbErr> {
+    let mut wanted: BTreeMap<DriveId, Vec<(i64, i64)>> = BTreeMap::new();
+    for (drive_id, first, count) in ranges {
+        let bound = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        wanted.entry(drive_id).or_default().push((bound(first), bound(first + count)));
+    }
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut any = Condition::any();
+    for (drive_id, ranges) in &mut wanted {
+        // What was decided together stands together: neighbours become one range.
+        ranges.sort_unstable();
+        let mut merged: Vec<(i64, i64)> = Vec::new();
+        for (first, end) in ranges.drain(..) {
+            match merged.last_mut() {
+                Some(last) if first <= last.1 => last.1 = last.1.max(end),
+                _ => merged.push((first, end)),
+            }
+        }
+        for (first, end) in merged {
+            let within = Condition::all()
+                .add(Column::DriveId.eq(drive_id.0))
+                .add(Column::Sequence.gte(first))
+                .add(Column::Sequence.lt(end));
+            any = any.add(within);
+        }
+    }
+    let rows = Entity::find()
+        .filter(any)
+        .order_by_asc(Column::DriveId)
+        .order_by_asc(Column::Sequence)
+        .all(db)
+        .await?;
+    Ok(rows.into_iter().map(entry).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::event::Empty;
+
+    #[test]
+    fn a_log_is_gapless_and_its_hashes_are_a_chain() {
+        let (drive_id, now) = (DriveId::new(), crate::clock::from_ms(1_700_000_000_000));
+        let mut additions = Additions::default();
+        let opened = || Event::DriveOpened(Empty {});
+        let stored = Head { sequence: 7, hash: [9; 32] };
+        assert_eq!(additions.add(drive_id, stored, CommandId::new(), now, vec![opened(), opened()]), Some(8));
+        assert_eq!(additions.add(drive_id, stored, CommandId::new(), now, vec![opened()]), Some(10));
+        assert_eq!(additions.add(drive_id, stored, CommandId::new(), now, vec![]), None);
+        let mut head = stored;
+        for (entry, event) in &additions.entries {
+            head = head.extended(&entry.bytes);
+            assert_eq!(entry.head, head);
+            assert_eq!(event.sequence.as_deref(), Some(head.sequence.to_string().as_str()));
+            assert_eq!(serde_json::from_slice::<CloudEvent>(&entry.bytes).unwrap(), *event);
+        }
+        assert_eq!(additions.heads[&drive_id], head);
+    }
+
+    /// Computed with Python: `hashlib.sha256(bytes(32) + b'{"a":1}')`.
+    #[test]
+    fn a_hash_is_that_of_the_hash_before_and_the_bytes() {
+        let head = Head::default().extended(br#"{"a":1}"#);
+        let hex: String = head.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "b06a229070741292512e8760f470dd7a4c46ccfdf253df781d88dabe58c1ccb1");
+    }
+}

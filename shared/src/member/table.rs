@@ -1,0 +1,177 @@
+//! The table `members`: what is known about people.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Expr, ExprTrait as _, Func, OnConflict};
+use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, Set};
+
+use super::{Attributes, Profile};
+use crate::account::table::accounts;
+use crate::clock::Instant;
+use crate::database::ROWS_PER_INSERT;
+use crate::drive::table::contains;
+use crate::id::MemberId;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "members")]
+#[allow(missing_docs, reason = "the columns are the fields of `Profile`")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub name: String,
+    #[sea_orm(column_type = "Text")]
+    pub attributes: String,
+    #[sea_orm(column_type = "Text")]
+    pub verified: String,
+    pub updated_at: ChronoDateTimeUtc,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "one account per member")]
+pub enum Relation {
+    #[sea_orm(
+        belongs_to = "crate::account::table::accounts::Entity",
+        from = "Column::Id",
+        to = "crate::account::table::accounts::Column::Id"
+    )]
+    Account,
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+fn profile(row: Model) -> Result<Profile, DbErr> {
+    let unreadable = |error: serde_json::Error| DbErr::Json(error.to_string());
+    Ok(Profile {
+        name: row.name,
+        attributes: Attributes::from_text(&row.attributes).map_err(unreadable)?,
+        verified: serde_json::from_str(&row.verified).map_err(unreadable)?,
+    })
+}
+
+/// The profiles of these members, those that have one.
+pub async fn profiles(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = MemberId>,
+) -> Result<HashMap<MemberId, Profile>, DbErr> {
+    let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+    let mut profiles = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(ROWS_PER_INSERT) {
+        for row in Entity::find().filter(Column::Id.is_in(chunk.iter().copied())).all(db).await? {
+            profiles.insert(MemberId(row.id), profile(row)?);
+        }
+    }
+    Ok(profiles)
+}
+
+/// The attributes of these members, those that exist. A member without a profile has none.
+pub async fn attributes(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = MemberId>,
+) -> Result<HashMap<MemberId, Attributes>, DbErr> {
+    let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = accounts::Entity::find()
+        .select_only()
+        .column(accounts::Column::Id)
+        .column_as(Column::Attributes, "attributes")
+        .join_rev(JoinType::LeftJoin, Relation::Account.def())
+        .filter(accounts::Column::Id.is_in(ids))
+        .into_tuple::<(Uuid, Option<String>)>()
+        .all(db)
+        .await?;
+    rows.into_iter()
+        .map(|(id, text)| {
+            let attributes = text.as_deref().map(Attributes::from_text).transpose();
+            Ok((MemberId(id), attributes.map_err(|error| DbErr::Json(error.to_string()))?.unwrap_or_default()))
+        })
+        .collect()
+}
+
+/// Writes profiles, whether they are there already or not.
+pub async fn save(
+    db: &impl ConnectionTrait,
+    profiles: &BTreeMap<MemberId, Profile>,
+    now: Instant,
+) -> Result<(), DbErr> {
+    let rows: Vec<_> = profiles
+        .iter()
+        .map(|(id, profile)| ActiveModel {
+            id: Set(id.0),
+            name: Set(profile.name.clone()),
+            attributes: Set(profile.attributes.to_text()),
+            verified: Set(serde_json::to_string(&profile.verified).expect("names are plain data")),
+            updated_at: Set(now),
+        })
+        .collect();
+    for chunk in rows.chunks(ROWS_PER_INSERT) {
+        let replace = OnConflict::column(Column::Id)
+            .update_columns([Column::Name, Column::Attributes, Column::Verified, Column::UpdatedAt])
+            .to_owned();
+        Entity::insert_many(chunk.to_vec()).on_conflict(replace).exec_without_returning(db).await?;
+    }
+    Ok(())
+}
+
+/// A person as organisers see them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Their id.
+    pub id: MemberId,
+    /// Their e-mail address.
+    pub email: String,
+    /// What is known about them.
+    pub profile: Profile,
+}
+
+/// People by id after `after`, those with `text` in their name or e-mail address, or all.
+pub async fn list(
+    db: &impl ConnectionTrait,
+    text: Option<&str>,
+    after: Option<MemberId>,
+    limit: u64,
+) -> Result<Vec<Listed>, DbErr> {
+    let mut select = accounts::Entity::find()
+        .find_also_related_member()
+        .order_by_asc(accounts::Column::Id)
+        .limit(limit);
+    if let Some(text) = text {
+        let name = Expr::expr(Func::lower(Expr::col((Entity, Column::Name))));
+        let email = Expr::col((accounts::Entity, accounts::Column::Email));
+        select = select.filter(Condition::any().add(name.like(contains(text))).add(email.like(contains(text))));
+    }
+    if let Some(after) = after {
+        select = select.filter(accounts::Column::Id.gt(after.0));
+    }
+    select.all(db).await?.into_iter().map(listed).collect()
+}
+
+/// These people, those that exist.
+pub async fn by_ids(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = MemberId>,
+) -> Result<HashMap<MemberId, Listed>, DbErr> {
+    let ids = ids.into_iter().map(|id| id.0);
+    let select = accounts::Entity::find().find_also_related_member().filter(accounts::Column::Id.is_in(ids));
+    let all = select.all(db).await?.into_iter().map(listed);
+    all.map(|listed| listed.map(|listed| (listed.id, listed))).collect()
+}
+
+/// Accounts joined with their profiles.
+trait WithMember {
+    /// The account and, if there is one, the profile.
+    fn find_also_related_member(self) -> sea_orm::SelectTwo<accounts::Entity, Entity>;
+}
+
+impl WithMember for sea_orm::Select<accounts::Entity> {
+    fn find_also_related_member(self) -> sea_orm::SelectTwo<accounts::Entity, Entity> {
+        self.join_rev(JoinType::LeftJoin, Relation::Account.def()).select_also(Entity)
+    }
+}
+
+fn listed((account, member): (accounts::Model, Option<Model>)) -> Result<Listed, DbErr> {
+    let profile = member.map(profile).transpose()?.unwrap_or_default();
+    Ok(Listed { id: MemberId(account.id), email: account.email, profile })
+}

@@ -1,0 +1,168 @@
+//! Receipts: the proof that a command was accepted, and ids that carry a proof of their own.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::{Builder, Uuid};
+
+use crate::bus::envelope::{Digest256, base64url};
+use crate::bus::Actor;
+use crate::clock::{self, Instant};
+use crate::id::{CommandId, DriveId};
+use crate::signing::SigningKey;
+
+/// The `typ` of a receipt's JWS.
+pub const RECEIPT_TYPE: &str = "muster-receipt+jwt";
+
+/// The bytes of a command id that its proof covers; the rest is the proof.
+const PROVEN: usize = 12;
+
+/// What a receipt says: the payload of its JWS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// The command.
+    pub command_id: CommandId,
+    /// Its kind.
+    pub kind: String,
+    /// The drive it is about, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drive_id: Option<DriveId>,
+    /// Who asked: `role:uuid`.
+    pub actor: String,
+    /// When it was accepted.
+    pub accepted_at: Instant,
+    /// The SHA-256 of the request body, in unpadded URL-safe base64.
+    pub body_sha256: String,
+}
+
+impl Claims {
+    /// What the receipt for this command says.
+    #[must_use]
+    pub fn new(
+        command_id: CommandId,
+        kind: &str,
+        drive_id: Option<DriveId>,
+        actor: Actor,
+        accepted_at: Instant,
+        body_hash: &Digest256,
+    ) -> Self {
+        Self {
+            command_id,
+            kind: kind.to_owned(),
+            drive_id,
+            actor: actor.to_string(),
+            accepted_at,
+            body_sha256: base64url(body_hash),
+        }
+    }
+}
+
+/// Ids for commands. Each carries a code that only this deployment's key makes, so that any API process can tell an id
+/// that was answered with 202, and is not decided yet, from one that never was: nothing has to be stored for it.
+impl SigningKey {
+    /// An id for a command that is accepted now: a UUID version 7.
+    #[must_use]
+    pub fn new_command_id(&self, accepted_at: Instant) -> CommandId {
+        let ms = u64::try_from(accepted_at.timestamp_millis()).unwrap_or_default();
+        let random = Uuid::new_v4().into_bytes();
+        let mut noise = [0; 10];
+        noise.copy_from_slice(&random[..10]);
+        self.proven(Builder::from_unix_timestamp_millis(ms, &noise).into_uuid())
+    }
+
+    /// The id of the command that an actor has given this idempotency key: always the same, a UUID version 8.
+    #[must_use]
+    pub fn keyed_command_id(&self, actor: Actor, key: &str) -> CommandId {
+        let code = self.code(format!("key {actor} {key}").as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&code[..16]);
+        self.proven(Builder::from_custom_bytes(bytes).into_uuid())
+    }
+
+    /// Whether this deployment made the id.
+    #[must_use]
+    pub fn made(&self, id: CommandId) -> bool {
+        self.proven(id.0) == id
+    }
+
+    /// The same id with its last bytes replaced by the code over its first ones.
+    fn proven(&self, id: Uuid) -> CommandId {
+        let mut bytes = id.into_bytes();
+        let code = self.code(&bytes[..PROVEN]);
+        bytes[PROVEN..].copy_from_slice(&code[..16 - PROVEN]);
+        CommandId(Uuid::from_bytes(bytes))
+    }
+}
+
+/// When a command was accepted, if its id says so (one that came with an idempotency key does not).
+#[must_use]
+pub fn accepted_at(id: CommandId) -> Option<Instant> {
+    let (seconds, nanos) = id.0.get_timestamp()?.to_unix();
+    let since = Duration::new(seconds, nanos);
+    Some(clock::from_ms(i64::try_from(since.as_millis()).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::Role;
+
+    const KEY: &str = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g";
+
+    fn key() -> SigningKey {
+        SigningKey::from_text(KEY).unwrap()
+    }
+
+    fn actor(role: Role) -> Actor {
+        Actor { role, id: Uuid::from_u128(7) }
+    }
+
+    #[test]
+    fn an_id_proves_where_it_was_made_and_when() {
+        let now = clock::from_ms(1_790_000_000_123);
+        let id = key().new_command_id(now);
+        assert_eq!(id.0.get_version_num(), 7);
+        assert_eq!(accepted_at(id), Some(now));
+        assert!(key().made(id));
+        assert!(!key().made(CommandId::new()));
+        let mut forged = id.0.into_bytes();
+        forged[7] ^= 1;
+        assert!(!key().made(CommandId(Uuid::from_bytes(forged))));
+    }
+
+    #[test]
+    fn an_idempotency_key_names_one_command_of_one_actor() {
+        let id = key().keyed_command_id(actor(Role::Member), "click-1");
+        assert_eq!(id, key().keyed_command_id(actor(Role::Member), "click-1"));
+        assert_ne!(id, key().keyed_command_id(actor(Role::Member), "click-2"));
+        assert_ne!(id, key().keyed_command_id(actor(Role::Service), "click-1"));
+        assert_eq!(id.0.get_version_num(), 8);
+        assert!(key().made(id));
+    }
+
+    #[test]
+    fn a_receipt_is_the_same_each_time_and_verifies_with_the_published_key() {
+        let claims = Claims::new(CommandId::new(), "register", None, actor(Role::Member), clock::now(), &[1; 32]);
+        let receipt = key().sign(RECEIPT_TYPE, &claims);
+        assert_eq!(receipt, key().sign(RECEIPT_TYPE, &claims));
+        let jwks = key().jwks();
+        let public = jsonwebtoken::DecodingKey::from_ed_components(jwks["keys"][0]["x"].as_str().unwrap()).unwrap();
+        let mut check = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::EdDSA);
+        check.required_spec_claims.clear();
+        check.validate_exp = false;
+        assert_eq!(jsonwebtoken::decode::<Claims>(&receipt, &public, &check).unwrap().claims, claims);
+    }
+
+    #[test]
+    fn two_processes_that_start_at_once_agree_on_a_key() {
+        let folder = std::env::temp_dir().join(format!("muster-key-{}", Uuid::now_v7()));
+        let file = folder.join("signing-key");
+        let ids: Vec<_> = std::thread::scope(|scope| {
+            let start = || scope.spawn(|| format!("{:?}", SigningKey::load_or_create(&file).unwrap()));
+            let all: Vec<_> = (0..8).map(|_| start()).collect();
+            all.into_iter().map(|each| each.join().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

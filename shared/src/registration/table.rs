@@ -1,0 +1,216 @@
+//! The table `registrations`: one row per member and drive, as the drive's log has left it.
+
+use std::collections::BTreeSet;
+
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
+
+use super::{Registration, RegistrationState};
+use crate::database::ROWS_PER_INSERT;
+use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "registrations")]
+#[allow(missing_docs, reason = "the columns are the fields of `Registration`")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub member_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub drive_id: Uuid,
+    pub id: Uuid,
+    pub slot_id: Uuid,
+    pub state: String,
+    pub rank: i64,
+    pub place: Option<i32>,
+    pub registered_at: ChronoDateTimeUtc,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "there are none")]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// A registration and its drive.
+pub type OfDrive = (DriveId, Registration);
+
+impl TryFrom<Model> for Registration {
+    type Error = DbErr;
+
+    fn try_from(row: Model) -> Result<Self, DbErr> {
+        let state = RegistrationState::from_word(&row.state)
+            .ok_or_else(|| DbErr::Type(format!("registration state {:?}", row.state)))?;
+        Ok(Self {
+            id: RegistrationId(row.id),
+            member_id: MemberId(row.member_id),
+            slot_id: SlotId(row.slot_id),
+            state,
+            rank: row.rank.unsigned_abs(),
+            place: row.place.map(i32::unsigned_abs),
+            registered_at: row.registered_at,
+        })
+    }
+}
+
+fn all(rows: Vec<Model>) -> Result<Vec<OfDrive>, DbErr> {
+    rows.into_iter().map(|row| Ok((DriveId(row.drive_id), row.try_into()?))).collect()
+}
+
+/// The registrations of these members for these drives (every pair that exists).
+pub(crate) async fn of_members(
+    db: &impl ConnectionTrait,
+    drives: &BTreeSet<DriveId>,
+    members: &BTreeSet<MemberId>,
+) -> Result<Vec<OfDrive>, DbErr> {
+    if members.is_empty() {
+        return Ok(Vec::new());
+    }
+    let select = Entity::find()
+        .filter(Column::MemberId.is_in(members.iter().map(|id| id.0)))
+        .filter(Column::DriveId.is_in(drives.iter().map(|id| id.0)));
+    all(select.all(db).await?)
+}
+
+/// The registrations with these ids, for these drives.
+pub(crate) async fn by_ids(
+    db: &impl ConnectionTrait,
+    drives: &BTreeSet<DriveId>,
+    ids: &BTreeSet<RegistrationId>,
+) -> Result<Vec<OfDrive>, DbErr> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let select = Entity::find()
+        .filter(Column::DriveId.is_in(drives.iter().map(|id| id.0)))
+        .filter(Column::Id.is_in(ids.iter().map(|id| id.0)));
+    all(select.all(db).await?)
+}
+
+/// The first `limit` of those who wait for a slot, head first.
+pub(crate) async fn waiting(
+    db: &impl ConnectionTrait,
+    drive_id: DriveId,
+    slot_id: SlotId,
+    limit: u64,
+) -> Result<Vec<OfDrive>, DbErr> {
+    let select = Entity::find()
+        .filter(Column::DriveId.eq(drive_id.0))
+        .filter(Column::State.eq(RegistrationState::Waitlisted.as_str()))
+        .filter(Column::SlotId.eq(slot_id.0))
+        .order_by_asc(Column::Rank)
+        .limit(limit);
+    all(select.all(db).await?)
+}
+
+fn row(drive_id: DriveId, registration: &Registration) -> ActiveModel {
+    ActiveModel {
+        member_id: Set(registration.member_id.0),
+        drive_id: Set(drive_id.0),
+        id: Set(registration.id.0),
+        slot_id: Set(registration.slot_id.0),
+        state: Set(registration.state.as_str().to_owned()),
+        rank: Set(i64::try_from(registration.rank).unwrap_or(i64::MAX)),
+        place: Set(registration.place.map(|place| i32::try_from(place).unwrap_or(i32::MAX))),
+        registered_at: Set(registration.registered_at),
+    }
+}
+
+/// Writes registrations of members that have none for the drive yet.
+pub(crate) async fn insert(db: &impl ConnectionTrait, registrations: &[OfDrive]) -> Result<(), DbErr> {
+    for chunk in registrations.chunks(ROWS_PER_INSERT) {
+        let rows = chunk.iter().map(|(drive_id, registration)| row(*drive_id, registration));
+        Entity::insert_many(rows).exec_without_returning(db).await?;
+    }
+    Ok(())
+}
+
+/// Writes registrations of members that have one for the drive already.
+pub(crate) async fn replace(db: &impl ConnectionTrait, registrations: &[OfDrive]) -> Result<(), DbErr> {
+    for chunk in registrations.chunks(ROWS_PER_INSERT) {
+        let rows = chunk.iter().map(|(drive_id, registration)| row(*drive_id, registration));
+        let replace = OnConflict::columns([Column::MemberId, Column::DriveId])
+            .update_columns([
+                Column::Id,
+                Column::SlotId,
+                Column::State,
+                Column::Rank,
+                Column::Place,
+                Column::RegisteredAt,
+            ])
+            .to_owned();
+        Entity::insert_many(rows).on_conflict(replace).exec_without_returning(db).await?;
+    }
+    Ok(())
+}
+
+/// One member's registrations, by the drives' ids, after `after`.
+pub async fn of_member(
+    db: &impl ConnectionTrait,
+    member_id: MemberId,
+    after: Option<DriveId>,
+    limit: u64,
+) -> Result<Vec<OfDrive>, DbErr> {
+    let mut select =
+        Entity::find().filter(Column::MemberId.eq(member_id.0)).order_by_asc(Column::DriveId).limit(limit);
+    if let Some(after) = after {
+        select = select.filter(Column::DriveId.gt(after.0));
+    }
+    all(select.all(db).await?)
+}
+
+/// Where a listing of a drive's registrations goes on: after this state and rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct After {
+    /// The last one's state.
+    pub state: RegistrationState,
+    /// The last one's rank.
+    pub rank: u64,
+}
+
+/// A drive's registrations in these states, by state and then in the order of their decisions.
+pub async fn of_drive(
+    db: &impl ConnectionTrait,
+    drive_id: DriveId,
+    states: &[RegistrationState],
+    members: Option<&BTreeSet<MemberId>>,
+    after: Option<After>,
+    limit: u64,
+) -> Result<Vec<Registration>, DbErr> {
+    let mut select = Entity::find()
+        .filter(Column::DriveId.eq(drive_id.0))
+        .filter(Column::State.is_in(states.iter().map(|state| state.as_str())))
+        .order_by_asc(Column::State)
+        .order_by_asc(Column::Rank)
+        .limit(limit);
+    if let Some(members) = members {
+        select = select.filter(Column::MemberId.is_in(members.iter().map(|id| id.0)));
+    }
+    if let Some(After { state, rank }) = after {
+        let rank = i64::try_from(rank).unwrap_or(i64::MAX);
+        let same = Condition::all().add(Column::State.eq(state.as_str())).add(Column::Rank.gt(rank));
+        select = select.filter(Condition::any().add(Column::State.gt(state.as_str())).add(same));
+    }
+    select.all(db).await?.into_iter().map(Registration::try_from).collect()
+}
+
+/// How many wait before this one for its slot.
+pub async fn waiting_before(db: &impl ConnectionTrait, drive_id: DriveId, of: &Registration) -> Result<u64, DbErr> {
+    Entity::find()
+        .filter(Column::DriveId.eq(drive_id.0))
+        .filter(Column::State.eq(RegistrationState::Waitlisted.as_str()))
+        .filter(Column::SlotId.eq(of.slot_id.0))
+        .filter(Column::Rank.lt(i64::try_from(of.rank).unwrap_or(i64::MAX)))
+        .count(db)
+        .await
+}
+
+/// All registrations of a drive, for those who check every one: pages by member.
+pub async fn page(
+    db: &impl ConnectionTrait,
+    drive_id: DriveId,
+    after: Option<After>,
+    limit: u64,
+) -> Result<Vec<Registration>, DbErr> {
+    of_drive(db, drive_id, &RegistrationState::ALL, None, after, limit).await
+}

@@ -1,0 +1,114 @@
+//! The tables `settings` (what a deployment must not change) and `watermarks` (how far timed work has come).
+
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{ConnectionTrait, DbErr, Set};
+
+use crate::bus::Topology;
+use crate::clock::Instant;
+
+/// `settings`.
+pub mod settings {
+    #![allow(missing_docs, reason = "a name and its value")]
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "settings")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub name: String,
+        pub value: String,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `watermarks`.
+pub mod watermarks {
+    #![allow(missing_docs, reason = "a name and the instant it has reached")]
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "watermarks")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub name: String,
+        pub reached: ChronoDateTimeUtc,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+const LANES: &str = "lanes";
+
+/// Why a process must not work with this database.
+#[derive(Debug, thiserror::Error)]
+pub enum WrongDeployment {
+    /// It was made with another number of lanes; with both at work, one drive would have two lanes and no order.
+    #[error("this deployment has {stored} lanes, and this process was told {told}; set LANES={stored}")]
+    Lanes {
+        /// What the database says.
+        stored: u16,
+        /// What the process was told.
+        told: u16,
+    },
+    /// The database could not be asked.
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
+/// Makes sure that every process of a deployment has the same number of lanes: the first one decides.
+pub async fn agree_on_lanes(db: &impl ConnectionTrait, topology: Topology) -> Result<(), WrongDeployment> {
+    let row = settings::ActiveModel { name: Set(LANES.to_owned()), value: Set(topology.lanes().to_string()) };
+    let stored = settings::Entity::find_by_id(LANES).one(db).await?;
+    let stored = match stored {
+        Some(row) => row.value,
+        None => match settings::Entity::insert(row).exec_without_returning(db).await {
+            Ok(_) => return Ok(()),
+            // Another process was first, this very moment.
+            Err(error) if error.sql_err().is_some() => {
+                let row = settings::Entity::find_by_id(LANES).one(db).await?;
+                row.map(|row| row.value).unwrap_or_default()
+            }
+            Err(error) => return Err(error.into()),
+        },
+    };
+    match stored.parse() {
+        Ok(stored) if stored == topology.lanes() => Ok(()),
+        Ok(stored) => Err(WrongDeployment::Lanes { stored, told: topology.lanes() }),
+        Err(_) => Err(DbErr::Type(format!("settings.lanes {stored:?}")).into()),
+    }
+}
+
+/// How far timed work has come under this name; if it never began, it begins at `now`.
+pub async fn watermark(db: &impl ConnectionTrait, name: &str, now: Instant) -> Result<Instant, DbErr> {
+    if let Some(row) = watermarks::Entity::find_by_id(name).one(db).await? {
+        return Ok(row.reached);
+    }
+    let row = watermarks::ActiveModel { name: Set(name.to_owned()), reached: Set(now) };
+    match watermarks::Entity::insert(row).exec_without_returning(db).await {
+        Ok(_) => Ok(now),
+        // Another scheduler was first, this very moment.
+        Err(error) if error.sql_err().is_some() => {
+            let row = watermarks::Entity::find_by_id(name).one(db).await?;
+            row.map(|row| row.reached).ok_or(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Moves a watermark on. It never goes back, whoever else moves it.
+pub async fn move_watermark(db: &impl ConnectionTrait, name: &str, to: Instant) -> Result<(), DbErr> {
+    watermarks::Entity::update_many()
+        .col_expr(watermarks::Column::Reached, Expr::value(to))
+        .filter(watermarks::Column::Name.eq(name).and(watermarks::Column::Reached.lt(to)))
+        .exec(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Watching: logs, metrics and traces, and the trace context that travels with messages.
+
+use std::collections::HashMap;
+use std::io::IsTerminal as _;
+
+use opentelemetry::propagation::TextMapPropagator as _;
+use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::Resource;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people in a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Ends tracing when it is dropped: spans that wait are sent.
+#[derive(Debug)]
+#[must_use = "traces end when this is dropped"]
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+}
+
+/// Begins logging, and tracing if `otlp_endpoint` says where to. `RUST_LOG` filters, `info` by default.
+///
+/// # Errors
+/// If the endpoint cannot be used, or logging has begun already.
+pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&str>) -> Result<Telemetry, String> {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,lapin=warn,fred=warn,sqlx=warn,tokio_cron_scheduler=warn"));
+    let json = match format {
+        LogFormat::Auto => !std::io::stdout().is_terminal(),
+        LogFormat::Human => false,
+        LogFormat::Json => true,
+    };
+    let logs = if json {
+        tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
+    } else {
+        tracing_subscriber::fmt::layer().with_target(false).with_writer(std::io::stderr).boxed()
+    };
+    let traces = otlp_endpoint.map(|endpoint| exporter(service, endpoint)).transpose()?;
+    let spans = traces.as_ref().map(|traces| tracing_opentelemetry::layer().with_tracer(traces.tracer("muster")));
+    tracing_subscriber::registry()
+        .with(spans)
+        .with(logs.with_filter(filter))
+        .try_init()
+        .map_err(|error| format!("begin logging: {error}"))?;
+    Ok(Telemetry { traces })
+}
+
+fn exporter(service: &str, endpoint: &str) -> Result<SdkTracerProvider, String> {
+    // The exporter runs on a thread of its own, with a blocking client.
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_http()
+        .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
+        .build()
+        .map_err(|error| format!("send traces to {endpoint}: {error}"))?;
+    let resource = Resource::builder()
+        .with_service_name(service.to_owned())
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(traces) = self.traces.take()
+            && let Err(error) = traces.shutdown()
+        {
+            eprintln!("the last traces were not sent: {error}");
+        }
+    }
+}
+
+const TRACEPARENT: &str = "traceparent";
+
+/// The context of this span as a [`traceparent`](https://www.w3.org/TR/trace-context/); none when nobody traces.
+#[must_use]
+pub fn traceparent(span: &Span) -> Option<String> {
+    let context = span.context();
+    if !context.span().span_context().is_valid() {
+        return None;
+    }
+    let mut carrier = HashMap::new();
+    TraceContextPropagator::new().inject_context(&context, &mut carrier);
+    carrier.remove(TRACEPARENT)
+}
+
+fn context(traceparent: &str) -> Context {
+    let carrier = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier)
+}
+
+/// Makes `span` a child of a remote span.
+pub fn continue_trace(span: &Span, traceparent: &str) {
+    // Fails only for a span that began already or that nobody traces, and then there is nothing to continue.
+    let _ = span.set_parent(context(traceparent));
+}
+
+/// Notes that `span` (a batch) handles what a remote span began.
+pub fn link(span: &Span, traceparent: &str) {
+    let remote = context(traceparent).span().span_context().clone();
+    if remote.is_valid() {
+        span.add_link(remote);
+    }
+}
+
+/// Names of spans' attributes, after the
+/// [semantic conventions for messaging](https://opentelemetry.io/docs/specs/semconv/messaging/), which still change.
+pub mod names {
+    /// The destination's name, a queue.
+    pub const DESTINATION: &str = "messaging.destination.name";
+    /// How many messages a batch has.
+    pub const BATCH: &str = "messaging.batch.message_count";
+}

@@ -1,0 +1,36 @@
+//! House-keeping: what falls due for Muster itself.
+
+use chrono::Duration;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::bus::Command as _;
+use crate::eligibility::CheckEligibility;
+
+crate::commands! {
+    /// What is done without order, for Muster itself.
+    pub enum UpkeepCommand on Upkeep by |_command| Uuid::nil();
+    "clean-up" => CleanUp,
+}
+
+/// Deletes what nobody needs any more: uploaded files that were not imported, and what is remembered of commands that
+/// change nothing (asking again decides again, to no harm).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanUp {}
+
+/// How long an uploaded file stays.
+pub const FILES_STAY: Duration = Duration::hours(24);
+/// How long the decisions about commands that change nothing stay.
+pub const CHECKS_STAY: Duration = Duration::days(7);
+
+/// The kinds of commands that change nothing, so that their decisions need not be kept for ever.
+pub const CHANGE_NOTHING: [&str; 2] = [CheckEligibility::KIND, CleanUp::KIND];
+
+/// What a clean-up has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanUpOutcome {
+    /// Files deleted.
+    pub files: u64,
+    /// Decisions forgotten.
+    pub decisions: u64,
+}
