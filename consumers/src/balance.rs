@@ -191,7 +191,11 @@ mod tests {
                 held[0] = lanes(0..busy);
                 for _ in 0..10 {
                     for index in 0..processes {
-                        let peers = held.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, busy)| busy);
+                        let peers = held
+                            .iter()
+                            .enumerate()
+                            .filter(|(other, _)| *other != index)
+                            .map(|(_, busy)| busy);
                         for lane in surplus(&held[index].clone(), peers.cloned().collect::<Vec<_>>().iter()) {
                             held[index].remove(&lane);
                             held[(index + 1) % processes].insert(lane);

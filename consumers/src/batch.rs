@@ -100,13 +100,17 @@ pub(crate) async fn decide<'m, H: Handler>(
     }
     if !fresh.is_empty() {
         let decided = caught(handler.handle(&cx, &fresh)).await?;
-        let rows: Vec<_> = fresh.iter().zip(&decided).map(|(envelope, decided)| row(envelope, decided, cx.now)).collect();
-        let failed_before: Vec<_> = fresh.iter().map(|envelope| envelope.id).filter(|id| known.contains_key(id)).collect();
+        let rows: Vec<_> =
+            fresh.iter().zip(&decided).map(|(envelope, decided)| row(envelope, decided, cx.now)).collect();
+        let failed_before: Vec<_> =
+            fresh.iter().map(|envelope| envelope.id).filter(|id| known.contains_key(id)).collect();
         ledger::forget_failures(&tx, &failed_before).await?;
         ledger::insert(&tx, &rows).await?;
-        settled.extend(rows.into_iter().zip(decided).map(|(row, decided)| {
-            (row.id, Settled { row, events: decided.events })
-        }));
+        settled.extend(
+            rows.into_iter()
+                .zip(decided)
+                .map(|(row, decided)| (row.id, Settled { row, events: decided.events })),
+        );
     }
     tx.commit().await?;
     in_order(ids, settled)

@@ -51,8 +51,13 @@ impl Handler for Drives {
         Ok(with_events(decided, additions))
     }
 
-    async fn events_again(&self, cx: &Cx<'_>, rows: &[Row]) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
-        let ranges = rows.iter().filter_map(|row| Some((row.drive_id?, row.sequence?, u64::from(row.events))));
+    async fn events_again(
+        &self,
+        cx: &Cx<'_>,
+        rows: &[Row],
+    ) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
+        let ranges =
+            rows.iter().filter_map(|row| Some((row.drive_id?, row.sequence?, u64::from(row.events))));
         let mut events: HashMap<CommandId, Vec<Outgoing>> = HashMap::new();
         for entry in log::ranges(cx.tx, ranges).await? {
             let event: CloudEvent = serde_json::from_slice(&entry.bytes)
@@ -110,7 +115,13 @@ fn decide_one(
     }
     let events = u32::try_from(decision.events.len()).unwrap_or(u32::MAX);
     let sequence = additions.add(drive_id, drive.head, envelope.id, cx.now, decision.events);
-    let outcome = Outcome { drive_id: Some(drive_id), sequence, events, result: decision.result, facts: decision.facts };
+    let outcome = Outcome {
+        drive_id: Some(drive_id),
+        sequence,
+        events,
+        result: decision.result,
+        facts: decision.facts,
+    };
     Ok(Decided { outcome, events: Vec::new() })
 }
 

@@ -40,7 +40,11 @@ struct CheckOutcome {
 impl Handler for Eligibility {
     type Message = EligibilityCommand;
 
-    async fn handle(&self, cx: &Cx<'_>, batch: &[Envelope<EligibilityCommand>]) -> Result<Vec<Decided>, Failure> {
+    async fn handle(
+        &self,
+        cx: &Cx<'_>,
+        batch: &[Envelope<EligibilityCommand>],
+    ) -> Result<Vec<Decided>, Failure> {
         let checks = || {
             batch.iter().map(|envelope| {
                 let EligibilityCommand::CheckEligibility(check) = &envelope.body;
@@ -54,13 +58,18 @@ impl Handler for Eligibility {
         let people = member::table::attributes(cx.tx, members).await?;
         Ok(checks()
             .map(|(envelope, check)| {
-                let result = self.judge(envelope, check, drives.get(&check.drive_id), people.get(&check.member_id));
+                let result =
+                    self.judge(envelope, check, drives.get(&check.drive_id), people.get(&check.member_id));
                 Decided { outcome: Outcome::of(result), events: Vec::new() }
             })
             .collect())
     }
 
-    async fn events_again(&self, _: &Cx<'_>, _: &[Row]) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
+    async fn events_again(
+        &self,
+        _: &Cx<'_>,
+        _: &[Row],
+    ) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
         Ok(HashMap::new())
     }
 }
@@ -73,7 +82,8 @@ impl Eligibility {
         drive: Option<&DriveView>,
         person: Option<&Attributes>,
     ) -> Result<serde_json::Value, Refusal> {
-        let seen = drive.filter(|drive| drive.drive.status != Status::Draft || envelope.actor.role == Role::Admin);
+        let seen =
+            drive.filter(|drive| drive.drive.status != Status::Draft || envelope.actor.role == Role::Admin);
         let view = seen.ok_or(Code::DriveNotFound)?;
         let nobody = Attributes::default();
         let attributes = match person {

@@ -8,9 +8,8 @@ pub mod batch;
 pub mod drives;
 pub mod eligibility;
 pub mod members;
-pub mod process;
 pub mod runtime;
+pub mod service;
 pub mod upkeep;
-pub mod watch;
 
 pub use batch::{Cx, Decided, Handler};

@@ -73,7 +73,11 @@ impl Handler for Members {
             .collect())
     }
 
-    async fn events_again(&self, _: &Cx<'_>, rows: &[Row]) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
+    async fn events_again(
+        &self,
+        _: &Cx<'_>,
+        rows: &[Row],
+    ) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
         let again = |row: &Row| {
             let outcome = row.result.as_ref().filter(|_| row.status == Status::Succeeded)?;
             Some((row.id, vec![event(row.id, outcome, row.decided_at)?]))
@@ -117,7 +121,13 @@ impl State {
         Ok(serde_json::json!({ "member_id": command.member_id }))
     }
 
-    fn import(&mut self, cx: &Cx<'_>, id: CommandId, people: Vec<Person>, mut bad: Vec<BadRow>) -> ImportOutcome {
+    fn import(
+        &mut self,
+        cx: &Cx<'_>,
+        id: CommandId,
+        people: Vec<Person>,
+        mut bad: Vec<BadRow>,
+    ) -> ImportOutcome {
         let rejected_count = bad.len() as u64;
         bad.truncate(MAX_REPORTED);
         let mut outcome = ImportOutcome { rejected: bad, rejected_count, ..ImportOutcome::default() };

@@ -7,12 +7,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use process::watch::Liveness;
 use shared::backoff::Backoff;
 use shared::bus::message::header;
 use shared::bus::topology::Delay;
-use shared::bus::{
-    Actor, Address, Batch, Broker, CommandSet, Consumer, Failure, Message, Outgoing, Reject,
-};
+use shared::bus::{Actor, Address, Batch, Broker, CommandSet, Consumer, Failure, Message, Outgoing, Reject};
 use shared::clock;
 use shared::database::Database;
 use shared::id::CommandId;
@@ -24,7 +23,6 @@ use tracing::{Instrument as _, Span, info_span};
 
 use crate::balance::Balance;
 use crate::batch::{self, Handler, Settled};
-use crate::watch::Liveness;
 
 /// The most messages that are decided together.
 const BATCH: usize = 500;
@@ -71,7 +69,8 @@ impl<H: Handler> Runtime<H> {
     pub async fn run(self) {
         let runtime = Arc::new(self);
         let names = runtime.broker.topology().queue_names(H::Message::QUEUE);
-        let balance = Balance::start(H::Message::QUEUE, runtime.broker.clone(), &names, runtime.shutdown.clone());
+        let balance =
+            Balance::start(H::Message::QUEUE, runtime.broker.clone(), &names, runtime.shutdown.clone());
         let mut lanes = JoinSet::new();
         for name in names {
             let (runtime, balance) = (runtime.clone(), balance.clone());
@@ -216,7 +215,8 @@ impl<H: Handler> Runtime<H> {
                 }
             }
             let outcome = each.row.status.as_str();
-            metrics::counter!("muster_commands_total", "kind" => each.row.kind.clone(), "outcome" => outcome).increment(1);
+            metrics::counter!("muster_commands_total", "kind" => each.row.kind.clone(), "outcome" => outcome)
+                .increment(1);
             if let Some(reply) = reply(batch, &each.row) {
                 each.events.push(reply);
             }
@@ -230,7 +230,8 @@ impl<H: Handler> Runtime<H> {
         let (since, mut backoff) = (Instant::now(), Backoff::default());
         loop {
             let Err(error) = self.broker.publish_all(outgoing.clone()).await else {
-                metrics::histogram!("muster_publish_seconds", "queue" => queue.to_owned()).record(since.elapsed());
+                metrics::histogram!("muster_publish_seconds", "queue" => queue.to_owned())
+                    .record(since.elapsed());
                 return Ok(());
             };
             tracing::warn!(queue, %error, messages = outgoing.len(), "could not publish; holding the batch");
@@ -243,7 +244,12 @@ impl<H: Handler> Runtime<H> {
 
     /// What to publish so that a batch which cannot be decided here and now comes where it belongs: on the delay ladder,
     /// or (a single message) among the dead letters.
-    async fn set_aside(&self, queue: &str, batch: &Batch, failure: Failure) -> Result<Vec<Outgoing>, GivenUp> {
+    async fn set_aside(
+        &self,
+        queue: &str,
+        batch: &Batch,
+        failure: Failure,
+    ) -> Result<Vec<Outgoing>, GivenUp> {
         match failure {
             Failure::Reject(reject) => {
                 let mut outgoing = Vec::new();
@@ -267,7 +273,12 @@ impl<H: Handler> Runtime<H> {
     }
 
     /// Writes into the ledger that a message could not be decided, unless something was decided about it before.
-    async fn record_failure(&self, queue: &str, message: &Message, reject: &Reject) -> Result<Option<Row>, GivenUp> {
+    async fn record_failure(
+        &self,
+        queue: &str,
+        message: &Message,
+        reject: &Reject,
+    ) -> Result<Option<Row>, GivenUp> {
         let (since, mut backoff) = (Instant::now(), Backoff::default());
         loop {
             let recorded = async {
@@ -284,7 +295,8 @@ impl<H: Handler> Runtime<H> {
             match recorded.await.map_err(|error: sea_orm::DbErr| Failure::from(error)) {
                 Ok(row) => {
                     let kind = message.kind.clone();
-                    metrics::counter!("muster_commands_total", "kind" => kind, "outcome" => "failed").increment(1);
+                    metrics::counter!("muster_commands_total", "kind" => kind, "outcome" => "failed")
+                        .increment(1);
                     return Ok(row);
                 }
                 // Not even the failure can be stored; the dead letter still says it.

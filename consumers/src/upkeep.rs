@@ -25,11 +25,19 @@ impl Handler for Upkeep {
         let decisions = ledger::delete_expired(cx.tx, &CHANGE_NOTHING, cx.now - CHECKS_STAY).await?;
         let files = self.files.delete_older(cx.now - FILES_STAY).await;
         let files = files.map_err(|error| Failure::Retry(error.to_string()))?;
-        let outcome = serde_json::to_value(CleanUpOutcome { files, decisions }).expect("an outcome is plain data");
-        Ok(batch.iter().map(|_| Decided { outcome: Outcome::of(Ok(outcome.clone())), events: Vec::new() }).collect())
+        let outcome =
+            serde_json::to_value(CleanUpOutcome { files, decisions }).expect("an outcome is plain data");
+        Ok(batch
+            .iter()
+            .map(|_| Decided { outcome: Outcome::of(Ok(outcome.clone())), events: Vec::new() })
+            .collect())
     }
 
-    async fn events_again(&self, _: &Cx<'_>, _: &[Row]) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
+    async fn events_again(
+        &self,
+        _: &Cx<'_>,
+        _: &[Row],
+    ) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
         Ok(HashMap::new())
     }
 }

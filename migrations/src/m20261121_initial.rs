@@ -41,7 +41,8 @@ async fn people(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(column(instant(backend, "created_at").not_null()))
         .to_owned();
     manager.create_table(accounts).await?;
-    let by_role = Index::create().name("accounts_by_role").table("accounts").col("role").col("created_at").to_owned();
+    let by_role =
+        Index::create().name("accounts_by_role").table("accounts").col("role").col("created_at").to_owned();
     manager.create_index(by_role).await?;
     let members = table("members")
         .col(column(uuid("id").not_null().primary_key()))
@@ -82,9 +83,12 @@ async fn drives(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     manager.create_table(drives).await?;
     // The scheduler looks every second for what is due.
     for (name, at) in [("drives_by_opening", "opens_at"), ("drives_by_closing", "closes_at")] {
-        manager.create_index(Index::create().name(name).table("drives").col("status").col(at).to_owned()).await?;
+        manager
+            .create_index(Index::create().name(name).table("drives").col("status").col(at).to_owned())
+            .await?;
     }
-    let in_order = Index::create().name("drives_by_creation").table("drives").col("created_at").col("id").to_owned();
+    let in_order =
+        Index::create().name("drives_by_creation").table("drives").col("created_at").col("id").to_owned();
     manager.create_index(in_order).await?;
     let slots = table("slots")
         .col(column(uuid("id").not_null().primary_key()))
@@ -93,10 +97,14 @@ async fn drives(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(column(ColumnDef::new("confirmed").integer().not_null()))
         .col(column(ColumnDef::new("waitlisted").integer().not_null()))
         // The last line of defence: whatever a program does, no slot has more people than places.
-        .check(Expr::cust("confirmed >= 0 and waitlisted >= 0 and (capacity is null or confirmed <= capacity)"))
+        .check(Expr::cust(
+            "confirmed >= 0 and waitlisted >= 0 and (capacity is null or confirmed <= capacity)",
+        ))
         .to_owned();
     manager.create_table(slots).await?;
-    manager.create_index(Index::create().name("slots_by_drive").table("slots").col("drive_id").to_owned()).await
+    manager
+        .create_index(Index::create().name("slots_by_drive").table("slots").col("drive_id").to_owned())
+        .await
 }
 
 async fn registrations(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
@@ -114,8 +122,13 @@ async fn registrations(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .primary_key(Index::create().col("member_id").col("drive_id"))
         .to_owned();
     manager.create_table(registrations).await?;
-    let by_id =
-        Index::create().name("registrations_by_id").table("registrations").col("drive_id").col("id").unique().to_owned();
+    let by_id = Index::create()
+        .name("registrations_by_id")
+        .table("registrations")
+        .col("drive_id")
+        .col("id")
+        .unique()
+        .to_owned();
     manager.create_index(by_id).await?;
     let by_state = Index::create()
         .name("registrations_by_state")

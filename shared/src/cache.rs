@@ -35,7 +35,9 @@ pub struct Cached {
 }
 
 impl Cached {
-    fn new(body: Bytes, lasts: Duration) -> Arc<Self> {
+    /// An answer that may be used for so long.
+    #[must_use]
+    pub fn new(body: Bytes, lasts: Duration) -> Arc<Self> {
         let etag = format!("\"{}\"", base64url(&sha256(&body)[..12]));
         Arc::new(Self { body, etag, until: Instant::now() + lasts })
     }
@@ -82,8 +84,10 @@ impl Cache {
             })
             .expire_after(UntilItSays)
             .build();
-        let claims =
-            moka::future::Cache::builder().max_capacity(LOCAL_CLAIMS).time_to_live(Duration::from_secs(3600)).build();
+        let claims = moka::future::Cache::builder()
+            .max_capacity(LOCAL_CLAIMS)
+            .time_to_live(Duration::from_secs(3600))
+            .build();
         Ok(Self { local, claims, redis })
     }
 
@@ -142,6 +146,14 @@ impl Cache {
         self.claims.get_with(key.to_owned(), first).await
     }
 
+    /// Takes back a claim.
+    pub async fn unclaim(&self, key: &str) {
+        self.claims.invalidate(key).await;
+        if let Some(redis) = &self.redis {
+            redis.forget(key).await;
+        }
+    }
+
     /// The value with which `key` was claimed, if this cache still knows.
     pub async fn claimed(&self, key: &str) -> Option<String> {
         match (self.claims.get(key).await, &self.redis) {
@@ -171,7 +183,8 @@ impl Cache {
 impl Redis {
     fn open(url: &str) -> Result<Self, CacheError> {
         let mut parsed = url::Url::parse(url).map_err(|error| CacheError(error.to_string()))?;
-        let prefix = parsed.query_pairs().find(|(name, _)| name == "prefix").map(|(_, value)| value.into_owned());
+        let prefix =
+            parsed.query_pairs().find(|(name, _)| name == "prefix").map(|(_, value)| value.into_owned());
         parsed.set_query(None);
         let config = Config::from_url(parsed.as_str()).map_err(|error| CacheError(error.to_string()))?;
         let client = Builder::from_config(config)
@@ -212,7 +225,8 @@ impl Redis {
 
     async fn write(&self, key: &str, body: &Bytes, left: Duration) {
         let Some(expiration) = expiration(left) else { return };
-        let wrote = self.client.set::<(), _, _>(self.key(key), body.clone(), Some(expiration), None, false).await;
+        let wrote =
+            self.client.set::<(), _, _>(self.key(key), body.clone(), Some(expiration), None, false).await;
         succeeded("write", wrote);
     }
 
@@ -223,7 +237,8 @@ impl Redis {
     async fn claim(&self, key: &str, value: String, lasts: Duration) -> Option<String> {
         let key = self.key(key);
         let (expiration, first) = (expiration(lasts), Some(SetOptions::NX));
-        let set = self.client.set::<Option<String>, _, _>(&key, value.as_str(), expiration, first, false).await;
+        let set =
+            self.client.set::<Option<String>, _, _>(&key, value.as_str(), expiration, first, false).await;
         match succeeded("claim", set)? {
             Some(_) => Some(value),
             None => succeeded("claim", self.client.get::<Option<String>, _>(&key).await).flatten(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel, RuntimeErr, SqlErr,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait, sqlx,
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel,
+    RuntimeErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait, sqlx,
 };
 
 use crate::bus::{Failure, Reject};
@@ -89,7 +89,9 @@ impl Database {
     /// Begins a transaction that sees the tables as they are now, however long it reads.
     pub async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
         let isolation_level = (!is_sqlite(&self.read)).then_some(IsolationLevel::RepeatableRead);
-        self.read.begin_with_options(TransactionOptions { isolation_level, ..TransactionOptions::default() }).await
+        self.read
+            .begin_with_options(TransactionOptions { isolation_level, ..TransactionOptions::default() })
+            .await
     }
 
     /// Whether it answers now.

@@ -36,8 +36,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Placement, Self::Donation, Self::Vaccination, Self::Competition, Self::Volunteering, Self::Other];
+    pub const ALL: [Self; 6] = [
+        Self::Placement,
+        Self::Donation,
+        Self::Vaccination,
+        Self::Competition,
+        Self::Volunteering,
+        Self::Other,
+    ];
 
     /// The word on the wire and in tables.
     #[must_use]

@@ -218,15 +218,20 @@ impl Rules {
     /// Judges a member by their attributes at the instant `now`. Pure: the same input gives the same verdict.
     #[must_use]
     pub fn judge(&self, attributes: &Attributes, drive: &DriveFacts, now: Instant) -> Verdict {
-        let rules: Vec<_> =
-            self.rules.iter().map(|(rule, expression)| judge(rule, expression, attributes, drive, now)).collect();
+        let rules: Vec<_> = self
+            .rules
+            .iter()
+            .map(|(rule, expression)| judge(rule, expression, attributes, drive, now))
+            .collect();
         Verdict { rules_version: self.version, eligible: rules.iter().all(|rule| rule.passed), rules }
     }
 }
 
 fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'))
 }
 
 fn judge(
@@ -251,7 +256,8 @@ fn judge(
             }
             Read::Drive(name) => {
                 let value = drive.get(name);
-                compared.insert(format!("drive.{name}"), value.as_ref().map_or(Json::Null, Attribute::to_json));
+                compared
+                    .insert(format!("drive.{name}"), value.as_ref().map_or(Json::Null, Attribute::to_json));
                 if let Some(value) = &value {
                     drive_values.insert(name.clone(), expression::value(value));
                 }
@@ -266,7 +272,11 @@ fn judge(
     context.add_variable_from_value("now", Value::Timestamp(now.fixed_offset()));
     let (passed, missing, detail) = match expression.evaluate(&context) {
         Ok(Value::Bool(passed)) => (passed, Vec::new(), None),
-        Ok(other) => (false, Vec::new(), Some(format!("the rule gave {}, not true or false", expression::name(&other)))),
+        Ok(other) => (
+            false,
+            Vec::new(),
+            Some(format!("the rule gave {}, not true or false", expression::name(&other))),
+        ),
         Err(ExecutionError::NoSuchKey(_)) => (false, missing(expression, attributes, drive), None),
         Err(error) => (false, missing(expression, attributes, drive), Some(expression::explain(&error))),
     };

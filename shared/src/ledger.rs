@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
+use sea_orm::{ConnectionTrait, DbErr, QuerySelect, Set};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -162,10 +162,14 @@ impl TryFrom<Model> for Row {
             drive_id: row.drive_id.map(DriveId),
             accepted_at: row.accepted_at,
             decided_at: row.decided_at,
-            status: Status::from_word(&row.status).ok_or_else(|| DbErr::Type(format!("status {:?}", row.status)))?,
+            status: Status::from_word(&row.status)
+                .ok_or_else(|| DbErr::Type(format!("status {:?}", row.status)))?,
             sequence: row.sequence.map(i64::unsigned_abs),
             events: row.events.unsigned_abs(),
-            body_hash: row.body_hash.try_into().map_err(|_| DbErr::Type("a body hash has 32 bytes".to_owned()))?,
+            body_hash: row
+                .body_hash
+                .try_into()
+                .map_err(|_| DbErr::Type("a body hash has 32 bytes".to_owned()))?,
             result: result.map_err(|error| DbErr::Json(error.to_string()))?,
             facts: row.facts,
         })
@@ -221,25 +225,27 @@ pub async fn forget_failures(db: &impl ConnectionTrait, ids: &[CommandId]) -> Re
     Ok(())
 }
 
-/// At most `limit` decisions, about one drive's commands or all, by their ids after `after`.
-pub async fn page(
-    db: &impl ConnectionTrait,
-    drive_id: Option<DriveId>,
-    after: Option<CommandId>,
-    limit: u64,
-) -> Result<Vec<Row>, DbErr> {
-    let mut select = Entity::find().order_by_asc(Column::Id).limit(limit);
-    if let Some(drive_id) = drive_id {
-        select = select.filter(Column::DriveId.eq(drive_id.0));
-    }
-    if let Some(after) = after {
-        select = select.filter(Column::Id.gt(after.0));
-    }
-    select.all(db).await?.into_iter().map(Row::try_from).collect()
+/// How many decisions stand in each drive's log, by what the ledger says.
+pub async fn logged_per_drive(db: &impl ConnectionTrait) -> Result<HashMap<DriveId, u64>, DbErr> {
+    let rows = Entity::find()
+        .select_only()
+        .column(Column::DriveId)
+        .column_as(Column::Id.count(), "decisions")
+        .filter(Column::DriveId.is_not_null())
+        .filter(Column::Sequence.is_not_null())
+        .group_by(Column::DriveId)
+        .into_tuple::<(Uuid, i64)>()
+        .all(db)
+        .await?;
+    Ok(rows.into_iter().map(|(id, count)| (DriveId(id), count.unsigned_abs())).collect())
 }
 
 /// Deletes decisions that changed nothing and are older than `before`. Asking again decides again, to no harm.
-pub async fn delete_expired(db: &impl ConnectionTrait, kinds: &[&str], before: Instant) -> Result<u64, DbErr> {
+pub async fn delete_expired(
+    db: &impl ConnectionTrait,
+    kinds: &[&str],
+    before: Instant,
+) -> Result<u64, DbErr> {
     let expired = Entity::delete_many()
         .filter(Column::Kind.is_in(kinds.iter().copied()))
         .filter(Column::DecidedAt.lt(before))

@@ -172,7 +172,7 @@ pub fn attribute_fault(name: &str, value: Option<&Attribute>) -> Option<String> 
 
 crate::commands! {
     /// Everything that is decided on a member's lane.
-    pub enum MemberCommand on Members by |command| command.lane_key();
+    pub enum MemberCommand on Members by |command| command.orders_by();
     "update-profile" => UpdateProfile,
     "import-members" => ImportMembers,
 }
@@ -190,7 +190,7 @@ pub struct UpdateProfile {
 }
 
 impl UpdateProfile {
-    fn lane_key(&self) -> Uuid {
+    fn orders_by(&self) -> Uuid {
         self.member_id.0
     }
 
@@ -204,7 +204,10 @@ impl UpdateProfile {
             faults.push(FieldError::new("name", format!("a name is 1 to {MAX_NAME} bytes long")));
         }
         if self.attributes.len() > MAX_ATTRIBUTES {
-            faults.push(FieldError::new("attributes", format!("a member has at most {MAX_ATTRIBUTES} attributes")));
+            faults.push(FieldError::new(
+                "attributes",
+                format!("a member has at most {MAX_ATTRIBUTES} attributes"),
+            ));
         }
         for (name, value) in &self.attributes {
             if let Some(detail) = attribute_fault(name, value.as_ref()) {
@@ -225,7 +228,7 @@ pub struct ImportMembers {
 }
 
 impl ImportMembers {
-    fn lane_key(&self) -> Uuid {
+    fn orders_by(&self) -> Uuid {
         self.imported_by
     }
 }
@@ -248,9 +251,14 @@ impl Profile {
         let locked: Vec<_> = command
             .attributes
             .iter()
-            .filter(|(name, value)| self.verified.contains(*name) && self.attributes.get(name) != value.as_ref())
+            .filter(|(name, value)| {
+                self.verified.contains(*name) && self.attributes.get(name) != value.as_ref()
+            })
             .map(|(name, _)| {
-                FieldError::new(format!("attributes.{name}"), "an organiser has set this; only an organiser changes it")
+                FieldError::new(
+                    format!("attributes.{name}"),
+                    "an organiser has set this; only an organiser changes it",
+                )
             })
             .collect();
         if !locked.is_empty() {
@@ -260,7 +268,9 @@ impl Profile {
         attributes.change(&command.attributes);
         if attributes.len() > MAX_ATTRIBUTES {
             let detail = format!("a member has at most {MAX_ATTRIBUTES} attributes");
-            return Err(Refusal::new(Code::InvalidProfile).with_errors(vec![FieldError::new("attributes", detail)]));
+            return Err(
+                Refusal::new(Code::InvalidProfile).with_errors(vec![FieldError::new("attributes", detail)])
+            );
         }
         self.attributes = attributes;
         if let Some(name) = &command.name {

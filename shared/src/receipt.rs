@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
 
-use crate::bus::envelope::{Digest256, base64url};
 use crate::bus::Actor;
+use crate::bus::envelope::{Digest256, base64url};
 use crate::clock::{self, Instant};
 use crate::id::{CommandId, DriveId};
 use crate::signing::SigningKey;
@@ -142,11 +142,13 @@ mod tests {
 
     #[test]
     fn a_receipt_is_the_same_each_time_and_verifies_with_the_published_key() {
-        let claims = Claims::new(CommandId::new(), "register", None, actor(Role::Member), clock::now(), &[1; 32]);
+        let claims =
+            Claims::new(CommandId::new(), "register", None, actor(Role::Member), clock::now(), &[1; 32]);
         let receipt = key().sign(RECEIPT_TYPE, &claims);
         assert_eq!(receipt, key().sign(RECEIPT_TYPE, &claims));
         let jwks = key().jwks();
-        let public = jsonwebtoken::DecodingKey::from_ed_components(jwks["keys"][0]["x"].as_str().unwrap()).unwrap();
+        let public =
+            jsonwebtoken::DecodingKey::from_ed_components(jwks["keys"][0]["x"].as_str().unwrap()).unwrap();
         let mut check = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::EdDSA);
         check.required_spec_claims.clear();
         check.validate_exp = false;

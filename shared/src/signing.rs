@@ -45,8 +45,10 @@ impl SigningKey {
             KeyError(format!("{attempt} the signing key {}: {error}", file.display()))
         };
         if !file.exists() {
-            let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|error| failed("make", &error))?;
-            create_once(file, &STANDARD.encode(document.as_ref())).map_err(|error| failed("write", &error))?;
+            let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
+                .map_err(|error| failed("make", &error))?;
+            create_once(file, &STANDARD.encode(document.as_ref()))
+                .map_err(|error| failed("write", &error))?;
         }
         let text = std::fs::read_to_string(file).map_err(|error| failed("read", &error))?;
         Self::from_text(&text).map_err(|error| failed("read", &error))
@@ -54,12 +56,14 @@ impl SigningKey {
 
     /// Reads the key from its text: PKCS #8 (RFC 8410) in base64.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
-        let der = STANDARD.decode(text.trim()).map_err(|error| KeyError(format!("it is not base64: {error}")))?;
+        let der =
+            STANDARD.decode(text.trim()).map_err(|error| KeyError(format!("it is not base64: {error}")))?;
         let pair = Ed25519KeyPair::from_pkcs8(&der)
             .map_err(|error| KeyError(format!("it is no Ed25519 key in PKCS #8: {error}")))?;
         let public = pair.public_key().as_ref().to_vec();
         // The thumbprint of RFC 7638: members in lexicographic order, no space.
-        let thumbprint = sha256(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, base64url(&public)).as_bytes());
+        let thumbprint =
+            sha256(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, base64url(&public)).as_bytes());
         let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &der), b"muster command id");
         Ok(Self {
             id: base64url(&thumbprint),
@@ -76,7 +80,8 @@ impl SigningKey {
     /// Never: the key was checked when it was read, and claims are plain data.
     #[must_use]
     pub fn sign(&self, typ: &str, claims: &impl Serialize) -> String {
-        let header = Header { typ: Some(typ.to_owned()), kid: Some(self.id.clone()), ..Header::new(Algorithm::EdDSA) };
+        let header =
+            Header { typ: Some(typ.to_owned()), kid: Some(self.id.clone()), ..Header::new(Algorithm::EdDSA) };
         jsonwebtoken::encode(&header, claims, &self.encoding).expect("a checked key signs plain data")
     }
 

@@ -7,9 +7,9 @@ use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use opentelemetry_sdk::Resource;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -53,7 +53,8 @@ pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&str>) -> R
         tracing_subscriber::fmt::layer().with_target(false).with_writer(std::io::stderr).boxed()
     };
     let traces = otlp_endpoint.map(|endpoint| exporter(service, endpoint)).transpose()?;
-    let spans = traces.as_ref().map(|traces| tracing_opentelemetry::layer().with_tracer(traces.tracer("muster")));
+    let spans =
+        traces.as_ref().map(|traces| tracing_opentelemetry::layer().with_tracer(traces.tracer("muster")));
     tracing_subscriber::registry()
         .with(spans)
         .with(logs.with_filter(filter))

@@ -1,5 +1,5 @@
 //! Decides everything about drives.
 
 fn main() -> std::process::ExitCode {
-    consumers::process::main("drives-consumer", |_| consumers::drives::Drives::default())
+    consumers::service::main("drives-consumer", |_| consumers::drives::Drives::default())
 }

@@ -1,5 +1,5 @@
 //! Decides eligibility checks.
 
 fn main() -> std::process::ExitCode {
-    consumers::process::main("eligibility-consumer", |_| consumers::eligibility::Eligibility::default())
+    consumers::service::main("eligibility-consumer", |_| consumers::eligibility::Eligibility::default())
 }

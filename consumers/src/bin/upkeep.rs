@@ -1,5 +1,5 @@
 //! Does the house-keeping.
 
 fn main() -> std::process::ExitCode {
-    consumers::process::main("upkeep-consumer", |cx| consumers::upkeep::Upkeep { files: cx.files.clone() })
+    consumers::service::main("upkeep-consumer", |cx| consumers::upkeep::Upkeep { files: cx.files.clone() })
 }

@@ -112,7 +112,10 @@ pub async fn by_id(db: &impl ConnectionTrait, id: MemberId) -> Result<Option<Acc
 }
 
 /// Whose these (normalised) e-mail addresses are, those that are known.
-pub async fn ids_by_email(db: &impl ConnectionTrait, emails: &[String]) -> Result<HashMap<String, MemberId>, DbErr> {
+pub async fn ids_by_email(
+    db: &impl ConnectionTrait,
+    emails: &[String],
+) -> Result<HashMap<String, MemberId>, DbErr> {
     let mut ids = HashMap::with_capacity(emails.len());
     for chunk in emails.chunks(ROWS_PER_INSERT) {
         let rows = accounts::Entity::find()

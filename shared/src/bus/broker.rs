@@ -151,7 +151,9 @@ impl Broker {
     /// Events that nobody listens to are confirmed as well, and gone. After an error some of them may be published;
     /// repeating them under the same ids is safe.
     pub async fn publish_all(&self, outgoing: Vec<Outgoing>) -> Result<(), PublishError> {
-        if let Some(large) = outgoing.iter().find(|each| each.message.payload.len() > super::message::MAX_PAYLOAD) {
+        if let Some(large) =
+            outgoing.iter().find(|each| each.message.payload.len() > super::message::MAX_PAYLOAD)
+        {
             return Err(PublishError::TooLarge(large.message.payload.len()));
         }
         if outgoing.is_empty() {

@@ -29,6 +29,9 @@ pub trait CommandSet: Sized + Send + Sync + 'static {
 
     /// The kind of this command.
     fn kind(&self) -> &'static str;
+
+    /// See [`Command::lane_key`].
+    fn lane_key(&self) -> Uuid;
 }
 
 /// Declares the commands of one queue: an enum with a variant per command, its decoding, and [`Command`] for each.
@@ -58,6 +61,10 @@ macro_rules! commands {
 
             fn kind(&self) -> &'static str {
                 match self { $(Self::$name(_) => $kind,)+ }
+            }
+
+            fn lane_key(&self) -> uuid::Uuid {
+                match self { $(Self::$name(command) => $crate::bus::Command::lane_key(command),)+ }
             }
         }
 

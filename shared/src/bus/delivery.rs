@@ -81,6 +81,15 @@ impl Batch {
         }
     }
 
+    /// Acknowledges these messages and no others: for whoever picks single messages out of a queue.
+    pub async fn ack_alone(mut self) -> Result<(), Unsettled> {
+        let deliveries = std::mem::take(&mut self.deliveries);
+        match &self.settler {
+            Settler::Rabbit(settler) => settler.ack_alone(&deliveries).await,
+            Settler::Embedded(settler) => settler.ack(&deliveries).await,
+        }
+    }
+
     /// Lets go of it undecided. Its messages come again, in order, once its consumer is closed.
     pub fn release(mut self) {
         self.deliveries.clear();

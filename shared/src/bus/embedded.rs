@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use self::queue::Consumer;
-pub(super) use self::queue::Settler;
 use self::queue::QueueState;
+pub(super) use self::queue::Settler;
 use self::store::{Row, Store};
 use self::subscribers::Subscribers;
 use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
@@ -100,7 +100,11 @@ impl Embedded {
                 Address::DeadLetters => rows.push(Row { queue: DEAD_LETTERS.to_owned(), message, due: None }),
                 Address::Later(delay, queue) => {
                     let due = clock::now() + delay.duration();
-                    rows.push(Row { queue, message, due: Some((delay.queue_name(), due.timestamp_millis())) });
+                    rows.push(Row {
+                        queue,
+                        message,
+                        due: Some((delay.queue_name(), due.timestamp_millis())),
+                    });
                 }
             }
         }

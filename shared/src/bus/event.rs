@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::message::{Address, Message, Outgoing};
 use crate::clock::Instant;
-use crate::drive::{ClosedBy, Status};
 use crate::drive::definition::Definition;
+use crate::drive::{ClosedBy, Status};
 use crate::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId, event_id};
 use crate::refusal::Code;
 
@@ -297,11 +297,18 @@ pub struct CloudEvent {
 impl CloudEvent {
     /// The `index`-th event of the decision about `cause`. `place` is its drive and its number in the drive's log.
     #[must_use]
-    pub fn new(cause: CommandId, index: usize, place: Option<(DriveId, u64)>, time: Instant, event: Event) -> Self {
+    pub fn new(
+        cause: CommandId,
+        index: usize,
+        place: Option<(DriveId, u64)>,
+        time: Instant,
+        event: Event,
+    ) -> Self {
         Self {
             specversion: "1.0".to_owned(),
             id: event_id(cause, index),
-            source: place.map_or_else(|| "/members".to_owned(), |(drive_id, _)| format!("/drives/{drive_id}")),
+            source: place
+                .map_or_else(|| "/members".to_owned(), |(drive_id, _)| format!("/drives/{drive_id}")),
             subject: event.member_id(),
             time,
             sequence: place.map(|(_, sequence)| sequence.to_string()),
@@ -316,7 +323,9 @@ impl CloudEvent {
     pub fn key(&self) -> String {
         let mut key = self.event.kind().trim_start_matches("muster.").to_owned();
         let drive = self.source.strip_prefix("/drives/");
-        for part in drive.map(ToOwned::to_owned).into_iter().chain(self.subject.map(|member| member.to_string())) {
+        for part in
+            drive.map(ToOwned::to_owned).into_iter().chain(self.subject.map(|member| member.to_string()))
+        {
             key.push('.');
             key.push_str(&part);
         }

@@ -54,7 +54,8 @@ struct Server {
 
 impl Server {
     async fn connect(&self, purpose: &str) -> Result<Connection, BrokerError> {
-        let properties = ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
+        let properties =
+            ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
         match tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect(&self.uri, properties)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(BrokerError(format!("connect to RabbitMQ: {error}"))),
@@ -98,7 +99,8 @@ impl Rabbit {
         match channel.queue_declare(queue_name.into(), passive, FieldTable::default()).await {
             Ok(queue) => {
                 close_channel(&channel).await;
-                let depth = Depth { ready: queue.message_count().into(), consumers: queue.consumer_count().into() };
+                let depth =
+                    Depth { ready: queue.message_count().into(), consumers: queue.consumer_count().into() };
                 Ok(Some(depth))
             }
             Err(error) if topology::is_not_found(&error) => Ok(None),

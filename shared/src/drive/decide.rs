@@ -8,17 +8,20 @@ use serde::Serialize;
 use super::definition::Definition;
 use super::state::{Drive, State};
 use super::when::When;
-use super::{AdvanceDrive, CancelDrive, ClosedBy, CreateDrive, DriveCommand, ReopenDrive, Status, UpdateDrive};
+use super::{
+    AdvanceDrive, CancelDrive, ClosedBy, CreateDrive, DriveCommand, ReopenDrive, Status, UpdateDrive,
+};
 use crate::bus::event::{
-    DriveCancelled, DriveClosed, DriveCreated, DriveRefused, DriveReopened, DriveUpdated, Empty, RegistrationPromoted,
+    DriveCancelled, DriveClosed, DriveCreated, DriveRefused, DriveReopened, DriveUpdated, Empty,
+    RegistrationPromoted,
 };
 use crate::bus::{Actor, CommandSet as _, Event};
 use crate::clock::Instant;
 use crate::id::{CommandId, DriveId};
 use crate::member::Attributes;
 use crate::refusal::{Code, FieldError, Refusal};
-use crate::registration::decide as registration;
 use crate::registration::RegistrationState;
+use crate::registration::decide as registration;
 
 /// What is known about a command besides its body.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +96,8 @@ fn lifecycle(
         Ok(events) => {
             let mut after = state.clone();
             events.iter().for_each(|event| after.apply(event));
-            let promoted = events.iter().filter(|event| matches!(event, Event::RegistrationPromoted(_))).count();
+            let promoted =
+                events.iter().filter(|event| matches!(event, Event::RegistrationPromoted(_))).count();
             let outcome = after.drive.map(|drive| DriveOutcome {
                 drive_id: cx.drive_id,
                 status: drive.status,
@@ -162,8 +166,10 @@ fn reopen(state: &State, command: &ReopenDrive, cx: &Context<'_>) -> Result<Vec<
         Status::Draft | Status::Published | Status::Open => return Err(Code::DriveNotClosed.into()),
     }
     let Definition { time_zone, opens_at, closes_at, .. } = drive.definition;
-    let fault = |detail| Refusal::new(Code::InvalidDrive).with_errors(vec![FieldError::new("closes_at", detail)]);
-    let closes_at = command.closes_at.map_or(Ok(closes_at), |at| When::resolve(at, time_zone)).map_err(fault)?;
+    let fault =
+        |detail| Refusal::new(Code::InvalidDrive).with_errors(vec![FieldError::new("closes_at", detail)]);
+    let closes_at =
+        command.closes_at.map_or(Ok(closes_at), |at| When::resolve(at, time_zone)).map_err(fault)?;
     if closes_at <= cx.accepted_at {
         let detail = "to open registration again, give a closes_at that is still to come";
         return Err(Refusal::new(Code::WindowOver).with_detail(detail));

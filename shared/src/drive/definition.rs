@@ -201,7 +201,9 @@ impl Draft {
 }
 
 /// Reads a field whose absence means "as it is" and whose null means "none".
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
@@ -255,7 +257,12 @@ pub struct Changes {
 
 impl Changes {
     /// Applies them to a drive; says everything that is wrong with the result otherwise.
-    pub fn apply(&self, old: &Definition, drive_id: DriveId, cause: CommandId) -> Result<Definition, Refusal> {
+    pub fn apply(
+        &self,
+        old: &Definition,
+        drive_id: DriveId,
+        cause: CommandId,
+    ) -> Result<Definition, Refusal> {
         let mut faults = Faults::default();
         let zone = self.time_zone.as_ref().map_or(old.time_zone, |text| faults.zone(text));
         let mut new = Definition { time_zone: zone, ..old.clone() };
@@ -400,10 +407,16 @@ impl Faults {
             }
             self.order(&field("ends_at"), slot.starts_at, slot.ends_at);
             if slot.capacity.is_some_and(|places| places == 0 || places > MAX_PLACES) {
-                self.add(field("capacity"), format!("a capacity is 1 to {MAX_PLACES}, or absent for no limit"));
+                self.add(
+                    field("capacity"),
+                    format!("a capacity is 1 to {MAX_PLACES}, or absent for no limit"),
+                );
             }
             if slot.waitlist_capacity > MAX_PLACES {
-                self.add(field("waitlist_capacity"), format!("a waiting list has at most {MAX_PLACES} places"));
+                self.add(
+                    field("waitlist_capacity"),
+                    format!("a waiting list has at most {MAX_PLACES} places"),
+                );
             }
         }
         self.0.extend(questions::faults(&drive.questions));
@@ -415,7 +428,12 @@ impl Faults {
                     Some(index) => format!("rules[{index}]"),
                     None => "rules".to_owned(),
                 };
-                self.0.push(FieldError { field, detail: error.detail, line: error.line, column: error.column });
+                self.0.push(FieldError {
+                    field,
+                    detail: error.detail,
+                    line: error.line,
+                    column: error.column,
+                });
             }
         }
     }
@@ -441,6 +459,44 @@ impl Faults {
 /// Checks a draft that is not accepted yet: any id will do, since only the faults count.
 pub fn check(draft: &Draft) -> Result<(), Refusal> {
     draft.define(DriveId(Uuid::nil()), CommandId(Uuid::nil())).map(drop)
+}
+
+/// Checks changes that are not accepted yet, as far as that is possible without the drive: rules, questions, texts,
+/// numbers. What depends on the rest of the drive is decided on its lane.
+pub fn check_changes(changes: &Changes) -> Result<(), Refusal> {
+    let (drive_id, cause) = (DriveId(Uuid::nil()), CommandId(Uuid::nil()));
+    let (opens_at, closes_at) = (Instant::UNIX_EPOCH, Instant::UNIX_EPOCH + chrono::Duration::days(1));
+    let mut neutral = Definition {
+        title: "A drive".to_owned(),
+        kind: Kind::Other,
+        description: String::new(),
+        venue: String::new(),
+        time_zone: Tz::UTC,
+        opens_at,
+        closes_at,
+        starts_at: None,
+        ends_at: None,
+        admission: Admission::FirstCome,
+        slots: vec![implicit_slot(drive_id, None, None)],
+        rules: Vec::new(),
+        questions: Vec::new(),
+    };
+    // Slots that exist are known to the lane only; here they count as if they did.
+    let existing = changes.slots.iter().flatten().filter_map(|slot| slot.slot_id);
+    neutral.slots.extend(existing.map(|slot_id| Slot { slot_id, ..implicit_slot(drive_id, None, None) }));
+    let alone = Changes {
+        opens_at: None,
+        closes_at: None,
+        // Only the lane knows whether the drive has slots.
+        slots: changes.slots.clone().filter(|slots| !slots.is_empty()),
+        capacity: changes.capacity.filter(|_| changes.slots.is_none()),
+        waitlist_capacity: changes.waitlist_capacity.filter(|_| changes.slots.is_none()),
+        ..changes.clone()
+    };
+    if changes.slots.is_none() {
+        neutral.slots.truncate(1);
+    }
+    alone.apply(&neutral, drive_id, cause).map(drop)
 }
 
 #[cfg(test)]

@@ -160,7 +160,9 @@ impl State {
             Event::RegistrationWithdrawn(event) => {
                 self.move_to(event.member_id, RegistrationState::Withdrawn, None);
             }
-            Event::RegistrationRemoved(event) => self.move_to(event.member_id, RegistrationState::Removed, None),
+            Event::RegistrationRemoved(event) => {
+                self.move_to(event.member_id, RegistrationState::Removed, None)
+            }
             Event::RegistrationRefused(_)
             | Event::DriveRefused(_)
             | Event::MemberUpdated(_)

@@ -195,7 +195,8 @@ fn places(slot: &slots::Model) -> Places {
 /// A drive as its row has it.
 pub fn drive(row: &drives::Model) -> Result<Drive, DbErr> {
     let definition = serde_json::from_str(&row.definition).map_err(|error| DbErr::Json(error.to_string()))?;
-    let status = Status::from_word(&row.status).ok_or_else(|| DbErr::Type(format!("status {:?}", row.status)))?;
+    let status =
+        Status::from_word(&row.status).ok_or_else(|| DbErr::Type(format!("status {:?}", row.status)))?;
     let closed_by = match row.closed_by.as_deref() {
         None => None,
         Some("schedule") => Some(ClosedBy::Schedule),
@@ -311,13 +312,22 @@ fn slot_row(drive_id: DriveId, slot: &super::definition::Slot, places: Places) -
 }
 
 /// Writes a drive's new definition or status, and makes the rows of its slots fit.
-async fn change(db: &impl ConnectionTrait, drive_id: DriveId, loaded: &Loaded, after: &Drive) -> Result<(), DbErr> {
+async fn change(
+    db: &impl ConnectionTrait,
+    drive_id: DriveId,
+    loaded: &Loaded,
+    after: &Drive,
+) -> Result<(), DbErr> {
     let by_id = drives::Column::Id.eq(drive_id.0);
     drives::Entity::update_many().set(columns(after)).filter(by_id).exec(db).await?;
     for slot in &after.definition.slots {
         let row = slot_row(drive_id, slot, loaded.state.places(slot.slot_id));
         if loaded.slots.contains(&slot.slot_id) {
-            slots::Entity::update_many().set(row).filter(slots::Column::Id.eq(slot.slot_id.0)).exec(db).await?;
+            slots::Entity::update_many()
+                .set(row)
+                .filter(slots::Column::Id.eq(slot.slot_id.0))
+                .exec(db)
+                .await?;
         } else {
             slots::Entity::insert(row).exec_without_returning(db).await?;
         }
@@ -328,7 +338,11 @@ async fn change(db: &impl ConnectionTrait, drive_id: DriveId, loaded: &Loaded, a
 }
 
 /// Moves the ends of the logs on, in one statement: the fence against a process that lost its lane.
-async fn advance(db: &impl ConnectionTrait, moved: &[(DriveId, Head, Head)], now: Instant) -> Result<(), Failure> {
+async fn advance(
+    db: &impl ConnectionTrait,
+    moved: &[(DriveId, Head, Head)],
+    now: Instant,
+) -> Result<(), Failure> {
     if moved.is_empty() {
         return Ok(());
     }
@@ -410,7 +424,8 @@ pub async fn list(db: &impl ConnectionTrait, query: &Query) -> Result<Vec<DriveV
         .order_by_asc(drives::Column::Id)
         .limit(query.limit);
     if !query.statuses.is_empty() {
-        select = select.filter(drives::Column::Status.is_in(query.statuses.iter().map(|status| status.as_str())));
+        select =
+            select.filter(drives::Column::Status.is_in(query.statuses.iter().map(|status| status.as_str())));
     }
     if let Some(kind) = query.kind {
         select = select.filter(drives::Column::Kind.eq(kind.as_str()));
@@ -420,7 +435,8 @@ pub async fn list(db: &impl ConnectionTrait, query: &Query) -> Result<Vec<DriveV
         select = select.filter(title.like(contains(text)));
     }
     if let Some((created_at, id)) = query.after {
-        let same = Condition::all().add(drives::Column::CreatedAt.eq(created_at)).add(drives::Column::Id.gt(id.0));
+        let same =
+            Condition::all().add(drives::Column::CreatedAt.eq(created_at)).add(drives::Column::Id.gt(id.0));
         select = select.filter(Condition::any().add(drives::Column::CreatedAt.gt(created_at)).add(same));
     }
     views(db, select.all(db).await?).await
@@ -438,8 +454,27 @@ pub async fn find(db: &impl ConnectionTrait, id: DriveId) -> Result<Option<Drive
     Ok(views(db, row).await?.pop())
 }
 
+/// A drive's row and the end of its log, for those who check both.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The drive.
+    pub view: DriveView,
+    /// The end of its log, as its row has it.
+    pub head: Head,
+}
+
+/// One drive with the end of its log.
+pub async fn stored(db: &impl ConnectionTrait, id: DriveId) -> Result<Option<Stored>, DbErr> {
+    let Some(row) = drives::Entity::find_by_id(id.0).one(db).await? else { return Ok(None) };
+    let head = Head::stored(row.sequence, &row.head);
+    Ok(views(db, vec![row]).await?.pop().map(|view| Stored { view, head }))
+}
+
 /// These drives, those that exist.
-pub async fn by_ids(db: &impl ConnectionTrait, ids: impl IntoIterator<Item = DriveId>) -> Result<Vec<DriveView>, DbErr> {
+pub async fn by_ids(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = DriveId>,
+) -> Result<Vec<DriveView>, DbErr> {
     let ids = ids.into_iter().map(|id| id.0);
     let rows = drives::Entity::find().filter(drives::Column::Id.is_in(ids)).all(db).await?;
     views(db, rows).await
@@ -477,13 +512,26 @@ async fn views(db: &impl ConnectionTrait, rows: Vec<drives::Model>) -> Result<Ve
 }
 
 /// The drives whose opening or closing has come, and the instant that has come; the most overdue first.
-pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<Vec<(DriveId, Instant)>, DbErr> {
+pub async fn due(
+    db: &impl ConnectionTrait,
+    now: Instant,
+    limit: u64,
+) -> Result<Vec<(DriveId, Instant)>, DbErr> {
     let rows = drives::Entity::find()
         .select_only()
-        .columns([drives::Column::Id, drives::Column::Status, drives::Column::OpensAt, drives::Column::ClosesAt])
+        .columns([
+            drives::Column::Id,
+            drives::Column::Status,
+            drives::Column::OpensAt,
+            drives::Column::ClosesAt,
+        ])
         .filter(
             Condition::any()
-                .add(drives::Column::Status.eq(Status::Published.as_str()).and(drives::Column::OpensAt.lte(now)))
+                .add(
+                    drives::Column::Status
+                        .eq(Status::Published.as_str())
+                        .and(drives::Column::OpensAt.lte(now)),
+                )
                 .add(drives::Column::Status.eq(Status::Open.as_str()).and(drives::Column::ClosesAt.lte(now))),
         )
         .order_by_asc(drives::Column::ClosesAt)
@@ -493,6 +541,8 @@ pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<
         .await?;
     Ok(rows
         .into_iter()
-        .map(|(id, _, opens_at, closes_at)| (DriveId(id), if closes_at <= now { closes_at } else { opens_at }))
+        .map(|(id, _, opens_at, closes_at)| {
+            (DriveId(id), if closes_at <= now { closes_at } else { opens_at })
+        })
         .collect())
 }

@@ -27,7 +27,9 @@ impl When {
             Self::Instant(instant) => Ok(instant),
             Self::Local(local) => match zone.from_local_datetime(&local) {
                 LocalResult::Single(instant) | LocalResult::Ambiguous(instant, _) => Ok(instant.to_utc()),
-                LocalResult::None => Err(format!("{local} does not exist in {zone}: the clock is put forward then")),
+                LocalResult::None => {
+                    Err(format!("{local} does not exist in {zone}: the clock is put forward then"))
+                }
             },
         }
     }
@@ -44,7 +46,9 @@ impl FromStr for When {
             .iter()
             .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
             .map(Self::Local)
-            .ok_or_else(|| format!("{text:?} is neither an RFC 3339 instant nor a local time like 2026-11-21T09:00"))
+            .ok_or_else(|| {
+                format!("{text:?} is neither an RFC 3339 instant nor a local time like 2026-11-21T09:00")
+            })
     }
 }
 

@@ -20,9 +20,29 @@ const PARSER_STACK: usize = 64 * 1024 * 1024;
 
 /// The functions that rules may call. Everything that loops is left out: `all`, `exists`, `map`, `filter`.
 const FUNCTIONS: [&str; 23] = [
-    "size", "contains", "startsWith", "endsWith", "has", "double", "int", "string", "bool", "timestamp", "duration",
-    "getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getHours", "getMinutes",
-    "getSeconds", "getMilliseconds", "days", "years",
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "has",
+    "double",
+    "int",
+    "string",
+    "bool",
+    "timestamp",
+    "duration",
+    "getFullYear",
+    "getMonth",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getHours",
+    "getMinutes",
+    "getSeconds",
+    "getMilliseconds",
+    "days",
+    "years",
 ];
 
 /// The names that rules may read.
@@ -176,7 +196,8 @@ impl Check<'_> {
                     if DRIVE_FIELDS.contains(&select.field.as_str()) {
                         self.reads.push(Read::Drive(select.field.clone()));
                     } else {
-                        let detail = format!("drive has no {}; it has {}", select.field, DRIVE_FIELDS.join(", "));
+                        let detail =
+                            format!("drive has no {}; it has {}", select.field, DRIVE_FIELDS.join(", "));
                         self.fault(id, detail);
                     }
                 }
@@ -209,7 +230,10 @@ impl Check<'_> {
                 }
             }
             Expr::Comprehension(_) => {
-                self.fault(id, "rules do not loop: all, exists, exists_one, map and filter are not available");
+                self.fault(
+                    id,
+                    "rules do not loop: all, exists, exists_one, map and filter are not available",
+                );
             }
             Expr::Struct(_) => self.fault(id, "rules make no messages"),
             Expr::Unspecified => self.fault(id, "an expression is needed"),
@@ -294,7 +318,9 @@ pub(super) fn explain(error: &ExecutionError) -> String {
         ExecutionError::ValuesNotComparable(left, right) => {
             format!("cannot compare {} with {}", name(left), name(right))
         }
-        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "divides by zero".to_owned(),
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+            "divides by zero".to_owned()
+        }
         other => other.to_string(),
     }
 }

@@ -111,9 +111,9 @@ fn a_rule_that_cannot_be_used_is_refused_with_its_place() {
         ("   ", 1, 1, "needed"),
     ] {
         let errors = Rules::compile(&[rule(when)], 1).map(|_| ()).expect_err(when);
-        let found = errors
-            .iter()
-            .any(|error| (error.line, error.column) == (Some(line), Some(column)) && error.detail.contains(part));
+        let found = errors.iter().any(|error| {
+            (error.line, error.column) == (Some(line), Some(column)) && error.detail.contains(part)
+        });
         assert!(found, "{when}: {errors:?}");
     }
 }

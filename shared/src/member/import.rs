@@ -82,7 +82,11 @@ pub fn read(file: &[u8]) -> Result<(Vec<Person>, Vec<BadRow>), Refusal> {
                 None => people.push(person),
                 Some(first) => {
                     seen.insert(person.email.clone(), first);
-                    bad.push(bad_row(person.line, "email-repeated", format!("line {first} has the same e-mail")));
+                    bad.push(bad_row(
+                        person.line,
+                        "email-repeated",
+                        format!("line {first} has the same e-mail"),
+                    ));
                 }
             },
             Err(row) => bad.push(row),
@@ -121,7 +125,9 @@ impl Header {
                 return Err(whole(format!("two columns are called {column:?}")));
             }
             if !is_attribute_name(column) {
-                return Err(whole(format!("the column {column:?} cannot name an attribute: use a–z, 0–9 and _")));
+                return Err(whole(format!(
+                    "the column {column:?} cannot name an attribute: use a–z, 0–9 and _"
+                )));
             }
         }
         if columns.len() > MAX_ATTRIBUTES + 2 {
@@ -136,7 +142,8 @@ impl Header {
             return Err(("cell-count", detail));
         }
         let text = record.get(self.email).unwrap_or_default();
-        let email = normal_email(text).ok_or_else(|| ("email-invalid", format!("{text:?} is no e-mail address")))?;
+        let email =
+            normal_email(text).ok_or_else(|| ("email-invalid", format!("{text:?} is no e-mail address")))?;
         let name = self.name.and_then(|index| record.get(index)).unwrap_or_default().to_owned();
         if name.len() > MAX_NAME {
             return Err(("name-too-long", format!("a name has at most {MAX_NAME} bytes")));

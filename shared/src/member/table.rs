@@ -85,7 +85,10 @@ pub async fn attributes(
     rows.into_iter()
         .map(|(id, text)| {
             let attributes = text.as_deref().map(Attributes::from_text).transpose();
-            Ok((MemberId(id), attributes.map_err(|error| DbErr::Json(error.to_string()))?.unwrap_or_default()))
+            Ok((
+                MemberId(id),
+                attributes.map_err(|error| DbErr::Json(error.to_string()))?.unwrap_or_default(),
+            ))
         })
         .collect()
 }
@@ -133,14 +136,13 @@ pub async fn list(
     after: Option<MemberId>,
     limit: u64,
 ) -> Result<Vec<Listed>, DbErr> {
-    let mut select = accounts::Entity::find()
-        .find_also_related_member()
-        .order_by_asc(accounts::Column::Id)
-        .limit(limit);
+    let mut select =
+        accounts::Entity::find().find_also_related_member().order_by_asc(accounts::Column::Id).limit(limit);
     if let Some(text) = text {
         let name = Expr::expr(Func::lower(Expr::col((Entity, Column::Name))));
         let email = Expr::col((accounts::Entity, accounts::Column::Email));
-        select = select.filter(Condition::any().add(name.like(contains(text))).add(email.like(contains(text))));
+        select =
+            select.filter(Condition::any().add(name.like(contains(text))).add(email.like(contains(text))));
     }
     if let Some(after) = after {
         select = select.filter(accounts::Column::Id.gt(after.0));

@@ -8,7 +8,8 @@ use crate::account::Role;
 use crate::bus::Event;
 use crate::bus::envelope::{base64url, sha256};
 use crate::bus::event::{
-    Empty, RegistrationConfirmed, RegistrationEnded, RegistrationPromoted, RegistrationRefused, RegistrationWaitlisted,
+    Empty, RegistrationConfirmed, RegistrationEnded, RegistrationPromoted, RegistrationRefused,
+    RegistrationWaitlisted,
 };
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::definition::Slot;
@@ -83,7 +84,11 @@ pub(crate) fn register(state: &State, command: &Register, cx: &Context<'_>) -> D
 }
 
 /// Whether a member may have a place, if there is one.
-fn admit<'a>(state: &'a State, command: &Register, cx: &Context<'_>) -> Result<(&'a Drive, &'a Slot), Refusal> {
+fn admit<'a>(
+    state: &'a State,
+    command: &Register,
+    cx: &Context<'_>,
+) -> Result<(&'a Drive, &'a Slot), Refusal> {
     let drive = state.drive.as_ref().ok_or(Code::DriveNotFound)?;
     match drive.status {
         // Nobody but organisers knows of a draft.
@@ -221,7 +226,13 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// The same for everyone, members and organisers: a place if there is one, else the waiting list, else no.
-    fn take_place(self, drive: &Drive, slot: &Slot, mut events: Vec<Event>, verdict: Option<Verdict>) -> Decision {
+    fn take_place(
+        self,
+        drive: &Drive,
+        slot: &Slot,
+        mut events: Vec<Event>,
+        verdict: Option<Verdict>,
+    ) -> Decision {
         let Some(member_id) = self.member_id else { return self.refuse(Code::MemberNotFound.into()) };
         let places = self.state.places(slot.slot_id);
         let registration_id = RegistrationId(self.cx.id.0);
@@ -258,7 +269,10 @@ impl Attempt<'_> {
             let detail = if slot.waitlist_capacity == 0 {
                 format!("all {capacity} places are taken")
             } else {
-                format!("all {capacity} places and all {} on the waiting list are taken", slot.waitlist_capacity)
+                format!(
+                    "all {capacity} places and all {} on the waiting list are taken",
+                    slot.waitlist_capacity
+                )
             };
             return self.refuse(Refusal::new(Code::DriveFull).with_detail(detail));
         }
@@ -275,15 +289,25 @@ impl Attempt<'_> {
     }
 
     /// Ends a registration. A place that it held goes to the head of the waiting list in the same decision.
-    fn give_up(self, drive: &Drive, registration: &Registration, event: fn(RegistrationEnded) -> Event) -> Decision {
+    fn give_up(
+        self,
+        drive: &Drive,
+        registration: &Registration,
+        event: fn(RegistrationEnded) -> Event,
+    ) -> Decision {
         let &Registration { id, member_id, slot_id, .. } = registration;
-        let mut events =
-            vec![event(RegistrationEnded { registration_id: id, member_id, slot_id, facts: hash(self.facts.as_ref()) })];
+        let mut events = vec![event(RegistrationEnded {
+            registration_id: id,
+            member_id,
+            slot_id,
+            facts: hash(self.facts.as_ref()),
+        })];
         let capacity = drive.slot(Some(slot_id)).and_then(|slot| slot.capacity);
         let confirmed = self.state.places(slot_id).confirmed;
         if registration.state == RegistrationState::Confirmed
             && capacity.is_none_or(|capacity| confirmed <= capacity)
-            && let Some(head) = self.state.waiting(slot_id).next().and_then(|next| self.state.registration(next))
+            && let Some(head) =
+                self.state.waiting(slot_id).next().and_then(|next| self.state.registration(next))
         {
             events.push(Event::RegistrationPromoted(RegistrationPromoted {
                 registration_id: head.id,

@@ -52,8 +52,9 @@ pub fn faults(questions: &[Question]) -> Vec<FieldError> {
         faults.push(FieldError::new("questions", format!("a drive has at most {MAX_QUESTIONS} questions")));
     }
     for (index, question) in questions.iter().take(MAX_QUESTIONS).enumerate() {
-        let mut fault =
-            |field: &str, detail: &str| faults.push(FieldError::new(format!("questions[{index}].{field}"), detail));
+        let mut fault = |field: &str, detail: &str| {
+            faults.push(FieldError::new(format!("questions[{index}].{field}"), detail))
+        };
         if !is_attribute_name(&question.name) {
             fault("name", "a question's name is a–z, 0–9 and _");
         }
@@ -68,7 +69,9 @@ pub fn faults(questions: &[Question]) -> Vec<FieldError> {
             AnswerKind::Choice if !(2..=MAX_CHOICES).contains(&choices) => {
                 fault("choices", "a choice has 2 to 50 choices");
             }
-            AnswerKind::Choice if question.choices.iter().any(|choice| choice.is_empty() || choice.len() > MAX_TEXT) => {
+            AnswerKind::Choice
+                if question.choices.iter().any(|choice| choice.is_empty() || choice.len() > MAX_TEXT) =>
+            {
                 fault("choices", "a choice has a text, and not a long one");
             }
             AnswerKind::Text | AnswerKind::Number | AnswerKind::Boolean if choices > 0 => {
@@ -84,7 +87,8 @@ pub fn faults(questions: &[Question]) -> Vec<FieldError> {
 #[must_use]
 pub fn check(questions: &[Question], answers: &Answers) -> Vec<FieldError> {
     let mut faults = Vec::new();
-    let mut fault = |name: &str, detail: &str| faults.push(FieldError::new(format!("answers.{name}"), detail));
+    let mut fault =
+        |name: &str, detail: &str| faults.push(FieldError::new(format!("answers.{name}"), detail));
     for question in questions {
         match answers.get(&question.name) {
             None if question.required => fault(&question.name, "this must be answered"),
@@ -154,6 +158,9 @@ mod tests {
     fn questions_must_make_sense() {
         let broken = Question { name: "Size".into(), text: " ".into(), choices: vec!["S".into()], ..size() };
         let fields: Vec<_> = faults(&[broken, size(), size()]).into_iter().map(|fault| fault.field).collect();
-        assert_eq!(fields, ["questions[0].name", "questions[0].text", "questions[0].choices", "questions[2].name"]);
+        assert_eq!(
+            fields,
+            ["questions[0].name", "questions[0].text", "questions[0].choices", "questions[2].name"]
+        );
     }
 }

@@ -195,7 +195,11 @@ pub async fn of_drive(
 }
 
 /// How many wait before this one for its slot.
-pub async fn waiting_before(db: &impl ConnectionTrait, drive_id: DriveId, of: &Registration) -> Result<u64, DbErr> {
+pub async fn waiting_before(
+    db: &impl ConnectionTrait,
+    drive_id: DriveId,
+    of: &Registration,
+) -> Result<u64, DbErr> {
     Entity::find()
         .filter(Column::DriveId.eq(drive_id.0))
         .filter(Column::State.eq(RegistrationState::Waitlisted.as_str()))

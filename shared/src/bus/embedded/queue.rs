@@ -99,7 +99,12 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub(super) fn new(queue: Arc<QueueState>, store: Store, prefetch: u16, closed: CancellationToken) -> Self {
+    pub(super) fn new(
+        queue: Arc<QueueState>,
+        store: Store,
+        prefetch: u16,
+        closed: CancellationToken,
+    ) -> Self {
         let id = queue.next_consumer.fetch_add(1, Ordering::Relaxed);
         queue.hands().consumers.push_back(id);
         let settler = Settler { queue: queue.clone(), store: store.clone(), outstanding: Arc::default() };

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sea_orm::sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
 use sea_orm::sqlx::{self, AssertSqlSafe, Connection as _, Row as _};
 use tokio::sync::{mpsc, oneshot};
@@ -78,7 +79,8 @@ impl Store {
             .into_iter()
             .map(|row| (row.get::<String, _>(0), (row.get::<u64, _>(1), row.get::<u64, _>(2))))
             .collect();
-        let readers = SqlitePoolOptions::new().max_connections(2).connect_with(options.read_only(true)).await?;
+        let readers =
+            SqlitePoolOptions::new().max_connections(2).connect_with(options.read_only(true)).await?;
         let (writes, inbox) = mpsc::channel(WAITING);
         tokio::spawn(serve(writer, inbox));
         Ok((Self { writes, readers, reading: Arc::default() }, held))
@@ -91,7 +93,11 @@ impl Store {
     }
 
     /// Stores `rows`; returns when they are on the disk. `queues` are the rows' queues, in the same order.
-    pub(super) async fn insert(&self, rows: Vec<Row>, queues: Vec<Arc<QueueState>>) -> Result<(), PublishError> {
+    pub(super) async fn insert(
+        &self,
+        rows: Vec<Row>,
+        queues: Vec<Arc<QueueState>>,
+    ) -> Result<(), PublishError> {
         self.ask(|done| Write::Insert { rows, queues, done }).await?
     }
 
@@ -218,7 +224,8 @@ fn succeeded(write: Write, moved: &[(String, u64)]) {
 
 /// Answers a write that failed; gives it back if it has to be tried again.
 fn failed(write: Write, error: &sqlx::Error) -> Option<Write> {
-    let why = || Err(PublishError::Unavailable(format!("the embedded broker's file cannot be written: {error}")));
+    let why =
+        || Err(PublishError::Unavailable(format!("the embedded broker's file cannot be written: {error}")));
     match write {
         Write::Insert { done, .. } | Write::Barrier { done } => drop(done.send(why())),
         Write::TakeDue { done, .. } => drop(done.send(Vec::new())),
@@ -227,7 +234,10 @@ fn failed(write: Write, error: &sqlx::Error) -> Option<Write> {
     None
 }
 
-async fn write(connection: &mut SqliteConnection, group: &[Write]) -> Result<Vec<(String, u64)>, sqlx::Error> {
+async fn write(
+    connection: &mut SqliteConnection,
+    group: &[Write],
+) -> Result<Vec<(String, u64)>, sqlx::Error> {
     let mut transaction = connection.begin_with("begin immediate").await?;
     let mut inserts = Vec::new();
     let mut deletes = Vec::new();
@@ -299,4 +309,3 @@ async fn move_due(connection: &mut SqliteConnection, now_ms: i64) -> Result<Vec<
     sqlx::query("delete from messages where due <= ?").bind(now_ms).execute(&mut *connection).await?;
     Ok(due.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
-

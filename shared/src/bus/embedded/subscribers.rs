@@ -51,7 +51,10 @@ impl Subscribers {
         let (alive, guard) = lifetime();
         let mut all = self.all();
         all.retain(|_, subscriber| !subscriber.alive.is_cancelled());
-        all.insert(name, Subscriber { source, inbox, gap: AtomicBool::new(false), alive, _address: address_sender });
+        all.insert(
+            name,
+            Subscriber { source, inbox, gap: AtomicBool::new(false), alive, _address: address_sender },
+        );
         Subscription { address, received, _alive: guard }
     }
 
@@ -64,7 +67,8 @@ impl Subscribers {
     }
 
     pub(super) fn presence(&self, queue: Queue, message: &Message) {
-        let listens = |subscriber: &Subscriber| matches!(subscriber.source, Source::Presence(of) if of == queue);
+        let listens =
+            |subscriber: &Subscriber| matches!(subscriber.source, Source::Presence(of) if of == queue);
         self.all().values().filter(|each| listens(each)).for_each(|each| each.send(message));
     }
 
@@ -89,9 +93,9 @@ fn topic_matches(pattern: &str, key: &str) -> bool {
         match pattern.split_first() {
             None => key.is_empty(),
             Some((&"#", rest)) => (0..=key.len()).any(|skipped| words(rest, &key[skipped..])),
-            Some((&word, rest)) => {
-                key.split_first().is_some_and(|(first, tail)| (word == "*" || word == *first) && words(rest, tail))
-            }
+            Some((&word, rest)) => key
+                .split_first()
+                .is_some_and(|(first, tail)| (word == "*" || word == *first) && words(rest, tail)),
         }
     }
     words(&pattern.split('.').collect::<Vec<_>>(), &key.split('.').collect::<Vec<_>>())

@@ -16,7 +16,11 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub(super) async fn start(channel: Channel, queue_name: &str, prefetch: u16) -> Result<Self, BrokerError> {
+    pub(super) async fn start(
+        channel: Channel,
+        queue_name: &str,
+        prefetch: u16,
+    ) -> Result<Self, BrokerError> {
         let start = async {
             channel.basic_qos(prefetch, options::BasicQosOptions::default()).await?;
             channel
@@ -78,12 +82,26 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
+    /// Acknowledges everything up to the last of these.
     pub(crate) async fn ack(&self, deliveries: &[Delivery]) -> Result<(), Unsettled> {
-        let Some(last) = deliveries.last() else { return Ok(()) };
+        match deliveries.last() {
+            Some(last) => self.send(last.tag, options::BasicAckOptions { multiple: true }).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Acknowledges these and no others.
+    pub(crate) async fn ack_alone(&self, deliveries: &[Delivery]) -> Result<(), Unsettled> {
+        for delivery in deliveries {
+            self.send(delivery.tag, options::BasicAckOptions { multiple: false }).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, tag: u64, options: options::BasicAckOptions) -> Result<(), Unsettled> {
         if !self.channel.status().connected() {
             return Err(Unsettled("the channel is gone".to_owned()));
         }
-        let multiple = options::BasicAckOptions { multiple: true };
-        self.channel.basic_ack(last.tag, multiple).await.map_err(|error| Unsettled(error.to_string()))
+        self.channel.basic_ack(tag, options).await.map_err(|error| Unsettled(error.to_string()))
     }
 }

@@ -25,7 +25,9 @@ pub(super) fn write(message: &Message) -> BasicProperties {
         .with_content_type(message.content_type.as_str().into())
         .with_headers(headers);
     match &message.reply_to {
-        Some(address) => properties.with_reply_to(address.as_str().into()).with_correlation_id(message.id.to_string().into()),
+        Some(address) => properties
+            .with_reply_to(address.as_str().into())
+            .with_correlation_id(message.id.to_string().into()),
         None => properties,
     }
 }
@@ -33,10 +35,15 @@ pub(super) fn write(message: &Message) -> BasicProperties {
 /// The message of a delivery. A message that was not published by Muster may lack an id; it gets the nil one, which
 /// nothing can decide, so that it ends among the dead letters where an operator sees it.
 pub(super) fn read(delivery: AmqpDelivery) -> Message {
-    let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
+    let text =
+        |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
     let properties = &delivery.properties;
     let headers = properties.headers().as_ref().map(|table| {
-        table.inner().iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text_of(value)?))).collect()
+        table
+            .inner()
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str().to_owned(), text_of(value)?)))
+            .collect()
     });
     Message {
         id: text(properties.message_id()).and_then(|id| id.parse().ok()).unwrap_or(Uuid::nil()),

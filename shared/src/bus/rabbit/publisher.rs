@@ -96,7 +96,8 @@ impl Link {
             channel.confirm_select(options::ConfirmSelectOptions::default()).await?;
             Ok::<_, lapin::Error>(channel)
         };
-        let channel = open.await.map_err(|error| BrokerError(format!("open a publishing channel: {error}")))?;
+        let channel =
+            open.await.map_err(|error| BrokerError(format!("open a publishing channel: {error}")))?;
         Ok(Self { connection, channel })
     }
 }
@@ -206,9 +207,16 @@ async fn publish<F: FnMut(Confirming)>(
     let number = ledger.open(job.done, job.outgoing.len());
     for Outgoing { to, message } in job.outgoing {
         let (exchange, key) = properties::route(&to);
-        let options = options::BasicPublishOptions { mandatory: properties::mandatory(&to), ..Default::default() };
+        let options =
+            options::BasicPublishOptions { mandatory: properties::mandatory(&to), ..Default::default() };
         let confirm = channel
-            .basic_publish(exchange.into(), key.into(), options, &message.payload, properties::write(&message))
+            .basic_publish(
+                exchange.into(),
+                key.into(),
+                options,
+                &message.payload,
+                properties::write(&message),
+            )
             .await?;
         confirming(Confirming { job: number, id: message.id, confirm });
     }
@@ -225,7 +233,10 @@ struct Confirming {
 impl std::future::Future for Confirming {
     type Output = Confirmed;
 
-    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
         std::pin::Pin::new(&mut self.confirm).poll(cx).map(|confirmed| (self.job, self.id, confirmed))
     }
 }
@@ -257,8 +268,12 @@ impl Unconfirmed {
         let result = match confirmed? {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(returned)) => {
-                let returned_id =
-                    returned.delivery.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
+                let returned_id = returned
+                    .delivery
+                    .properties
+                    .message_id()
+                    .as_ref()
+                    .and_then(|id| id.as_str().parse().ok());
                 match returned_id {
                     Some(other) if other != id => {
                         self.returned.push(other);

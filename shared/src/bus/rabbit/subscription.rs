@@ -35,7 +35,12 @@ pub(super) fn start(rabbit: Rabbit, source: Source, closed: CancellationToken) -
     Subscription { address, received, _alive: guard }
 }
 
-async fn run(rabbit: Rabbit, source: Source, inbox: mpsc::Sender<Received>, address: watch::Sender<Option<String>>) {
+async fn run(
+    rabbit: Rabbit,
+    source: Source,
+    inbox: mpsc::Sender<Received>,
+    address: watch::Sender<Option<String>>,
+) {
     let mut backoff = Backoff::default();
     let mut first = true;
     loop {
@@ -86,7 +91,9 @@ async fn open(channel: &Channel, name: &str, source: &Source) -> lapin::Result<l
     let exclusive = options::QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
     channel.queue_declare(name.into(), exclusive, arguments).await?;
     let bindings: Vec<(&str, &str)> = match source {
-        Source::Events(patterns) => patterns.iter().map(|pattern| (exchange::EVENTS, pattern.as_str())).collect(),
+        Source::Events(patterns) => {
+            patterns.iter().map(|pattern| (exchange::EVENTS, pattern.as_str())).collect()
+        }
         Source::Presence(queue) => vec![(exchange::PRESENCE, queue.name())],
         Source::Replies => Vec::new(),
     };

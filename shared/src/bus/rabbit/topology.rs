@@ -69,10 +69,16 @@ fn arguments(queue: &QueueSpec) -> Vec<(&'static str, Value)> {
 pub(super) async fn ensure(connection: &Connection, topology: Topology) -> Result<(), BrokerError> {
     let mut channels = Channels { connection, channel: None };
     for spec in exchanges() {
-        channels.exchange(&spec).await.map_err(|error| BrokerError(format!("exchange {}: {error}", spec.name)))?;
+        channels
+            .exchange(&spec)
+            .await
+            .map_err(|error| BrokerError(format!("exchange {}: {error}", spec.name)))?;
     }
     for queue in topology.queues() {
-        channels.queue(&queue).await.map_err(|error| BrokerError(format!("queue {}: {error}", queue.name)))?;
+        channels
+            .queue(&queue)
+            .await
+            .map_err(|error| BrokerError(format!("queue {}: {error}", queue.name)))?;
     }
     if let Some(channel) = channels.channel.take() {
         super::close_channel(&channel).await;
@@ -101,7 +107,8 @@ impl Channels<'_> {
 
     async fn exchange(&mut self, spec: &ExchangeSpec) -> lapin::Result<()> {
         let declare = |channel: Channel, passive| async move {
-            let options = options::ExchangeDeclareOptions { passive, durable: spec.durable, ..Default::default() };
+            let options =
+                options::ExchangeDeclareOptions { passive, durable: spec.durable, ..Default::default() };
             let mut arguments = FieldTable::default();
             if let Some(alternate) = spec.alternate {
                 arguments.insert("alternate-exchange".into(), AMQPValue::LongString(alternate.into()));
@@ -131,7 +138,9 @@ impl Channels<'_> {
         let (from, key) = binding(queue);
         let options = options::QueueBindOptions::default();
         let channel = self.get().await?;
-        channel.queue_bind(queue.name.as_str().into(), from.into(), key.into(), options, FieldTable::default()).await
+        channel
+            .queue_bind(queue.name.as_str().into(), from.into(), key.into(), options, FieldTable::default())
+            .await
     }
 }
 
@@ -149,7 +158,8 @@ fn field(value: &Value) -> AMQPValue {
 pub fn definitions(topology: Topology) -> Value {
     const VHOST: &str = "/";
     let exchanges_json = exchanges().into_iter().filter(|spec| spec.durable).map(|spec| {
-        let arguments = spec.alternate.map_or(json!({}), |alternate| json!({ "alternate-exchange": alternate }));
+        let arguments =
+            spec.alternate.map_or(json!({}), |alternate| json!({ "alternate-exchange": alternate }));
         json!({ "name": spec.name, "vhost": VHOST, "type": kind_name(&spec.kind), "durable": true,
                 "auto_delete": false, "internal": false, "arguments": arguments })
     });

@@ -209,7 +209,11 @@ fn a_freed_place_goes_to_the_head_of_the_waiting_list_in_the_same_decision() {
     assert_eq!(lane.confirmed(), BTreeSet::from([3]));
     assert_eq!(code(&lane.withdraw(1)), "not-registered");
     let again = lane.register(OPENS, 1).result.unwrap();
-    assert_eq!((&again["state"], &again["waitlist_position"]), (&"waitlisted".into(), &2.into()), "at the end again");
+    assert_eq!(
+        (&again["state"], &again["waitlist_position"]),
+        (&"waitlisted".into(), &2.into()),
+        "at the end again"
+    );
 }
 
 #[test]
@@ -226,11 +230,15 @@ fn an_organiser_adds_and_removes_within_the_same_places() {
     assert_eq!(state(&added), "confirmed", "before the window opens");
     assert!(added.facts.as_ref().unwrap().contains("late form"), "the reason is kept beside the log");
     let Event::RegistrationConfirmed(event) = &added.events[0] else { panic!() };
-    assert!(event.facts.is_some() && !format!("{event:?}").contains("late form"), "its hash stands in the log");
+    assert!(
+        event.facts.is_some() && !format!("{event:?}").contains("late form"),
+        "its hash stands in the log"
+    );
     assert_eq!(code(&lane.at(0, add(1))), "already-registered");
     assert_eq!(state(&lane.at(0, add(2))), "waitlisted");
     assert_eq!(code(&lane.at(0, add(3))), "drive-full");
-    let id = RegistrationId(serde_json::from_value(added.result.unwrap()["registration_id"].clone()).unwrap());
+    let id =
+        RegistrationId(serde_json::from_value(added.result.unwrap()["registration_id"].clone()).unwrap());
     let remove = || RemoveRegistration { drive_id, registration_id: id, reason: "left".into() };
     assert_eq!(state(&lane.at(0, remove())), "removed");
     assert_eq!(lane.confirmed(), BTreeSet::from([2]));
@@ -289,7 +297,10 @@ fn the_window_of_a_drive_moves_only_while_that_means_something() {
     assert_eq!(lane.status(), Status::Open);
     let reopened_later = serde_json::json!({ "opens_at": clock::from_ms(OPENS + 500) });
     assert_eq!(code(&lane.update(OPENS, reopened_later)), "invalid-drive");
-    assert_eq!(code(&lane.update(CLOSES, serde_json::json!({ "closes_at": clock::from_ms(CLOSES - 1) }))), "ok");
+    assert_eq!(
+        code(&lane.update(CLOSES, serde_json::json!({ "closes_at": clock::from_ms(CLOSES - 1) }))),
+        "ok"
+    );
     assert_eq!(lane.status(), Status::Closed, "an end that is over has come");
     assert_eq!(code(&lane.update(CLOSES, later)), "drive-closed");
 }
@@ -301,7 +312,8 @@ fn each_slot_has_its_own_places_and_waiting_list() {
     ]);
     let mut lane = Lane::published(serde_json::json!({ "slots": slots }));
     let drive_id = lane.drive_id;
-    let ids: Vec<_> = lane.state.drive.as_ref().unwrap().definition.slots.iter().map(|slot| slot.slot_id).collect();
+    let ids: Vec<_> =
+        lane.state.drive.as_ref().unwrap().definition.slots.iter().map(|slot| slot.slot_id).collect();
     let register = |member: u128, slot_id: Option<SlotId>| Register {
         drive_id,
         member_id: MemberId(Uuid::from_u128(member)),
@@ -354,7 +366,8 @@ fn command(lane: &Lane, step: &Step) -> Option<DriveCommand> {
     let member = |number: &u128| MemberId(Uuid::from_u128(*number));
     Some(match step {
         Step::Register(number) => {
-            Register { drive_id, member_id: member(number), slot_id: None, answers: Attributes::default() }.into()
+            Register { drive_id, member_id: member(number), slot_id: None, answers: Attributes::default() }
+                .into()
         }
         Step::Withdraw(number) => Withdraw { drive_id, member_id: member(number) }.into(),
         Step::Add(number) => {
@@ -376,7 +389,8 @@ fn command(lane: &Lane, step: &Step) -> Option<DriveCommand> {
 
 /// Plays steps on a lane. `Again` delivers an earlier command once more. Invariants are checked after every decision.
 fn play(steps: &[Step], capacity: u32, waitlist: u32) -> Lane {
-    let mut lane = Lane::published(serde_json::json!({ "capacity": capacity, "waitlist_capacity": waitlist }));
+    let mut lane =
+        Lane::published(serde_json::json!({ "capacity": capacity, "waitlist_capacity": waitlist }));
     let mut delivered: Vec<(CommandId, DriveCommand)> = vec![];
     for step in steps {
         if let Step::Again(which) = step {

@@ -14,7 +14,10 @@ fn ids() -> (DriveId, CommandId) {
 }
 
 fn fields(result: Result<Definition, Refusal>) -> Vec<String> {
-    result.err().map(|refusal| refusal.errors.into_iter().map(|error| error.field).collect()).unwrap_or_default()
+    result
+        .err()
+        .map(|refusal| refusal.errors.into_iter().map(|error| error.field).collect())
+        .unwrap_or_default()
 }
 
 #[test]
@@ -30,8 +33,13 @@ fn a_drive_without_slots_has_one_implicit_slot() {
 fn everything_that_is_wrong_is_said_at_once() {
     let (drive_id, cause) = ids();
     let rule = Rule { name: "r".into(), when: "student.x".into(), message: "m".into() };
-    let question =
-        Question { name: "Q".into(), text: "?".into(), kind: AnswerKind::Text, required: false, choices: vec![] };
+    let question = Question {
+        name: "Q".into(),
+        text: "?".into(),
+        kind: AnswerKind::Text,
+        required: false,
+        choices: vec![],
+    };
     let broken = Draft {
         title: " ".into(),
         closes_at: draft().opens_at,
@@ -92,7 +100,9 @@ fn slots_have_places_of_their_own() {
 #[test]
 fn what_is_not_named_stays_and_null_takes_away() {
     let (drive_id, cause) = ids();
-    let old = Draft { starts_at: Some("2026-12-05T09:00".parse().unwrap()), ..draft() }.define(drive_id, cause).unwrap();
+    let old = Draft { starts_at: Some("2026-12-05T09:00".parse().unwrap()), ..draft() }
+        .define(drive_id, cause)
+        .unwrap();
     let apply = |json: serde_json::Value| {
         serde_json::from_value::<Changes>(json).unwrap().apply(&old, drive_id, CommandId::new())
     };
@@ -107,7 +117,8 @@ fn what_is_not_named_stays_and_null_takes_away() {
 
 #[test]
 fn changes_survive_their_journey_on_the_bus() {
-    let changes: Changes = serde_json::from_value(serde_json::json!({ "capacity": null, "venue": "Hall" })).unwrap();
+    let changes: Changes =
+        serde_json::from_value(serde_json::json!({ "capacity": null, "venue": "Hall" })).unwrap();
     let json = serde_json::to_string(&changes).unwrap();
     assert_eq!(json, r#"{"venue":"Hall","capacity":null}"#);
     assert_eq!(serde_json::from_str::<Changes>(&json).unwrap(), changes);

@@ -150,7 +150,9 @@ impl Watch {
             return json_response(StatusCode::METHOD_NOT_ALLOWED, &json!({ "code": "method-not-allowed" }));
         }
         match request.uri().path() {
-            "/health" | "/livez" => json_response(StatusCode::OK, &json!({ "service": self.service, "status": "up" })),
+            "/health" | "/livez" => {
+                json_response(StatusCode::OK, &json!({ "service": self.service, "status": "up" }))
+            }
             "/readyz" | "/health/full" => {
                 let (ready, report) = self.report().await;
                 json_response(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)

@@ -1,48 +1,30 @@
-//! A consumer process: configuration, connections, the runtime, a graceful end.
+//! What every process of Muster does: open its connections, be watched, and end in time when it is asked to.
 
-use std::net::SocketAddr;
+pub mod watch;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use shared::backoff::Backoff;
-use shared::bus::{Broker, CommandSet as _};
+use shared::bus::Broker;
+use shared::bus::broker::BrokerUrl;
 use shared::config::{Deployment, Watching};
 use shared::database::Database;
 use shared::files::Files;
-use shared::settings;
-use shared::telemetry;
+use shared::{settings, telemetry};
 use tokio_util::sync::CancellationToken;
-
-use crate::batch::Handler;
-use crate::runtime::Runtime;
-use crate::watch::{Liveness, Watch, measure_queues};
 
 /// Writing transactions at a time, per process: lanes beyond that wait for each other.
 pub const WRITERS: u32 = 8;
 /// How long a process may take to end after it was asked to.
 pub const END: Duration = Duration::from_secs(9);
 /// Upper bounds of the histograms' buckets, in seconds.
-const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Upper bounds of the batch sizes' buckets.
 const MESSAGES: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0];
-
-/// Flags and environment of a consumer process.
-#[derive(Debug, Parser)]
-#[command(version, about = "Decides the commands of one queue of Muster")]
-struct Arguments {
-    #[command(flatten)]
-    deployment: Deployment,
-
-    #[command(flatten)]
-    watching: Watching,
-
-    /// Where health and metrics are served; port 0 takes a free one.
-    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:0", value_name = "ADDRESS")]
-    listen: SocketAddr,
-}
 
 /// The connections of a process.
 #[derive(Debug, Clone)]
@@ -57,7 +39,11 @@ pub struct Connections {
 
 impl Connections {
     /// Opens them; waits for servers that are not there yet, until shutdown.
-    pub async fn open(deployment: &Deployment, name: &str, shutdown: &CancellationToken) -> anyhow::Result<Self> {
+    pub async fn open(
+        deployment: &Deployment,
+        name: &str,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Self> {
         let opened = shutdown.run_until_cancelled(async {
             let files = Files::open(&deployment.files_dir())?;
             let db = database(deployment, name).await?;
@@ -107,7 +93,7 @@ pub async fn broker(deployment: &Deployment, name: &str) -> anyhow::Result<Broke
     loop {
         match Broker::connect(&url, deployment.lanes, &name).await {
             Ok(broker) => return Ok(broker),
-            Err(error) if matches!(url, shared::bus::broker::BrokerUrl::Rabbit(_)) => {
+            Err(error) if matches!(url, BrokerUrl::Rabbit(_)) => {
                 tracing::warn!(%error, "could not connect to the broker; trying again");
                 backoff.wait().await;
             }
@@ -148,46 +134,6 @@ pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
         asked.cancel();
     });
     Ok(token)
-}
-
-/// The main function of a consumer binary.
-pub fn main<H: Handler>(service: &'static str, handler: fn(&Connections) -> H) -> ExitCode {
-    let arguments = Arguments::parse();
-    run_to_end(service, &arguments.watching.clone(), async move |shutdown| {
-        let connections = Connections::open(&arguments.deployment, service, &shutdown).await?;
-        anyhow::ensure!(
-            matches!(connections.broker, Broker::Rabbit(_)),
-            "a consumer of its own needs a broker that several processes share; set BROKER_URL=amqp://… (the embedded \
-             broker works inside the one process `muster`)"
-        );
-        let metrics = start_metrics()?;
-        let queue = H::Message::QUEUE;
-        let liveness = Liveness::expecting(connections.broker.topology().queue_names(queue));
-        let watch = Watch {
-            service,
-            metrics,
-            liveness: liveness.clone(),
-            broker: connections.broker.clone(),
-            db: connections.db.clone(),
-        };
-        let watched = tokio::spawn(watch.serve(arguments.listen, shutdown.clone()));
-        tokio::spawn(measure_queues(connections.broker.clone(), vec![queue], shutdown.clone()));
-        consume(handler(&connections), &connections, liveness, shutdown.clone()).await;
-        watched.await.context("serve health and metrics")??;
-        connections.close().await;
-        Ok(())
-    })
-}
-
-/// Consumes a handler's queues until shutdown.
-pub async fn consume<H: Handler>(
-    handler: H,
-    connections: &Connections,
-    liveness: Liveness,
-    shutdown: CancellationToken,
-) {
-    let Connections { db, broker, .. } = connections.clone();
-    Runtime { handler, db, broker, shutdown, liveness }.run().await;
 }
 
 /// Runs a process: logging, signals, and an end within [`END`] of being asked.

@@ -1,0 +1,67 @@
+//! The first admin: somebody has to let the others in.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use rand::distr::{Alphanumeric, SampleString as _};
+use shared::account::table::{self as accounts, Account};
+use shared::account::{Role, normal_email};
+use shared::clock;
+use shared::database::Database;
+use shared::id::MemberId;
+use shared::signing::create_once;
+
+use crate::password;
+
+/// The file in the data folder that keeps a generated password.
+pub const PASSWORD_FILE: &str = "admin-password";
+/// The e-mail address of the first admin unless told otherwise.
+pub const DEFAULT_EMAIL: &str = "admin@localhost";
+
+/// The first admin, as it was made at the very first start.
+#[derive(Debug)]
+pub struct FirstAdmin {
+    /// For logging in.
+    pub email: String,
+    /// For logging in; none if it was given, and so is known.
+    pub generated_password: Option<String>,
+}
+
+/// Makes the first admin if there is none. Without a password one is generated, and kept in the data folder (mode 600).
+pub async fn ensure(
+    db: &Database,
+    data_dir: &Path,
+    email: &str,
+    password: Option<&str>,
+) -> anyhow::Result<Option<FirstAdmin>> {
+    if accounts::first_admin(db.writer()).await.context("look for an admin")?.is_some() {
+        return Ok(None);
+    }
+    let email = normal_email(email).with_context(|| format!("ADMIN_EMAIL {email:?} is no e-mail address"))?;
+    let (password, generated) = match password {
+        Some(password) => (password.to_owned(), false),
+        None => (
+            kept_or_generated(&data_dir.join(PASSWORD_FILE)).context("keep the first admin's password")?,
+            true,
+        ),
+    };
+    let hash = password::hash(password.clone()).await?;
+    let account = Account {
+        id: MemberId::new(),
+        email: email.clone(),
+        role: Role::Admin,
+        password_hash: Some(hash),
+        created_at: clock::now(),
+    };
+    match accounts::insert(db.writer(), &[account]).await {
+        Ok(()) => Ok(Some(FirstAdmin { email, generated_password: generated.then_some(password) })),
+        // Another process was first, this very moment.
+        Err(error) if error.sql_err().is_some() => Ok(None),
+        Err(error) => Err(error).context("make the first admin"),
+    }
+}
+
+fn kept_or_generated(file: &Path) -> std::io::Result<String> {
+    create_once(file, &Alphanumeric.sample_string(&mut rand::rng(), 20))?;
+    Ok(std::fs::read_to_string(file)?.trim().to_owned())
+}

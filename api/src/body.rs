@@ -1,0 +1,162 @@
+//! Request bodies: bounded while they stream in, hashed, strict.
+
+use bytes::Bytes;
+use poem::{Request, RequestBody, Result};
+use poem_openapi::payload::{ParsePayload, Payload};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
+use poem_openapi::types::{ParseFromJSON, Type};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use serde_json::Value as Json;
+use shared::bus::envelope::{Digest256, sha256};
+use shared::member::import::MAX_FILE;
+
+use crate::problem::Problem;
+
+/// The largest JSON body, in bytes.
+pub const MAX_JSON: usize = 128 * 1024;
+
+/// A JSON body and the hash of its bytes. An empty body counts as `{}`.
+#[derive(Debug)]
+pub struct JsonBody<T> {
+    /// What it says.
+    pub value: T,
+    /// The SHA-256 of its exact bytes.
+    pub hash: Digest256,
+}
+
+impl<T: Type> Payload for JsonBody<T> {
+    const CONTENT_TYPE: &'static str = "application/json";
+
+    fn check_content_type(content_type: &str) -> bool {
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case(Self::CONTENT_TYPE)
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: ParseFromJSON> ParsePayload for JsonBody<T> {
+    const IS_REQUIRED: bool = false;
+
+    async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
+        let bytes = body.take()?.into_bytes_limit(MAX_JSON).await?;
+        Self::parse(&bytes)
+    }
+}
+
+impl<T: ParseFromJSON> JsonBody<T> {
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let json = if bytes.is_empty() {
+            Json::Object(serde_json::Map::new())
+        } else {
+            serde_json::from_slice(bytes)
+                .map_err(|error| Problem::malformed_json().detail(error.to_string()))?
+        };
+        let value = T::parse_from_json(Some(json))
+            .map_err(|error| Problem::invalid_body().detail(error.into_message()))?;
+        Ok(Self { value, hash: sha256(bytes) })
+    }
+}
+
+impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        <Self as Payload>::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        Some(request_meta::<Self>())
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> Result<Self> {
+        match request.content_type() {
+            Some(content_type) if !Self::check_content_type(content_type) => {
+                Err(wrong_type::<Self>(content_type))
+            }
+            Some(_) => <Self as ParsePayload>::from_request(request, body).await,
+            // Without a type there must be no body.
+            None => {
+                let bytes = body.take()?.into_bytes_limit(MAX_JSON).await?;
+                if bytes.is_empty() { Self::parse(&bytes) } else { Err(wrong_type::<Self>("none")) }
+            }
+        }
+    }
+}
+
+/// A CSV body and the hash of its bytes.
+#[derive(Debug)]
+pub struct CsvBody {
+    /// Its exact bytes.
+    pub bytes: Bytes,
+    /// Their SHA-256.
+    pub hash: Digest256,
+}
+
+impl Payload for CsvBody {
+    const CONTENT_TYPE: &'static str = "text/csv";
+
+    fn check_content_type(content_type: &str) -> bool {
+        content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(Self::CONTENT_TYPE)
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        String::schema_ref()
+    }
+}
+
+impl ParsePayload for CsvBody {
+    const IS_REQUIRED: bool = true;
+
+    async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
+        let bytes = body.take()?.into_bytes_limit(MAX_FILE).await?;
+        let hash = sha256(&bytes);
+        Ok(Self { bytes, hash })
+    }
+}
+
+impl<'a> ApiExtractor<'a> for CsvBody {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn request_meta() -> Option<MetaRequest> {
+        Some(request_meta::<Self>())
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> Result<Self> {
+        match request.content_type() {
+            Some(content_type) if Self::check_content_type(content_type) => {
+                <Self as ParsePayload>::from_request(request, body).await
+            }
+            other => Err(wrong_type::<Self>(other.unwrap_or("none"))),
+        }
+    }
+}
+
+fn request_meta<P: Payload + ParsePayload>() -> MetaRequest {
+    let content = MetaMediaType { content_type: P::CONTENT_TYPE, schema: P::schema_ref() };
+    MetaRequest { description: None, content: vec![content], required: P::IS_REQUIRED }
+}
+
+fn wrong_type<P: Payload>(found: &str) -> poem::Error {
+    Problem::unsupported_media_type().detail(format!("{} is needed, not {found}", P::CONTENT_TYPE)).into()
+}

@@ -1,0 +1,20 @@
+//! The HTTP surfaces: members under `/api/v1`, organisers under `/admin/v1`, operations beside them.
+//!
+//! The API is thin. A write becomes a command ([`submit`]): once the broker has it durably, whoever asked gets a signed
+//! receipt. Reads come from the tables that the consumers keep, through a cache ([`read`]). Every error is a
+//! problem+json with a stable code ([`problem`]).
+
+pub mod admin;
+pub mod auth;
+pub mod body;
+pub mod context;
+pub mod operations;
+pub mod page;
+pub mod password;
+pub mod problem;
+pub mod read;
+pub mod routes;
+pub mod serve;
+pub mod service;
+pub mod submit;
+pub mod waiting;

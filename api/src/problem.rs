@@ -1,0 +1,331 @@
+//! Errors, as clients see them: RFC 9457 `application/problem+json` with a stable `code`.
+//!
+//! There are two kinds. A *refusal* is a decision that came through the lanes ([`shared::refusal`]); its status is
+//! decided here. Everything else is said by the API itself, before anything was accepted.
+
+use std::fmt;
+
+use poem::error::{MethodNotAllowedError, NotFoundError, ParseJsonError, ReadBodyError, ResponseError};
+use poem::http::{HeaderValue, StatusCode, header};
+use poem::{IntoResponse, Response};
+use poem_openapi::error::{
+    AuthorizationError, ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError,
+};
+use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::types::{Any, Type as _};
+use poem_openapi::{ApiResponse, Object};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use shared::bus::PublishError;
+use shared::id::CommandId;
+use shared::refusal::{Code, FieldError, Refusal};
+use uuid::Uuid;
+
+/// What an error's body says.
+#[derive(Debug, Clone, Serialize, Deserialize, Object)]
+#[oai(rename = "Problem", skip_serializing_if_is_none, skip_serializing_if_is_empty)]
+pub struct ProblemBody {
+    /// `urn:muster:problem:` and the code.
+    pub r#type: String,
+    /// The same for every problem with this code.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// Stable; programs and translations rely on it.
+    pub code: String,
+    /// What this one is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What is wrong with the input, place by place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<ProblemError>,
+    /// For `not-eligible`: every rule, whether it holds, and what was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Any<Json>>,
+    /// The command that was refused, if it was accepted first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_id: Option<Uuid>,
+}
+
+/// One thing that is wrong with an input.
+#[derive(Debug, Clone, Serialize, Deserialize, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct ProblemError {
+    /// Where: `rules[0].when`.
+    pub field: String,
+    /// What is wrong.
+    pub detail: String,
+    /// For an expression: the line, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// For an expression: the column, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+}
+
+impl From<FieldError> for ProblemError {
+    fn from(error: FieldError) -> Self {
+        Self { field: error.field, detail: error.detail, line: error.line, column: error.column }
+    }
+}
+
+/// An error on its way to a client.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// What its body says.
+    pub body: Box<ProblemBody>,
+    /// When to try again, in seconds.
+    pub retry_after: Option<u64>,
+}
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident = $status:ident, $code:literal, $title:literal;)*) => {
+        impl Problem {
+            $(#[doc = $title] $(#[$doc])* #[must_use]
+            pub fn $name() -> Self {
+                Self::new(StatusCode::$status, $code, $title)
+            })*
+
+            /// The problems that the API itself can answer with: status, code, title.
+            pub const OWN: &'static [(StatusCode, &'static str, &'static str)] =
+                &[$((StatusCode::$status, $code, $title),)*];
+        }
+    };
+}
+
+problems! {
+    body_too_large = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
+    broker_unavailable = SERVICE_UNAVAILABLE, "broker-unavailable", "Commands cannot be taken now; nothing was accepted";
+    command_not_found = NOT_FOUND, "command-not-found", "There is no such command";
+    database_unavailable = SERVICE_UNAVAILABLE, "database-unavailable", "The database does not answer; try again";
+    email_taken = CONFLICT, "email-taken", "The e-mail address belongs to an account already";
+    forbidden = FORBIDDEN, "forbidden", "This is not for this role";
+    idempotency_key_invalid = BAD_REQUEST, "idempotency-key-invalid", "The Idempotency-Key cannot be used";
+    idempotency_key_reused = UNPROCESSABLE_ENTITY, "idempotency-key-reused",
+        "The Idempotency-Key was used with another body";
+    internal = INTERNAL_SERVER_ERROR, "internal", "Something went wrong here";
+    invalid_body = UNPROCESSABLE_ENTITY, "invalid-body", "The body is not what this needs";
+    invalid_cursor = BAD_REQUEST, "invalid-cursor", "The cursor was not made by this list";
+    invalid_parameter = BAD_REQUEST, "invalid-parameter", "A parameter cannot be used";
+    login_failed = UNAUTHORIZED, "login-failed", "E-mail address or password are wrong";
+    malformed_json = BAD_REQUEST, "malformed-json", "The body is not JSON";
+    method_not_allowed = METHOD_NOT_ALLOWED, "method-not-allowed", "There is no such method here";
+    not_found = NOT_FOUND, "not-found", "There is nothing here";
+    overloaded = SERVICE_UNAVAILABLE, "overloaded", "Too many requests are in work; nothing was accepted";
+    service_account_not_found = NOT_FOUND, "service-account-not-found", "There is no such service account";
+    unauthorized = UNAUTHORIZED, "unauthorized", "A valid access token is needed";
+    unsupported_media_type = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body has the wrong media type";
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &str, title: &str) -> Self {
+        let body = ProblemBody {
+            r#type: format!("urn:muster:problem:{code}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            code: code.to_owned(),
+            detail: None,
+            errors: Vec::new(),
+            verdict: None,
+            command_id: None,
+        };
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Self { body: Box::new(body), retry_after }
+    }
+
+    /// The same, saying what it is about.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.body.detail = Some(detail.into());
+        self
+    }
+
+    /// The same, with what is wrong place by place.
+    #[must_use]
+    pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.body.errors = errors.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The same, about a command that was accepted.
+    #[must_use]
+    pub fn about(mut self, command_id: CommandId) -> Self {
+        self.body.command_id = Some(command_id.0);
+        self
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.body.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+/// The status of a refusal.
+#[must_use]
+pub fn status_of(code: Code) -> StatusCode {
+    match code {
+        Code::DriveNotFound
+        | Code::MemberNotFound
+        | Code::NotRegistered
+        | Code::RegistrationNotFound
+        | Code::SlotNotFound => StatusCode::NOT_FOUND,
+        Code::NotEligible | Code::AttributeLocked => StatusCode::FORBIDDEN,
+        Code::AnswersInvalid
+        | Code::InvalidDrive
+        | Code::InvalidFile
+        | Code::InvalidProfile
+        | Code::InvalidRule
+        | Code::SlotRequired => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::AlreadyRegistered
+        | Code::CapacityBelowConfirmed
+        | Code::DriveCancelled
+        | Code::DriveClosed
+        | Code::DriveFull
+        | Code::DriveNotClosed
+        | Code::DriveNotOpen
+        | Code::DriveNotPublished
+        | Code::DrivePublished
+        | Code::SlotInUse
+        | Code::WindowOver => StatusCode::CONFLICT,
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let mut problem = Self::new(status_of(refusal.code), refusal.code.as_str(), refusal.code.title());
+        problem.body.detail = refusal.detail;
+        problem.body.errors = refusal.errors.into_iter().map(Into::into).collect();
+        problem.body.verdict = refusal
+            .verdict
+            .map(|verdict| Any(serde_json::to_value(verdict).expect("a verdict is plain data")));
+        problem
+    }
+}
+
+impl From<sea_orm::DbErr> for Problem {
+    fn from(error: sea_orm::DbErr) -> Self {
+        tracing::warn!(%error, "the database did not answer a read");
+        Self::database_unavailable()
+    }
+}
+
+impl From<std::sync::Arc<Self>> for Problem {
+    fn from(problem: std::sync::Arc<Self>) -> Self {
+        (*problem).clone()
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::TooLarge(_) => Self::body_too_large(),
+            // A repetition is safe with an Idempotency-Key; without one, nobody knows of this attempt's id.
+            PublishError::TimedOut => Self::broker_unavailable()
+                .detail("the broker did not confirm in time; repeat with the same Idempotency-Key"),
+            other => Self::broker_unavailable().detail(other.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.body.title)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl ResponseError for Problem {
+    fn status(&self) -> StatusCode {
+        Self::status(self)
+    }
+
+    fn as_response(&self) -> Response {
+        self.clone().into_response()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.body).expect("a problem is plain data");
+        let mut response =
+            Response::builder().status(self.status()).content_type("application/problem+json").body(body);
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status() == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl ApiResponse for Problem {
+    fn meta() -> MetaResponses {
+        let content =
+            MetaMediaType { content_type: "application/problem+json", schema: ProblemBody::schema_ref() };
+        MetaResponses {
+            responses: vec![MetaResponse {
+                description: "Anything else is a problem with a stable code",
+                status: None,
+                status_range: None,
+                content: vec![content],
+                headers: Vec::new(),
+            }],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        ProblemBody::register(registry);
+    }
+}
+
+/// Any error of the framework as a problem.
+#[must_use]
+pub fn from_error(error: &poem::Error) -> Problem {
+    if let Some(problem) = error.downcast_ref::<Problem>() {
+        return problem.clone();
+    }
+    if let Some(error) = error.downcast_ref::<ParseRequestPayloadError>() {
+        return Problem::invalid_body().detail(error.reason.clone());
+    }
+    if let Some(error) = error.downcast_ref::<ParsePathError>() {
+        return Problem::invalid_parameter().detail(format!("{}: {}", error.name, error.reason));
+    }
+    if let Some(error) = error.downcast_ref::<ParseParamError>() {
+        return Problem::invalid_parameter().detail(format!("{}: {}", error.name, error.reason));
+    }
+    if let Some(error) = error.downcast_ref::<ReadBodyError>() {
+        return match error {
+            ReadBodyError::PayloadTooLarge => Problem::body_too_large(),
+            other => Problem::malformed_json().detail(other.to_string()),
+        };
+    }
+    if error.is::<ParseJsonError>() {
+        return Problem::malformed_json().detail(error.to_string());
+    }
+    if error.is::<ContentTypeError>() {
+        return Problem::unsupported_media_type().detail(error.to_string());
+    }
+    if error.is::<AuthorizationError>() {
+        return Problem::unauthorized();
+    }
+    if error.is::<NotFoundError>() {
+        return Problem::not_found();
+    }
+    if error.is::<MethodNotAllowedError>() {
+        return Problem::method_not_allowed();
+    }
+    match error.status() {
+        StatusCode::NOT_FOUND => Problem::not_found(),
+        StatusCode::METHOD_NOT_ALLOWED => Problem::method_not_allowed(),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::body_too_large(),
+        status if status.is_client_error() => Problem::invalid_parameter().detail(error.to_string()),
+        _ => {
+            tracing::error!(%error, "a request failed for a reason of ours");
+            Problem::internal()
+        }
+    }
+}

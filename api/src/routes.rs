@@ -1,0 +1,73 @@
+//! The routes, by noun. Each method ends in a read or in [`crate::context::Context::submit`].
+
+pub mod account;
+pub mod command;
+pub mod drive;
+pub mod eligibility;
+pub mod member;
+pub mod registration;
+
+use poem_openapi::OpenApiService;
+
+/// The version in the documents and in every path.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The member surface: `/api/v1`.
+pub type MemberSurface = OpenApiService<
+    (
+        account::AuthRoutes,
+        account::MeRoutes,
+        drive::DriveRoutes,
+        eligibility::EligibilityRoutes,
+        registration::RegistrationRoutes,
+        command::CommandRoutes,
+    ),
+    (),
+>;
+
+/// The admin surface: `/admin/v1`.
+pub type AdminSurface = OpenApiService<
+    (
+        drive::AdminDriveRoutes,
+        registration::AdminRegistrationRoutes,
+        member::AdminMemberRoutes,
+        account::ServiceAccountRoutes,
+    ),
+    (),
+>;
+
+/// The member surface's routes and document.
+#[must_use]
+pub fn members() -> MemberSurface {
+    let routes = (
+        account::AuthRoutes,
+        account::MeRoutes,
+        drive::DriveRoutes,
+        eligibility::EligibilityRoutes,
+        registration::RegistrationRoutes,
+        command::CommandRoutes,
+    );
+    OpenApiService::new(routes, "Muster for members", VERSION)
+        .description(
+            "Sign up for drives: every click gets a receipt, every receipt gets exactly one decision, in order, with its \
+             reasons. A write answers 202 with a receipt; `Prefer: wait=N` waits for the decision; `Idempotency-Key` \
+             makes a repetition the same command.",
+        )
+        .server("/api/v1")
+}
+
+/// The admin surface's routes and document.
+#[must_use]
+pub fn admins() -> AdminSurface {
+    let routes = (
+        drive::AdminDriveRoutes,
+        registration::AdminRegistrationRoutes,
+        member::AdminMemberRoutes,
+        account::ServiceAccountRoutes,
+    );
+    OpenApiService::new(routes, "Muster for organisers", VERSION)
+        .description(
+            "Run drives: create and publish them, see who comes, add and remove people, import members.",
+        )
+        .server("/admin/v1")
+}

@@ -1,0 +1,316 @@
+//! Signing up, logging in, the own profile, and machines' accounts.
+
+use std::collections::BTreeMap;
+
+use poem::web::Data;
+use poem_openapi::param::Path;
+use poem_openapi::payload::Json;
+use poem_openapi::types::Any;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde_json::Value;
+use shared::account::table::{self as accounts, Account};
+use shared::account::{Role, normal_email};
+use shared::bus::envelope::sha256;
+use shared::bus::{Actor, Envelope};
+use shared::clock;
+use shared::id::{CommandId, MemberId};
+use shared::member::table as profiles;
+use shared::member::{Attribute, UpdateProfile};
+use shared::refusal::FieldError;
+use uuid::Uuid;
+
+use crate::auth::{self, Admin, Caller, TOKEN_LASTS};
+use crate::body::JsonBody;
+use crate::context::Context;
+use crate::password::{self, MAX_PASSWORD, MIN_PASSWORD};
+use crate::problem::Problem;
+use crate::read::{Known, Tagged, fresh};
+use crate::submit::{Asked, Submission, Submitted};
+
+/// Who wants to become a member.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+struct SignUp {
+    /// Unique; compared without case.
+    email: String,
+    /// At least 10 characters.
+    password: String,
+    /// How the organisers see them.
+    name: String,
+}
+
+/// Who wants to come in.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+struct Login {
+    /// As at signing up.
+    email: String,
+    /// As at signing up.
+    password: String,
+}
+
+/// A way in for half an hour.
+#[derive(Debug, Object)]
+struct Tokens {
+    /// The account.
+    member_id: Uuid,
+    /// For `Authorization: Bearer`.
+    access_token: String,
+    /// Always `Bearer`.
+    token_type: String,
+    /// In seconds.
+    expires_in: u64,
+}
+
+#[derive(ApiResponse)]
+enum SignedUp {
+    /// Welcome
+    #[oai(status = 201)]
+    Created(Json<Tokens>),
+}
+
+fn tokens(cx: &Context, account: &Account) -> Tokens {
+    let actor = Actor { role: account.role, id: account.id.0 };
+    Tokens {
+        member_id: account.id.0,
+        access_token: auth::issue(&cx.key, actor, clock::now()),
+        token_type: "Bearer".to_owned(),
+        expires_in: TOKEN_LASTS.as_secs(),
+    }
+}
+
+/// Accounts.
+#[derive(Debug)]
+pub struct AuthRoutes;
+
+#[OpenApi]
+impl AuthRoutes {
+    /// Sign up
+    ///
+    /// Makes an account and logs it in. Addresses that were imported by an organiser belong to an account already.
+    #[oai(path = "/auth/sign-up", method = "post", operation_id = "sign-up")]
+    async fn sign_up(&self, cx: Data<&Context>, body: JsonBody<SignUp>) -> Result<SignedUp, Problem> {
+        let SignUp { email, password, name } = body.value;
+        let account_id = MemberId::new();
+        let profile = UpdateProfile { member_id: account_id, name: Some(name), attributes: BTreeMap::new() };
+        let mut faults = profile.faults();
+        let normal = normal_email(&email);
+        if normal.is_none() {
+            faults.push(FieldError::new("email", "this is no e-mail address"));
+        }
+        if password.chars().count() < MIN_PASSWORD || password.len() > MAX_PASSWORD {
+            let detail =
+                format!("a password has at least {MIN_PASSWORD} characters and at most {MAX_PASSWORD} bytes");
+            faults.push(FieldError::new("password", detail));
+        }
+        let (Some(email), true) = (normal, faults.is_empty()) else {
+            return Err(Problem::invalid_body().errors(faults));
+        };
+        if accounts::by_email(&cx.db.read, &email).await?.is_some() {
+            return Err(Problem::email_taken());
+        }
+        let account = Account {
+            id: account_id,
+            email,
+            role: Role::Member,
+            password_hash: Some(password::hash(password).await?),
+            created_at: clock::now(),
+        };
+        create(&cx, &account, profile).await?;
+        Ok(SignedUp::Created(Json(tokens(&cx, &account))))
+    }
+
+    /// Log in
+    #[oai(path = "/auth/login", method = "post", operation_id = "login")]
+    async fn login(&self, cx: Data<&Context>, body: JsonBody<Login>) -> Result<Json<Tokens>, Problem> {
+        let Login { email, password } = body.value;
+        if password.len() > MAX_PASSWORD {
+            return Err(Problem::login_failed());
+        }
+        let account = match normal_email(&email) {
+            Some(email) => accounts::by_email(&cx.db.read, &email).await?,
+            None => None,
+        };
+        let hash = account.as_ref().and_then(|account| account.password_hash.clone());
+        // Checked in any case: how long it takes must not tell who has an account.
+        match (password::verify(password, hash).await?, account) {
+            (true, Some(account)) => Ok(Json(tokens(&cx, &account))),
+            _ => Err(Problem::login_failed()),
+        }
+    }
+}
+
+/// Makes an account, and a profile on the member's lane. The account stays only if the profile's command is accepted.
+async fn create(cx: &Context, account: &Account, profile: UpdateProfile) -> Result<(), Problem> {
+    let tx = cx.db.begin().await?;
+    match accounts::insert(&tx, std::slice::from_ref(account)).await {
+        Ok(()) => {}
+        Err(error) if error.sql_err().is_some() => return Err(Problem::email_taken()),
+        Err(error) => return Err(error.into()),
+    }
+    let accepted_at = clock::now();
+    let envelope = Envelope {
+        id: CommandId(account.id.0),
+        actor: Actor { role: account.role, id: account.id.0 },
+        accepted_at,
+        body_hash: sha256(&serde_json::to_vec(&profile).unwrap_or_default()),
+        reply_to: None,
+        trace: shared::telemetry::traceparent(&tracing::Span::current()),
+        body: profile,
+    };
+    cx.broker.publish(envelope.seal(cx.broker.topology())).await?;
+    Ok(tx.commit().await?)
+}
+
+/// A person's own account and profile.
+#[derive(Debug, Object)]
+struct Me {
+    /// The account.
+    member_id: Uuid,
+    /// The address to log in with.
+    email: String,
+    /// `member` or `admin`.
+    role: String,
+    /// How organisers see them.
+    name: String,
+    /// A flat object of texts, numbers, booleans and dates: what rules read.
+    attributes: Any<Value>,
+    /// The names of the attributes that an organiser has set, and only an organiser changes.
+    verified: Vec<String>,
+}
+
+/// What a person changes about themselves.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+struct ProfileChanges {
+    /// The new name.
+    name: Option<String>,
+    /// Attributes to set, or (null) to remove: a flat object of texts, numbers, booleans and dates (`2001-02-03`).
+    attributes: Option<Any<BTreeMap<String, Option<Attribute>>>>,
+}
+
+/// The own profile.
+#[derive(Debug)]
+pub struct MeRoutes;
+
+#[OpenApi]
+impl MeRoutes {
+    /// Read the own profile
+    #[oai(path = "/me", method = "get", operation_id = "read-profile")]
+    async fn read(&self, cx: Data<&Context>, caller: Caller, known: Known) -> Result<Tagged<Me>, Problem> {
+        let member_id = caller.person()?;
+        // A valid token for an account that is gone.
+        let account = accounts::by_id(&cx.db.read, member_id).await?.ok_or_else(Problem::unauthorized)?;
+        let profile =
+            profiles::profiles(&cx.db.read, [member_id]).await?.remove(&member_id).unwrap_or_default();
+        let me = Me {
+            member_id: member_id.0,
+            email: account.email,
+            role: account.role.to_string(),
+            name: profile.name,
+            attributes: Any(serde_json::to_value(&profile.attributes).unwrap_or_default()),
+            verified: profile.verified,
+        };
+        Ok(Tagged::new(fresh(&me), &known))
+    }
+
+    /// Change the own profile
+    ///
+    /// Command `update-profile`. What an organiser has set is refused with `attribute-locked`.
+    #[oai(path = "/me", method = "patch", operation_id = "update-profile")]
+    async fn update(
+        &self,
+        cx: Data<&Context>,
+        caller: Caller,
+        asked: Asked,
+        body: JsonBody<ProfileChanges>,
+    ) -> Result<Submitted, Problem> {
+        let member_id = caller.person()?;
+        let ProfileChanges { name, attributes } = body.value;
+        let command =
+            UpdateProfile { member_id, name, attributes: attributes.map(|any| any.0).unwrap_or_default() };
+        let faults = command.faults();
+        if !faults.is_empty() {
+            return Err(Problem::invalid_body().errors(faults));
+        }
+        cx.submit(Submission { actor: caller.0, asked, body_hash: body.hash }, |_| command).await
+    }
+}
+
+/// A machine that wants in.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+struct NewServiceAccount {
+    /// What it is for.
+    name: String,
+}
+
+/// A machine's way in.
+#[derive(Debug, Object)]
+struct ServiceAccount {
+    /// For revoking it.
+    service_account_id: Uuid,
+    /// For `Authorization: Bearer`. Shown once; valid until it is revoked.
+    token: String,
+}
+
+#[derive(ApiResponse)]
+enum ServiceCreated {
+    /// The token is shown this once
+    #[oai(status = 201)]
+    Created(Json<ServiceAccount>),
+}
+
+#[derive(ApiResponse)]
+enum ServiceRevoked {
+    /// It is revoked; within seconds every process knows
+    #[oai(status = 204)]
+    Revoked,
+}
+
+/// Machines' accounts.
+#[derive(Debug)]
+pub struct ServiceAccountRoutes;
+
+#[OpenApi]
+impl ServiceAccountRoutes {
+    /// Let a machine in
+    ///
+    /// Its token acts for any member: it submits commands with `member_id`.
+    #[oai(path = "/service-accounts", method = "post", operation_id = "create-service-account")]
+    async fn create(
+        &self,
+        cx: Data<&Context>,
+        admin: Admin,
+        body: JsonBody<NewServiceAccount>,
+    ) -> Result<ServiceCreated, Problem> {
+        let name = body.value.name.trim();
+        if name.is_empty() || name.len() > shared::member::MAX_NAME {
+            let error = FieldError::new("name", "a name is 1 to 200 bytes long");
+            return Err(Problem::invalid_body().errors(vec![error]));
+        }
+        let (id, now) = (Uuid::now_v7(), clock::now());
+        accounts::insert_service(cx.db.writer(), id, name, admin.0.id, now).await?;
+        let token = auth::issue(&cx.key, Actor { role: Role::Service, id }, now);
+        Ok(ServiceCreated::Created(Json(ServiceAccount { service_account_id: id, token })))
+    }
+
+    /// Shut a machine out
+    #[oai(
+        path = "/service-accounts/:service_account_id",
+        method = "delete",
+        operation_id = "revoke-service-account"
+    )]
+    async fn revoke(
+        &self,
+        cx: Data<&Context>,
+        _admin: Admin,
+        service_account_id: Path<Uuid>,
+    ) -> Result<ServiceRevoked, Problem> {
+        if accounts::revoke_service(cx.db.writer(), service_account_id.0, clock::now()).await? {
+            Ok(ServiceRevoked::Revoked)
+        } else {
+            Err(Problem::service_account_not_found())
+        }
+    }
+}

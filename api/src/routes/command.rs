@@ -1,0 +1,35 @@
+//! What came of a command.
+
+use poem::web::Data;
+use poem_openapi::OpenApi;
+use poem_openapi::param::Path;
+use shared::id::CommandId;
+use uuid::Uuid;
+
+use crate::auth::Caller;
+use crate::context::Context;
+use crate::problem::Problem;
+use crate::read::{Known, Tagged, fresh};
+use crate::submit::CommandStatus;
+
+/// Commands.
+#[derive(Debug)]
+pub struct CommandRoutes;
+
+#[OpenApi]
+impl CommandRoutes {
+    /// Read what came of a command
+    ///
+    /// For its actor, or an admin. `accepted` until it is decided; never unknown once it was answered with 202.
+    #[oai(path = "/commands/:command_id", method = "get", operation_id = "read-command")]
+    async fn read(
+        &self,
+        cx: Data<&Context>,
+        caller: Caller,
+        command_id: Path<Uuid>,
+        known: Known,
+    ) -> Result<Tagged<CommandStatus>, Problem> {
+        let status = cx.status(CommandId(command_id.0), caller.0).await?;
+        Ok(Tagged::new(fresh(&status), &known))
+    }
+}

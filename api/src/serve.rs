@@ -1,0 +1,171 @@
+//! One listener: surfaces, operations, documents, and what every request goes through.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use poem::endpoint::make_sync;
+use poem::http::StatusCode;
+use poem::listener::TcpAcceptor;
+use poem::middleware::AddData;
+use poem::web::Html;
+use poem::{Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, Route, Server};
+use poem_openapi::{OpenApi, OpenApiService};
+use serde_json::{Value, json};
+use shared::telemetry;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info_span};
+
+use crate::context::Context;
+use crate::operations::{self, Operations};
+use crate::problem::{Problem, from_error};
+use crate::routes;
+
+/// The most requests in work at a time; others are told to come again.
+const IN_WORK: usize = 20_000;
+/// How long a connection may be silent.
+const IDLE: Duration = Duration::from_secs(75);
+/// How long requests in work may take once the process is asked to stop.
+const END: Duration = Duration::from_secs(5);
+
+/// Which surfaces a process serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surfaces {
+    /// `/api/v1`
+    Members,
+    /// `/admin/v1`
+    Admins,
+    /// Both.
+    Both,
+}
+
+/// Serves on a bound listener until shutdown.
+pub async fn serve(
+    listener: TcpListener,
+    surfaces: Surfaces,
+    cx: Context,
+    operations: Operations,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let app = app(surfaces, cx, operations);
+    let acceptor = TcpAcceptor::from_tokio(listener)?;
+    let server = Server::new_with_acceptor(acceptor).idle_timeout(IDLE);
+    Ok(server.run_with_graceful_shutdown(app, shutdown.cancelled_owned(), Some(END)).await?)
+}
+
+/// Takes a port.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("listen on {address}: {error}"))
+}
+
+/// Everything that one listener answers.
+fn app(surfaces: Surfaces, cx: Context, operations: Operations) -> impl Endpoint {
+    let mut route = operations::routes();
+    if surfaces != Surfaces::Admins {
+        let members = routes::members();
+        route = documented(route, &members, "/docs", "/openapi.json").nest("/api/v1", members);
+    }
+    if surfaces != Surfaces::Members {
+        let admins = routes::admins();
+        if surfaces == Surfaces::Admins {
+            route = documented(route, &admins, "/docs", "/openapi.json");
+        }
+        route = documented(route, &admins, "/admin/docs", "/admin/openapi.json").nest("/admin/v1", admins);
+    }
+    let room = Arc::new(Semaphore::new(IN_WORK));
+    route
+        .with(AddData::new(cx))
+        .with(AddData::new(operations))
+        .around(move |endpoint, request| answer(endpoint, request, room.clone()))
+}
+
+fn documented<A: OpenApi + 'static, W: poem_openapi::Webhook + 'static>(
+    route: Route,
+    service: &OpenApiService<A, W>,
+    page: &'static str,
+    file: &'static str,
+) -> Route {
+    let document = document(service);
+    let html = service.scalar_html().replace(&service.spec(), &document);
+    route.at(page, make_sync(move |_| Html(html.clone()))).at(
+        file,
+        make_sync(move |_| Response::builder().content_type("application/json").body(document.clone())),
+    )
+}
+
+/// A surface's OpenAPI document: what the routes say, and the two headers that every write understands.
+///
+/// # Panics
+/// Never: the document is JSON that was just written.
+#[must_use]
+pub fn document<A: OpenApi, W: poem_openapi::Webhook>(service: &OpenApiService<A, W>) -> String {
+    let mut document: Value = serde_json::from_str(&service.spec()).expect("the document is JSON");
+    let header = |name: &str, description: &str| {
+        json!({ "name": name, "in": "header", "required": false, "description": description,
+                "schema": { "type": "string" } })
+    };
+    let headers = [
+        header("Idempotency-Key", "Makes a repetition the same command: any text of at most 255 characters"),
+        header("Prefer", "wait=N waits for the decision, at most N (30) seconds"),
+    ];
+    let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+    for operation in operations.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut()) {
+        if operation["responses"].get("202").is_some() {
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            operation["parameters"] = parameters.into_iter().chain(headers.clone()).collect();
+        }
+    }
+    serde_json::to_string_pretty(&document).expect("JSON can be written")
+}
+
+/// What every request goes through: bounded, traced, measured; any error and any panic becomes a problem.
+async fn answer<E: Endpoint>(
+    endpoint: Arc<E>,
+    request: Request,
+    room: Arc<Semaphore>,
+) -> poem::Result<Response> {
+    let Ok(_place) = room.try_acquire() else { return Ok(Problem::overloaded().into_response()) };
+    let (since, method) = (Instant::now(), request.method().to_string());
+    let span = info_span!(
+        "request",
+        otel.kind = "server",
+        otel.name = tracing::field::Empty,
+        http.request.method = method,
+        http.route = tracing::field::Empty,
+        http.response.status_code = tracing::field::Empty,
+    );
+    if let Some(trace) = request.header("traceparent") {
+        telemetry::continue_trace(&span, trace);
+    }
+    let called = caught(endpoint.call(request)).instrument(span.clone()).await;
+    let (response, route) = match called {
+        Ok(output) => {
+            let response = output.into_response();
+            let route = response.data::<PathPattern>().map(|pattern| pattern.0.to_string());
+            (response, route)
+        }
+        Err(error) => {
+            let route = error.data::<PathPattern>().map(|pattern| pattern.0.to_string());
+            (from_error(&error).into_response(), route)
+        }
+    };
+    let (route, status) = (route.unwrap_or_else(|| "none".to_owned()), response.status());
+    span.record("otel.name", format!("{method} {route}"));
+    span.record("http.route", &route);
+    span.record("http.response.status_code", status.as_u16());
+    let labels = [("method", method), ("route", route), ("status", status.as_u16().to_string())];
+    metrics::histogram!("muster_http_request_seconds", &labels).record(since.elapsed());
+    Ok(response)
+}
+
+async fn caught<T>(call: impl Future<Output = poem::Result<T>>) -> poem::Result<T> {
+    use futures_util::FutureExt as _;
+    AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|_| {
+        metrics::counter!("muster_panics_total").increment(1);
+        tracing::error!("a request panicked; this is a bug");
+        Err(poem::Error::from_status(StatusCode::INTERNAL_SERVER_ERROR))
+    })
+}

@@ -1,0 +1,144 @@
+//! An API process: configuration, connections, a listener, a graceful end.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Args, Parser};
+use process::watch::Liveness;
+use process::{Connections, run_to_end, start_metrics};
+use shared::bus::Broker;
+use shared::cache::Cache;
+use shared::config::{Deployment, Watching};
+use shared::signing::SigningKey;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, DEFAULT_EMAIL, FirstAdmin};
+use crate::auth::Checked;
+use crate::context::Context;
+use crate::operations::Operations;
+use crate::read;
+use crate::serve::{self, Surfaces};
+use crate::waiting::Waiting;
+
+/// How the first admin gets in.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArguments {
+    /// The first admin's e-mail address.
+    #[arg(long, env = "ADMIN_EMAIL", default_value = DEFAULT_EMAIL, value_name = "EMAIL")]
+    pub admin_email: String,
+
+    /// The first admin's password. [default: generated, and kept in DATA_DIR]
+    #[arg(long, env = "ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
+    pub admin_password: Option<String>,
+}
+
+/// What is signed with.
+#[derive(Debug, Clone, Args)]
+pub struct KeyArguments {
+    /// The key that signs receipts and tokens: Ed25519 in PKCS #8, base64. The same for all APIs of a deployment.
+    /// [default: made once, and kept in DATA_DIR]
+    #[arg(long, env = "SIGNING_KEY", value_name = "KEY", hide_env_values = true)]
+    pub signing_key: Option<String>,
+}
+
+/// Flags and environment of an API process.
+#[derive(Debug, Parser)]
+#[command(version, about = "Serves one HTTP surface of Muster")]
+struct Arguments {
+    #[command(flatten)]
+    deployment: Deployment,
+
+    #[command(flatten)]
+    watching: Watching,
+
+    #[command(flatten)]
+    admin: AdminArguments,
+
+    #[command(flatten)]
+    key: KeyArguments,
+
+    /// Where it listens. [default: 127.0.0.1:8000 for members, 127.0.0.1:8001 for organisers]
+    #[arg(long, env = "LISTEN", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+
+    /// Where the other API is, such as http://admin-api:8001; full health asks it.
+    #[arg(long, env = "PEER_URL", value_name = "URL")]
+    peer_url: Option<String>,
+}
+
+/// The main function of an API binary.
+#[must_use]
+pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> ExitCode {
+    let arguments = Arguments::parse();
+    run_to_end(service, &arguments.watching.clone(), async move |shutdown| {
+        let connections = Connections::open(&arguments.deployment, service, &shutdown).await?;
+        anyhow::ensure!(
+            matches!(connections.broker, Broker::Rabbit(_)),
+            "an API of its own needs a broker that several processes share; set BROKER_URL=amqp://… (the embedded \
+             broker works inside the one process `muster`)"
+        );
+        let metrics = start_metrics()?;
+        first_admin(&connections, &arguments.deployment, &arguments.admin).await?;
+        let cx = context(&connections, &arguments.deployment, &arguments.key, &shutdown)?;
+        let address = arguments.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], default_port)));
+        let listener = serve::bind(address).await?;
+        tracing::info!(service, address = %listener.local_addr()?, "serving; documentation at /docs");
+        let operations = Operations {
+            service,
+            metrics,
+            peer: arguments.peer_url,
+            client: reqwest::Client::new(),
+            liveness: Liveness::default(),
+        };
+        serve::serve(listener, surfaces, cx.clone(), operations, shutdown).await?;
+        cx.cache.close().await;
+        connections.close().await;
+        Ok(())
+    })
+}
+
+/// Makes the first admin if there is none, and says so, this once.
+pub async fn first_admin(
+    connections: &Connections,
+    deployment: &Deployment,
+    arguments: &AdminArguments,
+) -> anyhow::Result<Option<FirstAdmin>> {
+    let password = arguments.admin_password.as_deref();
+    let made = admin::ensure(&connections.db, &deployment.data_dir, &arguments.admin_email, password).await?;
+    if let Some(FirstAdmin { email, .. }) = &made {
+        tracing::info!(
+            email,
+            "made the first admin; a generated password is kept in DATA_DIR/{}",
+            admin::PASSWORD_FILE
+        );
+    }
+    Ok(made)
+}
+
+/// What requests can reach.
+pub fn context(
+    connections: &Connections,
+    deployment: &Deployment,
+    key: &KeyArguments,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Context> {
+    let key = match &key.signing_key {
+        Some(text) => SigningKey::from_text(text).context("read SIGNING_KEY")?,
+        None => SigningKey::load_or_create(&deployment.key_file())?,
+    };
+    let Connections { db, broker, files } = connections.clone();
+    let cache = Cache::open(&deployment.cache_url)?;
+    read::forget_changed(&broker, cache.clone(), shutdown.clone());
+    let waiting = Waiting::start(&broker, shutdown.clone());
+    Ok(Context {
+        db,
+        broker,
+        cache,
+        files,
+        key: Arc::new(key),
+        waiting,
+        checked: Arc::new(Checked::default()),
+    })
+}

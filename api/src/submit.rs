@@ -1,0 +1,419 @@
+//! The way of every write: accept a command, answer with a receipt or (if asked to wait) with its decision.
+//!
+//! 202 means that the broker has the command durably. With an `Idempotency-Key` the command's id is a function of actor
+//! and key, so a repetition is the same command, through any process and for ever: the ledger knows what was decided.
+//! Until it is decided, the cache remembers when the key was first accepted, so that the receipt is the same, too.
+
+use std::time::Duration;
+
+use poem::http::{HeaderMap, StatusCode};
+use poem::{FromRequest, Request, RequestBody, Response};
+use poem_openapi::payload::{Json, Payload as _};
+use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::types::{Any, ToJSON as _, Type as _};
+use poem_openapi::{ApiResponse, Object};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::account::Role;
+use shared::bus::envelope::Digest256;
+use shared::bus::{Actor, Command, Envelope, Queue};
+use shared::clock::{self, Instant};
+use shared::id::{CommandId, DriveId};
+use shared::ledger::{self, Row, Status};
+use shared::receipt::{self, Claims, RECEIPT_TYPE};
+use shared::refusal::Refusal;
+use shared::telemetry;
+use uuid::Uuid;
+
+use crate::context::Context;
+use crate::problem::Problem;
+
+/// The longest idempotency key, in bytes.
+const MAX_KEY: usize = 255;
+/// The longest wait for a decision.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// How long the cache remembers when a key was first accepted. The ledger takes over once the command is decided.
+const CLAIM_LASTS: Duration = Duration::from_secs(24 * 3600);
+
+/// What a client asks of a write besides its body: `Idempotency-Key`
+/// ([draft](https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/)) and `Prefer: wait` (RFC 7240).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    key: Option<String>,
+    wait: Option<Duration>,
+}
+
+impl Asked {
+    fn read(headers: &HeaderMap) -> Result<Self, Problem> {
+        let key = match headers.get("idempotency-key") {
+            None => None,
+            Some(value) => {
+                let unusable = |why| Problem::idempotency_key_invalid().detail(why);
+                let key = value.to_str().map_err(|_| unusable("it is not visible ASCII text"))?;
+                if key.is_empty() || key.len() > MAX_KEY {
+                    return Err(unusable("it is 1 to 255 characters long"));
+                }
+                Some(key.to_owned())
+            }
+        };
+        // A preference that cannot be read is ignored (RFC 7240 §2).
+        let preferences = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
+        let wait = preferences.flat_map(|text| text.split([',', ';'])).find_map(|preference| {
+            let (name, value) = preference.split_once('=')?;
+            let seconds: u64 = value.trim().trim_matches('"').parse().ok()?;
+            name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds).min(MAX_WAIT))
+        });
+        Ok(Self { key, wait })
+    }
+}
+
+impl<'a> FromRequest<'a> for Asked {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
+        Ok(Self::read(request.headers())?)
+    }
+}
+
+/// The proof that a command was accepted.
+#[derive(Debug, Clone, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct Receipt {
+    /// The command; its status is at `/api/v1/commands/{command_id}`.
+    pub command_id: Uuid,
+    /// What was asked for.
+    pub kind: String,
+    /// Always `accepted`.
+    pub status: String,
+    /// When it was accepted: windows are judged by this instant.
+    pub accepted_at: Instant,
+    /// The drive it is about, if it is about one.
+    pub drive_id: Option<Uuid>,
+    /// A compact JWS (EdDSA) over all this and the SHA-256 of the request body; its key is in `/.well-known/jwks.json`.
+    pub receipt: String,
+}
+
+/// What came of a command, so far.
+#[derive(Debug, Clone, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct CommandStatus {
+    /// The command.
+    pub command_id: Uuid,
+    /// What was asked for. May be absent for a moment, while it is `accepted` and another process took it.
+    pub kind: Option<String>,
+    /// `accepted`, then `succeeded`, `refused` or (an operator is needed) `failed`.
+    pub status: String,
+    /// When it was accepted. May be absent as `kind` may.
+    pub accepted_at: Option<Instant>,
+    /// When it was decided.
+    pub decided_at: Option<Instant>,
+    /// The drive it is about.
+    pub drive_id: Option<Uuid>,
+    /// The number of its first event in the drive's log.
+    pub sequence: Option<u64>,
+    /// What was done.
+    pub outcome: Option<Any<Value>>,
+    /// Why it was not done: `code`, `title`, `detail`, and for `not-eligible` the `verdict`.
+    pub problem: Option<Any<Value>>,
+}
+
+impl From<&Row> for CommandStatus {
+    fn from(row: &Row) -> Self {
+        let (outcome, problem) = match row.status {
+            Status::Succeeded => (row.result.clone().map(Any), None),
+            Status::Refused => (None, row.result.clone().map(|problem| Any(with_title(problem)))),
+            Status::Failed => (None, row.result.clone().map(Any)),
+        };
+        Self {
+            command_id: row.id.0,
+            kind: Some(row.kind.clone()),
+            status: row.status.as_str().to_owned(),
+            accepted_at: Some(row.accepted_at),
+            decided_at: Some(row.decided_at),
+            drive_id: row.drive_id.map(|id| id.0),
+            sequence: row.sequence,
+            outcome,
+            problem,
+        }
+    }
+}
+
+fn with_title(mut problem: Value) -> Value {
+    if let Ok(refusal) = serde_json::from_value::<Refusal>(problem.clone())
+        && let Some(fields) = problem.as_object_mut()
+    {
+        fields.insert("title".to_owned(), refusal.code.title().into());
+    }
+    problem
+}
+
+/// The answer to a write that was accepted.
+#[derive(Debug)]
+pub enum Submitted {
+    /// 202: it will be decided.
+    Accepted(Receipt),
+    /// 200: it was decided while the client waited so many seconds at most.
+    Decided(CommandStatus, u64),
+}
+
+impl poem::IntoResponse for Submitted {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Accepted(receipt) => {
+                let location = format!("/api/v1/commands/{}", receipt.command_id);
+                Json(receipt.to_json())
+                    .with_status(StatusCode::ACCEPTED)
+                    .with_header("Location", location)
+                    .into_response()
+            }
+            Self::Decided(status, seconds) => Json(status.to_json())
+                .with_header("Preference-Applied", format!("wait={seconds}"))
+                .into_response(),
+        }
+    }
+}
+
+impl ApiResponse for Submitted {
+    fn meta() -> MetaResponses {
+        let json = |schema| vec![MetaMediaType { content_type: Json::<Value>::CONTENT_TYPE, schema }];
+        let header = |name: &str, description: &str| MetaHeader {
+            name: name.to_owned(),
+            description: Some(description.to_owned()),
+            required: true,
+            deprecated: false,
+            schema: String::schema_ref(),
+        };
+        let response = |status, description, content, headers| MetaResponse {
+            description,
+            status: Some(status),
+            status_range: None,
+            content,
+            headers,
+        };
+        MetaResponses {
+            responses: vec![
+                response(
+                    200,
+                    "Decided while the client waited",
+                    json(CommandStatus::schema_ref()),
+                    vec![header("Preference-Applied", "How long the decision was waited for at most")],
+                ),
+                response(
+                    202,
+                    "Accepted: it will be decided, exactly once",
+                    json(Receipt::schema_ref()),
+                    vec![header("Location", "Where its status is")],
+                ),
+            ],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        Receipt::register(registry);
+        CommandStatus::register(registry);
+    }
+}
+
+/// A command with what is known about its request.
+#[derive(Debug)]
+pub struct Submission {
+    /// Who asks.
+    pub actor: Actor,
+    /// What they ask for besides.
+    pub asked: Asked,
+    /// The SHA-256 of the request body.
+    pub body_hash: Digest256,
+}
+
+/// What the cache remembers of a key: when, and with which body, it was first accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Claim {
+    accepted_at: Instant,
+    body_hash: Digest256,
+    kind: String,
+    drive_id: Option<DriveId>,
+    /// Who claimed it; another one's claim must not be taken back.
+    by: Uuid,
+}
+
+impl Context {
+    /// Accepts a command. `command` makes it from its id.
+    pub async fn submit<C: Command>(
+        &self,
+        submission: Submission,
+        command: impl FnOnce(CommandId) -> C,
+    ) -> Result<Submitted, Problem> {
+        let Submission { actor, asked, body_hash } = submission;
+        let mut accepted_at = clock::now();
+        let id = match &asked.key {
+            Some(key) => self.key.keyed_command_id(actor, key),
+            None => self.key.new_command_id(accepted_at),
+        };
+        let body = command(id);
+        let drive_id = about(&body);
+        let mut own_claim = false;
+        if asked.key.is_some() {
+            let mine =
+                Claim { accepted_at, body_hash, kind: C::KIND.to_owned(), drive_id, by: Uuid::now_v7() };
+            let first = self.claim(id, &mine).await;
+            // The ledger knows for ever; should the database be away, the claim has to do.
+            let decided = ledger::find(&self.db.read, [id]).await.unwrap_or_default().remove(&id);
+            let decided = decided.filter(|row| row.status != Status::Failed);
+            let known_hash = decided.as_ref().map_or(first.body_hash, |row| row.body_hash);
+            if known_hash != body_hash {
+                return Err(Problem::idempotency_key_reused());
+            }
+            if let Some(row) = decided {
+                return self.answer(&asked, row);
+            }
+            accepted_at = first.accepted_at;
+            own_claim = first.by == mine.by;
+        }
+        let wait = asked.wait.and_then(|patience| Some((self.waiting.wait(id)?, patience)));
+        let envelope = Envelope {
+            id,
+            actor,
+            accepted_at,
+            body_hash,
+            reply_to: wait.as_ref().map(|(wait, _)| wait.address.clone()),
+            trace: telemetry::traceparent(&tracing::Span::current()),
+            body,
+        };
+        let published = self.broker.publish(envelope.seal(self.broker.topology())).await;
+        if let Err(error) = published {
+            if own_claim && error != shared::bus::PublishError::TimedOut {
+                // Nothing was accepted: a later attempt is accepted when it is made.
+                self.cache.unclaim(&claim_key(id)).await;
+            }
+            metrics::counter!("muster_not_accepted_total", "kind" => C::KIND).increment(1);
+            return Err(error.into());
+        }
+        metrics::counter!("muster_accepted_total", "kind" => C::KIND).increment(1);
+        if let Some((wait, patience)) = wait
+            && let Some(row) = wait.decision(patience).await
+        {
+            return decided(row, patience);
+        }
+        Ok(Submitted::Accepted(self.receipt(id, C::KIND, drive_id, actor, accepted_at, &body_hash)))
+    }
+
+    /// The answer to a repetition of what was decided before: the decision to whoever waits, the receipt to others.
+    fn answer(&self, asked: &Asked, row: Row) -> Result<Submitted, Problem> {
+        match asked.wait {
+            Some(patience) => decided(row, patience),
+            None => {
+                let receipt =
+                    self.receipt(row.id, &row.kind, row.drive_id, row.actor, row.accepted_at, &row.body_hash);
+                Ok(Submitted::Accepted(receipt))
+            }
+        }
+    }
+
+    async fn claim(&self, id: CommandId, mine: &Claim) -> Claim {
+        let value = serde_json::to_string(mine).expect("a claim is plain data");
+        let first = self.cache.claim(&claim_key(id), value, CLAIM_LASTS).await;
+        serde_json::from_str(&first).unwrap_or_else(|_| mine.clone())
+    }
+
+    fn receipt(
+        &self,
+        id: CommandId,
+        kind: &str,
+        drive_id: Option<DriveId>,
+        actor: Actor,
+        accepted_at: Instant,
+        body_hash: &Digest256,
+    ) -> Receipt {
+        let claims = Claims::new(id, kind, drive_id, actor, accepted_at, body_hash);
+        Receipt {
+            command_id: id.0,
+            kind: kind.to_owned(),
+            status: "accepted".to_owned(),
+            accepted_at,
+            drive_id: drive_id.map(|id| id.0),
+            receipt: self.key.sign(RECEIPT_TYPE, &claims),
+        }
+    }
+
+    /// What came of a command, for whoever may know: its actor, or an admin.
+    ///
+    /// An id that was answered with 202 is never unknown: it carries a proof that this deployment made it.
+    pub async fn status(&self, id: CommandId, caller: Actor) -> Result<CommandStatus, Problem> {
+        let row = ledger::find(&self.db.read, [id]).await?.remove(&id);
+        match row {
+            Some(row) if row.actor == caller || caller.role == Role::Admin => Ok(CommandStatus::from(&row)),
+            None if self.key.made(id) => {
+                let claim = self.cache.claimed(&claim_key(id)).await;
+                let claim = claim.and_then(|text| serde_json::from_str::<Claim>(&text).ok());
+                Ok(CommandStatus {
+                    command_id: id.0,
+                    kind: claim.as_ref().map(|claim| claim.kind.clone()),
+                    status: "accepted".to_owned(),
+                    accepted_at: receipt::accepted_at(id).or(claim.as_ref().map(|claim| claim.accepted_at)),
+                    decided_at: None,
+                    drive_id: claim.and_then(|claim| claim.drive_id).map(|id| id.0),
+                    sequence: None,
+                    outcome: None,
+                    problem: None,
+                })
+            }
+            // Other people's commands are none of the caller's business, not even that they are there.
+            _ => Err(Problem::command_not_found()),
+        }
+    }
+}
+
+/// The drive that a command is about: what orders its lane.
+fn about<C: Command>(command: &C) -> Option<DriveId> {
+    matches!(C::QUEUE, Queue::Drives | Queue::Eligibility).then(|| DriveId(command.lane_key()))
+}
+
+fn claim_key(id: CommandId) -> String {
+    format!("claim:{id}")
+}
+
+/// A decision as an answer: what was done, or the problem with its own status.
+fn decided(row: Row, patience: Duration) -> Result<Submitted, Problem> {
+    match (row.status, &row.result) {
+        (Status::Succeeded, _) => Ok(Submitted::Decided(CommandStatus::from(&row), patience.as_secs())),
+        (Status::Refused, Some(result)) => match serde_json::from_value::<Refusal>(result.clone()) {
+            Ok(refusal) => Err(Problem::from(refusal).about(row.id)),
+            Err(_) => Err(Problem::internal().about(row.id)),
+        },
+        _ => Err(Problem::internal()
+            .detail("the command could not be decided; an operator has to look")
+            .about(row.id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(headers: &[(&str, &str)]) -> Result<Asked, Problem> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(poem::http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        Asked::read(&map)
+    }
+
+    #[test]
+    fn a_preference_to_wait_is_understood_and_bounded() {
+        let wait = |text| asked(&[("prefer", text)]).unwrap().wait.map(|wait| wait.as_secs());
+        assert_eq!(wait("wait=5"), Some(5));
+        assert_eq!(wait("respond-async, wait=7"), Some(7));
+        assert_eq!(wait("Wait = \"3\""), Some(3));
+        assert_eq!(wait("wait=99999"), Some(30));
+        assert_eq!(wait("wait=-1"), None);
+        assert_eq!(wait("wait"), None);
+        assert_eq!(wait("return=minimal"), None);
+    }
+
+    #[test]
+    fn an_idempotency_key_is_bounded() {
+        assert_eq!(asked(&[]).unwrap(), Asked::default());
+        assert_eq!(asked(&[("idempotency-key", "click-1")]).unwrap().key.as_deref(), Some("click-1"));
+        assert!(asked(&[("idempotency-key", "")]).is_err());
+        assert!(asked(&[("idempotency-key", &"k".repeat(256))]).is_err());
+        assert!(asked(&[("idempotency-key", &"k".repeat(255))]).is_ok());
+    }
+}

@@ -1,0 +1,48 @@
+//! The scheduler: what falls due becomes a command, exactly once, however many schedulers run and however long they were
+//! down.
+//!
+//! It needs no leader. The id of a timed command is a function of its name and its due instant, so all schedulers publish
+//! the same command and the ledger decides it once. What falls due on a timetable is found from a stored watermark; what
+//! falls due for drives is found from the drives themselves, so a change of their dates needs no notice.
+
+pub mod tick;
+pub mod timetable;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use shared::bus::Broker;
+use shared::clock;
+use shared::database::Database;
+use tick::Scheduler;
+use tokio::sync::Notify;
+use tokio_cron_scheduler::{Job, JobScheduler};
+use tokio_util::sync::CancellationToken;
+
+/// How long one look may take; the next one finds what it left.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks every second for what is due, until shutdown.
+///
+/// The cron library is the heartbeat only: it may miss a beat, freeze a zone or lag; what is due is computed at each beat
+/// from what is stored.
+pub async fn run(db: Database, broker: Broker, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let beat = Arc::new(Notify::new());
+    let beats = beat.clone();
+    let mut heart = JobScheduler::new().await.context("make the heartbeat")?;
+    let job = Job::new("* * * * * *", move |_, _| beats.notify_one()).context("set the heartbeat")?;
+    heart.add(job).await.context("set the heartbeat")?;
+    heart.start().await.context("start the heartbeat")?;
+    let scheduler = Scheduler::new(db, broker);
+    while shutdown.run_until_cancelled(beat.notified()).await.is_some() {
+        match tokio::time::timeout(PATIENCE, scheduler.tick(clock::now())).await {
+            Ok(Ok(published)) if published > 0 => tracing::info!(published, "published what fell due"),
+            Ok(Ok(_)) => {}
+            // What is due stays due.
+            Ok(Err(error)) => tracing::warn!(%error, "could not look for what is due; looking again"),
+            Err(_) => tracing::warn!("looking for what is due took too long; looking again"),
+        }
+    }
+    heart.shutdown().await.context("stop the heartbeat")
+}

@@ -1,0 +1,113 @@
+//! One look at the clock.
+
+use std::time::Duration;
+
+use moka::sync::Cache;
+use sea_orm::DbErr;
+use shared::bus::envelope::sha256;
+use shared::bus::{Actor, Broker, Command, Envelope, Outgoing, PublishError};
+use shared::clock::Instant;
+use shared::database::Database;
+use shared::drive::{AdvanceDrive, table as drives};
+use shared::id::{CommandId, timed_id};
+use shared::settings;
+use shared::upkeep::CleanUp;
+
+use crate::timetable::{Emits, TIMETABLE, due};
+
+/// The most that is published for one entry of the timetable, or for drives, at one look. The rest is found at the next.
+const AT_ONCE: usize = 500;
+/// How long a command that was published is not published again, although it is not decided yet.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a look failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TickError {
+    /// The database could not be asked.
+    #[error("database: {0}")]
+    Database(#[from] DbErr),
+    /// The broker did not take it.
+    #[error("broker: {0}")]
+    Publish(#[from] PublishError),
+    /// An entry of the timetable cannot be read; a test keeps that from happening.
+    #[error("timetable: {0}")]
+    Timetable(#[from] croner::errors::CronError),
+}
+
+/// Finds what is due and publishes it.
+#[derive(Debug)]
+pub struct Scheduler {
+    db: Database,
+    broker: Broker,
+    published: Cache<CommandId, ()>,
+}
+
+impl Scheduler {
+    /// A scheduler on this database and broker.
+    #[must_use]
+    pub fn new(db: Database, broker: Broker) -> Self {
+        let published = Cache::builder().max_capacity(100_000).time_to_live(PATIENCE).build();
+        Self { db, broker, published }
+    }
+
+    /// Publishes what has fallen due by `now`; returns how many commands that were.
+    pub async fn tick(&self, now: Instant) -> Result<usize, TickError> {
+        Ok(self.timetable(now).await? + self.drives(now).await?)
+    }
+
+    /// What falls due on the timetable: everything since the stored watermark, which moves only after the broker has it.
+    async fn timetable(&self, now: Instant) -> Result<usize, TickError> {
+        let mut published = 0;
+        for entry in TIMETABLE {
+            let reached = settings::watermark(self.db.writer(), entry.name, now).await?;
+            let instants = due(entry.cron, entry.zone, reached, now, AT_ONCE)?;
+            let outgoing = instants.iter().map(|instant| {
+                let id = timed_id(entry.name, instant.timestamp_millis());
+                match entry.emits {
+                    Emits::CleanUp => self.seal(id, now, CleanUp {}),
+                }
+            });
+            published += self.publish(outgoing.collect()).await?;
+            if !instants.is_empty() {
+                let to = if instants.len() < AT_ONCE { now } else { instants[AT_ONCE - 1] };
+                settings::move_watermark(self.db.writer(), entry.name, to).await?;
+            }
+        }
+        Ok(published)
+    }
+
+    /// Drives that are to open or close. They stay due until they have, so nothing is forgotten.
+    async fn drives(&self, now: Instant) -> Result<usize, TickError> {
+        let due = drives::due(&self.db.read, now, AT_ONCE as u64).await?;
+        let outgoing = due.into_iter().filter_map(|(drive_id, due)| {
+            let id = timed_id(&format!("advance-drive {drive_id}"), due.timestamp_millis());
+            let is_new = !self.published.contains_key(&id);
+            is_new.then(|| self.seal(id, now, AdvanceDrive { drive_id, due }))
+        });
+        self.publish(outgoing.collect()).await
+    }
+
+    fn seal<C: Command>(&self, id: CommandId, now: Instant, body: C) -> Outgoing {
+        let body_hash = sha256(&serde_json::to_vec(&body).expect("a command is plain data"));
+        let envelope = Envelope {
+            id,
+            actor: Actor::SYSTEM,
+            accepted_at: now,
+            body_hash,
+            reply_to: None,
+            trace: None,
+            body,
+        };
+        envelope.seal(self.broker.topology())
+    }
+
+    async fn publish(&self, outgoing: Vec<Outgoing>) -> Result<usize, TickError> {
+        let ids: Vec<_> = outgoing.iter().map(|each| CommandId(each.message.id)).collect();
+        self.broker.publish_all(outgoing).await?;
+        for id in &ids {
+            self.published.insert(*id, ());
+        }
+        metrics::counter!("muster_timed_commands_total").increment(ids.len() as u64);
+        Ok(ids.len())
+    }
+}

@@ -1,0 +1,61 @@
+//! The timetable: what recurs, and when.
+
+use std::str::FromStr as _;
+
+use chrono_tz::Tz;
+use croner::Cron;
+use croner::errors::CronError;
+use shared::clock::Instant;
+
+/// What recurs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name; part of the ids of what it emits.
+    pub name: &'static str,
+    /// When: minute, hour, day of the month, month, day of the week.
+    pub cron: &'static str,
+    /// Where the clock hangs.
+    pub zone: Tz,
+    /// What it emits.
+    pub emits: Emits,
+}
+
+/// What a timetable can emit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emits {
+    /// [`shared::upkeep::CleanUp`]
+    CleanUp,
+}
+
+/// Everything that recurs.
+pub const TIMETABLE: [Entry; 1] =
+    [Entry { name: "clean-up", cron: "17 * * * *", zone: Tz::UTC, emits: Emits::CleanUp }];
+
+/// The instants after `after` and up to `until` at which a pattern falls due, in order, at most `most` of them.
+///
+/// Daylight saving, as cron has always done it: a fixed time that the clock skips is due when the clock has gone forward;
+/// a fixed time that comes twice is due once, the first time; patterns with `*` in minute or hour follow the clock that
+/// people see, twice if it comes twice.
+pub fn due(
+    pattern: &str,
+    zone: Tz,
+    after: Instant,
+    until: Instant,
+    most: usize,
+) -> Result<Vec<Instant>, CronError> {
+    let cron = Cron::from_str(pattern)?;
+    let mut due = Vec::new();
+    let mut last = after;
+    while due.len() < most {
+        let next = cron.find_next_occurrence(&last.with_timezone(&zone), false)?.to_utc();
+        if next > until {
+            break;
+        }
+        due.push(next);
+        last = next;
+    }
+    Ok(due)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! `muster dead-letters`: looks at messages that were given up, and replays them.
+//!
+//! A replay copies the message to its queue, waits for the broker's confirm, and only then removes it: interrupted
+//! anywhere, nothing is lost, and what was copied twice is decided once. A command that failed is decided after all; a
+//! command that was decided keeps its decision.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use indicatif::ProgressBar;
+use process::broker;
+use shared::bus::message::header;
+use shared::bus::topology::{DEAD_LETTERS, UNROUTED};
+use shared::bus::{Address, Broker, CommandSet, Consumer, Message, Outgoing, Topology};
+use shared::config::Deployment;
+use shared::drive::DriveCommand;
+use shared::eligibility::EligibilityCommand;
+use shared::member::MemberCommand;
+use shared::upkeep::UpkeepCommand;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// The most messages that are looked at without removing any.
+const LOOK: u16 = 1000;
+/// A queue that gives nothing for this long has nothing more.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// Flags of `muster dead-letters`.
+#[derive(Debug, Clone, Args)]
+pub struct DeadLetterArguments {
+    #[command(flatten)]
+    deployment: Deployment,
+
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Action {
+    /// Lists them, the oldest first
+    List {
+        #[command(flatten)]
+        from: From,
+    },
+    /// Shows one whole
+    Show {
+        /// The message's id.
+        id: Uuid,
+        #[command(flatten)]
+        from: From,
+    },
+    /// Puts them back into their queues; safe to repeat
+    Replay {
+        /// The messages' ids.
+        #[arg(required_unless_present = "all")]
+        ids: Vec<Uuid>,
+        /// All of them.
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+        #[command(flatten)]
+        from: From,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+struct From {
+    /// Messages that no queue was bound for, instead of those that were given up.
+    #[arg(long)]
+    unrouted: bool,
+}
+
+impl From {
+    fn queue(&self) -> &'static str {
+        if self.unrouted { UNROUTED } else { DEAD_LETTERS }
+    }
+}
+
+/// Runs the command.
+pub async fn run(arguments: DeadLetterArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let broker = broker(&arguments.deployment, "dead-letters").await?;
+    let done = shutdown.run_until_cancelled(act(&broker, &arguments.action)).await;
+    broker.close().await;
+    done.context("stopped; what was not replayed is still there")?
+}
+
+async fn act(broker: &Broker, action: &Action) -> anyhow::Result<()> {
+    match action {
+        Action::List { from } => {
+            let messages = look(broker, from.queue()).await?;
+            let count = broker.depth(from.queue()).await?.unwrap_or_default().ready;
+            print_list(&messages);
+            if count > messages.len() as u64 {
+                println!("the first {} of {count}", messages.len());
+            }
+            Ok(())
+        }
+        Action::Show { id, from } => {
+            let messages = look(broker, from.queue()).await?;
+            let found = messages.iter().find(|message| message.id == *id);
+            print_whole(found.with_context(|| format!("{id} is not among the first {LOOK} messages"))?);
+            Ok(())
+        }
+        Action::Replay { ids, all, from } => {
+            let wanted = |message: &Message| *all || ids.contains(&message.id);
+            let replayed = replay(broker, from.queue(), wanted).await?;
+            println!("replayed {replayed} messages");
+            anyhow::ensure!(*all || replayed >= ids.len(), "{} of {} were found", replayed, ids.len());
+            Ok(())
+        }
+    }
+}
+
+/// The messages of a queue, at most [`LOOK`], all left where they are.
+pub async fn look(broker: &Broker, queue: &str) -> anyhow::Result<Vec<Message>> {
+    let mut consumer = broker.consume(queue, LOOK).await?;
+    let mut messages = Vec::new();
+    while messages.len() < usize::from(LOOK)
+        && let Some(batch) = next(&mut consumer, usize::from(LOOK)).await
+    {
+        messages.extend(batch.messages().cloned());
+        batch.release();
+    }
+    consumer.close().await;
+    Ok(messages)
+}
+
+async fn next(consumer: &mut Consumer, max: usize) -> Option<shared::bus::Batch> {
+    tokio::time::timeout(QUIET, consumer.next(max)).await.ok().flatten()
+}
+
+/// Puts the wanted messages of a parking queue back into the queues they came from. Returns how many that were.
+pub async fn replay(
+    broker: &Broker,
+    queue: &str,
+    wanted: impl Fn(&Message) -> bool,
+) -> anyhow::Result<usize> {
+    let mut left = broker.depth(queue).await?.unwrap_or_default().ready;
+    let bar = ProgressBar::new(left);
+    let mut consumer = broker.consume(queue, LOOK).await?;
+    let mut replayed = 0;
+    // Each message is looked at once, also those that come back as dead letters while this goes on.
+    while left > 0
+        && let Some(batch) = next(&mut consumer, 1).await
+    {
+        left -= 1;
+        bar.inc(1);
+        let Some(message) = batch.messages().next().filter(|message| wanted(message)) else {
+            batch.release();
+            continue;
+        };
+        let copied = match origin(message, broker.topology()) {
+            Some(origin) => broker.publish(alive(message, origin)).await.map_err(anyhow::Error::from),
+            None => Err(anyhow::anyhow!("{} says neither where it came from nor what it is", message.id)),
+        };
+        if let Err(error) = copied {
+            batch.release();
+            consumer.close().await;
+            return Err(error).context(format!("replayed {replayed}; the rest is still there"));
+        }
+        batch.ack_alone().await?;
+        replayed += 1;
+    }
+    bar.finish_and_clear();
+    consumer.close().await;
+    Ok(replayed)
+}
+
+/// The queue that a message belongs to: where it was given up, or where its kind and body send it.
+fn origin(message: &Message, topology: Topology) -> Option<String> {
+    fn of<S: CommandSet>(message: &Message, topology: Topology) -> Option<String> {
+        let command = S::decode(&message.kind, &message.payload).ok()?;
+        Some(topology.queue_name(S::QUEUE, command.lane_key()))
+    }
+    let told = message.header(header::DEAD_FROM).or_else(|| message.header("x-first-death-queue"));
+    told.map(ToOwned::to_owned)
+        .or_else(|| of::<DriveCommand>(message, topology))
+        .or_else(|| of::<MemberCommand>(message, topology))
+        .or_else(|| of::<EligibilityCommand>(message, topology))
+        .or_else(|| of::<UpkeepCommand>(message, topology))
+}
+
+/// The message as it was before it was given up.
+fn alive(message: &Message, origin: String) -> Outgoing {
+    let mut message = message.clone();
+    let ours = [header::ACTOR, header::ACCEPTED_AT, header::BODY_HASH, header::TRACEPARENT];
+    message.headers.retain(|(name, _)| ours.contains(&name.as_str()));
+    // Whoever waited for the answer has long gone.
+    message.reply_to = None;
+    Outgoing { to: Address::Commands(origin), message }
+}
+
+fn print_list(messages: &[Message]) {
+    if messages.is_empty() {
+        println!("there are none");
+        return;
+    }
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED);
+    table.set_header(["id", "kind", "from", "since", "reason"]);
+    for message in messages {
+        let header = |name| message.header(name).unwrap_or("-").to_owned();
+        let id = message.id.to_string();
+        let kind = message.kind.clone();
+        table.add_row([
+            id,
+            kind,
+            header(header::DEAD_FROM),
+            header(header::DEAD_AT),
+            header(header::DEAD_CODE),
+        ]);
+    }
+    println!("{table}");
+}
+
+fn print_whole(message: &Message) {
+    println!("id            {}", message.id);
+    println!("kind          {}", message.kind);
+    println!("content type  {}", message.content_type);
+    for (name, value) in &message.headers {
+        println!("{name}: {value}");
+    }
+    println!();
+    println!("{}", String::from_utf8_lossy(&message.payload));
+}

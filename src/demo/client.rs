@@ -1,0 +1,185 @@
+//! An HTTP client of Muster, as anyone could write it: tries again when it is told to, with the same Idempotency-Key.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use shared::backoff::Backoff;
+
+/// How long a request may take; longer than any wait for a decision.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// How often a request is tried while the deployment is away.
+const ATTEMPTS: u32 = 60;
+
+/// A client of one deployment.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    members: String,
+    admins: String,
+    /// How many requests it makes at a time.
+    pub(super) connections: usize,
+    admin_token: OnceLock<String>,
+    service_token: OnceLock<String>,
+}
+
+/// Which surface a request is for, and as whom.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum As {
+    Nobody,
+    Admin,
+    Service,
+}
+
+impl Client {
+    pub(super) fn new(members: &str, admins: &str, connections: u16) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .pool_max_idle_per_host(usize::from(connections))
+            .build()
+            .context("make an HTTP client")?;
+        let trimmed = |url: &str| url.trim_end_matches('/').to_owned();
+        Ok(Self {
+            http,
+            members: trimmed(members),
+            admins: trimmed(admins),
+            connections: usize::from(connections),
+            admin_token: OnceLock::new(),
+            service_token: OnceLock::new(),
+        })
+    }
+
+    pub(super) async fn wait_until_ready(&self, patience: Duration) -> anyhow::Result<()> {
+        for url in [&self.members, &self.admins] {
+            let ready = async {
+                let mut backoff = Backoff::default();
+                while !self
+                    .http
+                    .get(format!("{url}/readyz"))
+                    .send()
+                    .await
+                    .is_ok_and(|answer| answer.status().is_success())
+                {
+                    backoff.wait().await;
+                }
+            };
+            tokio::time::timeout(patience, ready)
+                .await
+                .with_context(|| format!("{url} did not become ready"))?;
+        }
+        Ok(())
+    }
+
+    /// Logs an admin in and makes a service account that registers on behalf of members.
+    pub(super) async fn log_in(&self, email: &str, password: &str) -> anyhow::Result<()> {
+        let body = json!({ "email": email, "password": password });
+        let (status, answer) =
+            self.send(As::Nobody, Method::POST, "/api/v1/auth/login", Some(&body), None).await?;
+        let token = answer["access_token"]
+            .as_str()
+            .with_context(|| format!("log in as {email}: {status} {answer}"))?;
+        let _ = self.admin_token.set(token.to_owned());
+        let body = json!({ "name": "demo" });
+        let (status, answer) =
+            self.send(As::Admin, Method::POST, "/admin/v1/service-accounts", Some(&body), None).await?;
+        let token =
+            answer["token"].as_str().with_context(|| format!("make a service account: {status} {answer}"))?;
+        let _ = self.service_token.set(token.to_owned());
+        Ok(())
+    }
+
+    /// Reads something.
+    pub(super) async fn get(&self, who: As, path: &str) -> anyhow::Result<Value> {
+        let (status, answer) = self.send(who, Method::GET, path, None, None).await?;
+        if status.is_success() { Ok(answer) } else { bail!("read {path}: {status} {answer}") }
+    }
+
+    /// Submits a command and waits for its decision; the outcome.
+    pub(super) async fn decide(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let key = uuid::Uuid::now_v7().to_string();
+        let (status, answer) = self.send(As::Admin, Method::POST, path, Some(body), Some(&key)).await?;
+        self.outcome(path, status, answer).await
+    }
+
+    /// Imports people; the outcome.
+    pub(super) async fn import(&self, csv: &str) -> anyhow::Result<Value> {
+        let path = "/admin/v1/members/import";
+        let key = uuid::Uuid::now_v7().to_string();
+        let request = || {
+            self.request(As::Admin, Method::POST, path, Some(&key))
+                .header("content-type", "text/csv")
+                .body(csv.to_owned())
+        };
+        let (status, answer) = self.patiently(request).await?;
+        self.outcome(path, status, answer).await
+    }
+
+    async fn outcome(&self, path: &str, status: StatusCode, answer: Value) -> anyhow::Result<Value> {
+        if !status.is_success() {
+            bail!("{path}: {status} {answer}");
+        }
+        let id = answer["command_id"].as_str().context("a receipt without an id")?.to_owned();
+        let mut decided = answer;
+        let mut backoff = Backoff::default();
+        while decided["status"] == "accepted" {
+            backoff.wait().await;
+            decided = self.get(As::Admin, &format!("/api/v1/commands/{id}")).await?;
+        }
+        if decided["status"] == "succeeded" { Ok(decided) } else { bail!("{path}: {decided}") }
+    }
+
+    /// Sends a request until it is answered by something else than "come again".
+    pub(super) async fn send(
+        &self,
+        who: As,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        key: Option<&str>,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let request = || {
+            let request = self.request(who, method.clone(), path, key);
+            match body {
+                Some(body) => request.json(body),
+                None => request,
+            }
+        };
+        self.patiently(request).await
+    }
+
+    fn request(&self, who: As, method: Method, path: &str, key: Option<&str>) -> RequestBuilder {
+        let surface = if path.starts_with("/admin/") { &self.admins } else { &self.members };
+        let mut request = self.http.request(method, format!("{surface}{path}"));
+        let token = match who {
+            As::Nobody => None,
+            As::Admin => self.admin_token.get(),
+            As::Service => self.service_token.get(),
+        };
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        // Organisers wait for their commands; a rush does not.
+        if matches!(who, As::Admin) { request.header("prefer", "wait=30") } else { request }
+    }
+
+    async fn patiently(&self, request: impl Fn() -> RequestBuilder) -> anyhow::Result<(StatusCode, Value)> {
+        let mut backoff = Backoff::default();
+        loop {
+            match request().send().await {
+                Ok(answer) if answer.status() != StatusCode::SERVICE_UNAVAILABLE => {
+                    let status = answer.status();
+                    let text = answer.text().await.context("read an answer")?;
+                    return Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))));
+                }
+                Ok(answer) if backoff.failures() >= ATTEMPTS => bail!("it answers {}", answer.status()),
+                Err(error) if backoff.failures() >= ATTEMPTS => return Err(error).context("send a request"),
+                _ => backoff.wait().await,
+            }
+        }
+    }
+}

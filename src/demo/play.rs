@@ -1,0 +1,228 @@
+//! The rush: everybody at once, everyone with a receipt, everyone with a decision.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use shared::backoff::Backoff;
+use shared::bus::envelope::digest_from_base64url;
+use shared::id::{CommandId, DriveId};
+use shared::log::{Entry, Head};
+
+use super::client::{As, Client};
+use super::input::Input;
+use crate::verify::Fold;
+
+/// What came of a rush.
+#[derive(Debug)]
+pub(super) struct Played {
+    pub(super) drive_id: DriveId,
+    pub(super) receipts: Vec<CommandId>,
+    pub(super) confirmed: usize,
+    pub(super) waiting: usize,
+    /// By code; those who are not eligible by failing rule as well.
+    pub(super) refused: BTreeMap<String, usize>,
+    pub(super) failing_rules: BTreeMap<String, usize>,
+    /// From the click to the receipt, sorted.
+    pub(super) accept: Vec<Duration>,
+    /// From the acceptance to the decision, sorted.
+    pub(super) decide: Vec<Duration>,
+    pub(super) took: Duration,
+}
+
+/// Imports the people, makes the drive, registers everybody at once, and waits for every decision.
+pub(super) async fn rush(client: &Client, input: &Input) -> anyhow::Result<Played> {
+    let imported = client.import(&input.members).await?;
+    let outcome = &imported["outcome"];
+    println!(
+        "\n{}: {} members imported, {} known before",
+        input.title, outcome["imported"], outcome["updated"]
+    );
+    let members = members(client, input).await?;
+    let drive_id = publish(client, input).await?;
+
+    let bar = ProgressBar::new(members.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len}")?);
+    bar.set_message("clicks");
+    let since = Instant::now();
+    let receipts: Vec<(CommandId, Duration)> = stream::iter(members)
+        .map(|member| {
+            let bar = bar.clone();
+            async move {
+                let clicked = Instant::now();
+                let id = register(client, drive_id, &member).await?;
+                bar.inc(1);
+                anyhow::Ok((id, clicked.elapsed()))
+            }
+        })
+        .buffer_unordered(client.connections)
+        .try_collect()
+        .await?;
+    bar.reset();
+    bar.set_message("decisions");
+    let statuses: Vec<Value> = stream::iter(receipts.iter().map(|(id, _)| *id))
+        .map(|id| {
+            let bar = bar.clone();
+            async move {
+                let status = decision(client, id).await?;
+                bar.inc(1);
+                anyhow::Ok(status)
+            }
+        })
+        .buffered(client.connections)
+        .try_collect()
+        .await?;
+    let took = since.elapsed();
+    bar.finish_and_clear();
+    count(drive_id, receipts, &statuses, took)
+}
+
+/// The ids of the people of this drive.
+async fn members(client: &Client, input: &Input) -> anyhow::Result<Vec<String>> {
+    let mut ids = Vec::with_capacity(input.people);
+    let mut cursor = String::new();
+    loop {
+        let path = format!("/admin/v1/members?limit=200&q={}{cursor}", input.domain);
+        let page = client.get(As::Admin, &path).await?;
+        let items = page["items"].as_array().context("a list without items")?;
+        ids.extend(items.iter().filter_map(|item| item["member_id"].as_str().map(ToOwned::to_owned)));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    if ids.len() == input.people {
+        Ok(ids)
+    } else {
+        bail!("{} of {} people are there", ids.len(), input.people)
+    }
+}
+
+async fn publish(client: &Client, input: &Input) -> anyhow::Result<DriveId> {
+    let now = Utc::now();
+    let mut drive = input.drive.clone();
+    drive["opens_at"] = json!(now - Duration::from_secs(60));
+    drive["closes_at"] = json!(now + Duration::from_secs(24 * 3600));
+    let created = client.decide("/admin/v1/drives", &drive).await?;
+    let id = created["drive_id"].as_str().context("a drive without an id")?;
+    client.decide(&format!("/admin/v1/drives/{id}/publish"), &json!({})).await?;
+    Ok(id.parse()?)
+}
+
+/// One click: the receipt's id.
+async fn register(client: &Client, drive_id: DriveId, member: &str) -> anyhow::Result<CommandId> {
+    let path = format!("/api/v1/drives/{drive_id}/registrations");
+    let key = format!("demo {drive_id} {member}");
+    let body = json!({ "member_id": member });
+    let (status, answer) = client.send(As::Service, Method::POST, &path, Some(&body), Some(&key)).await?;
+    if status != StatusCode::ACCEPTED {
+        bail!("a click was answered {status}: {answer}");
+    }
+    Ok(answer["command_id"].as_str().context("a receipt without an id")?.parse()?)
+}
+
+async fn decision(client: &Client, id: CommandId) -> anyhow::Result<Value> {
+    let mut backoff = Backoff::default();
+    loop {
+        let status = client.get(As::Service, &format!("/api/v1/commands/{id}")).await?;
+        match status["status"].as_str() {
+            Some("accepted") => backoff.wait().await,
+            Some("failed") | None => bail!("command {id}: {status}"),
+            Some(_) => return Ok(status),
+        }
+    }
+}
+
+fn count(
+    drive_id: DriveId,
+    receipts: Vec<(CommandId, Duration)>,
+    statuses: &[Value],
+    took: Duration,
+) -> anyhow::Result<Played> {
+    let mut played = Played {
+        drive_id,
+        receipts: receipts.iter().map(|(id, _)| *id).collect(),
+        confirmed: 0,
+        waiting: 0,
+        refused: BTreeMap::new(),
+        failing_rules: BTreeMap::new(),
+        accept: receipts.into_iter().map(|(_, took)| took).collect(),
+        decide: Vec::with_capacity(statuses.len()),
+        took,
+    };
+    for status in statuses {
+        match status["outcome"]["state"].as_str() {
+            Some("confirmed") => played.confirmed += 1,
+            Some("waitlisted") => played.waiting += 1,
+            _ => {
+                let code = status["problem"]["code"].as_str().context("a refusal without a code")?;
+                *played.refused.entry(code.to_owned()).or_default() += 1;
+                for rule in status["problem"]["verdict"]["rules"].as_array().into_iter().flatten() {
+                    if rule["passed"] == false {
+                        let name = rule["name"].as_str().unwrap_or_default();
+                        *played.failing_rules.entry(name.to_owned()).or_default() += 1;
+                    }
+                }
+            }
+        }
+        let at = |field: &str| -> anyhow::Result<DateTime<Utc>> {
+            status[field]
+                .as_str()
+                .with_context(|| format!("a status without {field}"))?
+                .parse()
+                .context(field.to_owned())
+        };
+        played.decide.push((at("decided_at")? - at("accepted_at")?).to_std().unwrap_or_default());
+    }
+    played.accept.sort_unstable();
+    played.decide.sort_unstable();
+    Ok(played)
+}
+
+/// Reads the drive's log, recomputes its hashes, folds it, and compares it with the drive and the receipts. Anyone with
+/// the log can do this.
+pub(super) async fn verify_over_http(client: &Client, played: &Played) -> Result<u64, String> {
+    let mut fold = Fold::new(played.drive_id);
+    let mut decided = HashSet::new();
+    let mut after = 0;
+    loop {
+        let path = format!("/admin/v1/drives/{}/log?limit=200&after={after}", played.drive_id);
+        let page = client.get(As::Admin, &path).await.map_err(|error| error.to_string())?;
+        for item in page["items"].as_array().into_iter().flatten() {
+            let step = fold.read(&entry(played.drive_id, item).ok_or("an entry without its parts")?)?;
+            decided.insert(step.event.cause);
+            fold.step(&step, None)?;
+        }
+        match page["next_after"].as_u64() {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    fold.finish()?;
+    if let Some(lost) = played.receipts.iter().find(|id| !decided.contains(id)) {
+        return Err(format!("receipt {lost} has no decision in the log"));
+    }
+    let path = format!("/admin/v1/drives/{}", played.drive_id);
+    let drive = client.get(As::Admin, &path).await.map_err(|error| error.to_string())?;
+    let places = fold.state().places(shared::id::SlotId(played.drive_id.0));
+    if drive["confirmed"] == places.confirmed && drive["waitlisted"] == places.waitlisted {
+        Ok(fold.sequence())
+    } else {
+        Err(format!(
+            "the log has {places:?}, the drive says {} and {}",
+            drive["confirmed"], drive["waitlisted"]
+        ))
+    }
+}
+
+fn entry(drive_id: DriveId, item: &Value) -> Option<Entry> {
+    let head =
+        Head { sequence: item["sequence"].as_u64()?, hash: digest_from_base64url(item["hash"].as_str()?)? };
+    Some(Entry { drive_id, head, bytes: Bytes::from(item["event"].as_str()?.to_owned()) })
+}

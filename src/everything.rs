@@ -1,0 +1,121 @@
+//! Everything in one process: both APIs on one listener, all consumers, the scheduler.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use api::operations::Operations;
+use api::serve::{self, Surfaces};
+use api::service::{AdminArguments, KeyArguments, context, first_admin};
+use clap::Args;
+use consumers::drives::Drives;
+use consumers::eligibility::Eligibility;
+use consumers::members::Members;
+use consumers::service::consume;
+use consumers::upkeep::Upkeep;
+use process::watch::{Liveness, measure_queues};
+use process::{Connections, start_metrics};
+use shared::bus::Queue;
+use shared::config::Deployment;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Flags and environment of `muster` itself.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArguments {
+    /// Where the parts are.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// How the first admin gets in.
+    #[command(flatten)]
+    pub admin: AdminArguments,
+
+    /// What is signed with.
+    #[command(flatten)]
+    pub key: KeyArguments,
+
+    /// Where it listens.
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+}
+
+/// A running Muster.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it serves: `http://127.0.0.1:8000`.
+    pub url: String,
+    /// Its connections.
+    pub connections: Connections,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+/// Serves until shutdown.
+pub async fn serve(arguments: ServeArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
+    start(arguments, shutdown).await?.end().await
+}
+
+/// Starts everything, and says where it is.
+pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> anyhow::Result<Running> {
+    let ServeArguments { deployment, admin, key, listen } = arguments;
+    let connections = Connections::open(&deployment, "muster", &shutdown).await?;
+    let made = first_admin(&connections, &deployment, &admin).await?;
+    let cx = context(&connections, &deployment, &key, &shutdown)?;
+    let listener = serve::bind(listen).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let topology = connections.broker.topology();
+    let liveness = Liveness::expecting(Queue::ALL.into_iter().flat_map(|queue| topology.queue_names(queue)));
+    let operations = Operations {
+        service: "muster",
+        metrics: start_metrics()?,
+        // The other service's surface is on the same listener.
+        peer: Some(url.clone()),
+        client: reqwest::Client::new(),
+        liveness: liveness.clone(),
+    };
+
+    let mut tasks = JoinSet::new();
+    let Connections { db, broker, files } = connections.clone();
+    for queue in Queue::ALL {
+        let (connections, liveness, shutdown) = (connections.clone(), liveness.clone(), shutdown.clone());
+        let files = files.clone();
+        tasks.spawn(async move {
+            match queue {
+                Queue::Drives => consume(Drives::default(), &connections, liveness, shutdown).await,
+                Queue::Members => consume(Members { files }, &connections, liveness, shutdown).await,
+                Queue::Eligibility => consume(Eligibility::default(), &connections, liveness, shutdown).await,
+                Queue::Upkeep => consume(Upkeep { files }, &connections, liveness, shutdown).await,
+            }
+            Ok(())
+        });
+    }
+    tasks.spawn(scheduler::run(db, broker.clone(), shutdown.clone()));
+    tasks.spawn(serve::serve(listener, Surfaces::Both, cx, operations, shutdown.clone()));
+    tokio::spawn(measure_queues(broker, Queue::ALL.to_vec(), shutdown));
+
+    println!("Muster is up.");
+    println!("  API     {url}/api/v1 (members) and {url}/admin/v1 (organisers)");
+    println!("  Docs    {url}/docs and {url}/admin/docs");
+    println!("  Health  {url}/health/full");
+    if let Some(admin) = made {
+        match admin.generated_password {
+            Some(password) => {
+                let file = deployment.data_dir.join(api::admin::PASSWORD_FILE);
+                println!("  Admin   {} with the password {password}", admin.email);
+                println!("          (shown this once; kept in {})", file.display());
+            }
+            None => println!("  Admin   {} with the password that was given", admin.email),
+        }
+    }
+    Ok(Running { url, connections, tasks })
+}
+
+impl Running {
+    /// Waits for the end that was asked for; ends early if a part fails.
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.context("a part of Muster died")??;
+        }
+        self.connections.close().await;
+        Ok(())
+    }
+}

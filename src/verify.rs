@@ -1,0 +1,183 @@
+//! `muster verify`: folds every drive's log again and compares it with the tables, the ledger and the hashes.
+//!
+//! Everything is read in one snapshot, so it can run beside a Muster at work. The first difference ends it.
+
+mod fold;
+
+use std::collections::HashMap;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use sea_orm::{ConnectionTrait, DbErr};
+use shared::config::Deployment;
+use shared::database::Database;
+use shared::drive::table as drives;
+use shared::id::DriveId;
+use shared::ledger;
+use tokio_util::sync::CancellationToken;
+
+use self::fold::facts_of;
+pub use self::fold::{Fold, Step};
+
+/// Rows that are read at a time.
+const PAGE: u64 = 1000;
+
+/// Flags of `muster verify`.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArguments {
+    /// Where the parts are.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// Only this drive.
+    #[arg(long, value_name = "ID")]
+    pub drive: Option<DriveId>,
+}
+
+/// What was compared, and found equal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Drives.
+    pub drives: u64,
+    /// Entries of their logs.
+    pub entries: u64,
+    /// Decisions in the ledger that stand in a log.
+    pub decisions: u64,
+    /// Registrations.
+    pub registrations: u64,
+}
+
+/// Why a verification ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The first thing that is not as it should be.
+    #[error("DIFFERENCE: {0}")]
+    Difference(String),
+    /// The database could not be read.
+    #[error("read the database: {0}")]
+    Database(#[from] DbErr),
+}
+
+/// Runs the command.
+pub async fn run(arguments: VerifyArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let db = process::database(&arguments.deployment, "muster-verify").await?;
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(ProgressStyle::with_template("{spinner} {msg}  {pos} entries  {per_sec}")?);
+    let verified = shutdown.run_until_cancelled(verify(&db, arguments.drive, &bar)).await;
+    bar.finish_and_clear();
+    let Some(verified) = verified else { anyhow::bail!("stopped before the end") };
+    let Report { drives, entries, decisions, registrations } = verified?;
+    println!(
+        "verified: {drives} drives, {entries} entries, {decisions} decisions, {registrations} registrations"
+    );
+    db.close().await;
+    Ok(())
+}
+
+/// Verifies one drive, or all.
+pub async fn verify(db: &Database, only: Option<DriveId>, bar: &ProgressBar) -> Result<Report, Fault> {
+    let tx = db.snapshot().await?;
+    let ids = match only {
+        Some(id) => vec![id],
+        None => drives::ids(&tx).await?,
+    };
+    let decided = ledger::logged_per_drive(&tx).await?;
+    let mut report = Report::default();
+    for (index, id) in ids.iter().enumerate() {
+        bar.set_message(format!("drive {}/{} {id}", index + 1, ids.len()));
+        let one = verify_drive(&tx, *id, &decided, bar).await?;
+        report.drives += 1;
+        report.entries += one.entries;
+        report.decisions += one.decisions;
+        report.registrations += one.registrations;
+    }
+    if only.is_none() {
+        let known: std::collections::HashSet<_> = ids.iter().collect();
+        if let Some(stray) = decided.keys().find(|id| !known.contains(id)) {
+            return Err(Fault::Difference(format!(
+                "the ledger has decisions about drive {stray}, which is not there"
+            )));
+        }
+    }
+    Ok(report)
+}
+
+async fn verify_drive(
+    db: &impl ConnectionTrait,
+    id: DriveId,
+    decided: &HashMap<DriveId, u64>,
+    bar: &ProgressBar,
+) -> Result<Report, Fault> {
+    let differs = |what: String| Fault::Difference(format!("drive {id}: {what}"));
+    let Some(stored) = drives::stored(db, id).await? else {
+        return Err(differs("it is not there".to_owned()));
+    };
+    let mut fold = Fold::new(id);
+    loop {
+        let entries = shared::log::read(db, id, fold.sequence(), PAGE).await?;
+        if entries.is_empty() {
+            break;
+        }
+        bar.inc(entries.len() as u64);
+        let steps =
+            entries.iter().map(|entry| fold.read(entry)).collect::<Result<Vec<_>, _>>().map_err(&differs)?;
+        let rows = ledger::find(db, steps.iter().map(|step| step.event.cause)).await?;
+        for step in steps {
+            let row = rows.get(&step.event.cause);
+            let row = row.ok_or_else(|| {
+                differs(format!("entry {}: the ledger has no decision {}", step.sequence, step.event.cause))
+            })?;
+            fold.step(&step, Some((row, facts_of(row)))).map_err(&differs)?;
+        }
+    }
+    fold.finish().map_err(&differs)?;
+    compare(db, id, &stored, &fold).await?;
+    let decisions = decided.get(&id).copied().unwrap_or(0);
+    if decisions != fold.decisions() {
+        let what = format!("the ledger has {decisions} decisions with entries, the log {}", fold.decisions());
+        return Err(differs(what));
+    }
+    let registrations = fold.state().registrations().count() as u64;
+    Ok(Report { drives: 1, entries: fold.sequence(), decisions, registrations })
+}
+
+/// Compares what the log says with what the tables say.
+async fn compare(
+    db: &impl ConnectionTrait,
+    id: DriveId,
+    stored: &drives::Stored,
+    fold: &Fold,
+) -> Result<(), Fault> {
+    let differs = |what: String| Fault::Difference(format!("drive {id}: {what}"));
+    if stored.head != fold.head() {
+        return Err(differs(format!("its row ends at {:?}, its log at {:?}", stored.head, fold.head())));
+    }
+    let state = fold.state();
+    if state.drive.as_ref() != Some(&stored.view.drive) {
+        return Err(differs("its row is not what its log says".to_owned()));
+    }
+    for slot in &stored.view.drive.definition.slots {
+        let (table, log) = (stored.view.places.get(&slot.slot_id).copied(), state.places(slot.slot_id));
+        if table != Some(log) {
+            return Err(differs(format!("slot {}: the table has {table:?}, the log {log:?}", slot.slot_id)));
+        }
+    }
+    let (mut after, mut counted) = (None, 0);
+    loop {
+        let page = shared::registration::table::page(db, id, after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(shared::registration::table::After { state: last.state, rank: last.rank });
+        for registration in &page {
+            counted += 1;
+            if state.registration(registration.member_id) != Some(registration) {
+                return Err(differs(format!("registration {} is not what the log says", registration.id)));
+            }
+        }
+    }
+    let logged = state.registrations().count();
+    if counted == logged {
+        Ok(())
+    } else {
+        Err(differs(format!("{counted} registrations, the log has {logged}")))
+    }
+}

@@ -1,0 +1,273 @@
+//! Folding one drive's log, entry by entry, and checking that each could follow the one before.
+
+use serde::Deserialize;
+use shared::bus::envelope::{base64url, sha256};
+use shared::bus::{CloudEvent, Event};
+use shared::drive::decide::broken_invariant;
+use shared::drive::state::State;
+use shared::id::{CommandId, DriveId, SlotId, event_id};
+use shared::ledger::{Row, Status};
+use shared::log::{Entry, Head};
+use shared::member::Attributes;
+use shared::refusal::Code;
+
+/// What a decision rested on, as far as it was not erased.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Facts {
+    /// The member's attributes that the rules looked at.
+    #[serde(default)]
+    pub member: Attributes,
+}
+
+/// The facts of a decision.
+pub(super) fn facts_of(row: &Row) -> Option<Facts> {
+    serde_json::from_str(row.facts.as_deref()?).ok()
+}
+
+/// One entry, read and chained.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Its number.
+    pub sequence: u64,
+    /// What it says.
+    pub event: CloudEvent,
+}
+
+/// A log on its way through.
+#[derive(Debug)]
+pub struct Fold {
+    drive_id: DriveId,
+    /// The end of what was read.
+    head: Head,
+    state: State,
+    /// The command whose events are being read, and how many there were so far.
+    cause: Option<(CommandId, u32)>,
+    expected: u32,
+    decisions: u64,
+}
+
+impl Fold {
+    /// The fold of an empty log.
+    #[must_use]
+    pub fn new(drive_id: DriveId) -> Self {
+        Self {
+            drive_id,
+            head: Head::default(),
+            state: State::default(),
+            cause: None,
+            expected: 0,
+            decisions: 0,
+        }
+    }
+
+    /// The number of the last entry that was read.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.head.sequence
+    }
+
+    /// The end of what was read.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// What the entries say together.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// How many commands caused the entries.
+    #[must_use]
+    pub fn decisions(&self) -> u64 {
+        self.decisions
+    }
+
+    /// Reads the next entry: its number, its hash, its form.
+    pub fn read(&mut self, entry: &Entry) -> Result<Step, String> {
+        let head = self.head.extended(&entry.bytes);
+        let sequence = head.sequence;
+        if entry.head.sequence != sequence {
+            return Err(format!("entry {} follows entry {}", entry.head.sequence, self.head.sequence));
+        }
+        if entry.head.hash != head.hash {
+            return Err(format!(
+                "entry {sequence}: the hash does not follow from the one before and the bytes"
+            ));
+        }
+        self.head = head;
+        let event: CloudEvent = serde_json::from_slice(&entry.bytes)
+            .map_err(|error| format!("entry {sequence} cannot be read: {error}"))?;
+        if event.sequence.as_deref() != Some(sequence.to_string().as_str()) {
+            return Err(format!("entry {sequence} says that it is {:?}", event.sequence));
+        }
+        if event.source != format!("/drives/{}", self.drive_id) {
+            return Err(format!("entry {sequence} is about {}", event.source));
+        }
+        Ok(Step { sequence, event })
+    }
+
+    /// Takes an entry in; checks that it is what the rules allow. With its row of the ledger, checks that both agree.
+    pub fn step(&mut self, step: &Step, row: Option<(&Row, Option<Facts>)>) -> Result<(), String> {
+        let Step { sequence, event } = step;
+        let wrong = |what: String| format!("entry {sequence} ({}): {what}", event.event.kind());
+        let index = match self.cause {
+            Some((cause, count)) if cause == event.cause => count,
+            _ => {
+                self.whole()?;
+                self.decisions += 1;
+                self.expected = row.as_ref().map_or(0, |(row, _)| row.events);
+                0
+            }
+        };
+        self.cause = Some((event.cause, index + 1));
+        if event.id != event_id(event.cause, index as usize) {
+            return Err(wrong("its id is not a function of its cause".to_owned()));
+        }
+        self.allowed(&event.event).map_err(&wrong)?;
+        if let Some((row, facts)) = row {
+            self.agrees(&event.event, index, *sequence, row, facts.as_ref()).map_err(&wrong)?;
+        }
+        self.state.apply(&event.event);
+        Ok(())
+    }
+
+    /// Ends the fold: the last decision is whole, and everything adds up.
+    pub fn finish(&self) -> Result<(), String> {
+        self.whole()?;
+        broken_invariant(&self.state).map_or(Ok(()), Err)
+    }
+
+    fn whole(&self) -> Result<(), String> {
+        match self.cause {
+            Some((cause, count)) if self.expected != 0 && count != self.expected => {
+                Err(format!("decision {cause} has {count} entries, the ledger says {}", self.expected))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an event may follow, whoever decided it: places, order of the waiting list, the fullness of a refusal.
+    fn allowed(&self, event: &Event) -> Result<(), String> {
+        let drive = self.state.drive.as_ref();
+        let capacity =
+            |slot: SlotId| drive.and_then(|drive| drive.slot(Some(slot))).and_then(|slot| slot.capacity);
+        let place = |slot: SlotId, place: u32| {
+            let confirmed = self.state.places(slot).confirmed;
+            if place != confirmed + 1 {
+                return Err(format!("place {place} after {confirmed}"));
+            }
+            match capacity(slot) {
+                Some(capacity) if place > capacity => Err(format!("place {place} of {capacity}")),
+                _ => Ok(()),
+            }
+        };
+        match event {
+            Event::DriveCreated(_) if drive.is_some() => Err("the drive is there already".to_owned()),
+            Event::DriveCreated(_) => Ok(()),
+            _ if drive.is_none() => Err("the drive is not there yet".to_owned()),
+            Event::RegistrationConfirmed(event) => place(event.slot_id, event.place),
+            Event::RegistrationWaitlisted(event) => {
+                let places = self.state.places(event.slot_id);
+                let free = capacity(event.slot_id).is_none_or(|capacity| places.confirmed < capacity);
+                match free {
+                    true => Err("a place was free".to_owned()),
+                    false if event.position != places.waitlisted + 1 => {
+                        Err(format!("position {} after {}", event.position, places.waitlisted))
+                    }
+                    false => Ok(()),
+                }
+            }
+            Event::RegistrationPromoted(event) => {
+                if self.state.waiting(event.slot_id).next() != Some(event.member_id) {
+                    return Err("somebody else has waited longer".to_owned());
+                }
+                place(event.slot_id, event.place)
+            }
+            Event::RegistrationWithdrawn(event) | Event::RegistrationRemoved(event) => {
+                let active = self.state.registration(event.member_id).filter(|found| found.state.is_active());
+                active.map(drop).ok_or_else(|| "there is no such registration".to_owned())
+            }
+            Event::RegistrationRefused(event) if event.code == Code::DriveFull => {
+                let slots = drive.into_iter().flat_map(|drive| &drive.definition.slots);
+                let is_full = |slot: &shared::drive::definition::Slot| {
+                    let places = self.state.places(slot.slot_id);
+                    slot.capacity.is_some_and(|capacity| places.confirmed >= capacity)
+                        && places.waitlisted >= slot.waitlist_capacity
+                };
+                if slots.into_iter().any(is_full) { Ok(()) } else { Err("no slot was full".to_owned()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the ledger says the same about the command: which entries, what came of it, and (as far as the facts were
+    /// not erased) the verdict, recomputed.
+    fn agrees(
+        &self,
+        event: &Event,
+        index: u32,
+        sequence: u64,
+        row: &Row,
+        facts: Option<&Facts>,
+    ) -> Result<(), String> {
+        if row.drive_id != Some(self.drive_id) {
+            return Err(format!("the ledger says that {} is about another drive", row.id));
+        }
+        if index == 0 && row.sequence != Some(sequence) {
+            return Err(format!("the ledger says that {} begins at {:?}", row.id, row.sequence));
+        }
+        let refused = matches!(event, Event::RegistrationRefused(_) | Event::DriveRefused(_));
+        if refused != (row.status == Status::Refused) {
+            return Err(format!("the ledger says that {} was {}", row.id, row.status.as_str()));
+        }
+        if let (Some(hash), Some(text)) = (hash_in(event), row.facts.as_deref())
+            && *hash != base64url(&sha256(text.as_bytes()))
+        {
+            return Err(format!("the facts of {} are not those that were hashed", row.id));
+        }
+        self.judged_right(event, row, facts)
+    }
+
+    fn judged_right(&self, event: &Event, row: &Row, facts: Option<&Facts>) -> Result<(), String> {
+        let Some(drive) = self.state.drive.as_ref().filter(|_| row.kind == "register") else { return Ok(()) };
+        let nobody = Attributes::default();
+        let judge = || {
+            let attributes = facts.map_or(&nobody, |facts| &facts.member);
+            self.state.rules.judge(attributes, &drive.definition.facts(), row.accepted_at)
+        };
+        let knows = facts.is_some() || row.facts.is_none() && hash_in(event).is_none();
+        match event {
+            Event::RegistrationConfirmed(_) | Event::RegistrationWaitlisted(_) => {
+                if !drive.window_contains(row.accepted_at) {
+                    return Err(format!("{} was accepted outside the window", row.id));
+                }
+                if knows && !judge().eligible {
+                    return Err(format!("{} is not eligible by the rules of then", row.id));
+                }
+                Ok(())
+            }
+            Event::RegistrationRefused(event) if event.code == Code::NotEligible && knows => {
+                let failed: Vec<_> = judge().failed().map(ToOwned::to_owned).collect();
+                if failed == event.failed {
+                    Ok(())
+                } else {
+                    Err(format!("judged again, {failed:?} fail instead of {:?}", event.failed))
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The hash of the facts that an event carries.
+fn hash_in(event: &Event) -> Option<&String> {
+    match event {
+        Event::RegistrationConfirmed(event) => event.facts.as_ref(),
+        Event::RegistrationWaitlisted(event) => event.facts.as_ref(),
+        Event::RegistrationRefused(event) => event.facts.as_ref(),
+        Event::RegistrationWithdrawn(event) | Event::RegistrationRemoved(event) => event.facts.as_ref(),
+        _ => None,
+    }
+}
