@@ -198,7 +198,7 @@ fn print_list(messages: &[Message]) {
         return;
     }
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
+    table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["id", "kind", "from", "since", "reason"]);
     for message in messages {
         let header = |name| message.header(name).unwrap_or("-").to_owned();

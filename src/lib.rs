@@ -3,4 +3,62 @@
 pub mod dead_letters;
 pub mod demo;
 pub mod everything;
+pub mod rendered;
 pub mod verify;
+
+use clap::{Parser, Subcommand};
+use shared::config::Watching;
+
+use crate::everything::ServeArguments;
+
+/// Muster runs drives: many people, few places, one decision each, in order, with reasons.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    /// What to do; without one, everything is served.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// What to serve.
+    #[command(flatten)]
+    pub serve: ServeArguments,
+
+    /// How it can be watched.
+    #[command(flatten)]
+    pub watching: Watching,
+}
+
+/// The operator's commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Plays a rush of real people onto a drive, and stays up to look around
+    Demo {
+        /// Its flags.
+        #[command(flatten)]
+        demo: demo::DemoArguments,
+        /// Its flags.
+        #[command(flatten)]
+        serve: ServeArguments,
+        /// Its flags.
+        #[command(flatten)]
+        watching: Watching,
+    },
+    /// Folds the logs again and compares them with tables, ledger and hashes
+    Verify {
+        /// Its flags.
+        #[command(flatten)]
+        verify: verify::VerifyArguments,
+        /// Its flags.
+        #[command(flatten)]
+        watching: Watching,
+    },
+    /// Looks at messages that were given up, and replays them
+    DeadLetters {
+        /// Its flags.
+        #[command(flatten)]
+        dead_letters: dead_letters::DeadLetterArguments,
+        /// Its flags.
+        #[command(flatten)]
+        watching: Watching,
+    },
+}

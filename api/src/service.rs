@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{Args, Parser};
+use clap::{Args, CommandFactory as _, Parser};
 use process::watch::Liveness;
 use process::{Connections, run_to_end, start_metrics};
 use shared::bus::Broker;
@@ -66,6 +66,12 @@ struct Arguments {
     /// Where the other API is, such as http://admin-api:8001; full health asks it.
     #[arg(long, env = "PEER_URL", value_name = "URL")]
     peer_url: Option<String>,
+}
+
+/// The flags of an API binary, for its reference.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// The main function of an API binary.

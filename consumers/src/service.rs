@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use process::watch::{Liveness, Watch, measure_queues};
 use process::{Connections, run_to_end, start_metrics};
 use shared::bus::{Broker, CommandSet as _};
@@ -27,6 +27,12 @@ struct Arguments {
     /// Where health and metrics are served; port 0 takes a free one.
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
+}
+
+/// The flags of a consumer binary, for its reference.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// The main function of a consumer binary.

@@ -35,22 +35,30 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
+/// What is logged unless `RUST_LOG` says otherwise. lapin logs every "not found" as an error; what matters of it is
+/// logged where it is handled.
+const QUIET: &str =
+    "info,lapin=off,fred=warn,sqlx=warn,sea_orm_migration=warn,poem=warn,tokio_cron_scheduler=warn";
+
 /// Begins logging, and tracing if `otlp_endpoint` says where to. `RUST_LOG` filters, `info` by default.
 ///
 /// # Errors
 /// If the endpoint cannot be used, or logging has begun already.
 pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&str>) -> Result<Telemetry, String> {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,lapin=warn,fred=warn,sqlx=warn,tokio_cron_scheduler=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(QUIET));
     let json = match format {
-        LogFormat::Auto => !std::io::stdout().is_terminal(),
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Human => false,
         LogFormat::Json => true,
     };
     let logs = if json {
         tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
     } else {
-        tracing_subscriber::fmt::layer().with_target(false).with_writer(std::io::stderr).boxed()
+        tracing_subscriber::fmt::layer()
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .boxed()
     };
     let traces = otlp_endpoint.map(|endpoint| exporter(service, endpoint)).transpose()?;
     let spans =

@@ -17,7 +17,7 @@ pub(super) fn print(
     in_tables: Option<&Result<Report, Fault>>,
 ) {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
+    table.load_style(UTF8_FULL_CONDENSED);
     table.set_header([input.title, ""]);
     let mut row = |name: &str, value: String| {
         table.add_row([name.to_owned(), value]);

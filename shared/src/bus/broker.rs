@@ -30,7 +30,7 @@ pub enum PublishError {
     /// The queue is at its limit, or the broker refused for a reason of its own.
     #[error("the broker refused the message")]
     Refused,
-    /// No queue is bound for it.
+    /// No queue is bound for it, not even that of unrouted messages.
     #[error("no queue takes this message")]
     Unroutable,
     /// Larger than [`super::message::MAX_PAYLOAD`].

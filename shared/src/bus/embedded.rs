@@ -22,7 +22,7 @@ use self::store::{Row, Store};
 use self::subscribers::Subscribers;
 use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
 use super::message::{Address, Outgoing};
-use super::topology::{DEAD_LETTERS, Purpose, Topology};
+use super::topology::{DEAD_LETTERS, Purpose, Topology, UNROUTED};
 use crate::clock;
 
 /// The most messages one queue holds; a publisher of more is refused.
@@ -110,6 +110,12 @@ impl Embedded {
         }
         if rows.is_empty() {
             return Ok(());
+        }
+        for row in &mut rows {
+            if !self.inner.queues.contains_key(&row.queue) {
+                // An operator finds it there; nothing that was confirmed is lost.
+                UNROUTED.clone_into(&mut row.queue);
+            }
         }
         let states = rows.iter().map(|row| self.queue(&row.queue)).collect::<Result<Vec<_>, _>>()?;
         if states.iter().any(|state| state.length() >= MAX_LENGTH) {

@@ -1,0 +1,114 @@
+//! Files that are rendered from the code, so that they cannot say anything else. `cargo xtask render` writes them; a test
+//! fails when one of them is stale.
+
+use std::fmt::Write as _;
+
+use clap::CommandFactory as _;
+use shared::bus::Topology;
+use shared::bus::rabbit::definitions;
+use shared::refusal::Code;
+
+use crate::Arguments;
+
+/// A rendered file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// Where it is, from the project's folder.
+    pub path: &'static str,
+    /// What it says.
+    pub text: String,
+}
+
+/// All of them.
+#[must_use]
+pub fn files() -> Vec<Rendered> {
+    let file = |path, text: String| Rendered { path, text: text.trim_end().to_owned() + "\n" };
+    let definitions =
+        serde_json::to_string_pretty(&definitions(Topology::default())).expect("JSON can be written");
+    vec![
+        file("rabbitmq/definitions.json", definitions),
+        file("docs/openapi-members.json", api::serve::document(&api::routes::members())),
+        file("docs/openapi-admins.json", api::serve::document(&api::routes::admins())),
+        file("docs/errors.md", errors()),
+        file("docs/configuration.md", configuration()),
+    ]
+}
+
+fn errors() -> String {
+    let mut text = String::from(
+        "# Error codes\n\n\
+         Rendered from the code by `cargo xtask render`.\n\n\
+         Every error is `application/problem+json` (RFC 9457) with a stable `code`. `title` is the same for every problem \
+         with this code, `detail` says what this one is about, `errors` lists what is wrong place by place (`field`, \
+         `detail`, and for rules `line` and `column`).\n\n\
+         ## Refusals\n\n\
+         Decisions that say no. They come as the answer when the client waits (`Prefer: wait`), and as `problem` of the \
+         command's status in any case. They stand in the drive's log.\n\n\
+         | code | status | title |\n|---|---|---|\n",
+    );
+    let mut codes = Code::ALL.to_vec();
+    codes.sort_by_key(|code| code.as_str());
+    for code in codes {
+        let status = api::problem::status_of(code).as_u16();
+        let _ = writeln!(text, "| `{code}` | {status} | {} |", code.title());
+    }
+    text.push_str(
+        "\n## The API's own\n\n\
+         Said before anything was accepted.\n\n\
+         | code | status | title |\n|---|---|---|\n",
+    );
+    for (status, code, title) in api::problem::Problem::OWN {
+        let _ = writeln!(text, "| `{code}` | {} | {title} |", status.as_u16());
+    }
+    text.push_str(
+        "\n## Failures\n\n\
+         A command with the status `failed` could not be decided; it lies among the dead letters (`muster dead-letters \
+         list`), and is decided after all when an operator replays it.\n\n\
+         | code | meaning |\n|---|---|\n\
+         | `undecodable` | The message cannot be read |\n\
+         | `idempotency-key-reused` | Its id was decided with another body |\n\
+         | `panicked` | A bug; the message was kept apart from the others |\n\
+         | `unstorable` | The database does not take it, however often it is tried |\n\
+         | `out-of-retries` | It was tried for hours, and the reason did not pass |\n\n\
+         ## Rows of an import\n\n\
+         Good rows go in; each bad one is reported with its line and one of these codes: `cell-count`, `email-invalid`, \
+         `email-repeated`, `name-too-long`, `attribute-invalid`, `row-unreadable`.\n",
+    );
+    text
+}
+
+fn configuration() -> String {
+    let mut text = String::from(
+        "# Configuration\n\n\
+         Rendered from the code by `cargo xtask render`; `--help` says the same.\n\n\
+         Every setting is a flag or an environment variable. The URLs choose the parts: without any, Muster is one process \
+         on SQLite with an embedded broker. `RUST_LOG` filters the logs.\n",
+    );
+    let commands = [
+        ("muster", "Everything in one process", Arguments::command()),
+        ("member-api, admin-api", "One HTTP surface each", api::service::command()),
+        (
+            "drives-consumer, members-consumer, eligibility-consumer, upkeep-consumer",
+            "The consumers of one queue each",
+            consumers::service::command(),
+        ),
+        ("scheduler", "What falls due", scheduler::service::command()),
+    ];
+    for (names, what, command) in commands {
+        let _ =
+            write!(text, "\n## {names}\n\n{what}.\n\n| flag | variable | default | |\n|---|---|---|---|\n");
+        for argument in command.get_arguments() {
+            let Some(flag) = argument.get_long().filter(|flag| !matches!(*flag, "help" | "version")) else {
+                continue;
+            };
+            let variable =
+                argument.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
+            let defaults = argument.get_default_values();
+            let default =
+                defaults.first().map(|value| format!("`{}`", value.to_string_lossy())).unwrap_or_default();
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(text, "| `--{flag}` | {variable} | {default} | {} |", help.replace('|', "\\|"));
+        }
+    }
+    text
+}

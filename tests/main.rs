@@ -1,0 +1,19 @@
+//! The system, over real servers: one file per promise.
+//!
+//! Each test has a deployment of its own: a virtual host, a database, a Redis prefix, a folder. `cargo xtask test` starts
+//! the servers that are not running and builds the binaries; addresses can be changed with `TEST_AMQP_URL`,
+//! `TEST_POSTGRES_URL`, `TEST_MARIADB_URL` and `TEST_REDIS_URL`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    missing_docs,
+    unreachable_pub,
+    reason = "these are tests: a panic is how they fail"
+)]
+
+mod broker;
+mod deployment;
+mod rendered;
+mod tables;

@@ -1,0 +1,83 @@
+//! What a shell script would do. `cargo xtask help` lists it.
+
+mod servers;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+
+/// Tasks of Muster's developers.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+enum Task {
+    /// Starts the servers that tests need, builds everything, and runs all tests
+    Test {
+        /// Passed on to nextest: a filter, for example.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
+    /// Starts the servers that tests need
+    Servers,
+    /// Writes the files that are rendered from the code: definitions, OpenAPI documents, references
+    Render,
+}
+
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::Test { more } => test(&more),
+        Task::Servers => servers::start_all(),
+        Task::Render => render(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The project's folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
+}
+
+fn test(more: &[String]) -> anyhow::Result<()> {
+    servers::start_all()?;
+    // The system tests start the binaries; test runners build only those of packages with tests of their own.
+    cargo(&["build", "--workspace", "--bins"], &[])?;
+    if has_nextest() {
+        cargo(&["nextest", "run", "--workspace"], more)?;
+    } else {
+        cargo(&["test", "--workspace", "--all-targets"], more)?;
+    }
+    if more.is_empty() { cargo(&["test", "--workspace", "--doc"], &[]) } else { Ok(()) }
+}
+
+fn has_nextest() -> bool {
+    Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
+}
+
+fn cargo(arguments: &[&str], more: &[String]) -> anyhow::Result<()> {
+    println!("> cargo {} {}", arguments.join(" "), more.join(" "));
+    let status = Command::new("cargo").args(arguments).args(more).current_dir(root()).status();
+    if status.context("run cargo")?.success() {
+        Ok(())
+    } else {
+        bail!("cargo {} failed", arguments.join(" "))
+    }
+}
+
+fn render() -> anyhow::Result<()> {
+    for file in muster::rendered::files() {
+        let path = root().join(file.path);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(&path, file.text).with_context(|| format!("write {}", path.display()))?;
+        println!("wrote {}", file.path);
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The servers that tests need: found, started, or (on Debian, as root) installed.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+/// How long a server may take to start.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Server {
+    name: &'static str,
+    port: u16,
+    /// The variable that names another one.
+    variable: &'static str,
+    package: &'static str,
+    /// A program that is there when the package is.
+    program: &'static str,
+    /// What starts it when it is installed and stopped.
+    start: &'static str,
+    /// Whether it takes requests, beyond having a port.
+    ready: &'static str,
+}
+
+const SERVERS: [Server; 4] = [
+    Server {
+        name: "PostgreSQL",
+        port: 5432,
+        variable: "TEST_POSTGRES_URL",
+        package: "postgresql",
+        program: "pg_ctlcluster",
+        start: "pg_ctlcluster --skip-systemctl-redirect $(ls /etc/postgresql | tail -n 1) main start",
+        ready: "psql -h 127.0.0.1 -U postgres -c 'select 1'",
+    },
+    Server {
+        name: "MariaDB",
+        port: 3306,
+        variable: "TEST_MARIADB_URL",
+        package: "mariadb-server",
+        program: "mariadbd",
+        start: "mkdir -p /run/mysqld && chown mysql /run/mysqld; \
+                start-stop-daemon --start --oknodo --background --exec $(command -v mariadbd) -- --user=mysql",
+        ready: "mariadb -h 127.0.0.1 -u root -e 'select 1'",
+    },
+    Server {
+        name: "Redis",
+        port: 6379,
+        variable: "TEST_REDIS_URL",
+        package: "redis-server",
+        program: "redis-server",
+        start: "redis-server --daemonize yes --bind 127.0.0.1 --port 6379 --save '' --appendonly no",
+        ready: "redis-cli ping",
+    },
+    Server {
+        name: "RabbitMQ",
+        port: 5672,
+        variable: "TEST_AMQP_URL",
+        package: "rabbitmq-server",
+        program: "rabbitmq-server",
+        start: "rabbitmq-server -detached",
+        ready: "rabbitmqctl -q await_startup --timeout 60",
+    },
+];
+
+/// Makes sure that every server answers; says what to do where it cannot.
+pub(crate) fn start_all() -> anyhow::Result<()> {
+    for server in &SERVERS {
+        if std::env::var_os(server.variable).is_some() {
+            println!("{}: the one that {} names", server.name, server.variable);
+            continue;
+        }
+        start(server).with_context(|| {
+            format!(
+                "{} does not answer on 127.0.0.1:{}; start it, or name another one in {}",
+                server.name, server.port, server.variable
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn start(server: &Server) -> anyhow::Result<()> {
+    if listens(server.port) {
+        return ready(server);
+    }
+    if !succeeds(&format!("command -v {}", server.program)) {
+        install(server)?;
+    }
+    if !listens(server.port) {
+        println!("{}: starting", server.name);
+        // It may be starting already; whether it answers is what counts.
+        succeeds(server.start);
+        let since = Instant::now();
+        while !listens(server.port) {
+            if since.elapsed() > PATIENCE {
+                bail!("it did not start by `{}`", server.start);
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    ready(server)
+}
+
+fn ready(server: &Server) -> anyhow::Result<()> {
+    let since = Instant::now();
+    while !succeeds(server.ready) {
+        if since.elapsed() > PATIENCE {
+            if server.name == "PostgreSQL" {
+                bail!("it lets nobody in without a password; allow `trust` for 127.0.0.1 in pg_hba.conf");
+            }
+            bail!("`{}` fails", server.ready);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    println!("{}: ready", server.name);
+    Ok(())
+}
+
+fn install(server: &Server) -> anyhow::Result<()> {
+    let root = succeeds("test $(id -u) = 0") && succeeds("command -v apt-get");
+    if !root {
+        bail!("it is not installed; on Debian: sudo apt-get install {}", server.package);
+    }
+    println!("{}: installing {}", server.name, server.package);
+    let apt =
+        format!("apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy {}", server.package);
+    if !succeeds(&apt) {
+        bail!("`{apt}` fails");
+    }
+    if server.name == "PostgreSQL" {
+        // A fresh cluster asks local users for a password; the tests' databases are nobody's secret.
+        succeeds(
+            "sed -i -E 's/^(host.*127.0.0.1\\/32.*)scram-sha-256$/\\1trust/' /etc/postgresql/*/main/pg_hba.conf",
+        );
+        succeeds("pg_ctlcluster --skip-systemctl-redirect $(ls /etc/postgresql | tail -n 1) main restart");
+    }
+    if server.name == "MariaDB" {
+        succeeds(server.start);
+        succeeds(
+            "sleep 3; mariadb -e \"alter user root@localhost identified via mysql_native_password using password('')\"",
+        );
+    }
+    Ok(())
+}
+
+fn listens(port: u16) -> bool {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+}
+
+fn succeeds(script: &str) -> bool {
+    Command::new("sh").args(["-c", script]).output().is_ok_and(|output| output.status.success())
+}
