@@ -249,7 +249,7 @@ impl Drop for Process {
         let _ = self.child.wait();
         if std::thread::panicking() {
             let log = text(&self.log);
-            let tail: Vec<_> = log.lines().rev().take(30).collect();
+            let tail: Vec<_> = log.lines().rev().take(8).collect();
             eprintln!("--- {} ---", self.log.display());
             tail.into_iter().rev().for_each(|line| eprintln!("{line}"));
         }

@@ -13,7 +13,14 @@
     reason = "these are tests: a panic is how they fail"
 )]
 
+mod bad_input;
 mod broker;
+mod contract;
 mod deployment;
+mod embedded;
+mod local;
 mod rendered;
+mod runtime;
+mod rush;
+mod scheduler;
 mod tables;

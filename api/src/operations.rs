@@ -87,7 +87,15 @@ async fn database(cx: &Context) -> (bool, Value) {
 }
 
 async fn broker(cx: &Context) -> (bool, Value) {
-    timed(async { cx.broker.ping().await.map_err(|error| error.to_string()) }).await
+    timed(async {
+        cx.broker.ping().await.map_err(|error| error.to_string())?;
+        if cx.waiting.is_listening() {
+            Ok(())
+        } else {
+            Err("decisions do not reach this process yet".to_owned())
+        }
+    })
+    .await
 }
 
 async fn ask_peer(operations: &Operations) -> Result<(), String> {

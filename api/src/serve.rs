@@ -11,7 +11,7 @@ use poem::listener::TcpAcceptor;
 use poem::middleware::AddData;
 use poem::web::Html;
 use poem::{Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, Route, Server};
-use poem_openapi::{OpenApi, OpenApiService};
+use poem_openapi::{OpenApi, OpenApiService, OperationId};
 use serde_json::{Value, json};
 use shared::telemetry;
 use tokio::net::TcpListener;
@@ -134,31 +134,35 @@ async fn answer<E: Endpoint>(
         otel.kind = "server",
         otel.name = tracing::field::Empty,
         http.request.method = method,
-        http.route = tracing::field::Empty,
         http.response.status_code = tracing::field::Empty,
     );
     if let Some(trace) = request.header("traceparent") {
         telemetry::continue_trace(&span, trace);
     }
     let called = caught(endpoint.call(request)).instrument(span.clone()).await;
-    let (response, route) = match called {
+    // Operations of the surfaces have a name; anything else has its path's pattern, or nothing to be told by.
+    let (response, operation) = match called {
         Ok(output) => {
             let response = output.into_response();
-            let route = response.data::<PathPattern>().map(|pattern| pattern.0.to_string());
-            (response, route)
+            let operation = name(response.data::<OperationId>(), response.data::<PathPattern>());
+            (response, operation)
         }
         Err(error) => {
-            let route = error.data::<PathPattern>().map(|pattern| pattern.0.to_string());
-            (from_error(&error).into_response(), route)
+            let operation = name(error.data::<OperationId>(), error.data::<PathPattern>());
+            (from_error(&error).into_response(), operation)
         }
     };
-    let (route, status) = (route.unwrap_or_else(|| "none".to_owned()), response.status());
-    span.record("otel.name", format!("{method} {route}"));
-    span.record("http.route", &route);
+    let status = response.status();
+    span.record("otel.name", &operation);
     span.record("http.response.status_code", status.as_u16());
-    let labels = [("method", method), ("route", route), ("status", status.as_u16().to_string())];
+    let labels = [("operation", operation), ("method", method), ("status", status.as_u16().to_string())];
     metrics::histogram!("muster_http_request_seconds", &labels).record(since.elapsed());
     Ok(response)
+}
+
+fn name(operation: Option<&OperationId>, pattern: Option<&PathPattern>) -> String {
+    let named = operation.map(|operation| operation.0.to_owned());
+    named.or_else(|| pattern.map(|pattern| pattern.0.to_string())).unwrap_or_else(|| "none".to_owned())
 }
 
 async fn caught<T>(call: impl Future<Output = poem::Result<T>>) -> poem::Result<T> {

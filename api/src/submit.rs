@@ -25,6 +25,7 @@ use shared::refusal::Refusal;
 use shared::telemetry;
 use uuid::Uuid;
 
+use crate::at::At;
 use crate::context::Context;
 use crate::problem::Problem;
 
@@ -84,7 +85,7 @@ pub struct Receipt {
     /// Always `accepted`.
     pub status: String,
     /// When it was accepted: windows are judged by this instant.
-    pub accepted_at: Instant,
+    pub accepted_at: At,
     /// The drive it is about, if it is about one.
     pub drive_id: Option<Uuid>,
     /// A compact JWS (EdDSA) over all this and the SHA-256 of the request body; its key is in `/.well-known/jwks.json`.
@@ -102,9 +103,9 @@ pub struct CommandStatus {
     /// `accepted`, then `succeeded`, `refused` or (an operator is needed) `failed`.
     pub status: String,
     /// When it was accepted. May be absent as `kind` may.
-    pub accepted_at: Option<Instant>,
+    pub accepted_at: Option<At>,
     /// When it was decided.
-    pub decided_at: Option<Instant>,
+    pub decided_at: Option<At>,
     /// The drive it is about.
     pub drive_id: Option<Uuid>,
     /// The number of its first event in the drive's log.
@@ -126,8 +127,8 @@ impl From<&Row> for CommandStatus {
             command_id: row.id.0,
             kind: Some(row.kind.clone()),
             status: row.status.as_str().to_owned(),
-            accepted_at: Some(row.accepted_at),
-            decided_at: Some(row.decided_at),
+            accepted_at: Some(At(row.accepted_at)),
+            decided_at: Some(At(row.decided_at)),
             drive_id: row.drive_id.map(|id| id.0),
             sequence: row.sequence,
             outcome,
@@ -327,7 +328,7 @@ impl Context {
             command_id: id.0,
             kind: kind.to_owned(),
             status: "accepted".to_owned(),
-            accepted_at,
+            accepted_at: At(accepted_at),
             drive_id: drive_id.map(|id| id.0),
             receipt: self.key.sign(RECEIPT_TYPE, &claims),
         }
@@ -347,7 +348,9 @@ impl Context {
                     command_id: id.0,
                     kind: claim.as_ref().map(|claim| claim.kind.clone()),
                     status: "accepted".to_owned(),
-                    accepted_at: receipt::accepted_at(id).or(claim.as_ref().map(|claim| claim.accepted_at)),
+                    accepted_at: receipt::accepted_at(id)
+                        .or(claim.as_ref().map(|claim| claim.accepted_at))
+                        .map(At),
                     decided_at: None,
                     drive_id: claim.and_then(|claim| claim.drive_id).map(|id| id.0),
                     sequence: None,

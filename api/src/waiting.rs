@@ -50,6 +50,12 @@ impl Waiting {
         all
     }
 
+    /// Whether decisions reach this process now.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.address.current().is_some()
+    }
+
     /// Takes a place; none when the reply queue is away or too many wait, and then nobody needs to.
     #[must_use]
     pub fn wait(&self, id: CommandId) -> Option<Wait> {

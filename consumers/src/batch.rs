@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use sea_orm::DatabaseTransaction;
 use shared::bus::envelope::sha256;
 use shared::bus::{CommandSet, Envelope, Failure, Message, Outgoing, Reject};
-use shared::clock::{self, Instant};
+use shared::clock;
 use shared::database::Database;
 use shared::id::CommandId;
 use shared::ledger::{self, Outcome, Row, Status};
@@ -19,7 +20,7 @@ pub struct Cx<'a> {
     /// The transaction: everything that is written stands or falls with it.
     pub tx: &'a DatabaseTransaction,
     /// The instant of the decision.
-    pub now: Instant,
+    pub now: clock::Instant,
     /// Random, new for each attempt: for salts and ids.
     pub seed: [u8; 32],
 }
@@ -112,7 +113,9 @@ pub(crate) async fn decide<'m, H: Handler>(
                 .map(|(row, decided)| (row.id, Settled { row, events: decided.events })),
         );
     }
+    let since = Instant::now();
     tx.commit().await?;
+    metrics::histogram!("muster_commit_seconds", "queue" => H::Message::QUEUE.name()).record(since.elapsed());
     in_order(ids, settled)
 }
 
@@ -152,7 +155,7 @@ async fn caught<T>(handled: impl Future<Output = Result<T, Failure>>) -> Result<
     })
 }
 
-fn row<M: CommandSet>(envelope: &Envelope<M>, decided: &Decided, now: Instant) -> Row {
+fn row<M: CommandSet>(envelope: &Envelope<M>, decided: &Decided, now: clock::Instant) -> Row {
     let outcome = &decided.outcome;
     Row {
         id: envelope.id,

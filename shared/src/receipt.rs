@@ -7,6 +7,7 @@ use uuid::{Builder, Uuid};
 
 use crate::bus::Actor;
 use crate::bus::envelope::{Digest256, base64url};
+use crate::bus::event::rfc3339;
 use crate::clock::{self, Instant};
 use crate::id::{CommandId, DriveId};
 use crate::signing::SigningKey;
@@ -29,8 +30,8 @@ pub struct Claims {
     pub drive_id: Option<DriveId>,
     /// Who asked: `role:uuid`.
     pub actor: String,
-    /// When it was accepted.
-    pub accepted_at: Instant,
+    /// When it was accepted: RFC 3339, milliseconds.
+    pub accepted_at: String,
     /// The SHA-256 of the request body, in unpadded URL-safe base64.
     pub body_sha256: String,
 }
@@ -51,7 +52,7 @@ impl Claims {
             kind: kind.to_owned(),
             drive_id,
             actor: actor.to_string(),
-            accepted_at,
+            accepted_at: rfc3339(accepted_at),
             body_sha256: base64url(body_hash),
         }
     }

@@ -22,6 +22,7 @@ use shared::registration::questions::{AnswerKind, Question};
 use uuid::Uuid;
 
 use super::registration::checked_reason;
+use crate::at::At;
 use crate::auth::Admin;
 use crate::body::JsonBody;
 use crate::context::Context;
@@ -321,8 +322,8 @@ impl TryFrom<ChangesBody> for Changes {
 struct Slot {
     slot_id: Uuid,
     name: String,
-    starts_at: Option<Instant>,
-    ends_at: Option<Instant>,
+    starts_at: Option<At>,
+    ends_at: Option<At>,
     /// Null: as many as come.
     capacity: Option<u32>,
     /// Null: as many as come.
@@ -344,11 +345,11 @@ struct Drive {
     /// The IANA zone in which the organisers think.
     time_zone: String,
     /// Registration begins.
-    opens_at: Instant,
+    opens_at: At,
     /// Registration ends.
-    closes_at: Instant,
-    starts_at: Option<Instant>,
-    ends_at: Option<Instant>,
+    closes_at: At,
+    starts_at: Option<At>,
+    ends_at: Option<At>,
     /// Of all slots together; null: as many as come.
     capacity: Option<u32>,
     /// In all slots together; null: as many as come.
@@ -375,8 +376,8 @@ impl From<DriveView> for Drive {
             Slot {
                 slot_id: slot.slot_id.0,
                 name: slot.name.clone(),
-                starts_at: slot.starts_at,
-                ends_at: slot.ends_at,
+                starts_at: slot.starts_at.map(At),
+                ends_at: slot.ends_at.map(At),
                 capacity: slot.capacity,
                 places_left: slot.capacity.map(|capacity| capacity.saturating_sub(places.confirmed)),
                 confirmed: places.confirmed,
@@ -393,10 +394,10 @@ impl From<DriveView> for Drive {
             venue: definition.venue,
             status: drive.status.into(),
             time_zone: definition.time_zone.name().to_owned(),
-            opens_at: definition.opens_at,
-            closes_at: definition.closes_at,
-            starts_at: definition.starts_at,
-            ends_at: definition.ends_at,
+            opens_at: At(definition.opens_at),
+            closes_at: At(definition.closes_at),
+            starts_at: definition.starts_at.map(At),
+            ends_at: definition.ends_at.map(At),
             capacity: slots.iter().map(|slot| slot.capacity).sum(),
             places_left: slots.iter().map(|slot| slot.places_left).sum(),
             confirmed: slots.iter().map(|slot| slot.confirmed).sum(),

@@ -9,7 +9,6 @@ use poem_openapi::{Enum, Object, OpenApi};
 use serde::{Deserialize, Serialize};
 use shared::account::normal_email;
 use shared::account::table as accounts;
-use shared::clock::Instant;
 use shared::drive::table as drives;
 use shared::id::{DriveId, MemberId, RegistrationId, SlotId};
 use shared::member::Attributes;
@@ -21,6 +20,7 @@ use shared::registration::{
 };
 use uuid::Uuid;
 
+use crate::at::At;
 use crate::auth::{Admin, Caller};
 use crate::body::JsonBody;
 use crate::context::Context;
@@ -74,7 +74,7 @@ struct OwnRegistration {
     place: Option<u32>,
     /// How many wait up to this one, now.
     waitlist_position: Option<u64>,
-    registered_at: Instant,
+    registered_at: At,
 }
 
 /// A page of the own registrations.
@@ -166,7 +166,7 @@ impl RegistrationRoutes {
                 state: registration.state.into(),
                 place: registration.place,
                 waitlist_position,
-                registered_at: registration.registered_at,
+                registered_at: At(registration.registered_at),
             });
         }
         let link = next_cursor
@@ -187,7 +187,7 @@ struct DriveRegistration {
     state: State,
     /// How many places were taken with this one, when it was confirmed.
     place: Option<u32>,
-    registered_at: Instant,
+    registered_at: At,
 }
 
 /// A page of a drive's registrations.
@@ -283,7 +283,7 @@ impl AdminRegistrationRoutes {
                 slot_id: registration.slot_id.0,
                 state: registration.state.into(),
                 place: registration.place,
-                registered_at: registration.registered_at,
+                registered_at: At(registration.registered_at),
             }
         };
         let items = found.into_iter().map(item).collect();

@@ -121,6 +121,9 @@ impl<C: Command> Envelope<C> {
 impl<S: CommandSet> Envelope<S> {
     /// Reads a command from a message; says what is wrong with it otherwise.
     pub fn open(message: &Message) -> Result<Self, Reject> {
+        if message.id.is_nil() {
+            return Err(Reject::undecodable("it has no message-id"));
+        }
         let need = |name: &'static str| {
             message.header(name).ok_or_else(|| Reject::undecodable(format_args!("header {name} is missing")))
         };

@@ -1,0 +1,203 @@
+//! The consumers in the test's own process, on a database of choice and the embedded broker.
+
+use std::collections::HashMap;
+
+use consumers::Handler;
+use consumers::drives::Drives;
+use consumers::eligibility::Eligibility;
+use consumers::members::Members;
+use consumers::runtime::Runtime;
+use consumers::upkeep::Upkeep;
+use process::watch::Liveness;
+use sea_orm::ConnectionTrait;
+use serde_json::{Value, json};
+use shared::account::Role;
+use shared::account::table::{self as accounts, Account};
+use shared::bus::broker::{Broker, BrokerUrl};
+use shared::bus::envelope::sha256;
+use shared::bus::{Actor, Command, Envelope};
+use shared::clock;
+use shared::database::Database;
+use shared::drive::definition::Draft;
+use shared::drive::{CreateDrive, PublishDrive};
+use shared::files::Files;
+use shared::id::{CommandId, DriveId, MemberId};
+use shared::ledger::{self, Row};
+use shared::registration::Register;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::deployment::{Engine, Folder, TestDatabase, eventually};
+
+/// Consumers at work.
+#[derive(Debug)]
+pub struct Local {
+    pub db: Database,
+    pub broker: Broker,
+    pub files: Files,
+    pub shutdown: CancellationToken,
+    tasks: JoinSet<()>,
+    database: TestDatabase,
+    folder: Folder,
+}
+
+impl Local {
+    /// Everything but consumers.
+    pub async fn idle(engine: Engine) -> Self {
+        let (database, folder) = (TestDatabase::new(engine).await, Folder::new());
+        let db = Database::connect(&database.url, 4, "test").await.unwrap();
+        migrations::migrate(db.writer()).await.unwrap();
+        let url = BrokerUrl::Embedded(folder.0.join("broker.db"));
+        let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
+        let files = Files::open(&folder.0.join("files")).unwrap();
+        let shutdown = CancellationToken::new();
+        Self { db, broker, files, shutdown, tasks: JoinSet::new(), database, folder }
+    }
+
+    /// With all consumers.
+    pub async fn start(engine: Engine) -> Self {
+        let mut local = Self::idle(engine).await;
+        local.consume(Drives::default());
+        local.consume(Members { files: local.files.clone() });
+        local.consume(Eligibility::default());
+        local.consume(Upkeep { files: local.files.clone() });
+        local
+    }
+
+    /// With one more consumer.
+    pub fn consume<H: Handler>(&mut self, handler: H) {
+        let (db, broker, shutdown) = (self.db.clone(), self.broker.clone(), self.shutdown.clone());
+        self.tasks.spawn(Runtime { handler, db, broker, shutdown, liveness: Liveness::default() }.run());
+    }
+
+    /// Another handle on the same database.
+    pub async fn second_handle(&self) -> Database {
+        Database::connect(&self.database.url, 4, "test").await.unwrap()
+    }
+
+    /// Where it keeps its files.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder.0
+    }
+
+    /// Ends the consumers.
+    pub async fn end(&mut self) {
+        self.shutdown.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Publishes a command and waits for its decision.
+    pub async fn decide<C: Command>(&self, command: C) -> Row {
+        self.decide_as(admin(), command).await
+    }
+
+    pub async fn decide_as<C: Command>(&self, actor: Actor, command: C) -> Row {
+        let id = self.send(envelope(actor, command)).await;
+        self.decision(id).await
+    }
+
+    /// Publishes an envelope.
+    pub async fn send<C: Command>(&self, envelope: Envelope<C>) -> CommandId {
+        let id = envelope.id;
+        self.broker.publish(envelope.seal(self.broker.topology())).await.unwrap();
+        id
+    }
+
+    pub async fn decision(&self, id: CommandId) -> Row {
+        eventually(&format!("a decision about {id}"), || async move {
+            ledger::find(&self.db.read, [id]).await.unwrap().remove(&id)
+        })
+        .await
+    }
+
+    /// A drive that is open now.
+    pub async fn open_drive(&self, more: Value) -> DriveId {
+        let draft: Draft = serde_json::from_value(crate::deployment::drive(more)).unwrap();
+        let drive_id = DriveId::new();
+        assert_ok(&self.decide(CreateDrive { drive_id, draft }).await);
+        assert_ok(&self.decide(PublishDrive { drive_id }).await);
+        drive_id
+    }
+
+    /// A member with these attributes.
+    pub async fn member(&self, attributes: Value) -> MemberId {
+        let id = MemberId::new();
+        let account = Account {
+            id,
+            email: format!("{id}@x.org"),
+            role: Role::Member,
+            password_hash: None,
+            created_at: clock::now(),
+        };
+        accounts::insert(self.db.writer(), &[account]).await.unwrap();
+        if attributes != json!({}) {
+            let attributes = serde_json::from_value(attributes).unwrap();
+            let command = shared::member::UpdateProfile { member_id: id, name: None, attributes };
+            assert_ok(&self.decide(command).await);
+        }
+        id
+    }
+
+    pub async fn register(&self, drive_id: DriveId, member_id: MemberId) -> Row {
+        self.decide_as(member(member_id), register(drive_id, member_id)).await
+    }
+
+    /// Verifies everything.
+    pub async fn verify(&self) -> Result<muster::verify::Report, muster::verify::Fault> {
+        muster::verify::verify(&self.db, None, &indicatif::ProgressBar::hidden()).await
+    }
+
+    /// Runs a statement that no program of Muster would.
+    pub async fn tamper(&self, sql: &str) -> Result<(), sea_orm::DbErr> {
+        self.db.writer().execute_unprepared(sql).await.map(drop)
+    }
+
+    /// How many entries each drive's log has.
+    pub async fn entries(&self, drive_id: DriveId) -> Vec<shared::log::Entry> {
+        shared::log::read(&self.db.read, drive_id, 0, 100_000).await.unwrap()
+    }
+}
+
+pub fn register(drive_id: DriveId, member_id: MemberId) -> Register {
+    Register { drive_id, member_id, slot_id: None, answers: HashMap::new().into_iter().collect() }
+}
+
+pub fn admin() -> Actor {
+    Actor { role: Role::Admin, id: Uuid::from_u128(1) }
+}
+
+pub fn member(id: MemberId) -> Actor {
+    Actor { role: Role::Member, id: id.0 }
+}
+
+/// A command as an API would have accepted it just now.
+pub fn envelope<C: Command>(actor: Actor, body: C) -> Envelope<C> {
+    let body_hash = sha256(&serde_json::to_vec(&body).unwrap());
+    Envelope {
+        id: CommandId::new(),
+        actor,
+        accepted_at: clock::now(),
+        body_hash,
+        reply_to: None,
+        trace: None,
+        body,
+    }
+}
+
+pub fn assert_ok(row: &Row) {
+    assert_eq!(row.status, ledger::Status::Succeeded, "{row:?}");
+}
+
+/// The code of a refusal or failure; `ok` if it is none.
+pub fn code(row: &Row) -> String {
+    match row.status {
+        ledger::Status::Succeeded => "ok".to_owned(),
+        _ => row.result.as_ref().unwrap()["code"].as_str().unwrap().to_owned(),
+    }
+}
+
+/// A field of the outcome.
+pub fn outcome<'a>(row: &'a Row, field: &str) -> &'a Value {
+    &row.result.as_ref().unwrap()[field]
+}

@@ -1,0 +1,105 @@
+//! What falls due happens exactly once, however many schedulers run and however long they were down.
+
+use chrono::Duration;
+use scheduler::tick::Scheduler;
+use scheduler::timetable::TIMETABLE;
+use sea_orm::{ConnectionTrait, Statement};
+use serde_json::json;
+use shared::bus::broker::{Broker, BrokerUrl};
+use shared::database::Database;
+use shared::drive::Status;
+use shared::drive::table as drives;
+use shared::{clock, settings};
+
+use crate::deployment::{Engine, VirtualHost, eventually};
+use crate::local::Local;
+
+/// How many commands of this kind the ledger has.
+async fn decided(db: &Database, kind: &str) -> i64 {
+    let sql = format!("select count(*) as n from ledger where kind = '{kind}'");
+    let statement = Statement::from_string(db.read.get_database_backend(), sql);
+    db.read.query_one_raw(statement).await.unwrap().unwrap().try_get::<i64>("", "n").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_schedulers_that_were_down_for_hours_emit_each_due_command_once() {
+    let local = Local::start(Engine::Postgres).await;
+    let other = local.second_handle().await;
+    let (one, two) =
+        (Scheduler::new(local.db.clone(), local.broker.clone()), Scheduler::new(other, local.broker.clone()));
+    let start = clock::from_ms(1_790_000_000_000);
+    assert_eq!(one.tick(start).await.unwrap(), 0, "it begins now; the past is not made up for");
+    let later = start + Duration::hours(5);
+    // Both look at the same moment, with clocks that differ, and again and again.
+    let (first, second) = tokio::join!(one.tick(later), two.tick(later + Duration::seconds(5)));
+    assert!(first.unwrap() + second.unwrap() >= 5);
+    for seconds in 0..10 {
+        one.tick(later + Duration::seconds(seconds)).await.unwrap();
+        two.tick(later - Duration::seconds(seconds)).await.unwrap();
+    }
+    eventually("all five hours are decided", || async {
+        (decided(&local.db, "clean-up").await == 5).then_some(())
+    })
+    .await;
+    // Something behind them, so that whatever came twice has been seen.
+    local.decide(shared::upkeep::CleanUp {}).await;
+    assert_eq!(decided(&local.db, "clean-up").await, 5 + 1);
+    let reached = settings::watermark(local.db.writer(), TIMETABLE[0].name, start).await.unwrap();
+    assert!(reached >= later);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_drives_open_and_close_once_each() {
+    let local = Local::start(Engine::MariaDb).await;
+    let now = clock::now();
+    let at = |minutes: i64| now + Duration::minutes(minutes);
+    let mut ids = Vec::new();
+    for number in 0..30 {
+        ids.push(
+            local
+                .open_drive(json!({ "opens_at": at(10 + number % 5), "closes_at": at(60 + number % 7) }))
+                .await,
+        );
+    }
+    let other = local.second_handle().await;
+    let (one, two) =
+        (Scheduler::new(local.db.clone(), local.broker.clone()), Scheduler::new(other, local.broker.clone()));
+    for minutes in [5, 11, 12, 15, 61, 64, 90] {
+        let (first, second) = tokio::join!(one.tick(at(minutes)), two.tick(at(minutes)));
+        first.unwrap();
+        second.unwrap();
+    }
+    eventually("all are closed", || async {
+        let views = drives::by_ids(&local.db.read, ids.clone()).await.unwrap();
+        views.iter().all(|view| view.drive.status == Status::Closed).then_some(())
+    })
+    .await;
+    for id in ids {
+        let entries = local.entries(id).await;
+        let count = |kind: &str| {
+            entries.iter().filter(|entry| String::from_utf8_lossy(&entry.bytes).contains(kind)).count()
+        };
+        assert_eq!((count("muster.drive.opened"), count("muster.drive.closed")), (1, 1));
+    }
+    local.verify().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_published_stays_due() {
+    let local = Local::start(Engine::Sqlite).await;
+    let host = VirtualHost::new();
+    let away =
+        Broker::connect(&BrokerUrl::Rabbit(host.url.clone()), "2".parse().unwrap(), "test").await.unwrap();
+    away.close().await;
+    let start = clock::from_ms(1_790_000_000_000);
+    let broken = Scheduler::new(local.db.clone(), away);
+    let works = Scheduler::new(local.db.clone(), local.broker.clone());
+    works.tick(start).await.unwrap();
+    let later = start + Duration::hours(3);
+    assert!(broken.tick(later).await.is_err());
+    assert_eq!(
+        works.tick(later).await.unwrap(),
+        3,
+        "the watermark has not moved past what was not published"
+    );
+}
