@@ -319,7 +319,7 @@ pub async fn ready(url: &str) {
 /// Muster at full size: separate processes over RabbitMQ, a database server and Redis.
 #[derive(Debug)]
 pub struct FullSize {
-    pub database: TestDatabase,
+    _database: TestDatabase,
     pub virtual_host: VirtualHost,
     pub folder: Folder,
     env: Vec<(&'static str, String)>,
@@ -339,7 +339,7 @@ impl FullSize {
             ("LISTEN", "127.0.0.1:0".to_owned()),
             ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ];
-        Self { database, virtual_host, folder, env }
+        Self { _database: database, virtual_host, folder, env }
     }
 
     /// The same, with another setting.

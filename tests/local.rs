@@ -39,7 +39,7 @@ pub struct Local {
     pub shutdown: CancellationToken,
     tasks: JoinSet<()>,
     database: TestDatabase,
-    folder: Folder,
+    _folder: Folder,
 }
 
 impl Local {
@@ -52,7 +52,7 @@ impl Local {
         let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
         let files = Files::open(&folder.0.join("files")).unwrap();
         let shutdown = CancellationToken::new();
-        Self { db, broker, files, shutdown, tasks: JoinSet::new(), database, folder }
+        Self { db, broker, files, shutdown, tasks: JoinSet::new(), database, _folder: folder }
     }
 
     /// With all consumers.
@@ -74,11 +74,6 @@ impl Local {
     /// Another handle on the same database.
     pub async fn second_handle(&self) -> Database {
         Database::connect(&self.database.url, 4, "test").await.unwrap()
-    }
-
-    /// Where it keeps its files.
-    pub fn folder(&self) -> &std::path::Path {
-        &self.folder.0
     }
 
     /// Ends the consumers.

@@ -24,3 +24,4 @@ mod runtime;
 mod rush;
 mod scheduler;
 mod tables;
+mod tracing;

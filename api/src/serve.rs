@@ -132,7 +132,6 @@ async fn answer<E: Endpoint>(
     let span = info_span!(
         "request",
         otel.kind = "server",
-        otel.name = tracing::field::Empty,
         http.request.method = method,
         http.response.status_code = tracing::field::Empty,
     );
@@ -153,7 +152,7 @@ async fn answer<E: Endpoint>(
         }
     };
     let status = response.status();
-    span.record("otel.name", &operation);
+    telemetry::rename(&span, operation.clone());
     span.record("http.response.status_code", status.as_u16());
     let labels = [("operation", operation), ("method", method), ("status", status.as_u16().to_string())];
     metrics::histogram!("muster_http_request_seconds", &labels).record(since.elapsed());

@@ -23,6 +23,7 @@ use shared::ledger::{self, Row, Status};
 use shared::receipt::{self, Claims, RECEIPT_TYPE};
 use shared::refusal::Refusal;
 use shared::telemetry;
+use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
 use crate::at::At;
@@ -269,16 +270,18 @@ impl Context {
             own_claim = first.by == mine.by;
         }
         let wait = asked.wait.and_then(|patience| Some((self.waiting.wait(id)?, patience)));
+        let span =
+            info_span!("publish", otel.name = format!("publish {}", C::KIND), otel.kind = "producer", %id);
         let envelope = Envelope {
             id,
             actor,
             accepted_at,
             body_hash,
             reply_to: wait.as_ref().map(|(wait, _)| wait.address.clone()),
-            trace: telemetry::traceparent(&tracing::Span::current()),
+            trace: telemetry::traceparent(&span),
             body,
         };
-        let published = self.broker.publish(envelope.seal(self.broker.topology())).await;
+        let published = self.broker.publish(envelope.seal(self.broker.topology())).instrument(span).await;
         if let Err(error) = published {
             if own_claim && error != shared::bus::PublishError::TimedOut {
                 // Nothing was accepted: a later attempt is accepted when it is made.

@@ -18,8 +18,11 @@ const MOST: usize = 20_000;
 #[derive(Debug, Clone)]
 pub struct Waiting {
     address: ReplyAddress,
-    waiters: Arc<Mutex<HashMap<CommandId, Vec<oneshot::Sender<Row>>>>>,
+    /// None once the process is ending: then nobody waits any more, and everyone has their receipt.
+    waiters: Arc<Mutex<Option<Waiters>>>,
 }
+
+type Waiters = HashMap<CommandId, Vec<oneshot::Sender<Row>>>;
 
 /// One request's place among those who wait. It ends with this value.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ impl Waiting {
     #[must_use]
     pub fn start(broker: &Broker, shutdown: CancellationToken) -> Self {
         let mut replies = broker.subscribe(Source::Replies);
-        let all = Self { address: replies.address(), waiters: Arc::default() };
+        let all = Self { address: replies.address(), waiters: Arc::new(Mutex::new(Some(Waiters::new()))) };
         let waiting = all.clone();
         tokio::spawn(async move {
             while let Some(Some(received)) = shutdown.run_until_cancelled(replies.next()).await {
@@ -46,6 +49,7 @@ impl Waiting {
                     Err(error) => tracing::warn!(%error, "a reply cannot be read"),
                 }
             }
+            *waiting.waiters() = None;
         });
         all
     }
@@ -61,6 +65,7 @@ impl Waiting {
     pub fn wait(&self, id: CommandId) -> Option<Wait> {
         let address = self.address.current()?;
         let mut waiters = self.waiters();
+        let waiters = waiters.as_mut()?;
         if waiters.len() >= MOST {
             return None;
         }
@@ -71,13 +76,14 @@ impl Waiting {
     }
 
     fn decided(&self, row: &Row) {
-        for waiter in self.waiters().remove(&row.id).unwrap_or_default() {
+        let waiting = self.waiters().as_mut().and_then(|waiters| waiters.remove(&row.id));
+        for waiter in waiting.unwrap_or_default() {
             // It may have stopped waiting.
             let _ = waiter.send(row.clone());
         }
     }
 
-    fn waiters(&self) -> MutexGuard<'_, HashMap<CommandId, Vec<oneshot::Sender<Row>>>> {
+    fn waiters(&self) -> MutexGuard<'_, Option<Waiters>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -93,6 +99,7 @@ impl Drop for Wait {
     fn drop(&mut self) {
         self.answer.close();
         let mut waiters = self.all.waiters();
+        let Some(waiters) = waiters.as_mut() else { return };
         if let Some(waiting) = waiters.get_mut(&self.id) {
             waiting.retain(|sender| !sender.is_closed());
             if waiting.is_empty() {

@@ -4,6 +4,7 @@
 //! says that it is decided, and the same events are published once more. In a lane nothing is ever put back: "not now"
 //! is waited out with the batch in hand, because whatever is put back is overtaken by what was prefetched behind it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -194,8 +195,15 @@ impl<H: Handler> Runtime<H> {
     }
 
     async fn decide_once(&self, queue: &str, batch: &Batch) -> Result<Vec<Settled>, Failure> {
-        let span = info_span!("decide", otel.kind = "consumer", queue, messages = batch.len());
-        let traced: Vec<_> = batch.messages().map(continued).collect();
+        let span = info_span!(
+            "batch",
+            otel.kind = "consumer",
+            messaging.system = "rabbitmq",
+            messaging.destination.name = queue,
+            messaging.batch.message_count = batch.len(),
+        );
+        let traced: HashMap<_, _> =
+            batch.messages().filter_map(|message| Some((message.id, continued(message)?))).collect();
         for message in batch.messages() {
             if let Some(trace) = message.header(header::TRACEPARENT) {
                 telemetry::link(&span, trace);
@@ -205,14 +213,9 @@ impl<H: Handler> Runtime<H> {
         let decided = batch::decide(&self.handler, &self.db, batch.messages()).instrument(span).await;
         metrics::histogram!("muster_decide_seconds", "queue" => queue.to_owned()).record(since.elapsed());
         let mut settled = decided?;
-        let mut spans = batch.messages().map(|message| message.id).zip(traced).collect::<Vec<_>>();
-        spans.retain(|(_, span)| span.is_some());
         for each in &mut settled {
-            let span = spans.iter().find(|(id, _)| *id == each.row.id.0).and_then(|(_, span)| span.as_ref());
-            if let Some(trace) = span.and_then(telemetry::traceparent) {
-                for event in &mut each.events {
-                    event.message.set_header(header::TRACEPARENT, trace.clone());
-                }
+            if let Some(decision) = traced.get(&each.row.id.0) {
+                each.events.iter_mut().for_each(|event| trace_on(decision, &mut event.message));
             }
             let outcome = each.row.status.as_str();
             metrics::counter!("muster_commands_total", "kind" => each.row.kind.clone(), "outcome" => outcome)
@@ -331,9 +334,20 @@ fn observe(queue: &str, batch: &Batch) {
 /// A span for one message in the trace that it came with, if it came with one.
 fn continued(message: &Message) -> Option<Span> {
     let trace = message.header(header::TRACEPARENT)?;
-    let span = info_span!("decision", otel.kind = "consumer", kind = message.kind, id = %message.id);
+    let name = format!("decide {}", message.kind);
+    let span = info_span!("decision", otel.name = name, otel.kind = "consumer", id = %message.id);
     telemetry::continue_trace(&span, trace);
     Some(span)
+}
+
+/// Carries the trace on to an event's subscribers.
+fn trace_on(decision: &Span, event: &mut Message) {
+    let name = format!("publish {}", event.kind);
+    let span =
+        info_span!(parent: decision, "publish", otel.name = name, otel.kind = "producer", id = %event.id);
+    if let Some(trace) = telemetry::traceparent(&span) {
+        event.set_header(header::TRACEPARENT, trace);
+    }
 }
 
 /// The answer to whoever waits for a decision.

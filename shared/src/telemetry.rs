@@ -120,19 +120,15 @@ pub fn continue_trace(span: &Span, traceparent: &str) {
     let _ = span.set_parent(context(traceparent));
 }
 
+/// Gives a span that has begun the name under which it is traced: what it was about is known only when it ends.
+pub fn rename(span: &Span, name: String) {
+    span.context().span().update_name(name);
+}
+
 /// Notes that `span` (a batch) handles what a remote span began.
 pub fn link(span: &Span, traceparent: &str) {
     let remote = context(traceparent).span().span_context().clone();
     if remote.is_valid() {
         span.add_link(remote);
     }
-}
-
-/// Names of spans' attributes, after the
-/// [semantic conventions for messaging](https://opentelemetry.io/docs/specs/semconv/messaging/), which still change.
-pub mod names {
-    /// The destination's name, a queue.
-    pub const DESTINATION: &str = "messaging.destination.name";
-    /// How many messages a batch has.
-    pub const BATCH: &str = "messaging.batch.message_count";
 }

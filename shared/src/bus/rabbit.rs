@@ -42,6 +42,8 @@ struct Inner {
     publisher: Publisher,
     /// The consuming connection; opened when it is needed, again after it was lost.
     consuming: Mutex<Option<Arc<Connection>>>,
+    /// For looking at queues.
+    looking: Mutex<Option<Channel>>,
     closed: CancellationToken,
 }
 
@@ -73,7 +75,8 @@ impl Rabbit {
         let closed = CancellationToken::new();
         let publisher = Publisher::start(server.clone(), closed.clone()).await?;
         let consuming = Mutex::new(Some(Arc::new(consuming)));
-        Ok(Self { inner: Arc::new(Inner { server, topology, publisher, consuming, closed }) })
+        let looking = Mutex::default();
+        Ok(Self { inner: Arc::new(Inner { server, topology, publisher, consuming, looking, closed }) })
     }
 
     pub(super) fn topology(&self) -> Topology {
@@ -94,11 +97,15 @@ impl Rabbit {
     }
 
     pub(super) async fn depth(&self, queue_name: &str) -> Result<Option<Depth>, BrokerError> {
-        let channel = self.channel().await?;
+        let mut looking = self.inner.looking.lock().await;
+        let channel = match looking.take().filter(|channel| channel.status().connected()) {
+            Some(channel) => channel,
+            None => self.channel().await?,
+        };
         let passive = options::QueueDeclareOptions { passive: true, ..Default::default() };
         match channel.queue_declare(queue_name.into(), passive, FieldTable::default()).await {
             Ok(queue) => {
-                close_channel(&channel).await;
+                *looking = Some(channel);
                 let depth =
                     Depth { ready: queue.message_count().into(), consumers: queue.consumer_count().into() };
                 Ok(Some(depth))

@@ -18,6 +18,10 @@ use crate::bus::topology::exchange;
 const QUEUED: u32 = 10_000;
 /// What may wait in this process; beyond that the broker waits.
 const WAITING: usize = 1024;
+/// What the broker sends ahead; lapin's own queue has no bound.
+const PREFETCH: u16 = 500;
+/// After how many messages they are acknowledged at the latest.
+const ACKNOWLEDGED: u64 = 100;
 /// A connection that lasted this long is not held against the next attempt.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -75,10 +79,19 @@ async fn receive(
         let _ = inbox.send(Received::Gap).await;
     }
     address.send_replace(Some(name));
+    let lost = |error: lapin::Error| BrokerError(error.to_string());
+    let mut acknowledged = 0;
     while let Some(delivery) = stream.next().await {
-        let delivery = delivery.map_err(|error| BrokerError(error.to_string()))?;
+        let delivery = delivery.map_err(lost)?;
+        let tag = delivery.delivery_tag;
         if inbox.send(Received::Message(properties::read(delivery))).await.is_err() {
             break;
+        }
+        // Rarely: all that waits in the broker beyond the prefetch is bounded by the queue, and goes with it.
+        if tag - acknowledged >= ACKNOWLEDGED {
+            let multiple = options::BasicAckOptions { multiple: true };
+            channel.basic_ack(tag, multiple).await.map_err(lost)?;
+            acknowledged = tag;
         }
     }
     close_channel(&channel).await;
@@ -101,6 +114,7 @@ async fn open(channel: &Channel, name: &str, source: &Source) -> lapin::Result<l
         let options = options::QueueBindOptions::default();
         channel.queue_bind(name.into(), from.into(), key.into(), options, FieldTable::default()).await?;
     }
-    let no_ack = options::BasicConsumeOptions { no_ack: true, exclusive: true, ..Default::default() };
-    channel.basic_consume(name.into(), "".into(), no_ack, FieldTable::default()).await
+    channel.basic_qos(PREFETCH, options::BasicQosOptions::default()).await?;
+    let exclusive = options::BasicConsumeOptions { exclusive: true, ..Default::default() };
+    channel.basic_consume(name.into(), "".into(), exclusive, FieldTable::default()).await
 }
