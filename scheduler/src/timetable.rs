@@ -33,9 +33,9 @@ pub const TIMETABLE: [Entry; 1] =
 
 /// The instants after `after` and up to `until` at which a pattern falls due, in order, at most `most` of them.
 ///
-/// Daylight saving, as cron has always done it: a fixed time that the clock skips is due when the clock has gone forward;
-/// a fixed time that comes twice is due once, the first time; patterns with `*` in minute or hour follow the clock that
-/// people see, twice if it comes twice.
+/// Daylight saving: a pattern with one minute and one hour is a fixed time; if the clock skips it, it is due when the
+/// clock has gone forward, and if it comes twice, it is due the first time. Any other pattern follows the clock that
+/// people see: what is skipped is skipped, what comes twice is due twice.
 pub fn due(
     pattern: &str,
     zone: Tz,
