@@ -113,7 +113,7 @@ async fn act(broker: &Broker, action: &Action) -> anyhow::Result<()> {
     }
 }
 
-/// The messages of a queue, at most [`LOOK`], all left where they are.
+/// The messages of a queue, at most a thousand, all left where they are.
 pub async fn look(broker: &Broker, queue: &str) -> anyhow::Result<Vec<Message>> {
     let mut consumer = broker.consume(queue, LOOK).await?;
     let mut messages = Vec::new();

@@ -18,7 +18,7 @@ use shared::bus::envelope::sha256;
 use shared::bus::{Actor, Command, Envelope};
 use shared::clock;
 use shared::database::Database;
-use shared::drive::definition::Draft;
+use shared::drive::draft::Draft;
 use shared::drive::{CreateDrive, PublishDrive};
 use shared::files::Files;
 use shared::id::{CommandId, DriveId, MemberId};

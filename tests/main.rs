@@ -8,6 +8,8 @@
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
+    clippy::too_many_lines,
+    clippy::format_push_string,
     missing_docs,
     unreachable_pub,
     reason = "these are tests: a panic is how they fail"

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use shared::bus::Failure;
-use shared::drive::definition::Changes;
+use shared::drive::draft::Changes;
 use shared::drive::{AdvanceDrive, CancelDrive, CloseDrive, DriveCommand, UpdateDrive, table as drives};
 use shared::id::{CommandId, DriveId, MemberId, RegistrationId};
 use shared::ledger;
@@ -191,7 +191,7 @@ async fn a_stale_writer_writes_nothing(engine: Engine) {
     let other = local.second_handle().await;
     let tx = other.snapshot().await.unwrap();
     let compiled = |_, _, _: &_| shared::eligibility::Rules::default();
-    let mut stale = drives::load(&tx, std::iter::once(&command), compiled).await.unwrap();
+    let mut stale = drives::batch::load(&tx, std::iter::once(&command), compiled).await.unwrap();
     drop(tx);
     local.register(drive_id, member_id).await;
     let entries = local.entries(drive_id).await.len();
@@ -204,7 +204,7 @@ async fn a_stale_writer_writes_nothing(engine: Engine) {
     drive.state.apply(&event);
     additions.add(drive_id, drive.head, CommandId::new(), clock::now(), vec![event]);
     let tx = other.begin().await.unwrap();
-    let saved = drives::save(&tx, &stale, &additions.heads, clock::now()).await;
+    let saved = drives::batch::save(&tx, &stale, &additions.heads, clock::now()).await;
     assert!(matches!(saved, Err(Failure::Retry(_))), "{saved:?}");
     drop(tx);
     // Its entry's number is taken as well.

@@ -70,7 +70,7 @@ async fn one_trace_shows_a_clicks_whole_way() {
     assert!(muster.stop().await.success(), "its last spans are sent before it ends");
 
     let spans = spans.lock().unwrap();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let ours: Vec<_> = spans.iter().filter(|span| hex(&span.trace_id) == trace).collect();
     let mut parent = "00f067aa0ba902b7".to_owned();
     for name in ["register", "publish register", "decide register", "publish muster.registration.confirmed"] {

@@ -105,13 +105,12 @@ impl Caller {
 
 async fn check(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
     let cx = request.data::<Context>().ok_or_else(Problem::internal)?;
-    let claims = match cx.checked.tokens.get(&bearer.token) {
-        Some(claims) => claims,
-        None => {
-            let claims = decode(&cx.key, &bearer.token)?;
-            cx.checked.tokens.insert(bearer.token, claims.clone());
-            claims
-        }
+    let claims = if let Some(claims) = cx.checked.tokens.get(&bearer.token) {
+        claims
+    } else {
+        let claims = decode(&cx.key, &bearer.token)?;
+        cx.checked.tokens.insert(bearer.token, claims.clone());
+        claims
     };
     if claims.exp.is_some_and(|exp| exp <= clock::now().timestamp()) {
         return Err(Problem::unauthorized().detail("the access token has expired").into());

@@ -97,9 +97,6 @@ fn documented<A: OpenApi + 'static, W: poem_openapi::Webhook + 'static>(
 }
 
 /// A surface's OpenAPI document: what the routes say, and the two headers that every write understands.
-///
-/// # Panics
-/// Never: the document is JSON that was just written.
 #[must_use]
 pub fn document<A: OpenApi, W: poem_openapi::Webhook>(service: &OpenApiService<A, W>) -> String {
     let mut document: Value = serde_json::from_str(&service.spec()).expect("the document is JSON");

@@ -1,5 +1,7 @@
 //! An API process: configuration, connections, a listener, a graceful end.
 
+#![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these are the texts of `--help`")]
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -301,14 +301,12 @@ impl Context {
 
     /// The answer to a repetition of what was decided before: the decision to whoever waits, the receipt to others.
     fn answer(&self, asked: &Asked, row: Row) -> Result<Submitted, Problem> {
-        match asked.wait {
-            Some(patience) => decided(row, patience),
-            None => {
-                let receipt =
-                    self.receipt(row.id, &row.kind, row.drive_id, row.actor, row.accepted_at, &row.body_hash);
-                Ok(Submitted::Accepted(receipt))
-            }
+        if let Some(patience) = asked.wait {
+            return decided(row, patience);
         }
+        let receipt =
+            self.receipt(row.id, &row.kind, row.drive_id, row.actor, row.accepted_at, &row.body_hash);
+        Ok(Submitted::Accepted(receipt))
     }
 
     async fn claim(&self, id: CommandId, mine: &Claim) -> Claim {

@@ -8,7 +8,7 @@ use shared::bus::envelope::base64url;
 use shared::bus::{CloudEvent, Envelope, Failure, Outgoing, Reject};
 use shared::drive::DriveCommand;
 use shared::drive::decide::{Context, decide};
-use shared::drive::table::{self, Loaded};
+use shared::drive::table::batch::{self, Loaded};
 use shared::eligibility::Rules;
 use shared::id::{CommandId, DriveId, MemberId};
 use shared::ledger::{Outcome, Row};
@@ -33,21 +33,25 @@ impl Default for Drives {
 impl Handler for Drives {
     type Message = DriveCommand;
 
-    async fn handle(&self, cx: &Cx<'_>, batch: &[Envelope<DriveCommand>]) -> Result<Vec<Decided>, Failure> {
+    async fn handle(
+        &self,
+        cx: &Cx<'_>,
+        commands: &[Envelope<DriveCommand>],
+    ) -> Result<Vec<Decided>, Failure> {
         let compiled = |drive_id, version, definition: &shared::drive::definition::Definition| {
             self.rules.get_with((drive_id, version), || Rules::compile_stored(&definition.rules, version))
         };
-        let mut loaded = table::load(cx.tx, batch.iter().map(|envelope| &envelope.body), compiled).await?;
-        let people = member::table::attributes(cx.tx, needed_people(batch, &loaded)).await?;
+        let mut loaded = batch::load(cx.tx, commands.iter().map(|envelope| &envelope.body), compiled).await?;
+        let people = member::table::attributes(cx.tx, needed_people(commands, &loaded)).await?;
 
         let mut additions = Additions::default();
-        let mut decided = Vec::with_capacity(batch.len());
-        for envelope in batch {
+        let mut decided = Vec::with_capacity(commands.len());
+        for envelope in commands {
             decided.push(decide_one(cx, envelope, &mut loaded, &people, &mut additions)?);
         }
 
         log::append(cx.tx, additions.entries.iter().map(|(entry, _)| entry)).await?;
-        table::save(cx.tx, &loaded, &additions.heads, cx.now).await?;
+        batch::save(cx.tx, &loaded, &additions.heads, cx.now).await?;
         Ok(with_events(decided, additions))
     }
 

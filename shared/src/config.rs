@@ -1,5 +1,7 @@
 //! Configuration that all processes have in common: flags or environment. `--help` is its reference.
 
+#![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these are the texts of `--help`")]
+
 use std::path::PathBuf;
 
 use clap::Args;

@@ -5,13 +5,14 @@
 
 pub mod decide;
 pub mod definition;
+pub mod draft;
 pub mod state;
 pub mod table;
 pub mod when;
 
 use serde::{Deserialize, Serialize};
 
-use self::definition::{Changes, Draft};
+use self::draft::{Changes, Draft};
 use crate::clock::Instant;
 use crate::id::DriveId;
 use crate::registration::{AddRegistration, Register, RemoveRegistration, Withdraw};

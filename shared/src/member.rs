@@ -123,9 +123,6 @@ impl Attributes {
     }
 
     /// Their JSON text.
-    ///
-    /// # Panics
-    /// Never: they are plain data.
     #[must_use]
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).expect("attributes are plain data")

@@ -7,8 +7,8 @@ use sea_orm::{ConnectionTrait, DbErr, Set};
 use crate::bus::Topology;
 use crate::clock::Instant;
 
-/// `settings`.
-pub mod settings {
+/// The table `settings`.
+pub mod table {
     #![allow(missing_docs, reason = "a name and its value")]
     use sea_orm::entity::prelude::*;
 
@@ -65,15 +65,15 @@ pub enum WrongDeployment {
 
 /// Makes sure that every process of a deployment has the same number of lanes: the first one decides.
 pub async fn agree_on_lanes(db: &impl ConnectionTrait, topology: Topology) -> Result<(), WrongDeployment> {
-    let row = settings::ActiveModel { name: Set(LANES.to_owned()), value: Set(topology.lanes().to_string()) };
-    let stored = settings::Entity::find_by_id(LANES).one(db).await?;
+    let row = table::ActiveModel { name: Set(LANES.to_owned()), value: Set(topology.lanes().to_string()) };
+    let stored = table::Entity::find_by_id(LANES).one(db).await?;
     let stored = match stored {
         Some(row) => row.value,
-        None => match settings::Entity::insert(row).exec_without_returning(db).await {
+        None => match table::Entity::insert(row).exec_without_returning(db).await {
             Ok(_) => return Ok(()),
             // Another process was first, this very moment.
             Err(error) if error.sql_err().is_some() => {
-                let row = settings::Entity::find_by_id(LANES).one(db).await?;
+                let row = table::Entity::find_by_id(LANES).one(db).await?;
                 row.map(|row| row.value).unwrap_or_default()
             }
             Err(error) => return Err(error.into()),

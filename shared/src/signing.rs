@@ -75,9 +75,6 @@ impl SigningKey {
     }
 
     /// A compact JWS (RFC 7515) over `claims`, of type `typ`. The same claims always give the same text.
-    ///
-    /// # Panics
-    /// Never: the key was checked when it was read, and claims are plain data.
     #[must_use]
     pub fn sign(&self, typ: &str, claims: &impl Serialize) -> String {
         let header =

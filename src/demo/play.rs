@@ -105,7 +105,7 @@ async fn members(client: &Client, input: &Input) -> anyhow::Result<Vec<String>> 
 }
 
 async fn publish(client: &Client, input: &Input) -> anyhow::Result<DriveId> {
-    let now = Utc::now();
+    let now = shared::clock::now();
     let mut drive = input.drive.clone();
     drive["opens_at"] = json!(now - Duration::from_secs(60));
     drive["closes_at"] = json!(now + Duration::from_secs(24 * 3600));

@@ -1,5 +1,7 @@
 //! Registrations: members' own, and all of a drive's for organisers.
 
+#![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
+
 use std::collections::BTreeSet;
 
 use poem::web::Data;

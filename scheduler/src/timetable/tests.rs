@@ -14,7 +14,9 @@ fn every_pattern_of_the_timetable_can_be_read() {
 fn changes_of_the_clock_are_right() {
     let mut compared = 0;
     for line in include_str!("expected.csv").lines() {
-        let [zone, pattern, start, minutes] = line.split(';').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let [zone, pattern, start, minutes] = line.split(';').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
         let start: Instant = start.parse().unwrap();
         let until = start + chrono::Duration::minutes(2 * 24 * 60 + 7);
         let found = due(pattern, zone.parse().unwrap(), start, until, 10_000).unwrap();

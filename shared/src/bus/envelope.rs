@@ -90,9 +90,6 @@ pub struct Envelope<T> {
 
 impl<C: Command> Envelope<C> {
     /// The message for this command, addressed to its queue or lane.
-    ///
-    /// # Panics
-    /// Never for the commands of this crate: their bodies are plain data, which JSON can always hold.
     #[must_use]
     pub fn seal(&self, topology: Topology) -> Outgoing {
         let mut headers = vec![

@@ -333,9 +333,6 @@ impl CloudEvent {
     }
 
     /// Its exact bytes.
-    ///
-    /// # Panics
-    /// Never: it is plain data.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         Bytes::from(serde_json::to_vec(self).expect("an event is plain data"))

@@ -1,7 +1,7 @@
 //! RabbitMQ over lapin. The only module that names lapin.
 //!
 //! Two connections per process, because a blocked connection stops all its writes, acknowledgements included: one
-//! publishes, one consumes. One task owns the publishing channel and its confirms ([`publisher`]). lapin's own recovery
+//! publishes, one consumes. One task owns the publishing channel and its confirms (`publisher`). lapin's own recovery
 //! is off: whoever loses a channel starts again, with back-off and jitter.
 
 mod consumer;
@@ -134,15 +134,15 @@ impl Rabbit {
         if self.inner.closed.is_cancelled() {
             return Err(BrokerError("the connection to RabbitMQ is closed".to_owned()));
         }
-        let connection = match consuming.as_ref().filter(|connection| connection.status().connected()) {
-            Some(connection) => connection.clone(),
-            None => {
+        let connection =
+            if let Some(open) = consuming.as_ref().filter(|connection| connection.status().connected()) {
+                open.clone()
+            } else {
                 let connection = Arc::new(self.inner.server.connect("consuming").await?);
                 // The broker may have come back empty, or with less than was there.
                 topology::ensure(&connection, self.inner.topology).await?;
                 consuming.insert(connection).clone()
-            }
-        };
+            };
         drop(consuming);
         connection.create_channel().await.map_err(|error| BrokerError(format!("open a channel: {error}")))
     }

@@ -95,7 +95,9 @@ fn lifecycle(
     match result {
         Ok(events) => {
             let mut after = state.clone();
-            events.iter().for_each(|event| after.apply(event));
+            for event in &events {
+                after.apply(event);
+            }
             let promoted =
                 events.iter().filter(|event| matches!(event, Event::RegistrationPromoted(_))).count();
             let outcome = after.drive.map(|drive| DriveOutcome {

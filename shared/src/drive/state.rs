@@ -37,7 +37,7 @@ pub struct Places {
 /// Everything a decision about one drive can rest on, as of one place in its log.
 ///
 /// It may hold all registrations (when a log is folded from its beginning) or only those a batch is about, plus the
-/// head of each waiting list. [`super::table`] loads enough for a given batch.
+/// head of each waiting list. [`super::table::batch`] loads enough for a given batch.
 #[derive(Debug, Clone, Default)]
 pub struct State {
     /// The drive; none before it is created.
@@ -161,7 +161,7 @@ impl State {
                 self.move_to(event.member_id, RegistrationState::Withdrawn, None);
             }
             Event::RegistrationRemoved(event) => {
-                self.move_to(event.member_id, RegistrationState::Removed, None)
+                self.move_to(event.member_id, RegistrationState::Removed, None);
             }
             Event::RegistrationRefused(_)
             | Event::DriveRefused(_)

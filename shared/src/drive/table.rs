@@ -1,20 +1,18 @@
-//! The tables `drives` and `slots`, and the loading and saving of whole batches of state.
+//! The tables `drives` and `slots`: what readers see of them. [`batch`] loads and saves what decisions change.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+pub mod batch;
+
+use std::collections::HashMap;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait as _};
-use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect};
 
-use super::definition::Definition;
-use super::state::{Drive, Places, State};
-use super::{ClosedBy, DriveCommand, Kind, Status};
-use crate::bus::Failure;
+use super::state::{Drive, Places};
+use super::{ClosedBy, Kind, Status};
 use crate::clock::Instant;
-use crate::eligibility::Rules;
-use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
+use crate::id::{DriveId, SlotId};
 use crate::log::Head;
-use crate::registration::table as registrations;
 
 /// `drives`: one row per drive, as its log has left it.
 pub mod drives {
@@ -68,323 +66,6 @@ pub mod slots {
     pub enum Relation {}
 
     impl ActiveModelBehavior for ActiveModel {}
-}
-
-/// A drive with what was stored about its log.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// What decisions rest on.
-    pub state: State,
-    /// The end of its log when it was loaded.
-    pub head: Head,
-    /// The definition as it was loaded; none for a drive that is not there yet.
-    before: Option<Drive>,
-    /// The slots that have rows.
-    slots: Vec<SlotId>,
-    /// The members that have rows.
-    known: BTreeSet<MemberId>,
-}
-
-/// What a batch of commands needs to see.
-#[derive(Debug, Default)]
-struct Wanted {
-    drives: BTreeSet<DriveId>,
-    members: BTreeSet<MemberId>,
-    registrations: BTreeSet<RegistrationId>,
-    /// How many places may come free, per drive: that many heads of its waiting lists are needed at most, since every
-    /// such command takes at most one away, by promotion or by withdrawal of whoever waits.
-    freed: BTreeMap<DriveId, u64>,
-}
-
-impl Wanted {
-    fn of<'a>(commands: impl Iterator<Item = &'a DriveCommand>) -> Self {
-        let mut wanted = Self::default();
-        for command in commands {
-            let drive_id = command.drive_id();
-            wanted.drives.insert(drive_id);
-            match command {
-                DriveCommand::Register(command) => drop(wanted.members.insert(command.member_id)),
-                DriveCommand::AddRegistration(command) => drop(wanted.members.insert(command.member_id)),
-                DriveCommand::Withdraw(command) => {
-                    wanted.members.insert(command.member_id);
-                    *wanted.freed.entry(drive_id).or_default() += 1;
-                }
-                DriveCommand::RemoveRegistration(command) => {
-                    wanted.registrations.insert(command.registration_id);
-                    *wanted.freed.entry(drive_id).or_default() += 1;
-                }
-                // A change of capacity may promote everyone who waits.
-                DriveCommand::UpdateDrive(_) => drop(wanted.freed.insert(drive_id, u64::from(u32::MAX))),
-                _ => {}
-            }
-        }
-        wanted
-    }
-}
-
-/// Loads the state of every drive that these commands are about, as far as they can touch it. Drives that do not exist
-/// get an empty state.
-pub async fn load(
-    db: &impl ConnectionTrait,
-    commands: impl Iterator<Item = &DriveCommand>,
-    compiled: impl Fn(DriveId, u32, &Definition) -> Rules,
-) -> Result<BTreeMap<DriveId, Loaded>, Failure> {
-    let wanted = Wanted::of(commands);
-    let ids = || wanted.drives.iter().map(|id| id.0);
-    let mut slots: HashMap<DriveId, Vec<slots::Model>> = HashMap::new();
-    for slot in slots::Entity::find().filter(slots::Column::DriveId.is_in(ids())).all(db).await? {
-        slots.entry(DriveId(slot.drive_id)).or_default().push(slot);
-    }
-    let mut loaded = BTreeMap::new();
-    for row in drives::Entity::find().filter(drives::Column::Id.is_in(ids())).all(db).await? {
-        let drive_id = DriveId(row.id);
-        let slots = slots.remove(&drive_id).unwrap_or_default();
-        loaded.insert(drive_id, read(row, &slots, &compiled)?);
-    }
-    for id in &wanted.drives {
-        loaded.entry(*id).or_insert_with(|| Loaded {
-            state: State::default(),
-            head: Head::default(),
-            before: None,
-            slots: Vec::new(),
-            known: BTreeSet::new(),
-        });
-    }
-    let found = registrations::of_members(db, &wanted.drives, &wanted.members).await?;
-    let by_id = registrations::by_ids(db, &wanted.drives, &wanted.registrations).await?;
-    let mut all: Vec<_> = found.into_iter().chain(by_id).collect();
-    for (drive_id, freed) in &wanted.freed {
-        let Some(drive) = loaded.get(drive_id) else { continue };
-        for slot_id in drive.slots.clone() {
-            if drive.state.places(slot_id).waitlisted > 0 {
-                all.extend(registrations::waiting(db, *drive_id, slot_id, *freed).await?);
-            }
-        }
-    }
-    for (drive_id, registration) in all {
-        if let Some(drive) = loaded.get_mut(&drive_id) {
-            drive.known.insert(registration.member_id);
-            drive.state.load(registration);
-        }
-    }
-    Ok(loaded)
-}
-
-fn read(
-    row: drives::Model,
-    slots: &[slots::Model],
-    compiled: impl Fn(DriveId, u32, &Definition) -> Rules,
-) -> Result<Loaded, Failure> {
-    let (drive_id, head) = (DriveId(row.id), Head::stored(row.sequence, &row.head));
-    let places = slots.iter().map(|slot| (SlotId(slot.id), places(slot))).collect();
-    let drive = drive(&row)?;
-    let rules = compiled(drive_id, drive.rules_version, &drive.definition);
-    Ok(Loaded {
-        state: State::stored(drive.clone(), head.sequence, rules, places),
-        head,
-        before: Some(drive),
-        slots: slots.iter().map(|slot| SlotId(slot.id)).collect(),
-        known: BTreeSet::new(),
-    })
-}
-
-fn places(slot: &slots::Model) -> Places {
-    Places { confirmed: slot.confirmed.unsigned_abs(), waitlisted: slot.waitlisted.unsigned_abs() }
-}
-
-/// A drive as its row has it.
-pub fn drive(row: &drives::Model) -> Result<Drive, DbErr> {
-    let definition = serde_json::from_str(&row.definition).map_err(|error| DbErr::Json(error.to_string()))?;
-    let status =
-        Status::from_word(&row.status).ok_or_else(|| DbErr::Type(format!("status {:?}", row.status)))?;
-    let closed_by = match row.closed_by.as_deref() {
-        None => None,
-        Some("schedule") => Some(ClosedBy::Schedule),
-        Some("admin") => Some(ClosedBy::Admin),
-        Some(other) => return Err(DbErr::Type(format!("closed_by {other:?}"))),
-    };
-    let rules_version = row.rules_version.unsigned_abs();
-    Ok(Drive { definition, status, closed_by, cancel_reason: row.cancel_reason.clone(), rules_version })
-}
-
-/// Saves what a batch has done to these drives, whose logs now end at `heads`. Nothing is saved if anyone else has
-/// written to one of them since it was loaded: that would be a process that lost its lane without knowing.
-pub async fn save(
-    db: &impl ConnectionTrait,
-    loaded: &BTreeMap<DriveId, Loaded>,
-    heads: &BTreeMap<DriveId, Head>,
-    now: Instant,
-) -> Result<(), Failure> {
-    let touched = || heads.iter().filter_map(|(id, head)| loaded.get(id).map(|drive| (*id, *head, drive)));
-    let mut moved = Vec::new();
-    for (drive_id, head, drive) in touched() {
-        let Some(after) = &drive.state.drive else { continue };
-        match &drive.before {
-            None => insert(db, drive_id, after, &drive.state, head, now).await?,
-            Some(before) => {
-                moved.push((drive_id, drive.head, head));
-                if before != after {
-                    change(db, drive_id, drive, after).await?;
-                }
-            }
-        }
-    }
-    advance(db, &moved, now).await?;
-    let mut counts = Vec::new();
-    for (_, _, drive) in touched() {
-        if drive.before.is_some() {
-            let kept = drive.slots.iter().copied().filter(|slot| has_slot(drive, *slot));
-            counts.extend(kept.map(|slot| (slot, drive.state.places(slot))));
-        }
-    }
-    count(db, &counts).await?;
-    let (mut new, mut known) = (Vec::new(), Vec::new());
-    for (drive_id, _, drive) in touched() {
-        for registration in drive.state.changed() {
-            let is_known = drive.known.contains(&registration.member_id);
-            if is_known { &mut known } else { &mut new }.push((drive_id, *registration));
-        }
-    }
-    registrations::insert(db, &new).await?;
-    registrations::replace(db, &known).await?;
-    Ok(())
-}
-
-fn has_slot(drive: &Loaded, slot_id: SlotId) -> bool {
-    drive.state.drive.as_ref().is_some_and(|drive| drive.slot(Some(slot_id)).is_some())
-}
-
-fn signed(number: u32) -> i32 {
-    // The definition bounds places far below that.
-    i32::try_from(number).unwrap_or(i32::MAX)
-}
-
-/// The columns that hold a drive's definition and status.
-fn columns(drive: &Drive) -> drives::ActiveModel {
-    let definition = &drive.definition;
-    drives::ActiveModel {
-        title: Set(definition.title.clone()),
-        kind: Set(definition.kind.as_str().to_owned()),
-        status: Set(drive.status.as_str().to_owned()),
-        closed_by: Set(drive.closed_by.map(|by| match by {
-            ClosedBy::Schedule => "schedule".to_owned(),
-            ClosedBy::Admin => "admin".to_owned(),
-        })),
-        cancel_reason: Set(drive.cancel_reason.clone()),
-        definition: Set(serde_json::to_string(definition).expect("a definition is plain data")),
-        rules_version: Set(signed(drive.rules_version)),
-        opens_at: Set(definition.opens_at),
-        closes_at: Set(definition.closes_at),
-        ..Default::default()
-    }
-}
-
-async fn insert(
-    db: &impl ConnectionTrait,
-    drive_id: DriveId,
-    drive: &Drive,
-    state: &State,
-    head: Head,
-    now: Instant,
-) -> Result<(), DbErr> {
-    let row = drives::ActiveModel {
-        id: Set(drive_id.0),
-        sequence: Set(head.stored_sequence()),
-        head: Set(head.hash.to_vec()),
-        created_at: Set(now),
-        updated_at: Set(now),
-        ..columns(drive)
-    };
-    drives::Entity::insert(row).exec_without_returning(db).await?;
-    let rows = drive.definition.slots.iter().map(|slot| slot_row(drive_id, slot, state.places(slot.slot_id)));
-    slots::Entity::insert_many(rows).exec_without_returning(db).await?;
-    Ok(())
-}
-
-fn slot_row(drive_id: DriveId, slot: &super::definition::Slot, places: Places) -> slots::ActiveModel {
-    slots::ActiveModel {
-        id: Set(slot.slot_id.0),
-        drive_id: Set(drive_id.0),
-        capacity: Set(slot.capacity.map(signed)),
-        confirmed: Set(signed(places.confirmed)),
-        waitlisted: Set(signed(places.waitlisted)),
-    }
-}
-
-/// Writes a drive's new definition or status, and makes the rows of its slots fit.
-async fn change(
-    db: &impl ConnectionTrait,
-    drive_id: DriveId,
-    loaded: &Loaded,
-    after: &Drive,
-) -> Result<(), DbErr> {
-    let by_id = drives::Column::Id.eq(drive_id.0);
-    drives::Entity::update_many().set(columns(after)).filter(by_id).exec(db).await?;
-    for slot in &after.definition.slots {
-        let row = slot_row(drive_id, slot, loaded.state.places(slot.slot_id));
-        if loaded.slots.contains(&slot.slot_id) {
-            slots::Entity::update_many()
-                .set(row)
-                .filter(slots::Column::Id.eq(slot.slot_id.0))
-                .exec(db)
-                .await?;
-        } else {
-            slots::Entity::insert(row).exec_without_returning(db).await?;
-        }
-    }
-    let gone = loaded.slots.iter().filter(|slot| after.slot(Some(**slot)).is_none()).map(|slot| slot.0);
-    slots::Entity::delete_many().filter(slots::Column::Id.is_in(gone)).exec(db).await?;
-    Ok(())
-}
-
-/// Moves the ends of the logs on, in one statement: the fence against a process that lost its lane.
-async fn advance(
-    db: &impl ConnectionTrait,
-    moved: &[(DriveId, Head, Head)],
-    now: Instant,
-) -> Result<(), Failure> {
-    if moved.is_empty() {
-        return Ok(());
-    }
-    let mut unmoved = Condition::any();
-    let (mut sequence, mut head) = (CaseStatement::new(), CaseStatement::new());
-    for (drive_id, from, to) in moved {
-        let this = || drives::Column::Id.eq(drive_id.0);
-        unmoved = unmoved.add(this().and(drives::Column::Sequence.eq(from.stored_sequence())));
-        sequence = sequence.case(this(), Expr::value(to.stored_sequence()));
-        head = head.case(this(), Expr::value(to.hash.to_vec()));
-    }
-    let done = drives::Entity::update_many()
-        .col_expr(drives::Column::Sequence, sequence.into())
-        .col_expr(drives::Column::Head, head.into())
-        .col_expr(drives::Column::UpdatedAt, Expr::value(now))
-        .filter(unmoved)
-        .exec(db)
-        .await?;
-    if done.rows_affected == moved.len() as u64 {
-        Ok(())
-    } else {
-        Err(Failure::Retry("another process has decided on this lane meanwhile".to_owned()))
-    }
-}
-
-/// Writes how the places of these slots stand, in one statement.
-async fn count(db: &impl ConnectionTrait, counts: &[(SlotId, Places)]) -> Result<(), DbErr> {
-    if counts.is_empty() {
-        return Ok(());
-    }
-    let (mut confirmed, mut waitlisted) = (CaseStatement::new(), CaseStatement::new());
-    for (slot_id, places) in counts {
-        confirmed = confirmed.case(slots::Column::Id.eq(slot_id.0), Expr::value(signed(places.confirmed)));
-        waitlisted = waitlisted.case(slots::Column::Id.eq(slot_id.0), Expr::value(signed(places.waitlisted)));
-    }
-    slots::Entity::update_many()
-        .col_expr(slots::Column::Confirmed, confirmed.into())
-        .col_expr(slots::Column::Waitlisted, waitlisted.into())
-        .filter(slots::Column::Id.is_in(counts.iter().map(|(slot_id, _)| slot_id.0)))
-        .exec(db)
-        .await?;
-    Ok(())
 }
 
 /// One drive as readers see it.
@@ -545,4 +226,23 @@ pub async fn due(
             (DriveId(id), if closes_at <= now { closes_at } else { opens_at })
         })
         .collect())
+}
+
+fn places(slot: &slots::Model) -> Places {
+    Places { confirmed: slot.confirmed.unsigned_abs(), waitlisted: slot.waitlisted.unsigned_abs() }
+}
+
+/// A drive as its row has it.
+fn drive(row: &drives::Model) -> Result<Drive, DbErr> {
+    let definition = serde_json::from_str(&row.definition).map_err(|error| DbErr::Json(error.to_string()))?;
+    let status =
+        Status::from_word(&row.status).ok_or_else(|| DbErr::Type(format!("status {:?}", row.status)))?;
+    let closed_by = match row.closed_by.as_deref() {
+        None => None,
+        Some("schedule") => Some(ClosedBy::Schedule),
+        Some("admin") => Some(ClosedBy::Admin),
+        Some(other) => return Err(DbErr::Type(format!("closed_by {other:?}"))),
+    };
+    let rules_version = row.rules_version.unsigned_abs();
+    Ok(Drive { definition, status, closed_by, cancel_reason: row.cancel_reason.clone(), rules_version })
 }

@@ -53,7 +53,7 @@ pub fn faults(questions: &[Question]) -> Vec<FieldError> {
     }
     for (index, question) in questions.iter().take(MAX_QUESTIONS).enumerate() {
         let mut fault = |field: &str, detail: &str| {
-            faults.push(FieldError::new(format!("questions[{index}].{field}"), detail))
+            faults.push(FieldError::new(format!("questions[{index}].{field}"), detail));
         };
         if !is_attribute_name(&question.name) {
             fault("name", "a question's name is a–z, 0–9 and _");

@@ -152,7 +152,7 @@ fn field(value: &Value) -> AMQPValue {
     }
 }
 
-/// The definitions that RabbitMQ imports at boot, for the default virtual host: what [`ensure`] declares, and the
+/// The definitions that RabbitMQ imports at boot, for the default virtual host: what the processes declare, and the
 /// policies, which AMQP cannot set. No users stand in it: compose makes the one it uses.
 #[must_use]
 pub fn definitions(topology: Topology) -> Value {

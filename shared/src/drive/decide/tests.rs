@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::*;
 use crate::account::Role;
 use crate::clock;
-use crate::drive::definition::{Changes, Draft};
+use crate::drive::draft::{Changes, Draft};
 use crate::drive::{CloseDrive, PublishDrive};
 use crate::id::{MemberId, RegistrationId, SlotId};
 use crate::registration::{AddRegistration, Register, RemoveRegistration, Withdraw};

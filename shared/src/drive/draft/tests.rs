@@ -1,4 +1,5 @@
 use super::*;
+use crate::refusal::Code;
 use crate::registration::questions::AnswerKind;
 
 fn draft() -> Draft {

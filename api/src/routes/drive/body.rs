@@ -1,0 +1,203 @@
+//! What organisers write about drives.
+
+use poem_openapi::Object;
+use poem_openapi::types::MaybeUndefined;
+use shared::clock::Instant;
+use shared::drive::definition::Admission;
+use shared::drive::draft::{Changes, Draft, SlotDraft};
+use shared::drive::when::When;
+use shared::id::SlotId;
+use shared::refusal::{Code, FieldError, Refusal};
+use uuid::Uuid;
+
+use super::parts::{AdmissionKind, Kind, QuestionObject, RuleObject};
+use crate::problem::Problem;
+
+/// A slot with places of its own, as an organiser writes it.
+#[derive(Debug, Clone, Object)]
+#[oai(rename = "SlotDraft", deny_unknown_fields)]
+pub(super) struct SlotBody {
+    /// When changing a drive: the slot that is meant; left out for a new one.
+    slot_id: Option<Uuid>,
+    /// Unique in the drive.
+    name: String,
+    starts_at: Option<String>,
+    ends_at: Option<String>,
+    /// Left out: as many as come.
+    capacity: Option<u32>,
+    /// Left out: nobody waits.
+    waitlist_capacity: Option<u32>,
+}
+
+/// A drive as an organiser writes it. Instants are RFC 3339 with an offset, or local times in `time_zone` without one
+/// (`2026-12-01T09:00`).
+#[derive(Debug, Object)]
+#[oai(rename = "DriveDraft", deny_unknown_fields)]
+pub(super) struct DriveBody {
+    title: String,
+    kind: Kind,
+    #[oai(default)]
+    description: String,
+    #[oai(default)]
+    venue: String,
+    /// An IANA zone: `Asia/Kolkata`.
+    time_zone: String,
+    /// Registration begins.
+    opens_at: String,
+    /// Registration ends.
+    closes_at: String,
+    starts_at: Option<String>,
+    ends_at: Option<String>,
+    /// Left out: as many as come. Drives with slots have their places there.
+    capacity: Option<u32>,
+    /// Left out: nobody waits.
+    waitlist_capacity: Option<u32>,
+    #[oai(default)]
+    slots: Vec<SlotBody>,
+    /// All must hold.
+    #[oai(default)]
+    rules: Vec<RuleObject>,
+    #[oai(default)]
+    questions: Vec<QuestionObject>,
+    admission: Option<AdmissionKind>,
+}
+
+/// What changes of a drive. What is left out stays; null takes away what may be absent.
+#[derive(Debug, Object)]
+#[oai(rename = "DriveChanges", deny_unknown_fields)]
+pub(super) struct ChangesBody {
+    title: Option<String>,
+    kind: Option<Kind>,
+    description: Option<String>,
+    venue: Option<String>,
+    time_zone: Option<String>,
+    opens_at: Option<String>,
+    closes_at: Option<String>,
+    starts_at: MaybeUndefined<String>,
+    ends_at: MaybeUndefined<String>,
+    capacity: MaybeUndefined<u32>,
+    waitlist_capacity: MaybeUndefined<u32>,
+    /// All of them: those with an id stay, those without are new, those not named go.
+    slots: Option<Vec<SlotBody>>,
+    /// All of them.
+    rules: Option<Vec<RuleObject>>,
+    /// All of them.
+    questions: Option<Vec<QuestionObject>>,
+}
+
+/// The new end of registration.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+pub(super) struct Reopening {
+    /// Needed when the old one is over.
+    pub(super) closes_at: Option<String>,
+}
+
+/// Why a drive is called off.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+pub(super) struct Cancelling {
+    /// For everyone to read.
+    pub(super) reason: String,
+}
+
+/// Nothing more to say.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// Reads instants and remembers those that are none.
+#[derive(Default)]
+pub(super) struct Times(Vec<FieldError>);
+
+impl Times {
+    pub(super) fn read(&mut self, field: impl Into<String>, text: &str) -> When {
+        text.parse().unwrap_or_else(|detail: String| {
+            self.0.push(FieldError::new(field, detail));
+            When::Instant(Instant::default())
+        })
+    }
+
+    pub(super) fn read_any(&mut self, field: impl Into<String>, text: Option<String>) -> Option<When> {
+        text.map(|text| self.read(field, &text))
+    }
+
+    pub(super) fn slots(&mut self, slots: Vec<SlotBody>) -> Vec<SlotDraft> {
+        let mut read = |(index, slot): (usize, SlotBody)| SlotDraft {
+            slot_id: slot.slot_id.map(SlotId),
+            name: slot.name,
+            starts_at: self.read_any(format!("slots[{index}].starts_at"), slot.starts_at),
+            ends_at: self.read_any(format!("slots[{index}].ends_at"), slot.ends_at),
+            capacity: slot.capacity,
+            waitlist_capacity: slot.waitlist_capacity,
+        };
+        slots.into_iter().enumerate().map(&mut read).collect()
+    }
+
+    pub(super) fn finish<T>(self, value: T) -> Result<T, Problem> {
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(Refusal::new(Code::InvalidDrive).with_errors(self.0).into())
+        }
+    }
+}
+
+impl TryFrom<DriveBody> for Draft {
+    type Error = Problem;
+
+    fn try_from(body: DriveBody) -> Result<Self, Problem> {
+        let mut times = Times::default();
+        let draft = Self {
+            title: body.title,
+            kind: body.kind.into(),
+            description: body.description,
+            venue: body.venue,
+            time_zone: body.time_zone,
+            opens_at: times.read("opens_at", &body.opens_at),
+            closes_at: times.read("closes_at", &body.closes_at),
+            starts_at: times.read_any("starts_at", body.starts_at),
+            ends_at: times.read_any("ends_at", body.ends_at),
+            capacity: body.capacity,
+            waitlist_capacity: body.waitlist_capacity,
+            slots: times.slots(body.slots),
+            rules: body.rules.into_iter().map(Into::into).collect(),
+            questions: body.questions.into_iter().map(Into::into).collect(),
+            admission: body.admission.map_or(Admission::FirstCome, Into::into),
+        };
+        times.finish(draft)
+    }
+}
+
+fn nullable<T>(value: MaybeUndefined<T>) -> Option<Option<T>> {
+    match value {
+        MaybeUndefined::Undefined => None,
+        MaybeUndefined::Null => Some(None),
+        MaybeUndefined::Value(value) => Some(Some(value)),
+    }
+}
+
+impl TryFrom<ChangesBody> for Changes {
+    type Error = Problem;
+
+    fn try_from(body: ChangesBody) -> Result<Self, Problem> {
+        let mut times = Times::default();
+        let changes = Self {
+            title: body.title,
+            kind: body.kind.map(Into::into),
+            description: body.description,
+            venue: body.venue,
+            time_zone: body.time_zone,
+            opens_at: times.read_any("opens_at", body.opens_at),
+            closes_at: times.read_any("closes_at", body.closes_at),
+            starts_at: nullable(body.starts_at).map(|text| times.read_any("starts_at", text)),
+            ends_at: nullable(body.ends_at).map(|text| times.read_any("ends_at", text)),
+            capacity: nullable(body.capacity),
+            waitlist_capacity: nullable(body.waitlist_capacity),
+            slots: body.slots.map(|slots| times.slots(slots)),
+            rules: body.rules.map(|rules| rules.into_iter().map(Into::into).collect()),
+            questions: body.questions.map(|questions| questions.into_iter().map(Into::into).collect()),
+        };
+        times.finish(changes)
+    }
+}
