@@ -17,6 +17,7 @@
 
 mod bad_input;
 mod broker;
+mod compose;
 mod contract;
 mod deployment;
 mod embedded;
@@ -26,4 +27,5 @@ mod runtime;
 mod rush;
 mod scheduler;
 mod tables;
+mod tidy;
 mod tracing;
