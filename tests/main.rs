@@ -22,6 +22,7 @@ mod contract;
 mod deployment;
 mod embedded;
 mod local;
+mod readme;
 mod rendered;
 mod runtime;
 mod rush;
