@@ -60,7 +60,8 @@ pub enum Fault {
 
 /// Runs the command.
 pub async fn run(arguments: VerifyArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let db = process::database(&arguments.deployment, "muster-verify").await?;
+    // It only reads: it neither migrates nor decides how many lanes there are.
+    let db = Database::connect(&arguments.deployment.database_url(), 1, "muster-verify").await?;
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} {msg}  {pos} entries  {per_sec}")?);
     let verified = shutdown.run_until_cancelled(verify(&db, arguments.drive, &bar)).await;

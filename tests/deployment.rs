@@ -319,7 +319,7 @@ pub async fn ready(url: &str) {
 /// Muster at full size: separate processes over RabbitMQ, a database server and Redis.
 #[derive(Debug)]
 pub struct FullSize {
-    _database: TestDatabase,
+    pub database: TestDatabase,
     pub virtual_host: VirtualHost,
     pub folder: Folder,
     env: Vec<(&'static str, String)>,
@@ -339,7 +339,7 @@ impl FullSize {
             ("LISTEN", "127.0.0.1:0".to_owned()),
             ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ];
-        Self { _database: database, virtual_host, folder, env }
+        Self { database, virtual_host, folder, env }
     }
 
     /// The same, with another setting.
@@ -361,15 +361,25 @@ impl FullSize {
         Process::start(name, &[], &self.env, &self.folder.0).await
     }
 
-    /// Runs `muster` with these arguments to its end; what it printed, and whether it succeeded.
+    /// Runs `muster` with these arguments to its end.
     pub fn muster(&self, arguments: &[&str]) -> (bool, String) {
         muster(arguments, &self.env)
+    }
+
+    /// Runs another binary to its end.
+    pub fn run(&self, name: &str) -> (bool, String) {
+        run(name, &[], &self.env)
     }
 }
 
 /// Runs `muster` to its end.
 pub fn muster(arguments: &[&str], env: &[(&'static str, String)]) -> (bool, String) {
-    let output = Command::new(binary("muster"))
+    run("muster", arguments, env)
+}
+
+/// Runs a binary to its end; whether it succeeded, and what it said.
+pub fn run(name: &str, arguments: &[&str], env: &[(&'static str, String)]) -> (bool, String) {
+    let output = Command::new(binary(name))
         .args(arguments)
         .env_clear()
         .env("PATH", std::env::var("PATH").unwrap_or_default())

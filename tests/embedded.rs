@@ -161,6 +161,54 @@ async fn the_demo_plays_against_a_running_deployment_and_survives_its_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_listed_shown_and_replayed_from_the_command_line() {
+    use shared::bus::broker::{Broker, BrokerUrl};
+    let started = Embedded::start().await;
+    let (folder, process) = (started.folder, started.process);
+    assert!(process.stop().await.success());
+    let url = BrokerUrl::Embedded(folder.0.join("data/broker.db"));
+    let command = crate::local::envelope(crate::local::admin(), shared::upkeep::CleanUp {});
+    {
+        let broker = Broker::connect(&url, shared::bus::Topology::default(), "test").await.unwrap();
+        let mut broken = command.seal(broker.topology());
+        broken.message.payload = "not JSON".into();
+        broker.publish(broken).await.unwrap();
+        broker.close().await;
+    }
+    let process = Embedded::process(&folder).await;
+    let admin = Client::admin(&process.url, &process.url).await;
+    let status = eventually("it is given up", || async {
+        let status = admin.get(&format!("/api/v1/commands/{}", command.id)).await;
+        (status.body["status"] == "failed").then_some(status)
+    })
+    .await;
+    assert_eq!(status.body["problem"]["code"], "undecodable");
+    assert!(process.stop().await.success());
+    let env = [("DATA_DIR", folder.0.join("data").display().to_string())];
+    let id = command.id.to_string();
+    let (listed, said) = muster(&["dead-letters", "list"], &env);
+    assert!(
+        listed && said.contains(&id) && said.contains("undecodable") && said.contains("upkeep"),
+        "{said}"
+    );
+    let (shown, said) = muster(&["dead-letters", "show", &id], &env);
+    assert!(shown && said.contains("not JSON"), "{said}");
+    let (replayed, said) = muster(&["dead-letters", "replay", "01890000-0000-7000-8000-000000000000"], &env);
+    assert!(!replayed && said.contains("0 of 1 were found"), "{said}");
+    let (replayed, said) = muster(&["dead-letters", "replay", &id], &env);
+    assert!(replayed && said.contains("replayed 1"), "{said}");
+    let (_, said) = muster(&["dead-letters", "list"], &env);
+    assert!(said.contains("there are none"), "{said}");
+    // It still cannot be decided, and so it comes back.
+    let process = Embedded::process(&folder).await;
+    eventually("it is given up again", || async {
+        let metrics = reqwest::get(format!("{}/metrics", process.url)).await.unwrap().text().await.unwrap();
+        metrics.contains("muster_queue_depth{queue=\"dead-letters\"} 1").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drives_open_and_close_at_their_instants_also_when_nobody_was_there() {
     let started = Embedded::start().await;
     let (folder, process) = (started.folder, started.process);

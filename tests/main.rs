@@ -17,6 +17,7 @@
 
 mod bad_input;
 mod broker;
+mod cache;
 mod compose;
 mod contract;
 mod deployment;

@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::StreamExt as _;
 use reqwest::{Method, StatusCode};
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 use shared::account::Role;
 use shared::bus::Actor;
+use shared::bus::Received;
+use shared::bus::broker::{Broker, BrokerUrl, Source};
 use shared::clock;
 use shared::signing::SigningKey;
 use uuid::Uuid;
@@ -171,9 +174,36 @@ async fn five_thousand_people_a_thousand_places_one_in_ten_clicks_twice() {
     let running = running(&deployment).await;
     let drive_id = running.admin.open_drive(json!({ "capacity": 1000 })).await;
     let urls: Vec<_> = running.members.iter().map(|process| process.url.clone()).collect();
+    // Anyone may bind a queue.
+    let url = BrokerUrl::Rabbit(deployment.virtual_host.url.clone());
+    let broker = Broker::connect(&url, "4".parse().unwrap(), "subscriber").await.unwrap();
+    let mut events = broker.subscribe(Source::Events(vec![format!("registration.*.{drive_id}.*")]));
+    events.ready().await;
+    let subscriber = tokio::spawn(async move {
+        let (mut sequences, mut ids) = (Vec::new(), BTreeSet::new());
+        while sequences.len() < 5000 {
+            match events.next().await.unwrap() {
+                Received::Message(message) => {
+                    let event: Value = serde_json::from_slice(&message.payload).unwrap();
+                    // A click that came twice tells its decision twice; the id says so.
+                    if ids.insert(message.id) {
+                        sequences.push(event["sequence"].as_str().unwrap().parse::<u64>().unwrap());
+                    }
+                }
+                Received::Gap => panic!("a gap"),
+            }
+        }
+        sequences
+    });
     let clicks = click(&running, &drive_id, 5000, Arc::new(move || urls.clone()), Arc::default()).await;
     assert_eq!(clicks.receipts.len(), 5000);
     check(&deployment, &running, &drive_id, &clicks, 1000).await;
+    // Created, published and opened are the first three.
+    assert_eq!(
+        subscriber.await.unwrap(),
+        (4..=5003).collect::<Vec<_>>(),
+        "every event, in order, none missing"
+    );
     let (listed, _) = deployment.muster(&["verify", "--drive", &drive_id]);
     assert!(listed);
     for process in
@@ -354,11 +384,41 @@ async fn without_the_broker_nothing_is_accepted_and_without_redis_it_is_only_slo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_database_is_away_clicks_are_accepted_and_wait() {
+    let deployment = FullSize::new(Engine::Postgres).await;
+    let running = running(&deployment).await;
+    let drive_id = running.admin.open_drive(json!({ "capacity": 5 })).await;
+    let ann = Client::member(&running.members[0].url, "ann").await;
+    let db = shared::database::Database::connect(&deployment.database.url, 2, "test").await.unwrap();
+    let rename = async |from: &str, to: &str| {
+        db.writer().execute_unprepared(&format!("alter table {from} rename to {to}")).await.unwrap();
+    };
+    rename("drives", "drives_away").await;
+    let path = format!("/api/v1/drives/{drive_id}");
+    let refused = eventually("what was cached has passed", || async {
+        let answer = ann.get(&path).await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (503, "database-unavailable"));
+    let clicked = ann.post(&format!("{path}/registrations"), &json!({})).await;
+    assert_eq!(clicked.status, 202, "it is accepted all the same");
+    let id = clicked.body["command_id"].as_str().unwrap();
+    assert_eq!(ann.get(&format!("/api/v1/commands/{id}")).await.body["status"], "accepted");
+    rename("drives_away", "drives").await;
+    eventually("it is decided", || async {
+        (ann.get(&format!("/api/v1/commands/{id}")).await.body["outcome"]["place"] == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_with_another_number_of_lanes_refuses_to_work() {
     let deployment = FullSize::new(Engine::Postgres).await;
     let first = deployment.start("admin-api").await;
     drop(first);
     let deployment = deployment.with("LANES", "5");
-    let (worked, said) = deployment.muster(&["verify"]);
+    let (worked, said) = deployment.run("scheduler");
     assert!(!worked && said.contains("LANES=4"), "{said}");
+    println!("{said}");
 }

@@ -5,9 +5,11 @@
 //! is waited out with the batch in hand, because whatever is put back is overtaken by what was prefetched behind it.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use process::watch::Liveness;
 use shared::backoff::Backoff;
 use shared::bus::message::header;
@@ -75,13 +77,16 @@ impl<H: Handler> Runtime<H> {
         let mut lanes = JoinSet::new();
         for name in names {
             let (runtime, balance) = (runtime.clone(), balance.clone());
-            lanes.spawn(async move { runtime.supervise(&name, &balance).await });
+            lanes.spawn(async move {
+                // Handlers' panics are caught where they happen; whatever else panics must not end a lane either.
+                while AssertUnwindSafe(runtime.supervise(&name, &balance)).catch_unwind().await.is_err() {
+                    metrics::counter!("muster_panics_total").increment(1);
+                    tracing::error!(queue = name, "a lane's supervisor panicked; this is a bug");
+                    Backoff::default().wait().await;
+                }
+            });
         }
-        while let Some(ended) = lanes.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a lane's supervisor died; this is a bug");
-            }
-        }
+        while lanes.join_next().await.is_some() {}
     }
 
     /// Keeps one queue consumed: whatever ends a consumer, another one begins.
@@ -213,6 +218,8 @@ impl<H: Handler> Runtime<H> {
         let decided = batch::decide(&self.handler, &self.db, batch.messages()).instrument(span).await;
         metrics::histogram!("muster_decide_seconds", "queue" => queue.to_owned()).record(since.elapsed());
         let mut settled = decided?;
+        let waiting: HashMap<_, _> =
+            batch.messages().filter_map(|message| Some((message.id, message.reply_to.as_deref()?))).collect();
         for each in &mut settled {
             if let Some(decision) = traced.get(&each.row.id.0) {
                 each.events.iter_mut().for_each(|event| trace_on(decision, &mut event.message));
@@ -220,8 +227,8 @@ impl<H: Handler> Runtime<H> {
             let outcome = each.row.status.as_str();
             metrics::counter!("muster_commands_total", "kind" => each.row.kind.clone(), "outcome" => outcome)
                 .increment(1);
-            if let Some(reply) = reply(batch, &each.row) {
-                each.events.push(reply);
+            if let Some(address) = waiting.get(&each.row.id.0) {
+                each.events.push(reply(address, &each.row));
             }
         }
         Ok(settled)
@@ -259,7 +266,8 @@ impl<H: Handler> Runtime<H> {
                 for message in batch.messages() {
                     tracing::error!(queue, id = %message.id, kind = message.kind, %reject, "gave a message up");
                     let row = self.record_failure(queue, message, &reject).await?;
-                    outgoing.extend(row.as_ref().and_then(|row| reply(batch, row)));
+                    let waits = message.reply_to.as_deref().zip(row.as_ref());
+                    outgoing.extend(waits.map(|(address, row)| reply(address, row)));
                     outgoing.push(dead_letter(queue, message, &reject));
                 }
                 Ok(outgoing)
@@ -351,12 +359,10 @@ fn trace_on(decision: &Span, event: &mut Message) {
 }
 
 /// The answer to whoever waits for a decision.
-fn reply(batch: &Batch, row: &Row) -> Option<Outgoing> {
-    let message = batch.messages().find(|message| message.id == row.id.0)?;
-    let address = message.reply_to.clone()?;
+fn reply(address: &str, row: &Row) -> Outgoing {
     let payload = serde_json::to_vec(row).expect("a row is plain data");
-    Some(Outgoing {
-        to: Address::Reply(address),
+    Outgoing {
+        to: Address::Reply(address.to_owned()),
         message: Message {
             id: row.id.0,
             kind: "decision".to_owned(),
@@ -365,7 +371,7 @@ fn reply(batch: &Batch, row: &Row) -> Option<Outgoing> {
             reply_to: None,
             payload: payload.into(),
         },
-    })
+    }
 }
 
 fn dead_letter(queue: &str, message: &Message, reject: &Reject) -> Outgoing {

@@ -183,6 +183,9 @@ impl Cache {
 impl Redis {
     fn open(url: &str) -> Result<Self, CacheError> {
         let mut parsed = url::Url::parse(url).map_err(|error| CacheError(error.to_string()))?;
+        if !parsed.scheme().starts_with("redis") || parsed.host_str().is_none_or(str::is_empty) {
+            return Err(CacheError("it must be memory: or redis://host:port/database".to_owned()));
+        }
         let prefix =
             parsed.query_pairs().find(|(name, _)| name == "prefix").map(|(_, value)| value.into_owned());
         parsed.set_query(None);
