@@ -4,6 +4,7 @@
 //! anywhere, nothing is lost, and what was copied twice is decided once. A command that failed is decided after all; a
 //! command that was decided keeps its decision.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -137,20 +138,19 @@ pub async fn replay(
     queue: &str,
     wanted: impl Fn(&Message) -> bool,
 ) -> anyhow::Result<usize> {
-    let mut left = broker.depth(queue).await?.unwrap_or_default().ready;
-    let bar = ProgressBar::new(left);
+    let bar = ProgressBar::new(broker.depth(queue).await?.unwrap_or_default().ready);
     let mut consumer = broker.consume(queue, LOOK).await?;
-    let mut replayed = 0;
-    // Each message is looked at once, also those that come back as dead letters while this goes on.
-    while left > 0
-        && let Some(batch) = next(&mut consumer, 1).await
-    {
-        left -= 1;
+    let mut replayed = HashSet::new();
+    // The queue's depth would be no end to go by: what somebody has just looked at is on its way back.
+    while let Some(batch) = next(&mut consumer, 1).await {
         bar.inc(1);
-        let Some(message) = batch.messages().next().filter(|message| wanted(message)) else {
+        // Each message goes once, also one that comes back as a dead letter while this goes on.
+        let is_due = |message: &&Message| wanted(message) && !replayed.contains(&message.id);
+        let Some(message) = batch.messages().next().filter(is_due) else {
             batch.release();
             continue;
         };
+        let id = message.id;
         let copied = match origin(message, broker.topology()) {
             Some(origin) => broker.publish(alive(message, origin)).await.map_err(anyhow::Error::from),
             None => Err(anyhow::anyhow!("{} says neither where it came from nor what it is", message.id)),
@@ -158,14 +158,15 @@ pub async fn replay(
         if let Err(error) = copied {
             batch.release();
             consumer.close().await;
+            let replayed = replayed.len();
             return Err(error).context(format!("replayed {replayed}; the rest is still there"));
         }
         batch.ack_alone().await?;
-        replayed += 1;
+        replayed.insert(id);
     }
     bar.finish_and_clear();
     consumer.close().await;
-    Ok(replayed)
+    Ok(replayed.len())
 }
 
 /// The queue that a message belongs to: where it was given up, or where its kind and body send it.

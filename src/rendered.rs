@@ -88,11 +88,10 @@ fn configuration() -> String {
         ("muster", "Everything in one process", Arguments::command()),
         ("member-api, admin-api", "One HTTP surface each", api::service::command()),
         (
-            "drives-consumer, members-consumer, eligibility-consumer, upkeep-consumer",
-            "The consumers of one queue each",
-            consumers::service::command(),
+            "drives-consumer, members-consumer, eligibility-consumer, upkeep-consumer, scheduler",
+            "What works behind the APIs: a consumer per queue, and what falls due",
+            process::worker::command(),
         ),
-        ("scheduler", "What falls due", scheduler::service::command()),
     ];
     for (names, what, command) in commands {
         let _ =

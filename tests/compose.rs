@@ -96,10 +96,11 @@ fn binaries() -> BTreeMap<String, BTreeSet<String>> {
     for name in ["member-api", "admin-api"] {
         binaries.insert(name.to_owned(), variables(api::service::command()));
     }
-    for name in ["drives-consumer", "members-consumer", "eligibility-consumer", "upkeep-consumer"] {
-        binaries.insert(name.to_owned(), variables(consumers::service::command()));
+    for name in
+        ["drives-consumer", "members-consumer", "eligibility-consumer", "upkeep-consumer", "scheduler"]
+    {
+        binaries.insert(name.to_owned(), variables(process::worker::command()));
     }
-    binaries.insert("scheduler".to_owned(), variables(scheduler::service::command()));
     binaries
 }
 

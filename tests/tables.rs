@@ -1,6 +1,6 @@
 //! One suite for all three databases: what is decided is stored, once, and can be proved.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use shared::bus::Failure;
@@ -316,7 +316,17 @@ async fn registrations_are_listed_in_order(engine: Engine) {
     }
     assert_eq!(found.iter().map(|registration| registration.member_id).collect::<Vec<_>>(), people);
     let last = found.last().unwrap();
-    assert_eq!(registrations::waiting_before(&local.db.read, drive_id, last).await.unwrap(), 2);
+    let other = local.open_drive(json!({ "capacity": 1, "waitlist_capacity": 1 })).await;
+    local.register(other, people[0]).await;
+    local.register(other, last.member_id).await;
+    let positions = async |member_id, drives: &[DriveId]| {
+        registrations::waitlist_positions(&local.db.read, member_id, drives.iter().copied()).await.unwrap()
+    };
+    let both = [drive_id, other];
+    assert_eq!(positions(last.member_id, &both).await, BTreeMap::from([(drive_id, 3), (other, 1)]));
+    assert_eq!(positions(people[4], &both).await, BTreeMap::from([(drive_id, 2)]));
+    assert_eq!(positions(people[0], &both).await, BTreeMap::new(), "who has a place waits for none");
+    assert_eq!(positions(last.member_id, &[]).await, BTreeMap::new());
     let some = BTreeSet::from([people[1], people[4]]);
     let page = registrations::of_drive(&local.db.read, drive_id, &all, Some(&some), None, 10).await.unwrap();
     assert_eq!(page.len(), 2);

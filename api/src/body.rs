@@ -28,8 +28,7 @@ impl<T: Type> Payload for JsonBody<T> {
     const CONTENT_TYPE: &'static str = "application/json";
 
     fn check_content_type(content_type: &str) -> bool {
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case(Self::CONTENT_TYPE)
+        is(content_type, Self::CONTENT_TYPE)
     }
 
     fn schema_ref() -> MetaSchemaRef {
@@ -110,7 +109,7 @@ impl Payload for CsvBody {
     const CONTENT_TYPE: &'static str = "text/csv";
 
     fn check_content_type(content_type: &str) -> bool {
-        content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(Self::CONTENT_TYPE)
+        is(content_type, Self::CONTENT_TYPE)
     }
 
     fn schema_ref() -> MetaSchemaRef {
@@ -150,6 +149,11 @@ impl<'a> ApiExtractor<'a> for CsvBody {
             other => Err(wrong_type::<Self>(other.unwrap_or("none"))),
         }
     }
+}
+
+/// Whether a content type is the wanted one, whatever its parameters.
+fn is(content_type: &str, wanted: &str) -> bool {
+    content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
 }
 
 fn request_meta<P: Payload + ParsePayload>() -> MetaRequest {

@@ -5,44 +5,62 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use poem::http::{HeaderMap, HeaderValue, StatusCode, header};
+use poem::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use poem::{FromRequest, IntoResponse, Request, RequestBody, Response};
+use poem_openapi::ApiResponse;
 use poem_openapi::payload::{Json, Payload as _};
 use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{ToJSON, Type};
-use poem_openapi::{ApiResponse, Object};
+use serde::Deserialize;
 use serde_json::Value;
 use shared::bus::broker::Source;
 use shared::bus::{Broker, Received};
 use shared::cache::{Cache, Cached};
 use tokio_util::sync::CancellationToken;
+use url::form_urlencoded;
 
 use crate::problem::Problem;
 
 /// The oldest answer about drives: `places_left` is never older.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// The entity tags that a client has (`If-None-Match`, RFC 9110 §13.1.2).
-#[derive(Debug, Clone, Default)]
-pub struct Known(Vec<String>);
+/// What a request to read says beside its parameters.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The entity tags that the client has (`If-None-Match`, RFC 9110 §13.1.2).
+    known: Vec<String>,
+    /// The address that was read.
+    address: Uri,
+}
 
-impl Known {
-    fn read(headers: &HeaderMap) -> Self {
+impl Reading {
+    fn new(headers: &HeaderMap, address: Uri) -> Self {
         let values =
             headers.get_all(header::IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
         let tags =
             values.flat_map(|text| text.split(',')).map(|tag| tag.trim().trim_start_matches("W/").to_owned());
-        Self(tags.collect())
+        Self { known: tags.collect(), address }
     }
 
-    fn has(&self, etag: &str) -> bool {
-        self.0.iter().any(|tag| tag == etag || tag == "*")
+    fn knows(&self, etag: &str) -> bool {
+        self.known.iter().any(|tag| tag == etag || tag == "*")
+    }
+
+    /// The link to the next page: the same question, from `cursor` on (RFC 8288).
+    fn next(&self, cursor: &str) -> String {
+        let question = self.address.query().unwrap_or_default();
+        let kept = form_urlencoded::parse(question.as_bytes()).filter(|(name, _)| name != "cursor");
+        let query = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(kept)
+            .append_pair("cursor", cursor)
+            .finish();
+        format!("<{}?{query}>; rel=\"next\"", self.address.path())
     }
 }
 
-impl<'a> FromRequest<'a> for Known {
+impl<'a> FromRequest<'a> for Reading {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
-        Ok(Self::read(request.headers()))
+        Ok(Self::new(request.headers(), request.original_uri().clone()))
     }
 }
 
@@ -56,18 +74,24 @@ pub struct Tagged<T> {
 }
 
 impl<T> Tagged<T> {
-    /// The answer `cached` to a client that has `known`.
+    /// The answer to a client's reading.
     #[must_use]
-    pub fn new(cached: Arc<Cached>, known: &Known) -> Self {
-        let unchanged = known.has(&cached.etag);
+    pub fn new(cached: Arc<Cached>, reading: &Reading) -> Self {
+        let unchanged = reading.knows(&cached.etag);
         Self { cached, unchanged, link: None, of: PhantomData }
     }
 
-    /// The same, with a link to the next page.
+    /// The same for a page of a list, with the link to the next one.
     #[must_use]
-    pub fn with_next(mut self, link: Option<String>) -> Self {
-        self.link = link;
-        self
+    pub fn page(cached: Arc<Cached>, reading: &Reading) -> Self {
+        /// How every list ends.
+        #[derive(Deserialize)]
+        struct End {
+            next_cursor: Option<String>,
+        }
+        let end = serde_json::from_slice::<End>(&cached.body).ok();
+        let link = end.and_then(|end| end.next_cursor).map(|cursor| reading.next(&cursor));
+        Self { link, ..Self::new(cached, reading) }
     }
 }
 
@@ -121,13 +145,6 @@ impl<T: Type> ApiResponse for Tagged<T> {
     }
 }
 
-/// Where a page's list goes on.
-#[derive(Debug, Clone, Default, Object)]
-pub struct PageEnd {
-    /// For the parameter `cursor`; null at the end.
-    pub next_cursor: Option<String>,
-}
-
 /// The answer under `key` from the cache, or from `load`.
 pub async fn through<T, F>(cache: &Cache, key: &str, load: F) -> Result<Arc<Cached>, Problem>
 where
@@ -172,4 +189,29 @@ pub fn forget_changed(broker: &Broker, cache: Cache, shutdown: CancellationToken
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_answers_the_same_question() {
+        let reading = |address: &str| Reading::new(&HeaderMap::new(), address.parse().unwrap());
+        assert_eq!(reading("/drives").next("e30"), "</drives?cursor=e30>; rel=\"next\"");
+        assert_eq!(
+            reading("/drives?q=blood+%26+more&cursor=old&limit=2").next("new"),
+            "</drives?q=blood+%26+more&limit=2&cursor=new>; rel=\"next\""
+        );
+    }
+
+    #[test]
+    fn an_entity_tag_is_known_weak_or_among_others() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::IF_NONE_MATCH, HeaderValue::from_static("\"a\", W/\"b\""));
+        headers.append(header::IF_NONE_MATCH, HeaderValue::from_static("\"c\""));
+        let reading = Reading::new(&headers, Uri::from_static("/"));
+        assert!(reading.knows("\"a\"") && reading.knows("\"b\"") && reading.knows("\"c\""));
+        assert!(!reading.knows("\"d\""));
+    }
 }

@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser};
 use process::watch::Liveness;
 use process::{Connections, run_to_end, start_metrics};
-use shared::bus::Broker;
 use shared::cache::Cache;
 use shared::config::{Deployment, Watching};
 use shared::signing::SigningKey;
@@ -81,12 +80,7 @@ pub fn command() -> clap::Command {
 pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> ExitCode {
     let arguments = Arguments::parse();
     run_to_end(service, &arguments.watching.clone(), async move |shutdown| {
-        let connections = Connections::open(&arguments.deployment, service, &shutdown).await?;
-        anyhow::ensure!(
-            matches!(connections.broker, Broker::Rabbit(_)),
-            "an API of its own needs a broker that several processes share; set BROKER_URL=amqp://… (the embedded \
-             broker works inside the one process `muster`)"
-        );
+        let connections = Connections::open_shared(&arguments.deployment, service, &shutdown).await?;
         let metrics = start_metrics()?;
         first_admin(&connections, &arguments.deployment, &arguments.admin).await?;
         let cx = context(&connections, &arguments.deployment, &arguments.key, &shutdown)?;

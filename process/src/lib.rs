@@ -1,6 +1,7 @@
 //! What every process of Muster does: open its connections, be watched, and end in time when it is asked to.
 
 pub mod watch;
+pub mod worker;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,6 +39,21 @@ pub struct Connections {
 }
 
 impl Connections {
+    /// Opens them for one of several processes, which need a broker that they share.
+    pub async fn open_shared(
+        deployment: &Deployment,
+        name: &str,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let url = deployment.broker().map_err(anyhow::Error::msg)?;
+        anyhow::ensure!(
+            matches!(url, BrokerUrl::Rabbit(_)),
+            "{name} as a process of its own needs a broker that several processes share; set BROKER_URL=amqp://… (the \
+             embedded broker works inside the one process `muster`)"
+        );
+        Self::open(deployment, name, shutdown).await
+    }
+
     /// Opens them; waits for servers that are not there yet, until shutdown.
     pub async fn open(
         deployment: &Deployment,

@@ -5,7 +5,6 @@
 //! the same command and the ledger decides it once. What falls due on a timetable is found from a stored watermark; what
 //! falls due for drives is found from the drives themselves, so a change of their dates needs no notice.
 
-pub mod service;
 pub mod tick;
 pub mod timetable;
 

@@ -1,5 +1,13 @@
-//! Emits what falls due.
+//! Emits what falls due. Several may run at once.
 
-fn main() -> std::process::ExitCode {
-    scheduler::service::main()
+use std::process::ExitCode;
+
+use process::{Connections, worker};
+
+fn main() -> ExitCode {
+    let about = "Emits what falls due in Muster: drives open and close, house-keeping is done";
+    worker::main("scheduler", about, Vec::new(), async |connections, _, shutdown| {
+        let Connections { db, broker, .. } = connections;
+        scheduler::run(db, broker, shutdown).await
+    })
 }

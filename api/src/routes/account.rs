@@ -24,7 +24,7 @@ use crate::body::JsonBody;
 use crate::context::Context;
 use crate::password::{self, MAX_PASSWORD, MIN_PASSWORD};
 use crate::problem::Problem;
-use crate::read::{Known, Tagged, fresh};
+use crate::read::{Reading, Tagged, fresh};
 use crate::submit::{Asked, Submission, Submitted};
 
 /// Who wants to become a member.
@@ -197,7 +197,12 @@ pub struct MeRoutes;
 impl MeRoutes {
     /// Read the own profile
     #[oai(path = "/me", method = "get", operation_id = "read-profile")]
-    async fn read(&self, cx: Data<&Context>, caller: Caller, known: Known) -> Result<Tagged<Me>, Problem> {
+    async fn read(
+        &self,
+        cx: Data<&Context>,
+        caller: Caller,
+        reading: Reading,
+    ) -> Result<Tagged<Me>, Problem> {
         let member_id = caller.person()?;
         // A valid token for an account that is gone.
         let account = accounts::by_id(&cx.db.read, member_id).await?.ok_or_else(Problem::unauthorized)?;
@@ -211,7 +216,7 @@ impl MeRoutes {
             attributes: Any(serde_json::to_value(&profile.attributes).unwrap_or_default()),
             verified: profile.verified,
         };
-        Ok(Tagged::new(fresh(&me), &known))
+        Ok(Tagged::new(fresh(&me), &reading))
     }
 
     /// Change the own profile

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::auth::Caller;
 use crate::context::Context;
 use crate::problem::Problem;
-use crate::read::{Known, Tagged, fresh};
+use crate::read::{Reading, Tagged, fresh};
 use crate::submit::CommandStatus;
 
 /// Commands.
@@ -27,9 +27,9 @@ impl CommandRoutes {
         cx: Data<&Context>,
         caller: Caller,
         command_id: Path<Uuid>,
-        known: Known,
+        reading: Reading,
     ) -> Result<Tagged<CommandStatus>, Problem> {
         let status = cx.status(CommandId(command_id.0), caller.0).await?;
-        Ok(Tagged::new(fresh(&status), &known))
+        Ok(Tagged::new(fresh(&status), &reading))
     }
 }

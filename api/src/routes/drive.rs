@@ -32,7 +32,7 @@ use crate::body::JsonBody;
 use crate::context::Context;
 use crate::page;
 use crate::problem::Problem;
-use crate::read::{self, Known, Tagged, fresh};
+use crate::read::{self, Reading, Tagged, fresh};
 use crate::submit::{Asked, Submission, Submitted};
 
 /// A page of drives.
@@ -114,7 +114,7 @@ impl DriveRoutes {
     async fn list(
         &self,
         cx: Data<&Context>,
-        known: Known,
+        reading: Reading,
         status: Query<Option<Status>>,
         kind: Query<Option<Kind>>,
         /// In the title.
@@ -125,8 +125,7 @@ impl DriveRoutes {
         let wanted = Wanted::read(status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
         let key = format!("drives:{}", page::cursor(&wanted));
         let cached = read::through(&cx.cache, &key, wanted.list(&cx, &PUBLIC)).await?;
-        let next = next_link(&cached.body);
-        Ok(Tagged::new(cached, &known).with_next(next))
+        Ok(Tagged::page(cached, &reading))
     }
 
     /// Read a drive
@@ -134,23 +133,13 @@ impl DriveRoutes {
     async fn read(
         &self,
         cx: Data<&Context>,
-        known: Known,
+        reading: Reading,
         drive_id: Path<Uuid>,
     ) -> Result<Tagged<Drive>, Problem> {
         let key = read::drive_key(drive_id.0);
         let cached = read::through(&cx.cache, &key, find(&cx, DriveId(drive_id.0), &PUBLIC)).await?;
-        Ok(Tagged::new(cached, &known))
+        Ok(Tagged::new(cached, &reading))
     }
-}
-
-/// The next page of a cached list.
-fn next_link(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct End {
-        next_cursor: Option<String>,
-    }
-    let cursor = serde_json::from_slice::<End>(body).ok()?.next_cursor?;
-    Some(format!("</api/v1/drives?cursor={cursor}>; rel=\"next\""))
 }
 
 /// An entry of a drive's log.
@@ -184,7 +173,7 @@ impl AdminDriveRoutes {
         &self,
         cx: Data<&Context>,
         _admin: Admin,
-        known: Known,
+        reading: Reading,
         status: Query<Option<Status>>,
         kind: Query<Option<Kind>>,
         /// In the title.
@@ -194,11 +183,7 @@ impl AdminDriveRoutes {
     ) -> Result<Tagged<DriveList>, Problem> {
         let wanted = Wanted::read(status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
         let list = wanted.list(&cx, &drives::Status::ALL).await?;
-        let link = list
-            .next_cursor
-            .as_ref()
-            .map(|cursor| format!("</admin/v1/drives?cursor={cursor}>; rel=\"next\""));
-        Ok(Tagged::new(fresh(&list), &known).with_next(link))
+        Ok(Tagged::page(fresh(&list), &reading))
     }
 
     /// Read a drive, a draft or not
@@ -207,11 +192,11 @@ impl AdminDriveRoutes {
         &self,
         cx: Data<&Context>,
         _admin: Admin,
-        known: Known,
+        reading: Reading,
         drive_id: Path<Uuid>,
     ) -> Result<Tagged<Drive>, Problem> {
         let drive = find(&cx, DriveId(drive_id.0), &drives::Status::ALL).await?;
-        Ok(Tagged::new(fresh(&drive), &known))
+        Ok(Tagged::new(fresh(&drive), &reading))
     }
 
     /// Create a drive

@@ -15,7 +15,7 @@ use crate::body::CsvBody;
 use crate::context::Context;
 use crate::page;
 use crate::problem::Problem;
-use crate::read::{Known, Tagged, fresh};
+use crate::read::{Reading, Tagged, fresh};
 use crate::submit::{Asked, Submission, Submitted};
 
 /// A person.
@@ -84,7 +84,7 @@ impl AdminMemberRoutes {
         &self,
         cx: Data<&Context>,
         _admin: Admin,
-        known: Known,
+        reading: Reading,
         /// In the name or the e-mail address.
         q: Query<Option<String>>,
         cursor: Query<Option<String>>,
@@ -96,10 +96,6 @@ impl AdminMemberRoutes {
         let more = page::cut(&mut found, limit);
         let next_cursor = found.last().filter(|_| more).map(|last| page::cursor(&last.id));
         let list = MemberList { items: found.into_iter().map(Member::from).collect(), next_cursor };
-        let link = list
-            .next_cursor
-            .as_ref()
-            .map(|cursor| format!("</admin/v1/members?cursor={cursor}>; rel=\"next\""));
-        Ok(Tagged::new(fresh(&list), &known).with_next(link))
+        Ok(Tagged::page(fresh(&list), &reading))
     }
 }

@@ -28,7 +28,7 @@ use crate::body::JsonBody;
 use crate::context::Context;
 use crate::page;
 use crate::problem::Problem;
-use crate::read::{Known, Tagged, fresh};
+use crate::read::{Reading, Tagged, fresh};
 use crate::submit::{Asked, Submission, Submitted};
 
 /// Where a registration is.
@@ -140,7 +140,7 @@ impl RegistrationRoutes {
         &self,
         cx: Data<&Context>,
         caller: Caller,
-        known: Known,
+        reading: Reading,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
     ) -> Result<Tagged<OwnRegistrationList>, Problem> {
@@ -150,15 +150,12 @@ impl RegistrationRoutes {
         let more = page::cut(&mut found, limit);
         let next_cursor = found.last().filter(|_| more).map(|(drive_id, _)| page::cursor(drive_id));
         let drives = drives::by_ids(&cx.db.read, found.iter().map(|(drive_id, _)| *drive_id)).await?;
+        let waiting = found.iter().filter(|(_, of)| of.state == RegistrationState::Waitlisted);
+        let positions =
+            table::waitlist_positions(&cx.db.read, member_id, waiting.map(|(drive_id, _)| *drive_id)).await?;
         let mut items = Vec::with_capacity(found.len());
         for (drive_id, registration) in &found {
             let Some(view) = drives.iter().find(|view| view.id == *drive_id) else { continue };
-            let waitlist_position = match registration.state {
-                RegistrationState::Waitlisted => {
-                    Some(table::waiting_before(&cx.db.read, *drive_id, registration).await? + 1)
-                }
-                _ => None,
-            };
             items.push(OwnRegistration {
                 registration_id: registration.id.0,
                 drive_id: drive_id.0,
@@ -167,14 +164,11 @@ impl RegistrationRoutes {
                 slot_id: registration.slot_id.0,
                 state: registration.state.into(),
                 place: registration.place,
-                waitlist_position,
+                waitlist_position: positions.get(drive_id).copied(),
                 registered_at: At(registration.registered_at),
             });
         }
-        let link = next_cursor
-            .as_ref()
-            .map(|cursor| format!("</api/v1/me/registrations?cursor={cursor}>; rel=\"next\""));
-        Ok(Tagged::new(fresh(&OwnRegistrationList { items, next_cursor }), &known).with_next(link))
+        Ok(Tagged::page(fresh(&OwnRegistrationList { items, next_cursor }), &reading))
     }
 }
 
@@ -244,7 +238,7 @@ impl AdminRegistrationRoutes {
         &self,
         cx: Data<&Context>,
         _admin: Admin,
-        known: Known,
+        reading: Reading,
         drive_id: Path<Uuid>,
         state: Query<Option<State>>,
         /// In the member's name or e-mail address.
@@ -289,10 +283,7 @@ impl AdminRegistrationRoutes {
             }
         };
         let items = found.into_iter().map(item).collect();
-        let link = next_cursor.as_ref().map(|cursor| {
-            format!("</admin/v1/drives/{drive_id}/registrations?cursor={cursor}>; rel=\"next\"")
-        });
-        Ok(Tagged::new(fresh(&DriveRegistrationList { items, next_cursor }), &known).with_next(link))
+        Ok(Tagged::page(fresh(&DriveRegistrationList { items, next_cursor }), &reading))
     }
 
     /// Add someone

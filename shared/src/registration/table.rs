@@ -1,10 +1,10 @@
 //! The table `registrations`: one row per member and drive, as the drive's log has left it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::OnConflict;
-use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
+use sea_orm::sea_query::{ExprTrait as _, OnConflict, Query};
+use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, Set};
 
 use super::{Registration, RegistrationState};
 use crate::database::ROWS_PER_INSERT;
@@ -194,19 +194,36 @@ pub async fn of_drive(
     select.all(db).await?.into_iter().map(Registration::try_from).collect()
 }
 
-/// How many wait before this one for its slot.
-pub async fn waiting_before(
+/// Where a member stands in the waiting lists of these drives, from 1 on; drives where they do not wait are left out.
+pub async fn waitlist_positions(
     db: &impl ConnectionTrait,
-    drive_id: DriveId,
-    of: &Registration,
-) -> Result<u64, DbErr> {
-    Entity::find()
-        .filter(Column::DriveId.eq(drive_id.0))
-        .filter(Column::State.eq(RegistrationState::Waitlisted.as_str()))
-        .filter(Column::SlotId.eq(of.slot_id.0))
-        .filter(Column::Rank.lt(i64::try_from(of.rank).unwrap_or(i64::MAX)))
-        .count(db)
-        .await
+    member_id: MemberId,
+    drives: impl IntoIterator<Item = DriveId>,
+) -> Result<BTreeMap<DriveId, u64>, DbErr> {
+    let col = |table: &'static str, column: Column| Expr::col((table, column));
+    let (own, list) = ("own", "list");
+    let not_after = Condition::all()
+        .add(col(list, Column::DriveId).equals((own, Column::DriveId)))
+        .add(col(list, Column::SlotId).equals((own, Column::SlotId)))
+        .add(col(list, Column::State).equals((own, Column::State)))
+        .add(col(list, Column::Rank).lte(col(own, Column::Rank)));
+    let select = Query::select()
+        .column((own, Column::DriveId))
+        .expr(col(list, Column::Id).count())
+        .from_as(Entity, own)
+        .join_as(JoinType::InnerJoin, Entity, list, not_after)
+        .and_where(col(own, Column::MemberId).eq(member_id.0))
+        .and_where(col(own, Column::DriveId).is_in(drives.into_iter().map(|id| id.0)))
+        .and_where(col(own, Column::State).eq(RegistrationState::Waitlisted.as_str()))
+        .group_by_col((own, Column::DriveId))
+        .to_owned();
+    let rows = db.query_all(&select).await?;
+    rows.iter()
+        .map(|row| {
+            let position = row.try_get_by_index::<i64>(1)?;
+            Ok((DriveId(row.try_get_by_index(0)?), position.unsigned_abs()))
+        })
+        .collect()
 }
 
 /// All registrations of a drive, for those who check every one: pages by member.

@@ -1,0 +1,63 @@
+//! A process that works behind the APIs: a consumer or the scheduler. Several of each may run at once.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use shared::bus::Queue;
+use shared::config::{Deployment, Watching};
+use tokio_util::sync::CancellationToken;
+
+use crate::watch::{Liveness, Watch, measure_queues};
+use crate::{Connections, run_to_end, start_metrics};
+
+/// Flags and environment of a worker.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    deployment: Deployment,
+
+    #[command(flatten)]
+    watching: Watching,
+
+    /// Where health and metrics are served; port 0 takes a free one.
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    listen: SocketAddr,
+}
+
+/// The flags of a worker's binary, for its reference.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// The main function of a worker's binary: does `work` on these queues until shutdown, and answers those who watch.
+pub fn main(
+    service: &'static str,
+    about: &'static str,
+    queues: Vec<Queue>,
+    work: impl AsyncFnOnce(Connections, Liveness, CancellationToken) -> anyhow::Result<()>,
+) -> ExitCode {
+    let matches = command().name(service).about(about).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    run_to_end(service, &arguments.watching.clone(), async move |shutdown| {
+        let connections = Connections::open_shared(&arguments.deployment, service, &shutdown).await?;
+        let topology = connections.broker.topology();
+        let liveness = Liveness::expecting(queues.iter().flat_map(|queue| topology.queue_names(*queue)));
+        let watch = Watch {
+            service,
+            metrics: start_metrics()?,
+            liveness: liveness.clone(),
+            broker: connections.broker.clone(),
+            db: connections.db.clone(),
+        };
+        let watched = tokio::spawn(watch.serve(arguments.listen, shutdown.clone()));
+        tokio::spawn(measure_queues(connections.broker.clone(), queues, shutdown.clone()));
+        work(connections.clone(), liveness, shutdown).await?;
+        watched.await.context("serve health and metrics")??;
+        connections.close().await;
+        Ok(())
+    })
+}
