@@ -301,6 +301,7 @@ async fn reads_have_entity_tags_and_lists_have_pages() {
     for number in 0..5 {
         ids.push(admin.open_drive(json!({ "title": format!("Drive {number}"), "kind": "donation" })).await);
     }
+    admin.open_drive(json!({ "title": "Another kind", "kind": "volunteering" })).await;
     let nobody = Client::nobody(&muster.process.url);
     let path = format!("/api/v1/drives/{}", ids[0]);
     let first = nobody.get(&path).await;
@@ -322,10 +323,13 @@ async fn reads_have_entity_tags_and_lists_have_pages() {
                 .iter()
                 .map(|item| item["drive_id"].as_str().unwrap().to_owned()),
         );
-        next = page.body["next_cursor"]
-            .as_str()
-            .map(|cursor| format!("/api/v1/drives?kind=donation&limit=2&cursor={cursor}"));
-        assert_eq!(page.header("link").is_some(), next.is_some());
+        // The link asks the same question again: the other kind's drive never turns up.
+        let link = page.header("link").map(|link| {
+            link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")).unwrap().to_owned()
+        });
+        assert_eq!(link.is_some(), page.body["next_cursor"].is_string());
+        assert!(link.as_ref().is_none_or(|link| link.contains("limit=2")), "{link:?}");
+        next = link;
     }
     assert_eq!(seen, ids);
     assert_eq!(nobody.get("/api/v1/drives?q=drive%203").await.body["items"].as_array().unwrap().len(), 1);
