@@ -33,7 +33,7 @@ pub(super) fn print(
     }
     row("time to accept", percentiles(&played.accept));
     row("time to decide", percentiles(&played.decide));
-    row("first click to last decision", format!("{:.0?}", played.took));
+    row("first click to last decision", format!("{:.1?}", played.took));
     row(
         "log, recomputed by the client",
         match over_http {
