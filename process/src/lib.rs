@@ -178,8 +178,10 @@ pub fn run_to_end(
             shutdown.cancelled().await;
             tokio::time::sleep(END).await;
         };
+        // On the heap: an optimising build cannot lay out a whole process in one future.
+        let main = Box::pin(main(shutdown.clone()));
         tokio::select! {
-            ended = main(shutdown.clone()) => ended,
+            ended = main => ended,
             () = overdue => anyhow::bail!("did not end in time; what was unsettled comes again"),
         }
     });

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::server::conn::http1;
@@ -17,6 +18,7 @@ use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value as Json, json};
+use shared::backoff::Backoff;
 use shared::bus::{Broker, Queue};
 use shared::database::Database;
 use tokio::net::TcpListener;
@@ -117,14 +119,29 @@ pub struct Watch {
     pub db: Database,
 }
 
+/// Listens for watchers. Port 0 takes a free one; the one taken is logged.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+    tracing::info!(address = %listener.local_addr()?, "health and metrics");
+    Ok(listener)
+}
+
 impl Watch {
-    /// Answers watchers on `address` until shutdown. Port 0 takes a free one; the one taken is logged.
-    pub async fn serve(self, address: SocketAddr, shutdown: CancellationToken) -> std::io::Result<()> {
-        let listener = TcpListener::bind(address).await?;
-        tracing::info!(service = self.service, address = %listener.local_addr()?, "health and metrics");
+    /// Answers watchers until shutdown.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut backoff = Backoff::default();
         while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
-            let Ok((stream, _)) = accepted else { continue };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                // Most likely there are no file descriptors left: trying at once would only burn time.
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a watcher");
+                    shutdown.run_until_cancelled(backoff.wait()).await;
+                    continue;
+                }
+            };
+            backoff = Backoff::default();
             let Ok(place) = room.clone().try_acquire_owned() else { continue };
             let watch = self.clone();
             let shutdown = shutdown.clone();
@@ -142,7 +159,6 @@ impl Watch {
                 drop(place);
             });
         }
-        Ok(())
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {

@@ -9,7 +9,7 @@ use shared::bus::Queue;
 use shared::config::{Deployment, Watching};
 use tokio_util::sync::CancellationToken;
 
-use crate::watch::{Liveness, Watch, measure_queues};
+use crate::watch::{self, Liveness, Watch, measure_queues};
 use crate::{Connections, run_to_end, start_metrics};
 
 /// Flags and environment of a worker.
@@ -53,10 +53,10 @@ pub fn main(
             broker: connections.broker.clone(),
             db: connections.db.clone(),
         };
-        let watched = tokio::spawn(watch.serve(arguments.listen, shutdown.clone()));
+        let watched = tokio::spawn(watch.serve(watch::bind(arguments.listen).await?, shutdown.clone()));
         tokio::spawn(measure_queues(connections.broker.clone(), queues, shutdown.clone()));
-        work(connections.clone(), liveness, shutdown).await?;
-        watched.await.context("serve health and metrics")??;
+        Box::pin(work(connections.clone(), liveness, shutdown)).await?;
+        watched.await.context("serve health and metrics")?;
         connections.close().await;
         Ok(())
     })
