@@ -9,19 +9,15 @@ use process::run_to_end;
 fn main() -> ExitCode {
     let Arguments { command, serve, watching } = Arguments::parse();
     match command {
-        None => {
-            run_to_end("muster", &watching, async move |shutdown| everything::serve(serve, shutdown).await)
-        }
+        None => run_to_end("muster", &watching, |shutdown| Box::pin(everything::serve(serve, shutdown))),
         Some(Command::Demo { demo, serve, watching }) => {
-            run_to_end("muster", &watching, async move |shutdown| demo::run(demo, serve, shutdown).await)
+            run_to_end("muster", &watching, |shutdown| Box::pin(demo::run(demo, serve, shutdown)))
         }
         Some(Command::Verify { verify, watching }) => {
-            run_to_end("muster", &watching, async move |shutdown| verify::run(verify, shutdown).await)
+            run_to_end("muster", &watching, |shutdown| Box::pin(verify::run(verify, shutdown)))
         }
         Some(Command::DeadLetters { dead_letters, watching }) => {
-            run_to_end("muster", &watching, async move |shutdown| {
-                dead_letters::run(dead_letters, shutdown).await
-            })
+            run_to_end("muster", &watching, |shutdown| Box::pin(dead_letters::run(dead_letters, shutdown)))
         }
     }
 }

@@ -79,25 +79,27 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> ExitCode {
     let arguments = Arguments::parse();
-    run_to_end(service, &arguments.watching.clone(), async move |shutdown| {
-        let connections = Connections::open_shared(&arguments.deployment, service, &shutdown).await?;
-        let metrics = start_metrics()?;
-        first_admin(&connections, &arguments.deployment, &arguments.admin).await?;
-        let cx = context(&connections, &arguments.deployment, &arguments.key, &shutdown)?;
-        let address = arguments.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], default_port)));
-        let listener = serve::bind(address).await?;
-        tracing::info!(service, address = %listener.local_addr()?, "serving; documentation at /docs");
-        let operations = Operations {
-            service,
-            metrics,
-            peer: arguments.peer_url,
-            client: reqwest::Client::new(),
-            liveness: Liveness::default(),
-        };
-        serve::serve(listener, surfaces, cx.clone(), operations, shutdown).await?;
-        cx.cache.close().await;
-        connections.close().await;
-        Ok(())
+    run_to_end(service, &arguments.watching.clone(), |shutdown| {
+        Box::pin(async move {
+            let connections = Connections::open_shared(&arguments.deployment, service, &shutdown).await?;
+            let metrics = start_metrics()?;
+            first_admin(&connections, &arguments.deployment, &arguments.admin).await?;
+            let cx = context(&connections, &arguments.deployment, &arguments.key, &shutdown)?;
+            let address = arguments.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], default_port)));
+            let listener = serve::bind(address).await?;
+            tracing::info!(service, address = %listener.local_addr()?, "serving; documentation at /docs");
+            let operations = Operations {
+                service,
+                metrics,
+                peer: arguments.peer_url,
+                client: reqwest::Client::new(),
+                liveness: Liveness::default(),
+            };
+            serve::serve(listener, surfaces, cx.clone(), operations, shutdown).await?;
+            cx.cache.close().await;
+            connections.close().await;
+            Ok(())
+        })
     })
 }
 

@@ -13,9 +13,11 @@ use crate::runtime::Runtime;
 /// The main function of a consumer binary.
 pub fn main<H: Handler>(service: &'static str, handler: fn(&Connections) -> H) -> ExitCode {
     let about = "Decides the commands of one queue of Muster";
-    worker::main(service, about, vec![H::Message::QUEUE], async move |connections, liveness, shutdown| {
-        consume(handler(&connections), &connections, liveness, shutdown).await;
-        Ok(())
+    worker::main(service, about, vec![H::Message::QUEUE], move |connections, liveness, shutdown| {
+        Box::pin(async move {
+            consume(handler(&connections), &connections, liveness, shutdown).await;
+            Ok(())
+        })
     })
 }
 

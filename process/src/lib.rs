@@ -3,6 +3,7 @@
 pub mod watch;
 pub mod worker;
 
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -152,11 +153,14 @@ pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(token)
 }
 
+/// What a process does, on the heap: a compiler that optimises cannot lay a whole process out in one future.
+pub type Main = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
+
 /// Runs a process: logging, signals, and an end within [`END`] of being asked.
 pub fn run_to_end(
     service: &'static str,
     watching: &Watching,
-    main: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
+    main: impl FnOnce(CancellationToken) -> Main,
 ) -> ExitCode {
     let telemetry = match telemetry::start(service, watching.log_format, watching.otlp_endpoint.as_deref()) {
         Ok(telemetry) => telemetry,
@@ -178,10 +182,8 @@ pub fn run_to_end(
             shutdown.cancelled().await;
             tokio::time::sleep(END).await;
         };
-        // On the heap: an optimising build cannot lay out a whole process in one future.
-        let main = Box::pin(main(shutdown.clone()));
         tokio::select! {
-            ended = main => ended,
+            ended = main(shutdown.clone()) => ended,
             () = overdue => anyhow::bail!("did not end in time; what was unsettled comes again"),
         }
     });

@@ -10,7 +10,7 @@ use shared::config::{Deployment, Watching};
 use tokio_util::sync::CancellationToken;
 
 use crate::watch::{self, Liveness, Watch, measure_queues};
-use crate::{Connections, run_to_end, start_metrics};
+use crate::{Connections, Main, run_to_end, start_metrics};
 
 /// Flags and environment of a worker.
 #[derive(Debug, Parser)]
@@ -38,26 +38,28 @@ pub fn main(
     service: &'static str,
     about: &'static str,
     queues: Vec<Queue>,
-    work: impl AsyncFnOnce(Connections, Liveness, CancellationToken) -> anyhow::Result<()>,
+    work: impl FnOnce(Connections, Liveness, CancellationToken) -> Main + 'static,
 ) -> ExitCode {
     let matches = command().name(service).about(about).get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    run_to_end(service, &arguments.watching.clone(), async move |shutdown| {
-        let connections = Connections::open_shared(&arguments.deployment, service, &shutdown).await?;
-        let topology = connections.broker.topology();
-        let liveness = Liveness::expecting(queues.iter().flat_map(|queue| topology.queue_names(*queue)));
-        let watch = Watch {
-            service,
-            metrics: start_metrics()?,
-            liveness: liveness.clone(),
-            broker: connections.broker.clone(),
-            db: connections.db.clone(),
-        };
-        let watched = tokio::spawn(watch.serve(watch::bind(arguments.listen).await?, shutdown.clone()));
-        tokio::spawn(measure_queues(connections.broker.clone(), queues, shutdown.clone()));
-        Box::pin(work(connections.clone(), liveness, shutdown)).await?;
-        watched.await.context("serve health and metrics")?;
-        connections.close().await;
-        Ok(())
+    run_to_end(service, &arguments.watching.clone(), |shutdown| {
+        Box::pin(async move {
+            let connections = Connections::open_shared(&arguments.deployment, service, &shutdown).await?;
+            let topology = connections.broker.topology();
+            let liveness = Liveness::expecting(queues.iter().flat_map(|queue| topology.queue_names(*queue)));
+            let watch = Watch {
+                service,
+                metrics: start_metrics()?,
+                liveness: liveness.clone(),
+                broker: connections.broker.clone(),
+                db: connections.db.clone(),
+            };
+            let watched = tokio::spawn(watch.serve(watch::bind(arguments.listen).await?, shutdown.clone()));
+            tokio::spawn(measure_queues(connections.broker.clone(), queues, shutdown.clone()));
+            work(connections.clone(), liveness, shutdown).await?;
+            watched.await.context("serve health and metrics")?;
+            connections.close().await;
+            Ok(())
+        })
     })
 }

@@ -6,8 +6,8 @@ use process::{Connections, worker};
 
 fn main() -> ExitCode {
     let about = "Emits what falls due in Muster: drives open and close, house-keeping is done";
-    worker::main("scheduler", about, Vec::new(), async |connections, _, shutdown| {
+    worker::main("scheduler", about, Vec::new(), |connections, _, shutdown| {
         let Connections { db, broker, .. } = connections;
-        scheduler::run(db, broker, shutdown).await
+        Box::pin(scheduler::run(db, broker, shutdown))
     })
 }
