@@ -151,11 +151,12 @@ pub async fn replay(
             continue;
         };
         let id = message.id;
-        let copied = match origin(message, broker.topology()) {
-            Some(origin) => broker.publish(alive(message, origin)).await.map_err(anyhow::Error::from),
-            None => Err(anyhow::anyhow!("{} says neither where it came from nor what it is", message.id)),
+        let Some(origin) = origin(message, broker.topology()) else {
+            tracing::warn!(%id, "stays: it says neither where it came from nor what it is");
+            batch.release();
+            continue;
         };
-        if let Err(error) = copied {
+        if let Err(error) = broker.publish(alive(message, origin)).await {
             batch.release();
             consumer.close().await;
             let replayed = replayed.len();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use muster::dead_letters;
+use sea_orm::ConnectionTrait as _;
 use shared::bus::broker::{Broker, BrokerUrl, Consumer, PublishError, Source};
 use shared::bus::message::{MAX_PAYLOAD, header};
 use shared::bus::topology::{DEAD_LETTERS, Delay, UNROUTED};
@@ -63,7 +64,7 @@ on_both_brokers! {
     a_delayed_message_comes_back_to_its_queue,
     events_reach_those_who_asked_for_them,
     a_reply_reaches_its_subscription_and_nobody_else,
-    a_message_too_large_is_refused,
+    a_command_too_large_is_refused_and_nothing_else,
     a_message_that_no_queue_takes_is_kept_for_an_operator,
     a_dead_letter_is_looked_at_and_replayed,
     many_publishers_get_their_own_confirms,
@@ -352,12 +353,18 @@ async fn a_reply_reaches_its_subscription_and_nobody_else(place: Place) {
     broker.close().await;
 }
 
-async fn a_message_too_large_is_refused(place: Place) {
+async fn a_command_too_large_is_refused_and_nothing_else(place: Place) {
     let broker = place.open().await;
     let large = "x".repeat(MAX_PAYLOAD + 1);
     let refused = broker.publish(command("drives.0", &large)).await;
     assert_eq!(refused, Err(PublishError::TooLarge(MAX_PAYLOAD + 1)));
     broker.publish(command("drives.0", &large[..MAX_PAYLOAD])).await.unwrap();
+    // What was decided is told, whatever its size; what nobody could read is put aside as it is.
+    for to in [Address::Events("registration.confirmed".to_owned()), Address::DeadLetters] {
+        broker.publish(Outgoing { to, message: message(&large) }).await.unwrap();
+    }
+    let dead = dead_letters::look(&broker, DEAD_LETTERS).await.unwrap();
+    assert_eq!(dead[0].payload.len(), large.len());
     broker.close().await;
 }
 
@@ -408,6 +415,29 @@ async fn a_dead_letter_is_looked_at_and_replayed(place: Place) {
         batch.ack().await.unwrap();
     }
     assert_eq!(replayed, [sent[1], sent[3], sent[0], sent[2], sent[4]]);
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_embedded_broker_cannot_read_now_it_reads_later_in_order() {
+    let place = Place::Embedded(Folder::new());
+    let broker = place.open().await;
+    publish(&broker, "drives.0", 0..3).await;
+    let mut first = broker.consume("drives.0", 10).await.unwrap();
+    let held = first.next(10).await.unwrap();
+    assert_eq!(texts(&held), numbers(0..3));
+    held.release();
+    drop(first);
+
+    let Place::Embedded(folder) = &place else { unreachable!() };
+    let url = format!("sqlite:{}", folder.0.join("broker.db").display());
+    let file = sea_orm::Database::connect(url).await.unwrap();
+    file.execute_unprepared("alter table messages rename to hidden").await.unwrap();
+    let mut second = broker.consume("drives.0", 10).await.unwrap();
+    assert!(nothing(&mut second).await, "nothing can be read");
+    file.execute_unprepared("alter table hidden rename to messages").await.unwrap();
+    publish(&broker, "drives.0", 3..4).await;
+    assert_eq!(take(&mut second, 4).await, numbers(0..4));
     broker.close().await;
 }
 

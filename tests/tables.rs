@@ -1,9 +1,12 @@
 //! One suite for all three databases: what is decided is stored, once, and can be proved.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use consumers::members::Members;
+use consumers::{Cx, Handler as _};
 use serde_json::json;
-use shared::bus::Failure;
+use shared::bus::{Envelope, Failure};
 use shared::drive::draft::Changes;
 use shared::drive::{AdvanceDrive, CancelDrive, CloseDrive, DriveCommand, UpdateDrive, table as drives};
 use shared::id::{CommandId, DriveId, MemberId, RegistrationId};
@@ -38,6 +41,8 @@ on_every_database! {
     a_stale_writer_writes_nothing,
     the_database_itself_refuses_a_place_too_many,
     people_are_imported_and_found,
+    an_import_and_a_members_own_change_at_once_lose_nothing,
+    more_imports_than_fit_into_a_batch_are_split,
     drives_are_listed_and_found,
     registrations_are_listed_in_order,
     what_is_due_is_found,
@@ -250,6 +255,10 @@ async fn people_are_imported_and_found(engine: Engine) {
         "invalid-file"
     );
 
+    // Letters with and without an accent are different letters.
+    let accents = import("email,name\njose@x.org,Jose\njosé@x.org,José\n".to_owned()).await;
+    assert_eq!(counts(&accents), [2, 0, 0]);
+
     let list =
         |text: &'static str| async { members::list(&local.db.read, Some(text), None, 10).await.unwrap() };
     let found = list("o'brien").await;
@@ -267,7 +276,50 @@ async fn people_are_imported_and_found(engine: Engine) {
         after = Some(last.id);
         seen.extend(page.iter().map(|person| person.email.clone()));
     }
-    assert_eq!(seen.len(), 2501);
+    assert_eq!(seen.len(), 2503);
+}
+
+async fn an_import_and_a_members_own_change_at_once_lose_nothing(engine: Engine) {
+    let local = Local::start(engine).await;
+    let member_id = local.member(json!({ "city": "Pune" })).await;
+    let file = local.files.put(format!("email,marks\n{member_id}@x.org,61\n").into()).await.unwrap();
+    let attributes = serde_json::from_value(json!({ "city": "Delhi" })).unwrap();
+    let own = shared::member::UpdateProfile { member_id, name: None, attributes };
+    let handler = Members { files: local.files.clone() };
+
+    // The import has written, and has not committed yet.
+    let tx = local.db.begin().await.unwrap();
+    let cx = Cx { tx: &tx, now: clock::now(), seed: [1; 32] };
+    let import = envelope(admin(), ImportMembers { imported_by: admin().id, file });
+    let import = Envelope::open(&import.seal(local.broker.topology()).message).unwrap();
+    handler.handle(&cx, &[import]).await.unwrap();
+    let updating = tokio::spawn(async move {
+        local.decide_as(local::member(member_id), own).await;
+        local
+    });
+    tokio::pin!(updating);
+    let early = tokio::time::timeout(Duration::from_millis(500), &mut updating).await;
+    assert!(early.is_err(), "whoever changes the same member waits");
+    tx.commit().await.unwrap();
+    let local = updating.await.unwrap();
+
+    let profile = members::profiles(&local.db.read, [member_id]).await.unwrap().remove(&member_id).unwrap();
+    assert_eq!(profile.attributes.get("city").unwrap().to_json(), "Delhi");
+    assert_eq!(profile.attributes.get("marks").unwrap().to_json(), 61);
+    assert!(profile.verified.iter().any(|name| name == "marks"), "{profile:?}");
+}
+
+async fn more_imports_than_fit_into_a_batch_are_split(engine: Engine) {
+    let mut local = Local::idle(engine).await;
+    let mut ids = Vec::new();
+    for number in 0..11 {
+        let file = local.files.put(format!("email\nx{number}@x.org\n").into()).await.unwrap();
+        ids.push(local.send(envelope(admin(), ImportMembers { imported_by: admin().id, file })).await);
+    }
+    local.consume(Members { files: local.files.clone() });
+    for id in ids {
+        assert_eq!(outcome(&local.decision(id).await, "imported"), 1);
+    }
 }
 
 async fn drives_are_listed_and_found(engine: Engine) {
@@ -363,12 +415,8 @@ async fn old_checks_are_forgotten_and_nothing_else(engine: Engine) {
     let registered = local.register(drive_id, member_id).await;
     local.files.put("old".into()).await.unwrap();
     let later = clock::now() + chrono::Duration::days(8);
-    assert_eq!(
-        ledger::delete_expired(local.db.writer(), &shared::upkeep::CHANGE_NOTHING, clock::now())
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(ledger::delete_expired(local.db.writer(), clock::now()).await.unwrap(), 0);
+    assert_eq!(ledger::delete_expired(local.db.writer(), later).await.unwrap(), 1);
     assert_eq!(ledger::find(&local.db.read, [checked.id]).await.unwrap().len(), 0);
     assert_eq!(ledger::find(&local.db.read, [registered.id]).await.unwrap().len(), 1);
     assert_eq!(local.files.delete_older(later).await.unwrap(), 1);

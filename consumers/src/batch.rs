@@ -92,7 +92,7 @@ pub(crate) async fn decide<'m, H: Handler>(
     let cx = Cx { tx: &tx, now: clock::now(), seed: rand::random() };
     let mut settled: HashMap<CommandId, Settled> = HashMap::with_capacity(ids.len());
     if !repeated.is_empty() {
-        let mut events = handler.events_again(&cx, &repeated).await?;
+        let mut events = caught(handler.events_again(&cx, &repeated)).await?;
         metrics::counter!("muster_repeated_commands_total").increment(repeated.len() as u64);
         settled.extend(repeated.into_iter().map(|row| {
             let events = events.remove(&row.id).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use shared::account::Role;
 use shared::account::table::{self as accounts, Account};
 use shared::bus::event::{MemberUpdated, MembersImported};
-use shared::bus::{CloudEvent, Envelope, Event, Failure, Outgoing};
+use shared::bus::{CloudEvent, Envelope, Event, Failure, Outgoing, Reject};
 use shared::clock::Instant;
 use shared::files::{Files, FilesError};
 use shared::id::{CommandId, MemberId, id_at};
@@ -23,6 +23,9 @@ pub struct Members {
     pub files: Files,
 }
 
+/// The most files that are imported together: their people are in memory at once.
+const MAX_FILES: usize = 4;
+
 /// A file as it was read, or why it cannot be imported.
 type ReadFile = Result<(Vec<Person>, Vec<BadRow>), Refusal>;
 
@@ -31,8 +34,14 @@ impl Handler for Members {
 
     async fn handle(&self, cx: &Cx<'_>, batch: &[Envelope<MemberCommand>]) -> Result<Vec<Decided>, Failure> {
         let mut files = HashMap::new();
+        let mut left = MAX_FILES;
         for envelope in batch {
             if let MemberCommand::ImportMembers(command) = &envelope.body {
+                if left == 0 {
+                    // The batch is split, and each of its halves tried.
+                    return Err(Reject::unstorable("more imports than fit into one batch").into());
+                }
+                left -= 1;
                 files.insert(envelope.id, self.read(&command.file).await?);
             }
         }
@@ -45,6 +54,8 @@ impl Handler for Members {
             MemberCommand::ImportMembers(_) => None,
         });
         let ids: BTreeSet<MemberId> = known.values().copied().chain(updated).collect();
+        // An import and a member's own change run on different lanes.
+        accounts::hold(cx.tx, &ids).await?;
         let profiles = member::table::profiles(cx.tx, ids).await?;
 
         let mut state = State { known, profiles: profiles.into_iter().collect(), ..State::default() };

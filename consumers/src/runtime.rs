@@ -31,6 +31,9 @@ use crate::batch::{self, Handler, Settled};
 const BATCH: usize = 500;
 /// The most messages a consumer holds: one batch in work, one ready behind it.
 const PREFETCH: u16 = 1000;
+/// The most messages that are published together: one decision may have many events, and what was confirmed of them
+/// needs no repetition.
+const PUBLISH: usize = 2000;
 /// How often a batch that meets another writer is tried before it is searched for the message to blame.
 const CONTENDED: u32 = 10;
 /// How long a batch is held in hand. The broker gives up on a consumer after 30 minutes.
@@ -238,18 +241,22 @@ impl<H: Handler> Runtime<H> {
     /// to let the batch come again.
     async fn publish_in_place(&self, queue: &str, outgoing: Vec<Outgoing>) -> Result<(), GivenUp> {
         let (since, mut backoff) = (Instant::now(), Backoff::default());
-        loop {
-            let Err(error) = self.broker.publish_all(outgoing.clone()).await else {
-                metrics::histogram!("muster_publish_seconds", "queue" => queue.to_owned())
-                    .record(since.elapsed());
-                return Ok(());
-            };
-            tracing::warn!(queue, %error, messages = outgoing.len(), "could not publish; holding the batch");
-            self.shutdown.run_until_cancelled(backoff.wait()).await;
-            if self.shutdown.is_cancelled() || since.elapsed() > HOLD {
-                return Err(GivenUp);
+        let mut left = outgoing.as_slice();
+        while !left.is_empty() {
+            let (chunk, rest) = left.split_at(left.len().min(PUBLISH));
+            match self.broker.publish_all(chunk.to_vec()).await {
+                Ok(()) => left = rest,
+                Err(error) => {
+                    tracing::warn!(queue, %error, messages = left.len(), "could not publish; holding the batch");
+                    self.shutdown.run_until_cancelled(backoff.wait()).await;
+                    if self.shutdown.is_cancelled() || since.elapsed() > HOLD {
+                        return Err(GivenUp);
+                    }
+                }
             }
         }
+        metrics::histogram!("muster_publish_seconds", "queue" => queue.to_owned()).record(since.elapsed());
+        Ok(())
     }
 
     /// What to publish so that a batch which cannot be decided here and now comes where it belongs: on the delay ladder,
@@ -392,7 +399,7 @@ fn later(queue: &str, message: &Message, why: &str) -> Outgoing {
             message.set_header(header::ATTEMPT, (attempt + 1).to_string());
             Outgoing { to: Address::Later(delay, queue.to_owned()), message }
         }
-        None => dead_letter(queue, message, &Reject { code: "out-of-retries", detail: why.to_owned() }),
+        None => dead_letter(queue, message, &Reject::out_of_retries(why)),
     }
 }
 

@@ -6,7 +6,7 @@ use shared::bus::{Envelope, Failure, Outgoing};
 use shared::files::Files;
 use shared::id::CommandId;
 use shared::ledger::{self, Outcome, Row};
-use shared::upkeep::{CHANGE_NOTHING, CHECKS_STAY, CleanUpOutcome, FILES_STAY, UpkeepCommand};
+use shared::upkeep::{CleanUpOutcome, FILES_STAY, UpkeepCommand};
 
 use crate::batch::{Cx, Decided, Handler};
 
@@ -22,9 +22,9 @@ impl Handler for Upkeep {
 
     async fn handle(&self, cx: &Cx<'_>, batch: &[Envelope<UpkeepCommand>]) -> Result<Vec<Decided>, Failure> {
         // However many fell due while nobody worked: the same is deleted once.
-        let decisions = ledger::delete_expired(cx.tx, &CHANGE_NOTHING, cx.now - CHECKS_STAY).await?;
         let files = self.files.delete_older(cx.now - FILES_STAY).await;
         let files = files.map_err(|error| Failure::Retry(error.to_string()))?;
+        let decisions = ledger::delete_expired(cx.tx, cx.now).await?;
         let outcome =
             serde_json::to_value(CleanUpOutcome { files, decisions }).expect("an outcome is plain data");
         Ok(batch

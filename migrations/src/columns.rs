@@ -34,6 +34,18 @@ pub(crate) fn word(backend: DbBackend, name: impl IntoIden, length: u32) -> Colu
     column
 }
 
+/// A text of any script that is compared byte by byte. (To MariaDB, `é` is `e` otherwise.)
+pub(crate) fn exact(backend: DbBackend, name: impl IntoIden, length: u32) -> ColumnDef {
+    let mut column = ColumnDef::new(name);
+    match backend {
+        DbBackend::MySql => {
+            column.custom(format!("varchar({length}) character set utf8mb4 collate utf8mb4_bin"))
+        }
+        _ => column.string_len(length),
+    };
+    column
+}
+
 /// A SHA-256 digest.
 pub(crate) fn digest(name: impl IntoIden) -> ColumnDef {
     let mut column = ColumnDef::new(name);

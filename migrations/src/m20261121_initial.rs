@@ -1,8 +1,9 @@
 //! The first tables.
 
 use sea_orm_migration::prelude::*;
+use sea_orm_migration::sea_orm::DbBackend;
 
-use crate::columns::{digest, instant, long_text, word};
+use crate::columns::{digest, exact, instant, long_text, word};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
@@ -35,7 +36,7 @@ async fn people(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let accounts = table("accounts")
         .col(column(uuid("id").not_null().primary_key()))
         // Case is gone before an address is stored.
-        .col(column(ColumnDef::new("email").string_len(254).not_null().unique_key()))
+        .col(column(exact(backend, "email", 254).not_null().unique_key()))
         .col(column(word(backend, "role", 16).not_null()))
         .col(word(backend, "password_hash", 255))
         .col(column(instant(backend, "created_at").not_null()))
@@ -156,8 +157,15 @@ async fn decisions(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(column(digest("body_hash").not_null()))
         .col(long_text(backend, "result"))
         .col(long_text(backend, "facts"))
+        .col(instant(backend, "expires_at"))
         .to_owned();
     manager.create_table(ledger).await?;
+    let mut by_expiry = Index::create().name("ledger_by_expiry").table("ledger").col("expires_at").to_owned();
+    if backend != DbBackend::MySql {
+        // Few expire; what does not costs nothing. (MariaDB has no partial indexes.)
+        by_expiry.and_where(Expr::col("expires_at").is_not_null());
+    }
+    manager.create_index(by_expiry).await?;
     let log = table("drive_log")
         .col(column(uuid("drive_id").not_null()))
         .col(column(ColumnDef::new("sequence").big_integer().not_null()))

@@ -20,6 +20,8 @@ use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler};
 use tokio_util::sync::CancellationToken;
 
+/// How long a beat is waited for.
+const MISSED: Duration = Duration::from_secs(3);
 /// How long one look may take; the next one finds what it left.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -35,7 +37,8 @@ pub async fn run(db: Database, broker: Broker, shutdown: CancellationToken) -> a
     heart.add(job).await.context("set the heartbeat")?;
     heart.start().await.context("start the heartbeat")?;
     let scheduler = Scheduler::new(db, broker);
-    while shutdown.run_until_cancelled(beat.notified()).await.is_some() {
+    // The library waits for the clock; should that be set back, this does not wait with it.
+    while shutdown.run_until_cancelled(tokio::time::timeout(MISSED, beat.notified())).await.is_some() {
         match tokio::time::timeout(PATIENCE, scheduler.tick(clock::now())).await {
             Ok(Ok(published)) if published > 0 => tracing::info!(published, "published what fell due"),
             Ok(Ok(_)) => {}

@@ -17,6 +17,24 @@ const READERS: u32 = 8;
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// Rows per insert: PostgreSQL and MariaDB take 65,535 parameters in a statement, SQLite 32,766.
 pub const ROWS_PER_INSERT: usize = 1000;
+/// Bytes per insert, about: MariaDB takes 16 MiB in a statement unless it is told otherwise.
+const BYTES_PER_INSERT: usize = 4 * 1024 * 1024;
+
+/// Cuts rows into what goes into one insert, in order. `bytes` is about what a row's texts take; a row that is larger
+/// than an insert should be gets one of its own.
+pub fn inserts<T>(mut rows: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let mut total = 0;
+        let fits = |row: &&T| {
+            total += bytes(row);
+            total <= BYTES_PER_INSERT
+        };
+        let count = rows.iter().take(ROWS_PER_INSERT).take_while(fits).count();
+        let (chunk, rest) = rows.split_at(count.max(1).min(rows.len()));
+        rows = rest;
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
 
 /// Two pools on one database. They differ only on SQLite, where a file has one writer at a time: writers queue fairly
 /// for one connection instead of racing for the file's lock. Cheap to clone.
@@ -75,10 +93,13 @@ impl Database {
         &self.write
     }
 
-    /// Begins a writing transaction.
+    /// Begins a writing transaction. Each statement sees what was committed before it, on every database.
     pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        // What MariaDB would do by itself: read rows as they were once, and lock the gaps between those it looks at.
+        let is_mariadb = matches!(self.write.get_database_backend(), sea_orm::DbBackend::MySql);
         self.write
             .begin_with_options(TransactionOptions {
+                isolation_level: is_mariadb.then_some(IsolationLevel::ReadCommitted),
                 // A deferred transaction that comes to write while another one writes fails at once.
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
                 ..TransactionOptions::default()
@@ -150,7 +171,17 @@ fn is_permanent(error: &dyn sqlx::error::DatabaseError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::sqlite_file;
+    use super::*;
+
+    #[test]
+    fn an_insert_has_a_bounded_number_of_rows_and_bytes() {
+        let cut = |sizes: &[usize]| inserts(sizes, |size| *size).map(<[_]>::len).collect::<Vec<_>>();
+        assert!(cut(&[]).is_empty());
+        assert_eq!(cut(&[0; 2500]), [1000, 1000, 500]);
+        let half = BYTES_PER_INSERT / 2;
+        assert_eq!(cut(&[half, half, 1, half]), [2, 2]);
+        assert_eq!(cut(&[1, BYTES_PER_INSERT * 2, 1]), [1, 1, 1]);
+    }
 
     #[test]
     fn an_sqlite_url_names_its_file() {

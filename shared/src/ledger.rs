@@ -14,9 +14,10 @@ use serde_json::Value as Json;
 use crate::bus::envelope::Digest256;
 use crate::bus::{Actor, Reject};
 use crate::clock::Instant;
-use crate::database::ROWS_PER_INSERT;
+use crate::database::inserts;
 use crate::id::{CommandId, DriveId};
 use crate::refusal::Refusal;
+use crate::upkeep;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "ledger")]
@@ -38,6 +39,7 @@ pub struct Model {
     pub result: Option<String>,
     #[sea_orm(column_type = "Text", nullable)]
     pub facts: Option<String>,
+    pub expires_at: Option<ChronoDateTimeUtc>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -192,6 +194,7 @@ impl From<&Row> for ActiveModel {
             body_hash: Set(row.body_hash.to_vec()),
             result: Set(row.result.as_ref().map(Json::to_string)),
             facts: Set(row.facts.clone()),
+            expires_at: Set(upkeep::expiry(&row.kind, row.decided_at)),
         }
     }
 }
@@ -207,8 +210,10 @@ pub async fn find(
 
 /// Writes decisions. One that is there already is a unique violation.
 pub async fn insert(db: &impl ConnectionTrait, rows: &[Row]) -> Result<(), DbErr> {
-    for chunk in rows.chunks(ROWS_PER_INSERT) {
-        Entity::insert_many(chunk.iter().map(ActiveModel::from)).exec_without_returning(db).await?;
+    let rows: Vec<_> = rows.iter().map(ActiveModel::from).collect();
+    let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    for chunk in inserts(&rows, |row| bytes(row.result.as_ref()) + bytes(row.facts.as_ref())) {
+        Entity::insert_many(chunk.to_vec()).exec_without_returning(db).await?;
     }
     Ok(())
 }
@@ -240,16 +245,8 @@ pub async fn logged_per_drive(db: &impl ConnectionTrait) -> Result<HashMap<Drive
     Ok(rows.into_iter().map(|(id, count)| (DriveId(id), count.unsigned_abs())).collect())
 }
 
-/// Deletes decisions that changed nothing and are older than `before`. Asking again decides again, to no harm.
-pub async fn delete_expired(
-    db: &impl ConnectionTrait,
-    kinds: &[&str],
-    before: Instant,
-) -> Result<u64, DbErr> {
-    let expired = Entity::delete_many()
-        .filter(Column::Kind.is_in(kinds.iter().copied()))
-        .filter(Column::DecidedAt.lt(before))
-        .exec(db)
-        .await?;
+/// Deletes decisions that need not be kept any longer: they changed nothing, and asking again decides again.
+pub async fn delete_expired(db: &impl ConnectionTrait, now: Instant) -> Result<u64, DbErr> {
+    let expired = Entity::delete_many().filter(Column::ExpiresAt.lt(now)).exec(db).await?;
     Ok(expired.rows_affected)
 }

@@ -23,4 +23,5 @@ pub mod registration;
 pub mod settings;
 pub mod signing;
 pub mod telemetry;
+pub mod text;
 pub mod upkeep;

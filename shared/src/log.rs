@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::bus::envelope::Digest256;
 use crate::bus::{CloudEvent, Event};
 use crate::clock::Instant;
-use crate::database::ROWS_PER_INSERT;
+use crate::database::inserts;
 use crate::id::{CommandId, DriveId};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -124,7 +124,7 @@ pub async fn append(db: &impl ConnectionTrait, entries: impl Iterator<Item = &En
             event: Set(String::from_utf8_lossy(&entry.bytes).into_owned()),
         })
         .collect();
-    for chunk in rows.chunks(ROWS_PER_INSERT) {
+    for chunk in inserts(&rows, |row| row.event.as_ref().len()) {
         Entity::insert_many(chunk.to_vec()).exec_without_returning(db).await?;
     }
     Ok(())

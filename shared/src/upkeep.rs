@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::bus::Command as _;
+use crate::clock::Instant;
 use crate::eligibility::CheckEligibility;
 
 crate::commands! {
@@ -21,10 +22,16 @@ pub struct CleanUp {}
 /// How long an uploaded file stays.
 pub const FILES_STAY: Duration = Duration::hours(24);
 /// How long the decisions about commands that change nothing stay.
-pub const CHECKS_STAY: Duration = Duration::days(7);
+const CHECKS_STAY: Duration = Duration::days(7);
 
 /// The kinds of commands that change nothing, so that their decisions need not be kept for ever.
-pub const CHANGE_NOTHING: [&str; 2] = [CheckEligibility::KIND, CleanUp::KIND];
+const CHANGE_NOTHING: [&str; 2] = [CheckEligibility::KIND, CleanUp::KIND];
+
+/// When the decision about a command of this kind may be forgotten; most are kept for ever.
+#[must_use]
+pub fn expiry(kind: &str, decided_at: Instant) -> Option<Instant> {
+    CHANGE_NOTHING.contains(&kind).then(|| decided_at + CHECKS_STAY)
+}
 
 /// What a clean-up has done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

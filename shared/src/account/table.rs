@@ -1,6 +1,6 @@
 //! The tables `accounts` (people who can be known by an e-mail address) and `service_accounts` (machines).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
@@ -128,6 +128,25 @@ pub async fn ids_by_email(
         ids.extend(rows.into_iter().map(|(email, id)| (email, MemberId(id))));
     }
     Ok(ids)
+}
+
+/// Holds these people until the transaction ends: whoever else wants to change what is known about them waits. (SQLite has
+/// one writer anyway.)
+pub async fn hold(db: &impl ConnectionTrait, ids: &BTreeSet<MemberId>) -> Result<(), DbErr> {
+    let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    for chunk in ids.chunks(ROWS_PER_INSERT) {
+        // Everybody in the same order, so that two of them never wait for each other.
+        accounts::Entity::find()
+            .select_only()
+            .column(accounts::Column::Id)
+            .filter(accounts::Column::Id.is_in(chunk.iter().copied()))
+            .order_by_asc(accounts::Column::Id)
+            .lock_exclusive()
+            .into_tuple::<Uuid>()
+            .all(db)
+            .await?;
+    }
+    Ok(())
 }
 
 /// The first admin, if there is any.

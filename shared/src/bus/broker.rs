@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::delivery::Batch;
 use super::embedded::{self, Embedded};
-use super::message::{Message, Outgoing};
+use super::message::{Address, MAX_PAYLOAD, Message, Outgoing};
 use super::rabbit::{self, Rabbit};
 use super::topology::{Queue, Topology};
 
@@ -151,10 +151,8 @@ impl Broker {
     /// Events that nobody listens to are confirmed as well, and gone. After an error some of them may be published;
     /// repeating them under the same ids is safe.
     pub async fn publish_all(&self, outgoing: Vec<Outgoing>) -> Result<(), PublishError> {
-        if let Some(large) =
-            outgoing.iter().find(|each| each.message.payload.len() > super::message::MAX_PAYLOAD)
-        {
-            return Err(PublishError::TooLarge(large.message.payload.len()));
+        if let Some(size) = outgoing.iter().find_map(too_large) {
+            return Err(PublishError::TooLarge(size));
         }
         if outgoing.is_empty() {
             return Ok(());
@@ -205,6 +203,13 @@ impl Broker {
             Self::Embedded(embedded) => embedded.close().await,
         }
     }
+}
+
+/// The size of a command that is too large. What was decided is told whatever its size, and what nobody could read is
+/// put aside as it is.
+fn too_large(outgoing: &Outgoing) -> Option<usize> {
+    let size = outgoing.message.payload.len();
+    (matches!(outgoing.to, Address::Commands(_)) && size > MAX_PAYLOAD).then_some(size)
 }
 
 /// The consumer of one queue.

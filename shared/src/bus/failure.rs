@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text::shortened;
+
 /// What went wrong while a batch was decided, and so how it is settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
@@ -23,29 +25,38 @@ pub struct Reject {
     pub detail: String,
 }
 
+/// The longest detail in bytes: it travels in a header, and headers share one frame.
+const MAX_DETAIL: usize = 1000;
+
 impl Reject {
+    fn new(code: &'static str, detail: impl fmt::Display) -> Self {
+        Self { code, detail: shortened(detail.to_string(), MAX_DETAIL) }
+    }
+
     /// A message whose envelope or body cannot be read.
     pub fn undecodable(detail: impl fmt::Display) -> Self {
-        Self { code: "undecodable", detail: detail.to_string() }
+        Self::new("undecodable", detail)
     }
 
     /// A message whose handling panicked: a bug, kept apart so that it hurts no other message.
     pub fn panicked(detail: impl fmt::Display) -> Self {
-        Self { code: "panicked", detail: detail.to_string() }
+        Self::new("panicked", detail)
     }
 
     /// A message whose id was already decided with another body.
     #[must_use]
     pub fn key_reused() -> Self {
-        Self {
-            code: "idempotency-key-reused",
-            detail: "this command id was already decided with another body".to_owned(),
-        }
+        Self::new("idempotency-key-reused", "this command id was already decided with another body")
     }
 
     /// A message the database will not take, however often it is tried.
     pub fn unstorable(detail: impl fmt::Display) -> Self {
-        Self { code: "unstorable", detail: detail.to_string() }
+        Self::new("unstorable", detail)
+    }
+
+    /// A message that was tried for hours, and the reason did not pass.
+    pub fn out_of_retries(detail: impl fmt::Display) -> Self {
+        Self::new("out-of-retries", detail)
     }
 }
 

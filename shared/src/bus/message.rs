@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::topology::{Delay, Queue};
 
-/// The largest payload the bus takes, in bytes. Larger things travel by reference (see [`crate::files`]).
+/// The largest payload of a command, in bytes. Larger things travel by reference (see [`crate::files`]).
 pub const MAX_PAYLOAD: usize = 256 * 1024;
 
 /// Header names, the same on RabbitMQ and in the embedded broker.

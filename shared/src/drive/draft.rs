@@ -167,6 +167,12 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Whether they may give places to those who wait.
+    #[must_use]
+    pub fn may_move_people(&self) -> bool {
+        self.capacity.is_some() || self.slots.is_some()
+    }
+
     /// Applies them to a drive; says everything that is wrong with the result otherwise.
     pub fn apply(
         &self,

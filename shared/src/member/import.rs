@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Attribute, Attributes, MAX_ATTRIBUTES, MAX_NAME, attribute_fault, is_attribute_name};
 use crate::account::normal_email;
 use crate::refusal::{Code, FieldError, Refusal};
+use crate::text::shortened;
 
 /// The most people in one file.
 pub const MAX_ROWS: usize = 50_000;
@@ -15,6 +16,9 @@ pub const MAX_ROWS: usize = 50_000;
 pub const MAX_REPORTED: usize = 1000;
 /// The largest file, in bytes.
 pub const MAX_FILE: usize = 16 * 1024 * 1024;
+
+/// The longest text about a bad row, in bytes: it quotes what stands there.
+const MAX_DETAIL: usize = 200;
 
 /// One person of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +107,7 @@ fn whole(detail: String) -> Refusal {
 }
 
 fn bad_row(line: u64, code: &str, detail: String) -> BadRow {
-    BadRow { line, code: code.to_owned(), detail }
+    BadRow { line, code: code.to_owned(), detail: shortened(detail, MAX_DETAIL) }
 }
 
 struct Header {
@@ -185,6 +189,14 @@ mod tests {
         assert!(people[1].attributes.is_empty());
         let codes: Vec<_> = bad.iter().map(|row| (row.line, row.code.as_str())).collect();
         assert_eq!(codes, [(3, "email-invalid"), (4, "cell-count"), (5, "email-repeated")]);
+    }
+
+    #[test]
+    fn a_bad_row_is_quoted_in_part_however_long_it_is() {
+        let file = format!("email\n\"{}", "é".repeat(500_000));
+        let (people, bad) = read(file.as_bytes()).unwrap();
+        assert_eq!((people.len(), bad.len()), (0, 1));
+        assert!(bad[0].detail.len() <= 200 && bad[0].detail.ends_with('…'), "{}", bad[0].detail);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySele
 use super::{Attributes, Profile};
 use crate::account::table::accounts;
 use crate::clock::Instant;
-use crate::database::ROWS_PER_INSERT;
+use crate::database::{ROWS_PER_INSERT, inserts};
 use crate::drive::table::contains;
 use crate::id::MemberId;
 
@@ -109,7 +109,8 @@ pub async fn save(
             updated_at: Set(now),
         })
         .collect();
-    for chunk in rows.chunks(ROWS_PER_INSERT) {
+    let bytes = |row: &ActiveModel| row.attributes.as_ref().len() + row.verified.as_ref().len();
+    for chunk in inserts(&rows, bytes) {
         let replace = OnConflict::column(Column::Id)
             .update_columns([Column::Name, Column::Attributes, Column::Verified, Column::UpdatedAt])
             .to_owned();

@@ -4,10 +4,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sea_orm::sqlx;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::store::Store;
+use crate::backoff::Backoff;
 use crate::bus::broker::Depth;
 use crate::bus::delivery::{Batch, Delivery, Settler as AnySettler, Unsettled};
 
@@ -113,29 +115,36 @@ impl Consumer {
     }
 
     pub(crate) async fn next(&mut self, max: usize) -> Option<Batch> {
+        let mut backoff = Backoff::default();
         loop {
             let queue = self.queue.clone();
             // Registered before looking, so that nothing stored in between is missed.
             let woken = queue.wake.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            let deliveries = self.closed.run_until_cancelled(self.take(max)).await?;
-            if !deliveries.is_empty() {
-                return Some(Batch::new(deliveries, AnySettler::Embedded(self.settler.clone())));
+            match self.closed.run_until_cancelled(self.take(max)).await? {
+                Ok(deliveries) if deliveries.is_empty() => self.closed.run_until_cancelled(woken).await?,
+                Ok(deliveries) => {
+                    return Some(Batch::new(deliveries, AnySettler::Embedded(self.settler.clone())));
+                }
+                Err(error) => {
+                    tracing::error!(%error, queue = queue.name, "could not read the embedded broker's file");
+                    self.closed.run_until_cancelled(backoff.wait()).await?;
+                }
             }
-            self.closed.run_until_cancelled(woken).await?;
         }
     }
 
-    /// Takes what is there, at most `max`; nothing if it is not this consumer's turn.
-    async fn take(&self, max: usize) -> Vec<Delivery> {
+    /// Takes what is there, at most `max`; nothing if it is not this consumer's turn. After an error everything is still
+    /// where it was.
+    async fn take(&self, max: usize) -> Result<Vec<Delivery>, sqlx::Error> {
         let reading = self.reading.clone();
         let _turn = reading.lock().await;
         let room = self.prefetch.saturating_sub(self.settler.outstanding().len()).min(max);
         let (rows, again) = match self.turn(room) {
-            Turn::Wait => return Vec::new(),
-            Turn::Again(tags) => (self.store.read(&tags).await, tags),
-            Turn::After(cursor) => (self.store.read_after(&self.queue.name, cursor, room).await, Vec::new()),
+            Turn::Wait => return Ok(Vec::new()),
+            Turn::Again(tags) => (self.store.read(&tags).await?, tags),
+            Turn::After(cursor) => (self.store.read_after(&self.queue.name, cursor, room).await?, Vec::new()),
         };
         let mut hands = self.queue.hands();
         let mut outstanding = self.settler.outstanding();
@@ -143,15 +152,14 @@ impl Consumer {
         for tag in &again {
             hands.returned.remove(tag);
         }
-        rows.into_iter()
-            .map(|(tag, message)| {
-                let redelivered = !again.is_empty() || tag <= hands.opened_at;
-                hands.cursor = hands.cursor.max(tag);
-                hands.held += 1;
-                outstanding.insert(tag);
-                Delivery { message, redelivered, tag }
-            })
-            .collect()
+        let taken = rows.into_iter().map(|(tag, message)| {
+            let redelivered = !again.is_empty() || tag <= hands.opened_at;
+            hands.cursor = hands.cursor.max(tag);
+            hands.held += 1;
+            outstanding.insert(tag);
+            Delivery { message, redelivered, tag }
+        });
+        Ok(taken.collect())
     }
 
     fn turn(&self, room: usize) -> Turn {

@@ -124,7 +124,7 @@ impl Store {
     }
 
     /// The messages with these numbers, those that are still there, in order.
-    pub(super) async fn read(&self, tags: &[u64]) -> Vec<(u64, Message)> {
+    pub(super) async fn read(&self, tags: &[u64]) -> Result<Vec<(u64, Message)>, sqlx::Error> {
         let query = sqlx::query(
             "select seq, id, kind, content_type, headers, reply_to, payload from messages
              where seq in (select value from json_each(?)) order by seq",
@@ -133,7 +133,12 @@ impl Store {
     }
 
     /// The first `limit` messages of `queue` after the number `cursor`.
-    pub(super) async fn read_after(&self, queue: &str, cursor: u64, limit: usize) -> Vec<(u64, Message)> {
+    pub(super) async fn read_after(
+        &self,
+        queue: &str,
+        cursor: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Message)>, sqlx::Error> {
         let query = sqlx::query(
             "select seq, id, kind, content_type, headers, reply_to, payload from messages
              where queue = ? and seq > ? order by seq limit ?",
@@ -144,15 +149,9 @@ impl Store {
     async fn fetch(
         &self,
         query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
-    ) -> Vec<(u64, Message)> {
-        match query.fetch_all(&self.readers).await {
-            Ok(rows) => rows.iter().map(|row| (row.get(0), message(row))).collect(),
-            Err(error) => {
-                // Nothing was handed out, so nothing is lost: the consumer asks again when it is woken.
-                tracing::error!(%error, "could not read the embedded broker's file");
-                Vec::new()
-            }
-        }
+    ) -> Result<Vec<(u64, Message)>, sqlx::Error> {
+        let rows = query.fetch_all(&self.readers).await?;
+        Ok(rows.iter().map(|row| (row.get(0), message(row))).collect())
     }
 
     async fn ask<T>(&self, write: impl FnOnce(oneshot::Sender<T>) -> Write) -> Result<T, PublishError> {

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt as _};
 use lapin::{Channel, Confirmation, Connection, Event, PublisherConfirm, options};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -68,9 +68,11 @@ impl Publisher {
         self.state.borrow().clone()
     }
 
-    /// Waits for the task's end.
+    /// Waits for the task's end; not for ever, for a blocked connection may never confirm.
     pub(super) async fn closed(&self) {
-        self.ended.cancelled().await;
+        if tokio::time::timeout(DEADLINE, self.ended.cancelled()).await.is_err() {
+            tracing::warn!("RabbitMQ did not confirm everything before the end");
+        }
     }
 }
 
@@ -145,26 +147,53 @@ impl Task {
                         return Some(ledger.fail(lost(error)));
                     }
                 }
-                Some(event) = events.next() => match event {
-                    Event::ConnectionBlocked(why) => {
-                        tracing::warn!(why, "RabbitMQ blocks this connection");
-                        self.now(Err(PublishError::Blocked(why)));
+                Some(event) = events.next() => {
+                    if let Err(error) = self.heed(event) {
+                        return Some(ledger.fail(error));
                     }
-                    Event::ConnectionUnblocked => {
-                        tracing::info!("RabbitMQ takes messages again");
-                        self.now(Ok(()));
-                    }
-                    Event::Error(error) => return Some(ledger.fail(lost(error))),
-                    _ => {}
-                },
+                }
                 Some(job) = self.inbox.recv(), if confirms.len() < IN_FLIGHT => {
-                    if let Err(error) = publish(&link.channel, job, &mut ledger, |confirm| confirms.push(confirm)).await {
-                        return Some(ledger.fail(lost(error)));
+                    let publishing = publish(&link.channel, job, &mut ledger, |confirm| confirms.push(confirm));
+                    if let Err(error) = self.heeding(&mut events, publishing).await {
+                        return Some(ledger.fail(error));
                     }
                 }
                 () = self.closed.cancelled(), if confirms.is_empty() => return None,
             }
         }
+    }
+
+    /// Publishes, and listens to the connection meanwhile: nothing is written while the broker blocks it.
+    async fn heeding(
+        &self,
+        events: &mut (impl Stream<Item = Event> + Unpin),
+        publishing: impl Future<Output = lapin::Result<()>>,
+    ) -> Result<(), PublishError> {
+        let mut publishing = std::pin::pin!(publishing);
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = events.next() => self.heed(event)?,
+                published = &mut publishing => return published.map_err(lost),
+            }
+        }
+    }
+
+    /// Takes in what happened to the connection.
+    fn heed(&self, event: Event) -> Result<(), PublishError> {
+        match event {
+            Event::ConnectionBlocked(why) => {
+                tracing::warn!(why, "RabbitMQ blocks this connection");
+                self.now(Err(PublishError::Blocked(why)));
+            }
+            Event::ConnectionUnblocked => {
+                tracing::info!("RabbitMQ takes messages again");
+                self.now(Ok(()));
+            }
+            Event::Error(error) => return Err(lost(error)),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Opens a new link. Meanwhile every caller is told at once that nothing was accepted.

@@ -32,9 +32,12 @@ fn exchanges() -> Vec<ExchangeSpec> {
         spec(exchange::COMMANDS, ExchangeKind::Direct, true, Some(exchange::UNROUTED)),
         spec(exchange::EVENTS, ExchangeKind::Topic, true, None),
         spec(exchange::PRESENCE, ExchangeKind::Direct, false, None),
-        spec(exchange::DEAD_LETTERS, ExchangeKind::Fanout, true, None),
+        spec(exchange::DEAD_LETTERS, ExchangeKind::Fanout, true, Some(exchange::UNROUTED)),
     ];
-    all.extend(Delay::LADDER.map(|delay| spec(delay.exchange(), ExchangeKind::Fanout, true, None)));
+    all.extend(
+        Delay::LADDER
+            .map(|delay| spec(delay.exchange(), ExchangeKind::Fanout, true, Some(exchange::UNROUTED))),
+    );
     all
 }
 

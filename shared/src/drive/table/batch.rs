@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait as _};
+use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait as _, OnConflict};
 use sea_orm::{Condition, ConnectionTrait, DbErr, Set};
 
 use super::{drive, drives, places, slots};
 use crate::bus::Failure;
 use crate::clock::Instant;
+use crate::database::ROWS_PER_INSERT;
 use crate::drive::definition::{Definition, Slot};
 use crate::drive::state::{Drive, Places, State};
 use crate::drive::{ClosedBy, DriveCommand};
@@ -26,8 +27,8 @@ pub struct Loaded {
     pub head: Head,
     /// The definition as it was loaded; none for a drive that is not there yet.
     before: Option<Drive>,
-    /// The slots that have rows.
-    slots: Vec<SlotId>,
+    /// The slots that have rows, as those say.
+    slots: BTreeMap<SlotId, Places>,
     /// The members that have rows.
     known: BTreeSet<MemberId>,
 }
@@ -61,7 +62,9 @@ impl Wanted {
                     *wanted.freed.entry(drive_id).or_default() += 1;
                 }
                 // A change of capacity may promote everyone who waits.
-                DriveCommand::UpdateDrive(_) => drop(wanted.freed.insert(drive_id, u64::from(u32::MAX))),
+                DriveCommand::UpdateDrive(command) if command.changes.may_move_people() => {
+                    wanted.freed.insert(drive_id, u64::from(u32::MAX));
+                }
                 _ => {}
             }
         }
@@ -78,12 +81,14 @@ pub async fn load(
 ) -> Result<BTreeMap<DriveId, Loaded>, Failure> {
     let wanted = Wanted::of(commands);
     let ids = || wanted.drives.iter().map(|id| id.0);
+    // The fence watches the drives' rows, so they are read first: whatever is read later is as new or newer.
+    let drives = drives::Entity::find().filter(drives::Column::Id.is_in(ids())).all(db).await?;
     let mut slots: HashMap<DriveId, Vec<slots::Model>> = HashMap::new();
     for slot in slots::Entity::find().filter(slots::Column::DriveId.is_in(ids())).all(db).await? {
         slots.entry(DriveId(slot.drive_id)).or_default().push(slot);
     }
     let mut loaded = BTreeMap::new();
-    for row in drives::Entity::find().filter(drives::Column::Id.is_in(ids())).all(db).await? {
+    for row in drives {
         let drive_id = DriveId(row.id);
         let slots = slots.remove(&drive_id).unwrap_or_default();
         loaded.insert(drive_id, read(row, &slots, &compiled)?);
@@ -93,7 +98,7 @@ pub async fn load(
             state: State::default(),
             head: Head::default(),
             before: None,
-            slots: Vec::new(),
+            slots: BTreeMap::new(),
             known: BTreeSet::new(),
         });
     }
@@ -102,9 +107,9 @@ pub async fn load(
     let mut all: Vec<_> = found.into_iter().chain(by_id).collect();
     for (drive_id, freed) in &wanted.freed {
         let Some(drive) = loaded.get(drive_id) else { continue };
-        for slot_id in drive.slots.clone() {
-            if drive.state.places(slot_id).waitlisted > 0 {
-                all.extend(registrations::waiting(db, *drive_id, slot_id, *freed).await?);
+        for (slot_id, places) in &drive.slots {
+            if places.waitlisted > 0 {
+                all.extend(registrations::waiting(db, *drive_id, *slot_id, *freed).await?);
             }
         }
     }
@@ -123,14 +128,14 @@ fn read(
     compiled: impl Fn(DriveId, u32, &Definition) -> Rules,
 ) -> Result<Loaded, Failure> {
     let (drive_id, head) = (DriveId(row.id), Head::stored(row.sequence, &row.head));
-    let places = slots.iter().map(|slot| (SlotId(slot.id), places(slot))).collect();
+    let slots: BTreeMap<_, _> = slots.iter().map(|slot| (SlotId(slot.id), places(slot))).collect();
     let drive = drive(&row)?;
     let rules = compiled(drive_id, drive.rules_version, &drive.definition);
     Ok(Loaded {
-        state: State::stored(drive.clone(), head.sequence, rules, places),
+        state: State::stored(drive.clone(), head.sequence, rules, slots.clone().into_iter().collect()),
         head,
         before: Some(drive),
-        slots: slots.iter().map(|slot| SlotId(slot.id)).collect(),
+        slots,
         known: BTreeSet::new(),
     })
 }
@@ -152,7 +157,11 @@ pub async fn save(
             Some(before) => {
                 moved.push((drive_id, drive.head, head));
                 if before != after {
-                    change(db, drive_id, drive, after).await?;
+                    let by_id = drives::Column::Id.eq(drive_id.0);
+                    drives::Entity::update_many().set(columns(after)).filter(by_id).exec(db).await?;
+                }
+                if before.definition.slots != after.definition.slots {
+                    change_slots(db, drive_id, drive, after).await?;
                 }
             }
         }
@@ -160,12 +169,13 @@ pub async fn save(
     advance(db, &moved, now).await?;
     let mut counts = Vec::new();
     for (_, _, drive) in touched() {
-        if drive.before.is_some() {
-            let kept = drive.slots.iter().copied().filter(|slot| has_slot(drive, *slot));
-            counts.extend(kept.map(|slot| (slot, drive.state.places(slot))));
-        }
+        let kept = drive.slots.iter().filter(|(slot, _)| has_slot(drive, **slot));
+        let now = kept.map(|(slot, before)| (*slot, *before, drive.state.places(*slot)));
+        counts.extend(now.filter(|(_, before, now)| before != now).map(|(slot, _, now)| (slot, now)));
     }
-    count(db, &counts).await?;
+    for chunk in counts.chunks(ROWS_PER_INSERT) {
+        count(db, chunk).await?;
+    }
     let (mut new, mut known) = (Vec::new(), Vec::new());
     for (drive_id, _, drive) in touched() {
         for registration in drive.state.changed() {
@@ -239,28 +249,20 @@ fn slot_row(drive_id: DriveId, slot: &Slot, places: Places) -> slots::ActiveMode
     }
 }
 
-/// Writes a drive's new definition or status, and makes the rows of its slots fit.
-async fn change(
+/// Makes the rows of a drive's slots fit its new definition.
+async fn change_slots(
     db: &impl ConnectionTrait,
     drive_id: DriveId,
     loaded: &Loaded,
     after: &Drive,
 ) -> Result<(), DbErr> {
-    let by_id = drives::Column::Id.eq(drive_id.0);
-    drives::Entity::update_many().set(columns(after)).filter(by_id).exec(db).await?;
-    for slot in &after.definition.slots {
-        let row = slot_row(drive_id, slot, loaded.state.places(slot.slot_id));
-        if loaded.slots.contains(&slot.slot_id) {
-            slots::Entity::update_many()
-                .set(row)
-                .filter(slots::Column::Id.eq(slot.slot_id.0))
-                .exec(db)
-                .await?;
-        } else {
-            slots::Entity::insert(row).exec_without_returning(db).await?;
-        }
-    }
-    let gone = loaded.slots.iter().filter(|slot| after.slot(Some(**slot)).is_none()).map(|slot| slot.0);
+    let slots = &after.definition.slots;
+    let rows = slots.iter().map(|slot| slot_row(drive_id, slot, loaded.state.places(slot.slot_id)));
+    let replace = OnConflict::column(slots::Column::Id)
+        .update_columns([slots::Column::Capacity, slots::Column::Confirmed, slots::Column::Waitlisted])
+        .to_owned();
+    slots::Entity::insert_many(rows).on_conflict(replace).exec_without_returning(db).await?;
+    let gone = loaded.slots.keys().filter(|slot| after.slot(Some(**slot)).is_none()).map(|slot| slot.0);
     slots::Entity::delete_many().filter(slots::Column::Id.is_in(gone)).exec(db).await?;
     Ok(())
 }
@@ -298,9 +300,6 @@ async fn advance(
 
 /// Writes how the places of these slots stand, in one statement.
 async fn count(db: &impl ConnectionTrait, counts: &[(SlotId, Places)]) -> Result<(), DbErr> {
-    if counts.is_empty() {
-        return Ok(());
-    }
     let (mut confirmed, mut waitlisted) = (CaseStatement::new(), CaseStatement::new());
     for (slot_id, places) in counts {
         confirmed = confirmed.case(slots::Column::Id.eq(slot_id.0), Expr::value(signed(places.confirmed)));
