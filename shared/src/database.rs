@@ -177,7 +177,7 @@ mod tests {
     fn an_insert_has_a_bounded_number_of_rows_and_bytes() {
         let cut = |sizes: &[usize]| inserts(sizes, |size| *size).map(<[_]>::len).collect::<Vec<_>>();
         assert!(cut(&[]).is_empty());
-        assert_eq!(cut(&[0; 2500]), [1000, 1000, 500]);
+        assert_eq!(cut(&vec![0; 2500]), [1000, 1000, 500]);
         let half = BYTES_PER_INSERT / 2;
         assert_eq!(cut(&[half, half, 1, half]), [2, 2]);
         assert_eq!(cut(&[1, BYTES_PER_INSERT * 2, 1]), [1, 1, 1]);
