@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::ProgressBar;
+use shared::config::given;
 use shared::database::Database;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +45,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(url) = &demo.url else {
-        let password = serve.admin.admin_password.clone();
+        let password = given(serve.admin.admin_password.as_ref()).map(ToOwned::to_owned);
         let data_dir = serve.deployment.data_dir.clone();
         let email = serve.admin.admin_email.clone();
         let running = everything::start(serve, shutdown.clone()).await?;

@@ -94,20 +94,41 @@ fn configuration() -> String {
         ),
     ];
     for (names, what, command) in commands {
-        let _ =
-            write!(text, "\n## {names}\n\n{what}.\n\n| flag | variable | default | |\n|---|---|---|---|\n");
-        for argument in command.get_arguments() {
-            let Some(flag) = argument.get_long().filter(|flag| !matches!(*flag, "help" | "version")) else {
-                continue;
-            };
-            let variable =
-                argument.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
-            let defaults = argument.get_default_values();
-            let default =
-                defaults.first().map(|value| format!("`{}`", value.to_string_lossy())).unwrap_or_default();
-            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            let _ = writeln!(text, "| `--{flag}` | {variable} | {default} | {} |", help.replace('|', "\\|"));
-        }
+        let _ = write!(text, "\n## {names}\n\n{what}.\n\n{}", flags(&command, &[]));
+    }
+    let muster = Arguments::command();
+    let own: Vec<_> = muster.get_arguments().filter_map(clap::Arg::get_long).collect();
+    text.push_str("\n# The operator's commands\n\nBeside their own flags, they take those that say where the parts are.\n");
+    for (name, command) in leaves("muster", &muster) {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        let _ = write!(text, "\n## {name}\n\n{about}.\n\n{}", flags(command, &own));
     }
     text
+}
+
+/// The commands that do something, with their whole names.
+fn leaves<'c>(name: &str, command: &'c clap::Command) -> Vec<(String, &'c clap::Command)> {
+    let each = command.get_subcommands().filter(|each| each.get_name() != "help");
+    each.flat_map(|each| {
+        let name = format!("{name} {}", each.get_name());
+        if each.has_subcommands() { leaves(&name, each) } else { vec![(name, each)] }
+    })
+    .collect()
+}
+
+/// A table of a command's flags, but for those named.
+fn flags(command: &clap::Command, but: &[&str]) -> String {
+    let mut text = String::new();
+    for argument in command.get_arguments() {
+        let known = |flag: &&str| matches!(*flag, "help" | "version") || but.contains(flag);
+        let Some(flag) = argument.get_long().filter(|flag| !known(flag)) else { continue };
+        let variable =
+            argument.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
+        let defaults = argument.get_default_values();
+        let default =
+            defaults.first().map(|value| format!("`{}`", value.to_string_lossy())).unwrap_or_default();
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let _ = writeln!(text, "| `--{flag}` | {variable} | {default} | {} |", help.replace('|', "\\|"));
+    }
+    if text.is_empty() { text } else { format!("| flag | variable | default | |\n|---|---|---|---|\n{text}") }
 }

@@ -10,7 +10,7 @@ use shared::clock;
 use shared::signing::SigningKey;
 use uuid::Uuid;
 
-use crate::deployment::{Answer, Client, Embedded, answer, drive};
+use crate::deployment::{Answer, Client, Embedded, Engine, Folder, TestDatabase, answer, drive};
 
 async fn started() -> (Embedded, Client) {
     let muster = Embedded::start().await;
@@ -281,6 +281,56 @@ async fn drives_that_cannot_be() {
         let fields: Vec<_> =
             found.body["errors"].as_array().unwrap().iter().map(|error| &error["field"]).collect();
         assert!(fields.contains(&&json!(field)), "{label}: {found:?}");
+    }
+}
+
+/// What one database keeps and another one does not is refused before any of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_some_databases_keep() {
+    for engine in [Engine::Sqlite, Engine::Postgres, Engine::MariaDb] {
+        let database = TestDatabase::new(engine).await;
+        let folder = Folder::new();
+        let process = Embedded::process_on(&folder, &[("DATABASE_URL", database.url.clone())]).await;
+        let admin = Client::admin(&process.url, &process.url).await;
+        let ann = Client::member(&process.url, "ann").await;
+        let refused = |status: u16, code: &'static str, found: Answer, label: &str| {
+            assert_problem(&found, status, code, &format!("{label} on {engine:?}"));
+        };
+        let nul = "A\u{0}nn";
+        let drive_id = admin.open_drive(json!({})).await;
+        let drives = "/admin/v1/drives";
+        for (path, body) in [
+            (drives.to_owned(), drive(json!({ "title": nul }))),
+            (drives.to_owned(), drive(json!({ "rules": [{ "name": "r", "when": "true", "message": nul }] }))),
+            (format!("{drives}/{drive_id}/cancel"), json!({ "reason": nul })),
+            ("/admin/v1/service-accounts".to_owned(), json!({ "name": nul })),
+        ] {
+            refused(422, "invalid-body", admin.post(&path, &body).await, &path);
+        }
+        let changed = answer(ann.request(Method::PATCH, "/api/v1/me").json(&json!({ "name": nul }))).await;
+        refused(422, "invalid-body", changed, "a name");
+        for path in ["/api/v1/drives?q=%00", "/admin/v1/members?q=%00"] {
+            refused(400, "invalid-parameter", admin.get(path).await, path);
+        }
+        let cursor = |at: &str| {
+            let position = format!("[\"{at}\",\"{drive_id}\"]");
+            base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, position)
+        };
+        for at in ["-200000-01-01T00:00:00Z", "+200000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"] {
+            let path = format!("/api/v1/drives?cursor={}", cursor(at));
+            refused(400, "invalid-cursor", admin.get(&path).await, at);
+        }
+        let good = format!("/api/v1/drives?cursor={}", cursor("2020-01-01T00:00:00Z"));
+        assert_eq!(admin.get(&good).await.body["items"].as_array().unwrap().len(), 1);
+        for (field, at) in [("opens_at", "0000-01-01T00:00:00Z"), ("closes_at", "9999-12-31T23:00:00-05:00")]
+        {
+            refused(422, "invalid-drive", admin.post(drives, &drive(json!({ field: at }))).await, at);
+        }
+        let metrics = reqwest::get(format!("{}/metrics", process.url)).await.unwrap().text().await.unwrap();
+        assert!(
+            metrics.contains("outcome=\"succeeded\"") && !metrics.contains("outcome=\"failed\""),
+            "{metrics}"
+        );
     }
 }
 

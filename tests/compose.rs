@@ -294,6 +294,9 @@ fn the_broker_imports_the_rendered_definitions() {
     let target = target.trim_end_matches(":ro");
     let hook = format!("{:?}", compose.all("rabbitmq", "post_start"));
     assert!(hook.contains(&format!("import_definitions {target}")), "{hook}");
+    // The hook begins with the container, long before there is a node to wait for; and it must not own the node's cookie.
+    assert!(hook.contains("until rabbitmqctl await_startup; do"), "{hook}");
+    assert_eq!(compose.all("rabbitmq", "user"), ["rabbitmq"]);
     let plugins = text("rabbitmq/enabled_plugins");
     assert!(plugins.contains("rabbitmq_management") && plugins.trim_end().ends_with("]."));
     for line in

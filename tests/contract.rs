@@ -123,6 +123,18 @@ async fn an_idempotency_key_makes_a_repetition_the_same_command() {
     assert_eq!((waited.status.as_u16(), &waited.body["outcome"]["state"]), (200, &json!("confirmed")));
     let changed = click(&ann, "click-1", &json!({ "answers": { "a": 1 } })).await;
     assert_eq!((changed.status.as_u16(), changed.code()), (422, "idempotency-key-reused"));
+    // So is the same key on another path.
+    let other = admin.open_drive(json!({ "capacity": 5 })).await;
+    let elsewhere = ann
+        .request(Method::POST, &format!("/api/v1/drives/{other}/registrations"))
+        .header("idempotency-key", "click-1")
+        .header("prefer", "wait=10");
+    let elsewhere = answer(elsewhere.json(&json!({}))).await;
+    assert_eq!((elsewhere.status.as_u16(), &elsewhere.body["drive_id"]), (200, &json!(other)));
+    let withdrawing = ann.request(Method::DELETE, &format!("/api/v1/drives/{other}/registrations/mine"));
+    let withdrawn =
+        answer(withdrawing.header("idempotency-key", "click-1").header("prefer", "wait=10")).await;
+    assert_eq!((withdrawn.status.as_u16(), &withdrawn.body["kind"]), (200, &json!("withdraw")));
     // Another one's key is another key.
     let ben = Client::member(&muster.process.url, "ben").await;
     assert_ne!(click(&ben, "click-1", &json!({})).await.body["command_id"], all[0].body["command_id"]);

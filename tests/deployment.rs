@@ -296,11 +296,17 @@ impl Embedded {
 
     /// Starts another process on the same data.
     pub async fn process(folder: &Folder) -> Process {
-        let env = [
+        Self::process_on(folder, &[]).await
+    }
+
+    /// The same with more settings.
+    pub async fn process_on(folder: &Folder, more: &[(&'static str, String)]) -> Process {
+        let own = [
             ("DATA_DIR", folder.0.join("data").display().to_string()),
             ("LISTEN", "127.0.0.1:0".to_owned()),
             ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ];
+        let env = [&own, more].concat();
         let process = Process::start("muster", &[], &env, &folder.0).await;
         ready(&process.url).await;
         process

@@ -8,6 +8,28 @@ use serde_json::json;
 use crate::deployment::{ADMIN_EMAIL, Client, Embedded, Folder, Process, eventually, muster};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_admins_password_is_a_password_or_generated() {
+    let folder = Folder::new();
+    let env = |password: &str| {
+        [
+            ("DATA_DIR", folder.0.join("data").display().to_string()),
+            ("LISTEN", "127.0.0.1:0".to_owned()),
+            ("ADMIN_PASSWORD", password.to_owned()),
+        ]
+    };
+    let (started, said) = crate::deployment::muster(&[], &env("short"));
+    assert!(!started && said.contains("ADMIN_PASSWORD: a password has at least"), "{said}");
+    // A variable that is set to nothing was not given.
+    let process = Embedded::process_on(&folder, &[("ADMIN_PASSWORD", String::new())]).await;
+    let kept = std::fs::read_to_string(folder.0.join("data/admin-password")).unwrap();
+    let log_in = async |password: &str| {
+        let body = json!({ "email": "admin@localhost", "password": password });
+        Client::nobody(&process.url).post("/api/v1/auth/login", &body).await.status.as_u16()
+    };
+    assert_eq!((log_in("").await, log_in(kept.trim()).await), (401, 200));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_start_says_where_everything_is_and_keeps_the_admins_password() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = Folder::new();

@@ -35,9 +35,8 @@ async fn running(deployment: &FullSize) -> Running {
     let members = vec![deployment.begin("member-api").await, deployment.begin("member-api").await];
     let drives = vec![deployment.begin("drives-consumer").await, deployment.begin("drives-consumer").await];
     let mut others = Vec::new();
-    for name in
-        ["members-consumer", "members-consumer", "eligibility-consumer", "upkeep-consumer", "scheduler"]
-    {
+    for name in ["members-consumer", "eligibility-consumer", "upkeep-consumer", "scheduler"] {
+        others.push(deployment.begin(name).await);
         others.push(deployment.begin(name).await);
     }
     for process in members.iter().chain([&admins]).chain(&drives).chain(&others) {
@@ -53,7 +52,12 @@ async fn running(deployment: &FullSize) -> Running {
 struct Clicks {
     /// By member: the receipt's command.
     receipts: BTreeMap<Uuid, Uuid>,
+    /// The commands of those who clicked one after the other.
+    line: Vec<Uuid>,
 }
+
+/// How many clicks are made one after the other: those of ninety people.
+const LINE: usize = 99;
 
 /// People click, each with a token and a key of their own; one in ten clicks twice. Whoever is told "not now", or loses
 /// the connection, clicks again. `urls` may change in the middle.
@@ -74,7 +78,10 @@ async fn click(
         }
     }
     let http = Client::nobody("");
-    let clicks = futures_util::stream::iter(jobs.into_iter().map(|(number, member, token)| {
+    // Some stand in a line: each clicks when the one before has a receipt, in the midst of the others.
+    let rest = jobs.split_off(LINE.min(jobs.len()));
+    let groups = std::iter::once(jobs).chain(rest.into_iter().map(|job| vec![job]));
+    let one = |(number, member, token): (usize, Uuid, String)| {
         let (http, path, urls, progress) = (http.clone(), path.clone(), urls.clone(), progress.clone());
         async move {
             let mut attempt = number;
@@ -99,12 +106,25 @@ async fn click(
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         }
+    };
+    let clicks = futures_util::stream::iter(groups.enumerate().map(|(index, group)| {
+        let one = &one;
+        async move {
+            let mut answered = Vec::with_capacity(group.len());
+            for job in group {
+                answered.push(one(job).await);
+            }
+            (index, answered)
+        }
     }))
     .buffer_unordered(64)
     .collect::<Vec<_>>()
     .await;
     let mut found = Clicks::default();
-    for (member, id) in clicks {
+    let in_line = clicks.iter().find(|(index, _)| *index == 0);
+    found.line = in_line.unwrap().1.iter().map(|(_, id)| *id).collect();
+    found.line.dedup();
+    for (member, id) in clicks.into_iter().flat_map(|(_, answered)| answered) {
         let before = found.receipts.insert(member, id);
         assert!(before.is_none_or(|before| before == id), "the same click is the same command");
     }
@@ -129,6 +149,15 @@ async fn check(deployment: &FullSize, running: &Running, drive_id: &str, clicks:
         // The first one may also have shown that the drive is open.
         assert!(by_command[&*id.to_string()] <= 2);
     }
+    let mut first: HashMap<&str, usize> = HashMap::new();
+    for (position, event) in log.iter().enumerate() {
+        first.entry(event["cause"].as_str().unwrap()).or_insert(position);
+    }
+    let line: Vec<_> = clicks.line.iter().map(|id| first[&*id.to_string()]).collect();
+    assert!(
+        line.len() > LINE / 2 && line.is_sorted(),
+        "whoever had a receipt first is decided first: {line:?}"
+    );
     let mut full = false;
     for event in &log {
         match event["type"].as_str().unwrap() {
@@ -260,13 +289,14 @@ async fn a_second_consumer_takes_its_share_and_a_killed_ones_lanes_are_taken_ove
     let second = running.drives.pop().unwrap();
     second.stop().await;
     let first = running.drives.pop().unwrap();
-    // Every lane is busy.
+    // Every lane is busy: which one a drive is on is chance, so drives are made until each lane has one.
     let mut drives = Vec::new();
-    for _ in 0..40 {
-        drives.push(running.admin.open_drive(json!({})).await);
+    let mut lanes = BTreeSet::new();
+    while drives.len() < 40 || lanes.len() < 8 {
+        let id = running.admin.open_drive(json!({})).await;
+        lanes.insert(id.parse::<Uuid>().unwrap().as_u128() % 8);
+        drives.push(id);
     }
-    let lanes: BTreeSet<_> = drives.iter().map(|id| id.parse::<Uuid>().unwrap().as_u128() % 8).collect();
-    assert_eq!(lanes.len(), 8, "forty drives are spread over all lanes");
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (running, stopped) = (Arc::new(running), stop.clone());
     let (busy_running, busy_drives) = (running.clone(), drives.clone());

@@ -38,6 +38,9 @@ pub async fn ensure(
         return Ok(None);
     }
     let email = normal_email(email).with_context(|| format!("ADMIN_EMAIL {email:?} is no e-mail address"))?;
+    if let Some(password) = password {
+        password::check(password).map_err(|fault| anyhow::anyhow!("ADMIN_PASSWORD: {fault}"))?;
+    }
     let (password, generated) = match password {
         Some(password) => (password.to_owned(), false),
         None => (

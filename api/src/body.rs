@@ -57,6 +57,9 @@ impl<T: ParseFromJSON> JsonBody<T> {
             serde_json::from_slice(bytes)
                 .map_err(|error| Problem::malformed_json().detail(error.to_string()))?
         };
+        if has_nul(&json) {
+            return Err(Problem::invalid_body().detail(NUL).into());
+        }
         let value = T::parse_from_json(Some(json))
             .map_err(|error| Problem::invalid_body().detail(error.into_message()))?;
         Ok(Self { value, hash: sha256(bytes) })
@@ -154,6 +157,19 @@ impl<'a> ApiExtractor<'a> for CsvBody {
 /// Whether a content type is the wanted one, whatever its parameters.
 fn is(content_type: &str, wanted: &str) -> bool {
     content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
+}
+
+/// Not every database can keep it, and no text needs it.
+const NUL: &str = "a text must not contain the character U+0000";
+
+/// Whether a text in it contains U+0000.
+fn has_nul(json: &Json) -> bool {
+    match json {
+        Json::String(text) => text.contains('\0'),
+        Json::Array(items) => items.iter().any(has_nul),
+        Json::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Json::Null | Json::Bool(_) | Json::Number(_) => false,
+    }
 }
 
 fn request_meta<P: Payload + ParsePayload>() -> MetaRequest {

@@ -5,6 +5,7 @@
 //! problem+json with a stable code ([`problem`]).
 
 pub mod admin;
+pub mod asked;
 pub mod at;
 pub mod auth;
 pub mod body;

@@ -25,6 +25,9 @@ pub fn limit(asked: Option<u64>) -> Result<u64, Problem> {
 pub fn search_text(asked: Option<String>) -> Result<Option<String>, Problem> {
     match asked.map(|text| text.trim().to_owned()) {
         Some(text) if text.len() > 200 => Err(Problem::invalid_parameter().detail("q has at most 200 bytes")),
+        Some(text) if text.contains('\0') => {
+            Err(Problem::invalid_parameter().detail("q must not contain the character U+0000"))
+        }
         other => Ok(other.filter(|text| !text.is_empty())),
     }
 }

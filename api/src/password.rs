@@ -10,7 +10,7 @@ use crate::problem::Problem;
 
 /// The shortest password, in characters (NIST SP 800-63B-4 §3.1.1.2 leaves 8 with other factors, 15 alone; this is a
 /// compromise that the accounts' own work will revisit).
-pub const MIN_PASSWORD: usize = 10;
+const MIN_PASSWORD: usize = 10;
 /// The longest password, in bytes: hashing is paid by us.
 pub const MAX_PASSWORD: usize = 256;
 /// Hashes at a time: each takes 19 MiB and a core.
@@ -20,6 +20,16 @@ const WAITING: usize = 256;
 
 static ROOM: Semaphore = Semaphore::const_new(AT_A_TIME);
 static QUEUE: Semaphore = Semaphore::const_new(WAITING);
+
+/// What is wrong with a password, if anything is.
+pub fn check(password: &str) -> Result<(), String> {
+    if password.chars().count() < MIN_PASSWORD || password.len() > MAX_PASSWORD {
+        return Err(format!(
+            "a password has at least {MIN_PASSWORD} characters and at most {MAX_PASSWORD} bytes"
+        ));
+    }
+    Ok(())
+}
 
 /// Hashes a password, in PHC form.
 pub async fn hash(password: String) -> Result<String, Problem> {

@@ -16,7 +16,7 @@ use poem_openapi::types::{Any, Type as _};
 use poem_openapi::{ApiResponse, Object};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use shared::bus::PublishError;
+use shared::bus::{Failure, PublishError};
 use shared::id::CommandId;
 use shared::refusal::{Code, FieldError, Refusal};
 use uuid::Uuid;
@@ -205,8 +205,17 @@ impl From<Refusal> for Problem {
 
 impl From<sea_orm::DbErr> for Problem {
     fn from(error: sea_orm::DbErr) -> Self {
-        tracing::warn!(%error, "the database did not answer a read");
-        Self::database_unavailable()
+        match Failure::from(error) {
+            // The database is there; what it was asked makes no sense to it, and never will.
+            Failure::Reject(reject) => {
+                tracing::error!(%reject, "the database refused a read; this is a bug");
+                Self::internal()
+            }
+            why => {
+                tracing::warn!(%why, "the database did not answer a read");
+                Self::database_unavailable()
+            }
+        }
     }
 }
 

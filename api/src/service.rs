@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory as _, Parser};
 use process::watch::Liveness;
 use process::{Connections, run_to_end, start_metrics};
 use shared::cache::Cache;
-use shared::config::{Deployment, Watching};
+use shared::config::{Deployment, Watching, given};
 use shared::signing::SigningKey;
 use tokio_util::sync::CancellationToken;
 
@@ -91,7 +91,7 @@ pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> Exi
             let operations = Operations {
                 service,
                 metrics,
-                peer: arguments.peer_url,
+                peer: given(arguments.peer_url.as_ref()).map(ToOwned::to_owned),
                 client: reqwest::Client::new(),
                 liveness: Liveness::default(),
             };
@@ -109,14 +109,18 @@ pub async fn first_admin(
     deployment: &Deployment,
     arguments: &AdminArguments,
 ) -> anyhow::Result<Option<FirstAdmin>> {
-    let password = arguments.admin_password.as_deref();
+    let password = given(arguments.admin_password.as_ref());
     let made = admin::ensure(&connections.db, &deployment.data_dir, &arguments.admin_email, password).await?;
-    if let Some(FirstAdmin { email, .. }) = &made {
-        tracing::info!(
-            email,
-            "made the first admin; a generated password is kept in DATA_DIR/{}",
-            admin::PASSWORD_FILE
-        );
+    match &made {
+        Some(FirstAdmin { email, generated_password: Some(_) }) => {
+            tracing::info!(
+                email,
+                "made the first admin; the password is in DATA_DIR/{}",
+                admin::PASSWORD_FILE
+            );
+        }
+        Some(FirstAdmin { email, .. }) => tracing::info!(email, "made the first admin"),
+        None => {}
     }
     Ok(made)
 }
@@ -128,7 +132,7 @@ pub fn context(
     key: &KeyArguments,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Context> {
-    let key = match &key.signing_key {
+    let key = match given(key.signing_key.as_ref()) {
         Some(text) => SigningKey::from_text(text).context("read SIGNING_KEY")?,
         None => SigningKey::load_or_create(&deployment.key_file())?,
     };

@@ -1,13 +1,13 @@
 //! The way of every write: accept a command, answer with a receipt or (if asked to wait) with its decision.
 //!
-//! 202 means that the broker has the command durably. With an `Idempotency-Key` the command's id is a function of actor
-//! and key, so a repetition is the same command, through any process and for ever: the ledger knows what was decided.
+//! 202 means that the broker has the command durably. With an `Idempotency-Key` the command's id is a function of actor,
+//! method, path and key, so a repetition is the same command, through any process and for ever: the ledger knows what was decided.
 //! Until it is decided, the cache remembers when the key was first accepted, so that the receipt is the same, too.
 
 use std::time::Duration;
 
-use poem::http::{HeaderMap, StatusCode};
-use poem::{FromRequest, Request, RequestBody, Response};
+use poem::Response;
+use poem::http::StatusCode;
 use poem_openapi::payload::{Json, Payload as _};
 use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{Any, ToJSON as _, Type as _};
@@ -26,54 +26,13 @@ use shared::telemetry;
 use tracing::{Instrument as _, info_span};
 use uuid::Uuid;
 
+use crate::asked::Asked;
 use crate::at::At;
 use crate::context::Context;
 use crate::problem::Problem;
 
-/// The longest idempotency key, in bytes.
-const MAX_KEY: usize = 255;
-/// The longest wait for a decision.
-const MAX_WAIT: Duration = Duration::from_secs(30);
 /// How long the cache remembers when a key was first accepted. The ledger takes over once the command is decided.
 const CLAIM_LASTS: Duration = Duration::from_secs(24 * 3600);
-
-/// What a client asks of a write besides its body: `Idempotency-Key`
-/// ([draft](https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/)) and `Prefer: wait` (RFC 7240).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Asked {
-    key: Option<String>,
-    wait: Option<Duration>,
-}
-
-impl Asked {
-    fn read(headers: &HeaderMap) -> Result<Self, Problem> {
-        let key = match headers.get("idempotency-key") {
-            None => None,
-            Some(value) => {
-                let unusable = |why| Problem::idempotency_key_invalid().detail(why);
-                let key = value.to_str().map_err(|_| unusable("it is not visible ASCII text"))?;
-                if key.is_empty() || key.len() > MAX_KEY {
-                    return Err(unusable("it is 1 to 255 characters long"));
-                }
-                Some(key.to_owned())
-            }
-        };
-        // A preference that cannot be read is ignored (RFC 7240 §2).
-        let preferences = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
-        let wait = preferences.flat_map(|text| text.split([',', ';'])).find_map(|preference| {
-            let (name, value) = preference.split_once('=')?;
-            let seconds: u64 = value.trim().trim_matches('"').parse().ok()?;
-            name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds).min(MAX_WAIT))
-        });
-        Ok(Self { key, wait })
-    }
-}
-
-impl<'a> FromRequest<'a> for Asked {
-    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
-        Ok(Self::read(request.headers())?)
-    }
-}
 
 /// The proof that a command was accepted.
 #[derive(Debug, Clone, Object)]
@@ -230,6 +189,7 @@ pub struct Submission {
 struct Claim {
     accepted_at: Instant,
     body_hash: Digest256,
+    actor: Actor,
     kind: String,
     drive_id: Option<DriveId>,
     /// Who claimed it; another one's claim must not be taken back.
@@ -253,8 +213,14 @@ impl Context {
         let drive_id = about(&body);
         let mut own_claim = false;
         if asked.key.is_some() {
-            let mine =
-                Claim { accepted_at, body_hash, kind: C::KIND.to_owned(), drive_id, by: Uuid::now_v7() };
+            let mine = Claim {
+                accepted_at,
+                body_hash,
+                actor,
+                kind: C::KIND.to_owned(),
+                drive_id,
+                by: Uuid::now_v7(),
+            };
             let first = self.claim(id, &mine).await;
             // The ledger knows for ever; should the database be away, the claim has to do.
             let decided = ledger::find(&self.db.read, [id]).await.unwrap_or_default().remove(&id);
@@ -340,11 +306,15 @@ impl Context {
     /// An id that was answered with 202 is never unknown: it carries a proof that this deployment made it.
     pub async fn status(&self, id: CommandId, caller: Actor) -> Result<CommandStatus, Problem> {
         let row = ledger::find(&self.db.read, [id]).await?.remove(&id);
+        let may_know = |actor: Actor| actor == caller || caller.role == Role::Admin;
         match row {
-            Some(row) if row.actor == caller || caller.role == Role::Admin => Ok(CommandStatus::from(&row)),
+            Some(row) if may_know(row.actor) => Ok(CommandStatus::from(&row)),
             None if self.key.made(id) => {
                 let claim = self.cache.claimed(&claim_key(id)).await;
                 let claim = claim.and_then(|text| serde_json::from_str::<Claim>(&text).ok());
+                if claim.as_ref().is_some_and(|claim| !may_know(claim.actor)) {
+                    return Err(Problem::command_not_found());
+                }
                 Ok(CommandStatus {
                     command_id: id.0,
                     kind: claim.as_ref().map(|claim| claim.kind.clone()),
@@ -385,39 +355,5 @@ fn decided(row: Row, patience: Duration) -> Result<Submitted, Problem> {
         _ => Err(Problem::internal()
             .detail("the command could not be decided; an operator has to look")
             .about(row.id)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(headers: &[(&str, &str)]) -> Result<Asked, Problem> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(poem::http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
-        }
-        Asked::read(&map)
-    }
-
-    #[test]
-    fn a_preference_to_wait_is_understood_and_bounded() {
-        let wait = |text| asked(&[("prefer", text)]).unwrap().wait.map(|wait| wait.as_secs());
-        assert_eq!(wait("wait=5"), Some(5));
-        assert_eq!(wait("respond-async, wait=7"), Some(7));
-        assert_eq!(wait("Wait = \"3\""), Some(3));
-        assert_eq!(wait("wait=99999"), Some(30));
-        assert_eq!(wait("wait=-1"), None);
-        assert_eq!(wait("wait"), None);
-        assert_eq!(wait("return=minimal"), None);
-    }
-
-    #[test]
-    fn an_idempotency_key_is_bounded() {
-        assert_eq!(asked(&[]).unwrap(), Asked::default());
-        assert_eq!(asked(&[("idempotency-key", "click-1")]).unwrap().key.as_deref(), Some("click-1"));
-        assert!(asked(&[("idempotency-key", "")]).is_err());
-        assert!(asked(&[("idempotency-key", &"k".repeat(256))]).is_err());
-        assert!(asked(&[("idempotency-key", &"k".repeat(255))]).is_ok());
     }
 }

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod drives;
 pub mod eligibility;
 pub mod members;
+mod messages;
 pub mod runtime;
 pub mod service;
 pub mod upkeep;

@@ -13,12 +13,11 @@ use futures_util::FutureExt as _;
 use process::watch::Liveness;
 use shared::backoff::Backoff;
 use shared::bus::message::header;
-use shared::bus::topology::Delay;
-use shared::bus::{Actor, Address, Batch, Broker, CommandSet, Consumer, Failure, Message, Outgoing, Reject};
+use shared::bus::{Batch, Broker, CommandSet, Consumer, Failure, Message, Outgoing, Reject};
 use shared::clock;
 use shared::database::Database;
 use shared::id::CommandId;
-use shared::ledger::{self, Row, Status};
+use shared::ledger::{self, Row};
 use shared::telemetry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +25,7 @@ use tracing::{Instrument as _, Span, info_span};
 
 use crate::balance::Balance;
 use crate::batch::{self, Handler, Settled};
+use crate::messages::{dead_letter, failed_row, later, reply};
 
 /// The most messages that are decided together.
 const BATCH: usize = 500;
@@ -189,6 +189,7 @@ impl<H: Handler> Runtime<H> {
                 }
                 Failure::Retry(_) if !H::Message::QUEUE.has_lanes() => return Err(failure),
                 Failure::Retry(_) | Failure::Contended(_) => {
+                    age(queue, batch);
                     metrics::counter!("muster_retries_total", "queue" => queue.to_owned()).increment(1);
                     if backoff.failures() == 0 {
                         tracing::warn!(queue, %failure, messages = batch.len(), "holding a batch");
@@ -339,6 +340,11 @@ fn observe(queue: &str, batch: &Batch) {
     let redelivered = batch.deliveries().iter().filter(|delivery| delivery.redelivered).count() as u64;
     metrics::histogram!("muster_batch_size", "queue" => queue.to_owned()).record(batch.len() as f64);
     metrics::counter!("muster_redeliveries_total", "queue" => queue.to_owned()).increment(redelivered);
+    age(queue, batch);
+}
+
+/// Measures how long the oldest message has waited; again as long as it is held.
+fn age(queue: &str, batch: &Batch) {
     let first = batch.messages().next().and_then(|first| first.header(header::ACCEPTED_AT));
     if let Some(accepted_at) = first.and_then(|text| text.parse::<clock::Instant>().ok()) {
         let age = (clock::now() - accepted_at).as_seconds_f64().max(0.0);
@@ -362,65 +368,5 @@ fn trace_on(decision: &Span, event: &mut Message) {
         info_span!(parent: decision, "publish", otel.name = name, otel.kind = "producer", id = %event.id);
     if let Some(trace) = telemetry::traceparent(&span) {
         event.set_header(header::TRACEPARENT, trace);
-    }
-}
-
-/// The answer to whoever waits for a decision.
-fn reply(address: &str, row: &Row) -> Outgoing {
-    let payload = serde_json::to_vec(row).expect("a row is plain data");
-    Outgoing {
-        to: Address::Reply(address.to_owned()),
-        message: Message {
-            id: row.id.0,
-            kind: "decision".to_owned(),
-            content_type: "application/json".to_owned(),
-            headers: Vec::new(),
-            reply_to: None,
-            payload: payload.into(),
-        },
-    }
-}
-
-fn dead_letter(queue: &str, message: &Message, reject: &Reject) -> Outgoing {
-    let mut message = message.clone();
-    message.set_header(header::DEAD_FROM, queue);
-    message.set_header(header::DEAD_CODE, reject.code);
-    message.set_header(header::DEAD_DETAIL, reject.detail.clone());
-    message.set_header(header::DEAD_AT, shared::bus::event::rfc3339(clock::now()));
-    Outgoing { to: Address::DeadLetters, message }
-}
-
-/// The next step of the delay ladder; after the last one, the dead letters.
-fn later(queue: &str, message: &Message, why: &str) -> Outgoing {
-    let attempt = message.attempt();
-    match Delay::step(attempt) {
-        Some(delay) => {
-            let mut message = message.clone();
-            message.set_header(header::ATTEMPT, (attempt + 1).to_string());
-            Outgoing { to: Address::Later(delay, queue.to_owned()), message }
-        }
-        None => dead_letter(queue, message, &Reject::out_of_retries(why)),
-    }
-}
-
-/// What is known about a message that nobody could read: as much as its headers say.
-fn failed_row(message: &Message, reject: &Reject) -> Row {
-    let now = clock::now();
-    let header = |name: &str| message.header(name);
-    Row {
-        id: CommandId(message.id),
-        kind: message.kind.chars().filter(char::is_ascii).take(32).collect(),
-        actor: header(header::ACTOR).and_then(|text| text.parse().ok()).unwrap_or(Actor::SYSTEM),
-        drive_id: None,
-        accepted_at: header(header::ACCEPTED_AT).and_then(|text| text.parse().ok()).unwrap_or(now),
-        decided_at: now,
-        status: Status::Failed,
-        sequence: None,
-        events: 0,
-        body_hash: header(header::BODY_HASH)
-            .and_then(shared::bus::envelope::digest_from_base64url)
-            .unwrap_or_default(),
-        result: Some(ledger::failure(reject)),
-        facts: None,
     }
 }

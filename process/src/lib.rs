@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use shared::backoff::Backoff;
 use shared::bus::Broker;
 use shared::bus::broker::BrokerUrl;
-use shared::config::{Deployment, Watching};
+use shared::config::{Deployment, Watching, given};
 use shared::database::Database;
 use shared::files::Files;
 use shared::{settings, telemetry};
@@ -162,13 +162,14 @@ pub fn run_to_end(
     watching: &Watching,
     main: impl FnOnce(CancellationToken) -> Main,
 ) -> ExitCode {
-    let telemetry = match telemetry::start(service, watching.log_format, watching.otlp_endpoint.as_deref()) {
-        Ok(telemetry) => telemetry,
-        Err(error) => {
-            eprintln!("{service}: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let telemetry =
+        match telemetry::start(service, watching.log_format, given(watching.otlp_endpoint.as_ref())) {
+            Ok(telemetry) => telemetry,
+            Err(error) => {
+                eprintln!("{service}: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

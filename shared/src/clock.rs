@@ -1,6 +1,6 @@
 //! The only place that reads the time.
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Datelike as _, SubsecRound, Utc};
 
 /// An instant, in UTC. What Muster stamps has millisecond precision, so that every database keeps it exactly.
 pub type Instant = DateTime<Utc>;
@@ -9,6 +9,12 @@ pub type Instant = DateTime<Utc>;
 #[must_use]
 pub fn now() -> Instant {
     Utc::now().trunc_subsecs(3)
+}
+
+/// Whether every database can keep an instant, in whatever zone it shows it: 1970 to 9998.
+#[must_use]
+pub fn is_storable(instant: Instant) -> bool {
+    (1970..=9998).contains(&instant.year())
 }
 
 /// The instant `ms` milliseconds after 1970-01-01T00:00:00Z; the epoch itself if that is beyond the calendar.

@@ -10,6 +10,12 @@ use crate::bus::Topology;
 use crate::bus::broker::BrokerUrl;
 use crate::telemetry::LogFormat;
 
+/// What was given: a variable that is set to nothing was not. (Compose files pass on what is not set in this way.)
+#[must_use]
+pub fn given(text: Option<&String>) -> Option<&str> {
+    text.map(String::as_str).filter(|text| !text.is_empty())
+}
+
 /// Where the parts of a deployment are.
 #[derive(Debug, Clone, Args)]
 pub struct Deployment {
@@ -55,7 +61,7 @@ impl Deployment {
     #[must_use]
     pub fn database_url(&self) -> String {
         let default = || format!("sqlite:{}", self.data_dir.join("muster.db").display());
-        self.database_url.clone().unwrap_or_else(default)
+        given(self.database_url.as_ref()).map_or_else(default, ToOwned::to_owned)
     }
 
     /// The broker's place.

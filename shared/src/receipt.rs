@@ -71,7 +71,8 @@ impl SigningKey {
         self.proven(Builder::from_unix_timestamp_millis(ms, &noise).into_uuid())
     }
 
-    /// The id of the command that an actor has given this idempotency key: always the same, a UUID version 8.
+    /// The id of the command that an actor has given this idempotency key (with the request that it is for): always the
+    /// same, a UUID version 8.
     #[must_use]
     pub fn keyed_command_id(&self, actor: Actor, key: &str) -> CommandId {
         let code = self.code(format!("key {actor} {key}").as_bytes());

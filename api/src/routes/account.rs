@@ -19,13 +19,14 @@ use shared::member::{Attribute, UpdateProfile};
 use shared::refusal::FieldError;
 use uuid::Uuid;
 
+use crate::asked::Asked;
 use crate::auth::{self, Admin, Caller, TOKEN_LASTS};
 use crate::body::JsonBody;
 use crate::context::Context;
-use crate::password::{self, MAX_PASSWORD, MIN_PASSWORD};
+use crate::password::{self, MAX_PASSWORD};
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
-use crate::submit::{Asked, Submission, Submitted};
+use crate::submit::{Submission, Submitted};
 
 /// Who wants to become a member.
 #[derive(Debug, Object)]
@@ -98,9 +99,7 @@ impl AuthRoutes {
         if normal.is_none() {
             faults.push(FieldError::new("email", "this is no e-mail address"));
         }
-        if password.chars().count() < MIN_PASSWORD || password.len() > MAX_PASSWORD {
-            let detail =
-                format!("a password has at least {MIN_PASSWORD} characters and at most {MAX_PASSWORD} bytes");
+        if let Err(detail) = password::check(&password) {
             faults.push(FieldError::new("password", detail));
         }
         let (Some(email), true) = (normal, faults.is_empty()) else {

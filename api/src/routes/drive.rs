@@ -12,7 +12,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 use serde::{Deserialize, Serialize};
 use shared::bus::envelope::base64url;
-use shared::clock::Instant;
+use shared::clock::{self, Instant};
 use shared::drive::draft::{self, Changes, Draft};
 use shared::drive::table;
 use shared::drive::{
@@ -27,13 +27,14 @@ use self::body::{Cancelling, ChangesBody, DriveBody, Nothing, Reopening, Times};
 use self::parts::{Kind, Status};
 use self::view::Drive;
 use super::registration::checked_reason;
+use crate::asked::Asked;
 use crate::auth::Admin;
 use crate::body::JsonBody;
 use crate::context::Context;
 use crate::page;
 use crate::problem::Problem;
 use crate::read::{self, Reading, Tagged, fresh};
-use crate::submit::{Asked, Submission, Submitted};
+use crate::submit::{Submission, Submitted};
 
 /// A page of drives.
 #[derive(Debug, Object)]
@@ -61,11 +62,15 @@ impl Wanted {
         cursor: Option<&str>,
         limit: Option<u64>,
     ) -> Result<Self, Problem> {
+        let after = page::position::<(Instant, DriveId)>(cursor)?;
+        if after.is_some_and(|(at, _)| !clock::is_storable(at)) {
+            return Err(Problem::invalid_cursor());
+        }
         Ok(Self {
             status: status.map(Into::into),
             kind: kind.map(Into::into),
             q: page::search_text(q)?,
-            after: page::position(cursor)?,
+            after,
             limit: page::limit(limit)?,
         })
     }

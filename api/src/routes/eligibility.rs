@@ -7,11 +7,12 @@ use shared::eligibility::CheckEligibility;
 use shared::id::DriveId;
 use uuid::Uuid;
 
+use crate::asked::Asked;
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::context::Context;
 use crate::problem::Problem;
-use crate::submit::{Asked, Submission, Submitted};
+use crate::submit::{Submission, Submitted};
 
 /// For whom to check.
 #[derive(Debug, Object)]

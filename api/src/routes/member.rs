@@ -10,13 +10,14 @@ use shared::member::ImportMembers;
 use shared::member::table::{self, Listed};
 use uuid::Uuid;
 
+use crate::asked::Asked;
 use crate::auth::Admin;
 use crate::body::CsvBody;
 use crate::context::Context;
 use crate::page;
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
-use crate::submit::{Asked, Submission, Submitted};
+use crate::submit::{Submission, Submitted};
 
 /// A person.
 #[derive(Debug, Object)]

@@ -2,8 +2,6 @@
 
 #![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
 
-use std::collections::BTreeSet;
-
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::types::Any;
@@ -22,6 +20,7 @@ use shared::registration::{
 };
 use uuid::Uuid;
 
+use crate::asked::Asked;
 use crate::at::At;
 use crate::auth::{Admin, Caller};
 use crate::body::JsonBody;
@@ -29,7 +28,7 @@ use crate::context::Context;
 use crate::page;
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
-use crate::submit::{Asked, Submission, Submitted};
+use crate::submit::{Submission, Submitted};
 
 /// Where a registration is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
@@ -253,12 +252,9 @@ impl AdminRegistrationRoutes {
             Some(state) => vec![state.into()],
             None => vec![RegistrationState::Confirmed, RegistrationState::Waitlisted],
         };
-        let members = match page::search_text(q.0)? {
-            Some(text) => Some(named(&cx, &text).await?),
-            None => None,
-        };
+        let text = page::search_text(q.0)?;
         let mut found =
-            table::of_drive(&cx.db.read, drive_id, &states, members.as_ref(), after, limit + 1).await?;
+            table::of_drive(&cx.db.read, drive_id, &states, text.as_deref(), after, limit + 1).await?;
         if found.is_empty() && drives::find(&cx.db.read, drive_id).await?.is_none() {
             return Err(shared::refusal::Refusal::new(Code::DriveNotFound).into());
         }
@@ -338,13 +334,6 @@ impl AdminRegistrationRoutes {
         let command = RemoveRegistration { drive_id, registration_id, reason };
         cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
     }
-}
-
-/// The members with this text in their name or e-mail address, as many as a page needs to be found in.
-async fn named(cx: &Context, text: &str) -> Result<BTreeSet<MemberId>, Problem> {
-    const MOST: u64 = 1000;
-    let found = members::list(&cx.db.read, Some(text), None, MOST).await?;
-    Ok(found.into_iter().map(|listed| listed.id).collect())
 }
 
 /// A reason that says something, and not too much.

@@ -7,7 +7,7 @@ use chrono::{DateTime, LocalResult, NaiveDateTime, SecondsFormat, SubsecRound as
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Instant;
+use crate::clock::{self, Instant};
 
 /// An instant, or a local date and time in a zone that is known elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ impl When {
     /// The instant, in the zone where the clock hangs. When the clock is put back, a time that comes twice means the
     /// first; a time that is skipped does not exist.
     pub fn resolve(self, zone: Tz) -> Result<Instant, String> {
-        match self {
+        let instant = match self {
             Self::Instant(instant) => Ok(instant),
             Self::Local(local) => match zone.from_local_datetime(&local) {
                 LocalResult::Single(instant) | LocalResult::Ambiguous(instant, _) => Ok(instant.to_utc()),
@@ -31,6 +31,11 @@ impl When {
                     Err(format!("{local} does not exist in {zone}: the clock is put forward then"))
                 }
             },
+        }?;
+        if clock::is_storable(instant) {
+            Ok(instant)
+        } else {
+            Err(format!("{self} is too far away: give a year from 1970 to 9998"))
         }
     }
 }
@@ -112,6 +117,16 @@ mod tests {
     fn a_time_that_the_clock_skips_is_refused() {
         let refused = resolve("2026-03-29T02:30", Tz::Europe__Berlin).unwrap_err();
         assert!(refused.contains("does not exist"), "{refused}");
+    }
+
+    #[test]
+    fn a_time_that_no_database_keeps_is_refused() {
+        for text in
+            ["0000-01-01T00:00:00Z", "9999-12-31T23:00:00-05:00", "-200000-01-01T00:00", "9999-01-01T00:00"]
+        {
+            assert!(resolve(text, Tz::UTC).is_err(), "{text}");
+        }
+        assert!(resolve("9998-12-31T23:59", Tz::UTC).is_ok());
     }
 
     #[test]

@@ -145,6 +145,9 @@ impl Header {
             let detail = format!("the row has {} cells, the header {}", record.len(), self.columns.len());
             return Err(("cell-count", detail));
         }
+        if record.iter().any(|cell| cell.contains('\0')) {
+            return Err(("row-unreadable", "a cell contains the character U+0000".to_owned()));
+        }
         let text = record.get(self.email).unwrap_or_default();
         let email =
             normal_email(text).ok_or_else(|| ("email-invalid", format!("{text:?} is no e-mail address")))?;
@@ -189,6 +192,12 @@ mod tests {
         assert!(people[1].attributes.is_empty());
         let codes: Vec<_> = bad.iter().map(|row| (row.line, row.code.as_str())).collect();
         assert_eq!(codes, [(3, "email-invalid"), (4, "cell-count"), (5, "email-repeated")]);
+    }
+
+    #[test]
+    fn a_row_with_what_databases_cannot_keep_is_bad() {
+        let (people, bad) = read(b"email,name\na@x.org,A\0nn\nb@x.org,Ben\n").unwrap();
+        assert_eq!((people.len(), bad[0].line, bad[0].code.as_str()), (1, 2, "row-unreadable"));
     }
 
     #[test]

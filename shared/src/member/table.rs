@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Expr, ExprTrait as _, Func, OnConflict};
-use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, Set};
+use sea_orm::sea_query::{Expr, ExprTrait as _, Func, OnConflict, SelectStatement};
+use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, QueryTrait as _, Set};
 
 use super::{Attributes, Profile};
 use crate::account::table::accounts;
@@ -140,15 +140,29 @@ pub async fn list(
     let mut select =
         accounts::Entity::find().find_also_related_member().order_by_asc(accounts::Column::Id).limit(limit);
     if let Some(text) = text {
-        let name = Expr::expr(Func::lower(Expr::col((Entity, Column::Name))));
-        let email = Expr::col((accounts::Entity, accounts::Column::Email));
-        select =
-            select.filter(Condition::any().add(name.like(contains(text))).add(email.like(contains(text))));
+        select = select.filter(named(text));
     }
     if let Some(after) = after {
         select = select.filter(accounts::Column::Id.gt(after.0));
     }
     select.all(db).await?.into_iter().map(listed).collect()
+}
+
+/// With `text` in their name, whatever its case, or in their e-mail address.
+fn named(text: &str) -> Condition {
+    let name = Expr::expr(Func::lower(Expr::col((Entity, Column::Name))));
+    let email = Expr::col((accounts::Entity, accounts::Column::Email));
+    Condition::any().add(name.like(contains(text))).add(email.like(contains(text)))
+}
+
+/// The ids of all people with `text` in their name or e-mail address, as a part of other queries.
+pub(crate) fn ids_of_named(text: &str) -> SelectStatement {
+    accounts::Entity::find()
+        .select_only()
+        .column(accounts::Column::Id)
+        .join_rev(JoinType::LeftJoin, Relation::Account.def())
+        .filter(named(text))
+        .into_query()
 }
 
 /// These people, those that exist.

@@ -9,6 +9,7 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySele
 use super::{Registration, RegistrationState};
 use crate::database::ROWS_PER_INSERT;
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
+use crate::member::table as members;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "registrations")]
@@ -168,12 +169,13 @@ pub struct After {
     pub rank: u64,
 }
 
-/// A drive's registrations in these states, by state and then in the order of their decisions.
+/// A drive's registrations in these states, by state and then in the order of their decisions; all, or those of people
+/// with `text` in their name or e-mail address.
 pub async fn of_drive(
     db: &impl ConnectionTrait,
     drive_id: DriveId,
     states: &[RegistrationState],
-    members: Option<&BTreeSet<MemberId>>,
+    text: Option<&str>,
     after: Option<After>,
     limit: u64,
 ) -> Result<Vec<Registration>, DbErr> {
@@ -183,8 +185,8 @@ pub async fn of_drive(
         .order_by_asc(Column::State)
         .order_by_asc(Column::Rank)
         .limit(limit);
-    if let Some(members) = members {
-        select = select.filter(Column::MemberId.is_in(members.iter().map(|id| id.0)));
+    if let Some(text) = text {
+        select = select.filter(Column::MemberId.in_subquery(members::ids_of_named(text)));
     }
     if let Some(After { state, rank }) = after {
         let rank = i64::try_from(rank).unwrap_or(i64::MAX);
