@@ -1,6 +1,5 @@
 //! `muster demo`: a rush of real people on two drives, played through the HTTP API.
 
-mod client;
 mod input;
 mod play;
 mod report;
@@ -14,9 +13,9 @@ use shared::config::given;
 use shared::database::Database;
 use tokio_util::sync::CancellationToken;
 
-use self::client::Client;
+use crate::client::Client;
 use crate::everything::{self, ServeArguments};
-use crate::verify;
+use crate::{history, verify};
 
 /// Flags of `muster demo`.
 #[derive(Debug, Clone, Args)]
@@ -85,7 +84,7 @@ async fn play(client: &Client, email: &str, password: &str, db: Option<&Database
     client.log_in(email, password).await?;
     for drive in [input::placement()?, input::donation()?] {
         let played = play::rush(client, &drive).await?;
-        let verified = play::verify_over_http(client, &played).await;
+        let verified = history::verify(client, played.drive_id, &played.receipts).await;
         let in_tables = match db {
             Some(db) => Some(verify::verify(db, Some(played.drive_id), &ProgressBar::hidden()).await),
             None => None,

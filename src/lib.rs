@@ -1,8 +1,11 @@
 //! Muster, everything in one process, and the operator's commands.
 
+pub mod bench;
+mod client;
 pub mod dead_letters;
 pub mod demo;
 pub mod everything;
+mod history;
 pub mod rendered;
 pub mod verify;
 
@@ -39,6 +42,15 @@ pub enum Command {
         /// Its flags.
         #[command(flatten)]
         serve: ServeArguments,
+        /// Its flags.
+        #[command(flatten)]
+        watching: Watching,
+    },
+    /// Plays rushes of any size and measures them
+    Bench {
+        /// Its flags.
+        #[command(flatten)]
+        bench: bench::BenchArguments,
         /// Its flags.
         #[command(flatten)]
         watching: Watching,

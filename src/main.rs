@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use muster::{Arguments, Command, dead_letters, demo, everything, verify};
+use muster::{Arguments, Command, bench, dead_letters, demo, everything, verify};
 use process::run_to_end;
 
 fn main() -> ExitCode {
@@ -12,6 +12,9 @@ fn main() -> ExitCode {
         None => run_to_end("muster", &watching, |shutdown| Box::pin(everything::serve(serve, shutdown))),
         Some(Command::Demo { demo, serve, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(demo::run(demo, serve, shutdown)))
+        }
+        Some(Command::Bench { bench, watching }) => {
+            run_to_end("muster-bench", &watching, |shutdown| Box::pin(bench::run(bench, shutdown)))
         }
         Some(Command::Verify { verify, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(verify::run(verify, shutdown)))

@@ -16,6 +16,7 @@
 )]
 
 mod bad_input;
+mod bench;
 mod broker;
 mod cache;
 mod compose;

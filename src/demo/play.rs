@@ -1,23 +1,19 @@
 //! The rush: everybody at once, everyone with a receipt, everyone with a decision.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::backoff::Backoff;
-use shared::bus::envelope::digest_from_base64url;
 use shared::id::{CommandId, DriveId};
-use shared::log::{Entry, Head};
 
-use super::client::{As, Client};
 use super::input::Input;
-use crate::verify::Fold;
+use crate::client::{As, Client};
 
 /// What came of a rush.
 #[derive(Debug)]
@@ -183,46 +179,4 @@ fn count(
     played.accept.sort_unstable();
     played.decide.sort_unstable();
     Ok(played)
-}
-
-/// Reads the drive's log, recomputes its hashes, folds it, and compares it with the drive and the receipts. Anyone with
-/// the log can do this.
-pub(super) async fn verify_over_http(client: &Client, played: &Played) -> Result<u64, String> {
-    let mut fold = Fold::new(played.drive_id);
-    let mut decided = HashSet::new();
-    let mut after = 0;
-    loop {
-        let path = format!("/admin/v1/drives/{}/log?limit=200&after={after}", played.drive_id);
-        let page = client.get(As::Admin, &path).await.map_err(|error| error.to_string())?;
-        for item in page["items"].as_array().into_iter().flatten() {
-            let step = fold.read(&entry(played.drive_id, item).ok_or("an entry without its parts")?)?;
-            decided.insert(step.event.cause);
-            fold.step(&step, None)?;
-        }
-        match page["next_after"].as_u64() {
-            Some(next) => after = next,
-            None => break,
-        }
-    }
-    fold.finish()?;
-    if let Some(lost) = played.receipts.iter().find(|id| !decided.contains(id)) {
-        return Err(format!("receipt {lost} has no decision in the log"));
-    }
-    let path = format!("/admin/v1/drives/{}", played.drive_id);
-    let drive = client.get(As::Admin, &path).await.map_err(|error| error.to_string())?;
-    let places = fold.state().places(shared::id::SlotId(played.drive_id.0));
-    if drive["confirmed"] == places.confirmed && drive["waitlisted"] == places.waitlisted {
-        Ok(fold.sequence())
-    } else {
-        Err(format!(
-            "the log has {places:?}, the drive says {} and {}",
-            drive["confirmed"], drive["waitlisted"]
-        ))
-    }
-}
-
-fn entry(drive_id: DriveId, item: &Value) -> Option<Entry> {
-    let head =
-        Head { sequence: item["sequence"].as_u64()?, hash: digest_from_base64url(item["hash"].as_str()?)? };
-    Some(Entry { drive_id, head, bytes: Bytes::from(item["event"].as_str()?.to_owned()) })
 }

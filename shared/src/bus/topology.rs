@@ -175,6 +175,13 @@ impl Default for Topology {
     }
 }
 
+/// The number of lanes, as it is read.
+impl fmt::Display for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lanes.fmt(f)
+    }
+}
+
 impl FromStr for Topology {
     type Err = String;
 

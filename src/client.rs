@@ -15,26 +15,26 @@ const ATTEMPTS: u32 = 60;
 
 /// A client of one deployment.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     members: String,
     admins: String,
     /// How many requests it makes at a time.
-    pub(super) connections: usize,
+    pub(crate) connections: usize,
     admin_token: OnceLock<String>,
     service_token: OnceLock<String>,
 }
 
 /// Which surface a request is for, and as whom.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum As {
+pub(crate) enum As {
     Nobody,
     Admin,
     Service,
 }
 
 impl Client {
-    pub(super) fn new(members: &str, admins: &str, connections: u16) -> anyhow::Result<Self> {
+    pub(crate) fn new(members: &str, admins: &str, connections: u16) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(PATIENCE)
             .pool_max_idle_per_host(usize::from(connections))
@@ -51,7 +51,12 @@ impl Client {
         })
     }
 
-    pub(super) async fn wait_until_ready(&self, patience: Duration) -> anyhow::Result<()> {
+    /// The members' surface.
+    pub(crate) fn members_url(&self) -> &str {
+        &self.members
+    }
+
+    pub(crate) async fn wait_until_ready(&self, patience: Duration) -> anyhow::Result<()> {
         for url in [&self.members, &self.admins] {
             let ready = async {
                 let mut backoff = Backoff::default();
@@ -73,7 +78,7 @@ impl Client {
     }
 
     /// Logs an admin in and makes a service account that registers on behalf of members.
-    pub(super) async fn log_in(&self, email: &str, password: &str) -> anyhow::Result<()> {
+    pub(crate) async fn log_in(&self, email: &str, password: &str) -> anyhow::Result<()> {
         let body = json!({ "email": email, "password": password });
         let (status, answer) =
             self.send(As::Nobody, Method::POST, "/api/v1/auth/login", Some(&body), None).await?;
@@ -81,30 +86,35 @@ impl Client {
             .as_str()
             .with_context(|| format!("log in as {email}: {status} {answer}"))?;
         let _ = self.admin_token.set(token.to_owned());
-        let body = json!({ "name": "demo" });
-        let (status, answer) =
-            self.send(As::Admin, Method::POST, "/admin/v1/service-accounts", Some(&body), None).await?;
-        let token =
-            answer["token"].as_str().with_context(|| format!("make a service account: {status} {answer}"))?;
-        let _ = self.service_token.set(token.to_owned());
+        let token = self.service_account("demo").await?;
+        let _ = self.service_token.set(token);
         Ok(())
     }
 
+    /// Makes a service account; its token.
+    pub(crate) async fn service_account(&self, name: &str) -> anyhow::Result<String> {
+        let body = json!({ "name": name });
+        let (status, answer) =
+            self.send(As::Admin, Method::POST, "/admin/v1/service-accounts", Some(&body), None).await?;
+        let token = answer["token"].as_str();
+        Ok(token.with_context(|| format!("make a service account: {status} {answer}"))?.to_owned())
+    }
+
     /// Reads something.
-    pub(super) async fn get(&self, who: As, path: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn get(&self, who: As, path: &str) -> anyhow::Result<Value> {
         let (status, answer) = self.send(who, Method::GET, path, None, None).await?;
         if status.is_success() { Ok(answer) } else { bail!("read {path}: {status} {answer}") }
     }
 
     /// Submits a command and waits for its decision; the outcome.
-    pub(super) async fn decide(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    pub(crate) async fn decide(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let key = uuid::Uuid::now_v7().to_string();
         let (status, answer) = self.send(As::Admin, Method::POST, path, Some(body), Some(&key)).await?;
         self.outcome(path, status, answer).await
     }
 
     /// Imports people; the outcome.
-    pub(super) async fn import(&self, csv: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn import(&self, csv: &str) -> anyhow::Result<Value> {
         let path = "/admin/v1/members/import";
         let key = uuid::Uuid::now_v7().to_string();
         let request = || {
@@ -131,7 +141,7 @@ impl Client {
     }
 
     /// Sends a request until it is answered by something else than "come again".
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         who: As,
         method: Method,

@@ -1,0 +1,115 @@
+//! `muster bench`: rushes that anyone can repeat, measured.
+
+mod bare;
+mod deploy;
+mod load;
+mod plan;
+mod report;
+mod rush;
+mod usage;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use shared::config::Deployment;
+use tokio_util::sync::CancellationToken;
+
+use self::plan::Plan;
+
+/// Flags of `muster bench`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArguments {
+    /// What to measure.
+    #[command(subcommand)]
+    pub what: What,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "it is made once")]
+pub enum What {
+    /// A rush on drives: accepting and deciding at the same time
+    Rush {
+        /// Its flags.
+        #[command(flatten)]
+        rush: RushArguments,
+    },
+    /// The limit on the same servers: publish, consume, insert the same bytes, publish, acknowledge; nothing of Muster
+    Bare {
+        /// Its flags.
+        #[command(flatten)]
+        bare: BareArguments,
+    },
+}
+
+/// Flags of `muster bench rush`.
+#[derive(Debug, Clone, Args)]
+pub struct RushArguments {
+    /// What is played.
+    #[command(flatten)]
+    pub plan: Plan,
+
+    /// A file (TOML) that says what is played, instead of flags.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// A deployment that runs already. Without it, one is started on the servers named below: every part a process of
+    /// its own, or one process with the embedded broker.
+    #[arg(long, value_name = "URL", requires = "admin_password")]
+    pub url: Option<String>,
+
+    /// The organisers' API of that deployment. [default: the same URL]
+    #[arg(long, value_name = "URL", requires = "url")]
+    pub admin_url: Option<String>,
+
+    /// The e-mail address of one of its admins.
+    #[arg(long, env = "ADMIN_EMAIL", default_value = api::admin::DEFAULT_EMAIL, value_name = "EMAIL")]
+    pub admin_email: String,
+
+    /// The admin's password.
+    #[arg(long, env = "ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
+    pub admin_password: Option<String>,
+
+    /// Measure the limit of the same servers (`bench bare`) before, and give the ratio to it.
+    #[arg(long)]
+    pub with_bare: bool,
+
+    /// The folder for the report: report.json and report.html.
+    #[arg(long, default_value = "./bench", value_name = "FOLDER")]
+    pub out: PathBuf,
+
+    /// Where the parts of the deployment to start are.
+    #[command(flatten)]
+    pub deployment: Deployment,
+}
+
+/// Flags of `muster bench bare`.
+#[derive(Debug, Clone, Args)]
+pub struct BareArguments {
+    /// How many messages.
+    #[arg(long, default_value_t = 50_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub messages: u32,
+
+    /// Their size in bytes.
+    #[arg(long, default_value_t = 500, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub size: u32,
+
+    /// Where the servers are.
+    #[command(flatten)]
+    pub deployment: Deployment,
+}
+
+/// Measures.
+pub async fn run(bench: BenchArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let measured = async {
+        match bench.what {
+            What::Rush { rush } => rush::run(rush).await,
+            What::Bare { bare } => {
+                let bare = bare::measure(&bare.deployment, bare.messages, bare.size).await?;
+                report::print_bare(&bare);
+                Ok(())
+            }
+        }
+    };
+    shutdown.run_until_cancelled(measured).await.unwrap_or_else(|| anyhow::bail!("stopped before the end"))
+}

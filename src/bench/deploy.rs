@@ -1,0 +1,122 @@
+//! A deployment of its own for a measurement: the same binaries that are deployed, as processes of this machine.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use shared::bus::broker::BrokerUrl;
+use shared::config::Deployment;
+use uuid::Uuid;
+
+/// How long a process may take to end.
+const END: Duration = Duration::from_secs(12);
+/// The admin of the deployment.
+pub(super) const EMAIL: &str = "bench@localhost";
+
+/// Processes that end with this.
+#[derive(Debug)]
+pub(super) struct Deployed {
+    /// The members' API.
+    pub(super) url: String,
+    /// The organisers' API.
+    pub(super) admin_url: String,
+    /// The admin's password.
+    pub(super) password: String,
+    children: Vec<Child>,
+}
+
+impl Deployed {
+    /// Starts one process if the broker is the embedded one, and every part as a process of its own otherwise.
+    pub(super) fn start(deployment: &Deployment) -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("find the own binary")?;
+        let folder = own.parent().context("find the own binary's folder")?;
+        std::fs::create_dir_all(&deployment.data_dir).context("make DATA_DIR")?;
+        let mut deployed = Self {
+            url: format!("http://127.0.0.1:{}", free_port()?),
+            admin_url: String::new(),
+            password: Uuid::new_v4().to_string(),
+            children: Vec::new(),
+        };
+        match deployment.broker().map_err(anyhow::Error::msg)? {
+            BrokerUrl::Embedded(_) => {
+                deployed.admin_url.clone_from(&deployed.url);
+                deployed.spawn(deployment, own.clone(), &deployed.url.clone())?;
+            }
+            BrokerUrl::Rabbit(_) => {
+                deployed.admin_url = format!("http://127.0.0.1:{}", free_port()?);
+                for (name, url) in [
+                    ("member-api", deployed.url.clone()),
+                    ("admin-api", deployed.admin_url.clone()),
+                    ("drives-consumer", "http://127.0.0.1:0".to_owned()),
+                    ("members-consumer", "http://127.0.0.1:0".to_owned()),
+                    ("eligibility-consumer", "http://127.0.0.1:0".to_owned()),
+                    ("scheduler", "http://127.0.0.1:0".to_owned()),
+                ] {
+                    deployed.spawn(deployment, folder.join(name), &url)?;
+                }
+            }
+        }
+        Ok(deployed)
+    }
+
+    fn spawn(&mut self, deployment: &Deployment, binary: PathBuf, url: &str) -> anyhow::Result<()> {
+        ensure!(
+            binary.is_file(),
+            "{} is not built; run `cargo build --release --workspace`",
+            binary.display()
+        );
+        let name = binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let log = |what: &str| log_file(&deployment.data_dir, &name, what);
+        let mut command = Command::new(&binary);
+        command
+            .env("LISTEN", url.trim_start_matches("http://"))
+            .env("DATA_DIR", &deployment.data_dir)
+            .env("DATABASE_URL", deployment.database_url())
+            .env("BROKER_URL", &deployment.broker_url)
+            .env("CACHE_URL", &deployment.cache_url)
+            .env("LANES", deployment.lanes.to_string())
+            .env("ADMIN_EMAIL", EMAIL)
+            .env("ADMIN_PASSWORD", &self.password)
+            .stdout(log("out")?)
+            .stderr(log("err")?);
+        self.children.push(command.spawn().with_context(|| format!("start {}", binary.display()))?);
+        Ok(())
+    }
+
+    /// Ends all processes and waits for them.
+    pub(super) async fn end(mut self) {
+        for child in &self.children {
+            // It may have ended already.
+            let _ = Command::new("kill").arg(child.id().to_string()).status();
+        }
+        let since = std::time::Instant::now();
+        for child in &mut self.children {
+            while matches!(child.try_wait(), Ok(None)) && since.elapsed() < END {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+impl Drop for Deployed {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            if matches!(child.try_wait(), Ok(None)) {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+fn log_file(folder: &Path, name: &str, what: &str) -> anyhow::Result<File> {
+    let path = folder.join(format!("{name}.{what}.log"));
+    File::create(&path).with_context(|| format!("write {}", path.display()))
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
+}

@@ -1,0 +1,279 @@
+//! The rush: people, drives and tokens are made through the API, everybody clicks, and the logs say what came of it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use http_body_util::Full;
+use hyper::{Method, Request};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use shared::database::Database;
+use shared::id::{CommandId, DriveId, MemberId};
+use shared::{backoff::Backoff, clock};
+use uuid::Uuid;
+
+use super::RushArguments;
+use super::bare;
+use super::deploy::{self, Deployed};
+use super::load::{Load, Requests, Shot};
+use super::plan::{Action, Click, Plan};
+use super::report::{Measured, Report, Verified};
+use super::usage::Usage;
+use crate::client::{As, Client};
+use crate::history::History;
+use crate::verify;
+
+/// How long a deployment may take until it is ready.
+const READY: Duration = Duration::from_secs(60);
+/// People per import.
+const IMPORT: u32 = 50_000;
+/// Requests at a time while things are set up.
+const SETTING_UP: usize = 32;
+/// Messages of the bare measurement.
+const BARE: u32 = 50_000;
+
+pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
+    let plan = match &rush.file {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            toml::from_str(&text).with_context(|| format!("read {}", file.display()))?
+        }
+        None => rush.plan.clone(),
+    };
+    plan.check()?;
+    let bare = if rush.with_bare {
+        ensure!(rush.url.is_none(), "the limit is measured on servers that are named, not behind a URL");
+        Some(bare::measure(&rush.deployment, BARE, 500).await?)
+    } else {
+        None
+    };
+    let (deployed, client) = if let Some(url) = &rush.url {
+        let client = Client::new(url, rush.admin_url.as_ref().unwrap_or(url), plan.connections)?;
+        client.wait_until_ready(READY).await?;
+        client.log_in(&rush.admin_email, rush.admin_password.as_deref().unwrap_or_default()).await?;
+        (None, client)
+    } else {
+        let deployed = Deployed::start(&rush.deployment)?;
+        let client = Client::new(&deployed.url, &deployed.admin_url, plan.connections)?;
+        client.wait_until_ready(READY).await?;
+        client.log_in(deploy::EMAIL, &deployed.password).await?;
+        (Some(deployed), client)
+    };
+
+    let stage = Stage::set(&client, &plan).await?;
+    let mut measured = stage.play(&client, &plan).await?;
+    let entries = stage.check(&client, &mut measured).await;
+    let mut verified = Verified { entries: entries?, tables: None };
+    if let Some(deployed) = deployed {
+        let db = Database::connect(&rush.deployment.database_url(), 1, "muster-bench").await?;
+        let bar = ProgressBar::new_spinner();
+        let mut decisions = 0;
+        for drive_id in &stage.drives {
+            decisions += verify::verify(&db, Some(*drive_id), &bar).await.context("verify")?.decisions;
+        }
+        bar.finish_and_clear();
+        verified.tables = Some(decisions);
+        db.close().await;
+        deployed.end().await;
+    }
+    Report::new(plan, measured, bare, verified).write(&rush.out)
+}
+
+/// What a rush needs before it begins.
+struct Stage {
+    members: Vec<MemberId>,
+    drives: Vec<DriveId>,
+    tokens: Vec<String>,
+}
+
+impl Stage {
+    async fn set(client: &Client, plan: &Plan) -> anyhow::Result<Self> {
+        let domain = format!("@{}.bench", Uuid::new_v4().simple());
+        let bar = bar(u64::from(plan.applicants), "people")?;
+        for first in (0..plan.applicants).step_by(IMPORT as usize) {
+            let mut csv = String::from("email,score\n");
+            let end = plan.applicants.min(first.saturating_add(IMPORT));
+            for applicant in first..end {
+                let score = u8::from(!plan.is_ineligible(applicant));
+                let _ = writeln!(csv, "{applicant}{domain},{score}");
+            }
+            client.import(&csv).await?;
+            bar.inc(u64::from(end - first));
+        }
+        bar.finish_and_clear();
+        let members = members(client, &domain, plan.applicants).await?;
+        let drives = (0..plan.drives).map(|number| publish(client, plan, number));
+        let drives = stream::iter(drives).buffered(SETTING_UP).try_collect().await?;
+        let count = plan.tokens.unwrap_or(plan.applicants);
+        let bar = self::bar(u64::from(count), "tokens")?;
+        let tokens = (0..count).map(|_| async {
+            let token = client.service_account("bench").await;
+            bar.inc(1);
+            token
+        });
+        let tokens = stream::iter(tokens).buffered(SETTING_UP).try_collect().await?;
+        bar.finish_and_clear();
+        Ok(Self { members, drives, tokens })
+    }
+
+    /// Everybody clicks; ends when everything is decided.
+    async fn play(&self, client: &Client, plan: &Plan) -> anyhow::Result<Measured> {
+        let clicks = plan.clicks();
+        let address = address(client.members_url()).await?;
+        let bar = bar(clicks.len() as u64, "clicks")?;
+        let usage = Usage::start();
+        let (since, wall) = (Instant::now(), clock::now());
+        let load = Load {
+            address,
+            requests: self.requests(plan, client.members_url(), clicks.clone())?,
+            clicks: clicks.len(),
+            connections: usize::from(plan.connections),
+            rate: plan.rate,
+        };
+        let shots = load.fire(&bar).await?;
+        let accepted = since.elapsed();
+        bar.set_message("decisions");
+        self.wait_for_decisions(client, &clicks, &shots).await?;
+        let used = usage.stop();
+        bar.finish_and_clear();
+        Ok(Measured {
+            clicks: clicks.len(),
+            shots,
+            since,
+            wall,
+            accepted,
+            decided: HashMap::new(),
+            full: None,
+            used,
+        })
+    }
+
+    /// Makes the request of each click.
+    fn requests(&self, plan: &Plan, url: &str, clicks: Vec<Click>) -> anyhow::Result<Requests> {
+        let host = url.split_once("://").map(|(_, host)| host.to_owned()).context("read the URL")?;
+        let paths: Vec<_> =
+            self.drives.iter().map(|drive_id| format!("/api/v1/drives/{drive_id}/registrations")).collect();
+        let members = self.members.clone();
+        let tokens: Vec<_> = self.tokens.iter().map(|token| format!("Bearer {token}")).collect();
+        let has_keys = plan.has_keys();
+        Ok(Box::new(move |index| {
+            let Click { action, applicant } = clicks[index];
+            let applicant = applicant as usize;
+            let path = &paths[applicant % paths.len()];
+            let (method, path) = match action {
+                Action::Register => (Method::POST, path.clone()),
+                Action::Withdraw => (Method::DELETE, format!("{path}/mine")),
+            };
+            let mut request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", &host)
+                .header("authorization", &tokens[applicant % tokens.len()])
+                .header("content-type", "application/json");
+            if has_keys {
+                request = request.header("idempotency-key", format!("{action:?} {}", members[applicant]));
+            }
+            let body = format!("{{\"member_id\":\"{}\"}}", members[applicant]);
+            request.body(Full::from(body)).expect("all parts are visible ASCII")
+        }))
+    }
+
+    /// Asks, without much ado, until each drive's log is as long as there are commands for it.
+    async fn wait_for_decisions(
+        &self,
+        client: &Client,
+        clicks: &[Click],
+        shots: &[Shot],
+    ) -> anyhow::Result<()> {
+        let mut commands: Vec<HashSet<CommandId>> = vec![HashSet::new(); self.drives.len()];
+        for shot in shots {
+            commands[clicks[shot.click].applicant as usize % self.drives.len()].insert(shot.id);
+        }
+        for (drive_id, commands) in self.drives.iter().zip(commands) {
+            let mut backoff = Backoff::default();
+            // Each decision has an entry, and so has the drive's beginning.
+            let path = format!("/admin/v1/drives/{drive_id}/log?limit=1&after={}", commands.len());
+            while client.get(As::Admin, &path).await?["items"].as_array().is_none_or(Vec::is_empty) {
+                backoff.wait().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the logs: when everything was decided, and whether all is as it should be.
+    async fn check(&self, client: &Client, measured: &mut Measured) -> anyhow::Result<u64> {
+        let ids: HashSet<_> = measured.shots.iter().map(|shot| shot.id).collect();
+        let bar = bar(ids.len() as u64, "history")?;
+        let (mut entries, mut found, mut full) = (0, 0, Vec::new());
+        for drive_id in &self.drives {
+            let mut history = History::new(*drive_id);
+            history.read_on(client).await.map_err(anyhow::Error::msg)?;
+            entries += history.finish(client).await.map_err(anyhow::Error::msg)?;
+            full.push(history.full);
+            for (id, at) in history.decided.into_iter().filter(|(id, _)| ids.contains(id)) {
+                measured.decided.insert(id, at);
+                found += 1;
+            }
+            bar.set_position(found);
+        }
+        bar.finish_and_clear();
+        ensure!(measured.decided.len() == ids.len(), "{} of {} receipts have a decision", found, ids.len());
+        measured.full = full.into_iter().collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
+        Ok(entries)
+    }
+}
+
+fn bar(length: u64, what: &'static str) -> anyhow::Result<ProgressBar> {
+    let bar = ProgressBar::new(length);
+    bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len} {per_sec}")?);
+    bar.set_message(what);
+    Ok(bar)
+}
+
+async fn address(url: &str) -> anyhow::Result<SocketAddr> {
+    let host = url.strip_prefix("http://").context("the load speaks plain HTTP")?;
+    let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    tokio::net::lookup_host(&host).await?.next().with_context(|| format!("find {host}"))
+}
+
+/// The ids of the applicants, in their order.
+async fn members(client: &Client, domain: &str, count: u32) -> anyhow::Result<Vec<MemberId>> {
+    let mut ids = BTreeMap::new();
+    let mut cursor = String::new();
+    loop {
+        let path = format!("/admin/v1/members?limit=200&q={domain}{cursor}");
+        let page = client.get(As::Admin, &path).await?;
+        for item in page["items"].as_array().into_iter().flatten() {
+            let number =
+                item["email"].as_str().and_then(|email| email.split('@').next()?.parse::<u32>().ok());
+            let id = item["member_id"].as_str().and_then(|id| id.parse::<Uuid>().ok());
+            ids.extend(number.zip(id.map(MemberId)));
+        }
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    ensure!(ids.len() == count as usize, "{} of {count} people are there", ids.len());
+    Ok(ids.into_values().collect())
+}
+
+/// Makes one drive with its share of the places.
+async fn publish(client: &Client, plan: &Plan, number: u32) -> anyhow::Result<DriveId> {
+    let share = |all: u32| all / plan.drives + u32::from(number < all % plan.drives);
+    let now = clock::now();
+    let drive = json!({
+        "title": format!("Bench {number}"), "kind": "other", "time_zone": "UTC",
+        "opens_at": now - Duration::from_secs(60), "closes_at": now + Duration::from_secs(24 * 3600),
+        "capacity": share(plan.places), "waitlist_capacity": share(plan.waitlist),
+        "rules": [{ "name": "score", "when": "member.score >= 1", "message": "A score of at least 1" }],
+    });
+    let created = client.decide("/admin/v1/drives", &drive).await?;
+    let id = created["drive_id"].as_str().context("a drive without an id")?;
+    client.decide(&format!("/admin/v1/drives/{id}/publish"), &json!({})).await?;
+    Ok(id.parse()?)
+}

@@ -1,0 +1,147 @@
+//! What processes of this machine use: processor time and resident memory, from `/proc` (Linux).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Ticks per second of `/proc/PID/stat`; Linux has always told user space 100.
+const TICKS: f64 = 100.0;
+/// Bytes per page on every machine that this is measured on.
+const PAGE: u64 = 4096;
+/// How often memory is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// The servers, by the names of their processes.
+const SERVERS: [(&str, &str); 5] = [
+    ("beam.smp", "broker"),
+    ("postgres", "database"),
+    ("mariadbd", "database"),
+    ("mysqld", "database"),
+    ("redis-server", "cache"),
+];
+
+/// What one kind of process used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(super) struct Used {
+    /// Processor time, in seconds.
+    pub(super) cpu_seconds: f64,
+    /// The most resident memory of one such process, in bytes.
+    pub(super) peak_bytes: u64,
+}
+
+/// Measures from when it is made until it is stopped.
+#[derive(Debug)]
+pub(super) struct Usage {
+    before: BTreeMap<u32, Process>,
+    peaks: Arc<Mutex<BTreeMap<u32, u64>>>,
+    _looking: DropGuard,
+}
+
+#[derive(Debug, Clone)]
+struct Process {
+    kind: String,
+    cpu_seconds: f64,
+    resident: u64,
+}
+
+impl Usage {
+    pub(super) fn start() -> Self {
+        let (peaks, token) = (Arc::<Mutex<BTreeMap<u32, u64>>>::default(), CancellationToken::new());
+        let (kept, stop) = (peaks.clone(), token.clone());
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(LOOK);
+            while stop.run_until_cancelled(tick.tick()).await.is_some() {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                for (pid, process) in processes() {
+                    let peak = kept.entry(pid).or_default();
+                    *peak = process.resident.max(*peak);
+                }
+            }
+        });
+        Self { before: processes(), peaks, _looking: token.drop_guard() }
+    }
+
+    /// What was used since the start, by kind of process.
+    pub(super) fn stop(self) -> BTreeMap<String, Used> {
+        let mut all: BTreeMap<String, Used> = BTreeMap::new();
+        let peaks = self.peaks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (pid, process) in processes() {
+            let before = self.before.get(&pid).map_or(0.0, |before| before.cpu_seconds);
+            let used = all.entry(process.kind).or_default();
+            used.cpu_seconds += process.cpu_seconds - before;
+            used.peak_bytes = used.peak_bytes.max(peaks.get(&pid).copied().unwrap_or(process.resident));
+        }
+        all
+    }
+}
+
+/// The processes that count: ours, the servers', and this one (the load).
+fn processes() -> BTreeMap<u32, Process> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Some(process) = fs::read_to_string(entry.path().join("stat")).ok().and_then(|stat| read(&stat))
+        else {
+            continue;
+        };
+        let kind = if pid == std::process::id() { "load".to_owned() } else { kind(&process.kind) };
+        if !kind.is_empty() {
+            all.insert(pid, Process { kind, ..process });
+        }
+    }
+    all
+}
+
+/// The kind of a process by its name (cut to 15 bytes by Linux); empty if it does not count.
+fn kind(name: &str) -> String {
+    const OURS: [&str; 7] = [
+        "muster",
+        "member-api",
+        "admin-api",
+        "drives-consumer",
+        "members-consumer",
+        "eligibility-consumer",
+        "scheduler",
+    ];
+    let server = SERVERS.iter().find(|(process, _)| *process == name).map(|(_, kind)| (*kind).to_owned());
+    let cut = |ours: &str| ours.get(..15).unwrap_or(ours) == name;
+    server.or_else(|| OURS.into_iter().find(|ours| cut(ours)).map(ToOwned::to_owned)).unwrap_or_default()
+}
+
+/// One line of `/proc/PID/stat` (`proc_pid_stat(5)`): fields 2, 14, 15 and 24.
+fn read(stat: &str) -> Option<Process> {
+    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    Some(Process {
+        kind: name.to_owned(),
+        cpu_seconds: (number(14)? + number(15)?) as f64 / TICKS,
+        resident: number(24)? * PAGE,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_stat_is_read_whatever_the_name_is() {
+        let stat = "42 (a) (b) S 1 42 42 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 9 0 100 1000000 256 18446744073709551615";
+        let process = read(stat).unwrap();
+        assert_eq!((process.kind.as_str(), process.resident), ("a) (b", 256 * 4096));
+        assert!((process.cpu_seconds - 3.0).abs() < 1e-9);
+        assert!(read("nonsense").is_none());
+    }
+
+    #[test]
+    fn processes_are_known_by_their_cut_names() {
+        assert_eq!(kind("eligibility-con"), "eligibility-consumer");
+        assert_eq!(kind("beam.smp"), "broker");
+        assert_eq!(kind("bash"), "");
+    }
+}

@@ -1,0 +1,97 @@
+//! The history of a drive as any client with its log can check it: hashes, places, one decision per receipt.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde_json::Value;
+use shared::bus::envelope::digest_from_base64url;
+use shared::clock::Instant;
+use shared::id::{CommandId, DriveId, SlotId};
+use shared::log::{Entry, Head};
+
+use crate::client::{As, Client};
+use crate::verify::Fold;
+
+/// What a drive's log says, as far as it was read.
+#[derive(Debug)]
+pub(crate) struct History {
+    drive_id: DriveId,
+    fold: Fold,
+    /// When each command was decided.
+    pub(crate) decided: HashMap<CommandId, Instant>,
+    last: Option<CommandId>,
+    /// When the drive's last place was taken, the first time.
+    pub(crate) full: Option<Instant>,
+}
+
+impl History {
+    pub(crate) fn new(drive_id: DriveId) -> Self {
+        Self { drive_id, fold: Fold::new(drive_id), decided: HashMap::new(), last: None, full: None }
+    }
+
+    /// Reads on to the log's present end; recomputes hashes and places, and finds what was decided twice.
+    pub(crate) async fn read_on(&mut self, client: &Client) -> Result<(), String> {
+        loop {
+            let after = self.fold.sequence();
+            let path = format!("/admin/v1/drives/{}/log?limit=200&after={after}", self.drive_id);
+            let page = client.get(As::Admin, &path).await.map_err(|error| error.to_string())?;
+            for item in page["items"].as_array().into_iter().flatten() {
+                let step =
+                    self.fold.read(&entry(self.drive_id, item).ok_or("an entry without its parts")?)?;
+                let cause = step.event.cause;
+                if self.decided.insert(cause, step.event.time).is_some() && self.last != Some(cause) {
+                    return Err(format!("{cause} was decided twice"));
+                }
+                self.last = Some(cause);
+                self.fold.step(&step, None)?;
+                if self.full.is_none() && self.is_full() {
+                    self.full = Some(step.event.time);
+                }
+            }
+            if page["next_after"].is_null() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the drive has no place left. (A drive with slots of its own is not asked.)
+    fn is_full(&self) -> bool {
+        let slot_id = SlotId(self.drive_id.0);
+        let drive = self.fold.state().drive.as_ref();
+        let capacity = drive.and_then(|drive| drive.slot(Some(slot_id))?.capacity);
+        capacity.is_some_and(|places| self.fold.state().places(slot_id).confirmed >= places)
+    }
+
+    /// Compares with what the drive says of itself. Returns the number of entries.
+    pub(crate) async fn finish(&self, client: &Client) -> Result<u64, String> {
+        self.fold.finish()?;
+        let path = format!("/admin/v1/drives/{}", self.drive_id);
+        let drive = client.get(As::Admin, &path).await.map_err(|error| error.to_string())?;
+        let places = self.fold.state().places(SlotId(self.drive_id.0));
+        if drive["confirmed"] == places.confirmed && drive["waitlisted"] == places.waitlisted {
+            return Ok(self.fold.sequence());
+        }
+        let (confirmed, waitlisted) = (&drive["confirmed"], &drive["waitlisted"]);
+        Err(format!("the log has {places:?}, the drive says {confirmed} and {waitlisted}"))
+    }
+}
+
+/// Checks the whole log of a drive, and that each of these receipts has its decision there. Returns the number of entries.
+pub(crate) async fn verify(
+    client: &Client,
+    drive_id: DriveId,
+    receipts: &[CommandId],
+) -> Result<u64, String> {
+    let mut history = History::new(drive_id);
+    history.read_on(client).await?;
+    match receipts.iter().find(|id| !history.decided.contains_key(id)) {
+        Some(lost) => Err(format!("receipt {lost} has no decision in the log")),
+        None => history.finish(client).await,
+    }
+}
+
+fn entry(drive_id: DriveId, item: &Value) -> Option<Entry> {
+    let head =
+        Head { sequence: item["sequence"].as_u64()?, hash: digest_from_base64url(item["hash"].as_str()?)? };
+    Some(Entry { drive_id, head, bytes: Bytes::from(item["event"].as_str()?.to_owned()) })
+}
