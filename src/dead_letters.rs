@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use process::broker;
 use shared::bus::message::header;
 use shared::bus::topology::{DEAD_LETTERS, UNROUTED};
-use shared::bus::{Address, Broker, CommandSet, Consumer, Message, Outgoing, Topology};
+use shared::bus::{Address, Broker, CommandSet, Consumer, Message, Outgoing, PublishError, Topology};
 use shared::config::Deployment;
 use shared::drive::DriveCommand;
 use shared::eligibility::EligibilityCommand;
@@ -156,11 +156,19 @@ pub async fn replay(
             batch.release();
             continue;
         };
-        if let Err(error) = broker.publish(alive(message, origin)).await {
-            batch.release();
-            consumer.close().await;
-            let replayed = replayed.len();
-            return Err(error).context(format!("replayed {replayed}; the rest is still there"));
+        match broker.publish(alive(message, origin)).await {
+            Ok(()) => {}
+            Err(error @ PublishError::TooLarge(_)) => {
+                tracing::warn!(%id, %error, "stays: no command is that large");
+                batch.release();
+                continue;
+            }
+            Err(error) => {
+                batch.release();
+                consumer.close().await;
+                let replayed = replayed.len();
+                return Err(error).context(format!("replayed {replayed}; the rest is still there"));
+            }
         }
         batch.ack_alone().await?;
         replayed.insert(id);

@@ -53,6 +53,7 @@ impl Deployed {
                     ("drives-consumer", "http://127.0.0.1:0".to_owned()),
                     ("members-consumer", "http://127.0.0.1:0".to_owned()),
                     ("eligibility-consumer", "http://127.0.0.1:0".to_owned()),
+                    ("upkeep-consumer", "http://127.0.0.1:0".to_owned()),
                     ("scheduler", "http://127.0.0.1:0".to_owned()),
                 ] {
                     deployed.spawn(deployment, folder.join(name), &url)?;

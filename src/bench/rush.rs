@@ -66,8 +66,7 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
 
     let stage = Stage::set(&client, &plan).await?;
     let mut measured = stage.play(&client, &plan).await?;
-    let entries = stage.check(&client, &mut measured).await;
-    let mut verified = Verified { entries: entries?, tables: None };
+    let mut verified = Verified { entries: stage.check(&client, &mut measured).await?, tables: None };
     if let Some(deployed) = deployed {
         let db = Database::connect(&rush.deployment.database_url(), 1, "muster-bench").await?;
         let bar = ProgressBar::new_spinner();

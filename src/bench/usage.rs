@@ -99,13 +99,14 @@ fn processes() -> BTreeMap<u32, Process> {
 
 /// The kind of a process by its name (cut to 15 bytes by Linux); empty if it does not count.
 fn kind(name: &str) -> String {
-    const OURS: [&str; 7] = [
+    const OURS: [&str; 8] = [
         "muster",
         "member-api",
         "admin-api",
         "drives-consumer",
         "members-consumer",
         "eligibility-consumer",
+        "upkeep-consumer",
         "scheduler",
     ];
     let server = SERVERS.iter().find(|(process, _)| *process == name).map(|(_, kind)| (*kind).to_owned());
