@@ -170,6 +170,7 @@ pub async fn replay(
                 return Err(error).context(format!("replayed {replayed}; the rest is still there"));
             }
         }
+        shared::failpoint::hit("replay-copied");
         batch.ack_alone().await?;
         replayed.insert(id);
     }

@@ -247,6 +247,7 @@ impl Context {
             trace: telemetry::traceparent(&span),
             body,
         };
+        shared::failpoint::hit("api-before-publish");
         let published = self.broker.publish(envelope.seal(self.broker.topology())).instrument(span).await;
         if let Err(error) = published {
             if own_claim && error != shared::bus::PublishError::TimedOut {
@@ -256,6 +257,7 @@ impl Context {
             metrics::counter!("muster_not_accepted_total", "kind" => C::KIND).increment(1);
             return Err(error.into());
         }
+        shared::failpoint::hit("api-confirmed");
         metrics::counter!("muster_accepted_total", "kind" => C::KIND).increment(1);
         if let Some((wait, patience)) = wait
             && let Some(row) = wait.decision(patience).await

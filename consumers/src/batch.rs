@@ -87,6 +87,7 @@ pub(crate) async fn decide<'m, H: Handler>(
     let envelopes = messages.map(Envelope::<H::Message>::open).collect::<Result<Vec<_>, _>>()?;
     let tx = db.begin().await?;
     let known = ledger::find(&tx, envelopes.iter().map(|envelope| envelope.id)).await?;
+    shared::failpoint::hit("consumer-looked");
     let ids: Vec<_> = envelopes.iter().map(|envelope| (envelope.id, envelope.body_hash)).collect();
     let (fresh, repeated) = sort(envelopes, &known)?;
     let cx = Cx { tx: &tx, now: clock::now(), seed: rand::random() };
@@ -107,6 +108,7 @@ pub(crate) async fn decide<'m, H: Handler>(
             fresh.iter().map(|envelope| envelope.id).filter(|id| known.contains_key(id)).collect();
         ledger::forget_failures(&tx, &failed_before).await?;
         ledger::insert(&tx, &rows).await?;
+        shared::failpoint::hit("consumer-claimed");
         settled.extend(
             rows.into_iter()
                 .zip(decided)
@@ -115,6 +117,7 @@ pub(crate) async fn decide<'m, H: Handler>(
     }
     let since = Instant::now();
     tx.commit().await?;
+    shared::failpoint::hit("consumer-committed");
     metrics::histogram!("muster_commit_seconds", "queue" => H::Message::QUEUE.name()).record(since.elapsed());
     in_order(ids, settled)
 }

@@ -138,6 +138,7 @@ impl<H: Handler> Runtime<H> {
     /// Decides a batch and acknowledges it, or lets go of what is left of it.
     async fn settle(&self, queue: &str, batch: Batch) -> Result<(), GivenUp> {
         observe(queue, &batch);
+        shared::failpoint::hit("consumer-delivered");
         let mut left = vec![batch];
         let settled = self.settle_all(queue, &mut left).await;
         left.into_iter().for_each(Batch::release);
@@ -165,10 +166,12 @@ impl<H: Handler> Runtime<H> {
                 left.push(batch);
                 return published;
             }
+            shared::failpoint::hit("consumer-confirmed");
             batch.ack().await.map_err(|error| {
                 tracing::warn!(queue, %error, "a decided batch will come again");
                 GivenUp
             })?;
+            shared::failpoint::hit("consumer-acked");
         }
         Ok(())
     }

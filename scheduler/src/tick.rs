@@ -103,7 +103,9 @@ impl Scheduler {
 
     async fn publish(&self, outgoing: Vec<Outgoing>) -> Result<usize, TickError> {
         let ids: Vec<_> = outgoing.iter().map(|each| CommandId(each.message.id)).collect();
+        shared::failpoint::hit(if ids.is_empty() { "" } else { "scheduler-before-publish" });
         self.broker.publish_all(outgoing).await?;
+        shared::failpoint::hit(if ids.is_empty() { "" } else { "scheduler-published" });
         for id in &ids {
             self.published.insert(*id, ());
         }

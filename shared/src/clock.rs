@@ -8,7 +8,7 @@ pub type Instant = DateTime<Utc>;
 /// The present instant, to the millisecond.
 #[must_use]
 pub fn now() -> Instant {
-    Utc::now().trunc_subsecs(3)
+    crate::failpoint::clock(Utc::now()).trunc_subsecs(3)
 }
 
 /// Whether every database can keep an instant, in whatever zone it shows it: 1970 to 9998.

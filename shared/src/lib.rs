@@ -12,6 +12,7 @@ pub mod config;
 pub mod database;
 pub mod drive;
 pub mod eligibility;
+pub mod failpoint;
 pub mod files;
 pub mod id;
 pub mod ledger;

@@ -256,7 +256,9 @@ async fn write(
             .execute(&mut *transaction)
             .await?;
     }
+    crate::failpoint::hit(if inserts.is_empty() { "" } else { "store-written" });
     transaction.commit().await?;
+    crate::failpoint::hit(if inserts.is_empty() { "" } else { "store-committed" });
     Ok(moved)
 }
 

@@ -247,6 +247,7 @@ async fn publish<F: FnMut(Confirming)>(
                 properties::write(&message),
             )
             .await?;
+        crate::failpoint::published(&to);
         confirming(Confirming { job: number, id: message.id, confirm });
     }
     Ok(())
