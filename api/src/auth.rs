@@ -1,8 +1,10 @@
-//! Who asks: access tokens (JWT, RFC 7519 with the profile of RFC 9068, signed with EdDSA), and what each role may.
+//! Who asks: access tokens (JWT, RFC 7519 with the profile of RFC 9068, authenticated with HS256), and what each role may.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, Validation};
+use jsonwebtoken::{Algorithm, Header, Validation};
 use poem::Request;
 use poem_openapi::SecurityScheme;
 use poem_openapi::auth::Bearer;
@@ -11,6 +13,7 @@ use shared::account::Role;
 use shared::account::table as accounts;
 use shared::bus::Actor;
 use shared::clock::{self, Instant};
+use shared::database::Database;
 use shared::id::MemberId;
 use shared::signing::SigningKey;
 use uuid::Uuid;
@@ -26,8 +29,6 @@ const ISSUER: &str = "muster";
 pub const TOKEN_LASTS: Duration = Duration::from_secs(30 * 60);
 /// How long a revoked service account may still be taken for valid.
 const RECHECK: Duration = Duration::from_secs(5);
-/// The most checked tokens that are remembered.
-const REMEMBERED: u64 = 20_000;
 
 /// What an access token says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,23 +49,41 @@ pub fn issue(key: &SigningKey, actor: Actor, now: Instant) -> String {
     let exp = (actor.role != Role::Service).then(|| now.timestamp() + lasts);
     let claims =
         Claims { iss: ISSUER.to_owned(), sub: actor.id, role: actor.role, iat: now.timestamp(), exp };
-    key.sign(TOKEN_TYPE, &claims)
+    let header = Header { typ: Some(TOKEN_TYPE.to_owned()), ..Header::new(Algorithm::HS256) };
+    jsonwebtoken::encode(&header, &claims, &key.token_encoding).expect("claims are plain data")
 }
 
-/// Remembers which tokens were checked and which service accounts are valid: a rush shows the same tokens again and
-/// again.
+/// The service accounts that were revoked, read again every few seconds: few are, so no request waits for the database
+/// to learn that its own was not.
 #[derive(Debug)]
-pub struct Checked {
-    tokens: moka::sync::Cache<String, Claims>,
-    services: moka::sync::Cache<Uuid, (bool, std::time::Instant)>,
+pub struct Revoked {
+    fresh: moka::future::Cache<(), Arc<HashSet<Uuid>>>,
+    /// While the database is away, what was known last counts.
+    last: Mutex<Option<Arc<HashSet<Uuid>>>>,
 }
 
-impl Default for Checked {
+impl Default for Revoked {
     fn default() -> Self {
-        Self {
-            tokens: moka::sync::Cache::builder().max_capacity(REMEMBERED).time_to_idle(TOKEN_LASTS).build(),
-            services: moka::sync::Cache::builder().max_capacity(REMEMBERED).build(),
-        }
+        let fresh = moka::future::Cache::builder().max_capacity(1).time_to_live(RECHECK).build();
+        Self { fresh, last: Mutex::default() }
+    }
+}
+
+impl Revoked {
+    async fn contains(&self, db: &Database, id: Uuid) -> Result<bool, Problem> {
+        let read = async { accounts::revoked_services(&db.read).await.map(Arc::new) };
+        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let revoked = match self.fresh.try_get_with((), read).await {
+            Ok(read) => {
+                *last() = Some(read.clone());
+                read
+            }
+            Err(error) => last().clone().ok_or_else(|| {
+                tracing::warn!(%error, "could not read which service accounts were revoked");
+                Problem::database_unavailable()
+            })?,
+        };
+        Ok(revoked.contains(&id))
     }
 }
 
@@ -105,18 +124,12 @@ impl Caller {
 
 async fn check(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
     let cx = request.data::<Context>().ok_or_else(Problem::internal)?;
-    let claims = if let Some(claims) = cx.checked.tokens.get(&bearer.token) {
-        claims
-    } else {
-        let claims = decode(&cx.key, &bearer.token)?;
-        cx.checked.tokens.insert(bearer.token, claims.clone());
-        claims
-    };
+    let claims = decode(&cx.key, &bearer.token)?;
     if claims.exp.is_some_and(|exp| exp <= clock::now().timestamp()) {
         return Err(Problem::unauthorized().detail("the access token has expired").into());
     }
-    if claims.role == Role::Service {
-        service_is_valid(cx, claims.sub).await?;
+    if claims.role == Role::Service && cx.revoked.contains(&cx.db, claims.sub).await? {
+        return Err(Problem::unauthorized().detail("the service account was revoked").into());
     }
     Ok(Actor { role: claims.role, id: claims.sub })
 }
@@ -127,33 +140,17 @@ async fn check_admin(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
 }
 
 fn decode(key: &SigningKey, token: &str) -> Result<Claims, Problem> {
-    let mut validation = Validation::new(Algorithm::EdDSA);
+    let mut validation = Validation::new(Algorithm::HS256);
     validation.set_issuer(&[ISSUER]);
-    // Expiry is checked at every use, also of remembered tokens.
+    // Expiry is checked by this deployment's own clock.
     validation.validate_exp = false;
     validation.set_required_spec_claims(&["iss", "sub"]);
-    let decoded = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation).map_err(|error| {
-        Problem::unauthorized().detail(format!("the access token cannot be used: {error}"))
-    })?;
-    // A receipt is signed with the same key and is no access token.
+    let decoded =
+        jsonwebtoken::decode::<Claims>(token, &key.token_decoding, &validation).map_err(|error| {
+            Problem::unauthorized().detail(format!("the access token cannot be used: {error}"))
+        })?;
     if decoded.header.typ.as_deref() != Some(TOKEN_TYPE) || decoded.claims.role == Role::System {
         return Err(Problem::unauthorized().detail("this is no access token"));
     }
     Ok(decoded.claims)
-}
-
-/// Checks that a service account was not revoked. While the database is away, what was known last counts.
-async fn service_is_valid(cx: &Context, id: Uuid) -> Result<(), Problem> {
-    let known = cx.checked.services.get(&id);
-    let valid = match known {
-        Some((valid, at)) if at.elapsed() < RECHECK => valid,
-        known => match accounts::service_is_valid(&cx.db.read, id).await {
-            Ok(valid) => {
-                cx.checked.services.insert(id, (valid, std::time::Instant::now()));
-                valid
-            }
-            Err(error) => known.ok_or(error)?.0,
-        },
-    };
-    if valid { Ok(()) } else { Err(Problem::unauthorized().detail("the service account was revoked")) }
 }

@@ -8,7 +8,7 @@ use shared::database::Database;
 use shared::files::Files;
 use shared::signing::SigningKey;
 
-use crate::auth::Checked;
+use crate::auth::Revoked;
 use crate::waiting::Waiting;
 
 /// The parts of an API process. Cheap to clone.
@@ -26,6 +26,6 @@ pub struct Context {
     pub key: Arc<SigningKey>,
     /// Whoever waits for a decision.
     pub waiting: Waiting,
-    /// Tokens that were checked.
-    pub checked: Arc<Checked>,
+    /// Whose tokens count no more.
+    pub revoked: Arc<Revoked>,
 }

@@ -17,7 +17,7 @@ use shared::telemetry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, debug_span};
 
 use crate::context::Context;
 use crate::operations::{self, Operations};
@@ -126,7 +126,7 @@ async fn answer<E: Endpoint>(
 ) -> poem::Result<Response> {
     let Ok(_place) = room.try_acquire() else { return Ok(Problem::overloaded().into_response()) };
     let (since, method) = (Instant::now(), request.method().to_string());
-    let span = info_span!(
+    let span = debug_span!(
         "request",
         otel.kind = "server",
         http.request.method = method,

@@ -16,7 +16,7 @@ use shared::signing::SigningKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, DEFAULT_EMAIL, FirstAdmin};
-use crate::auth::Checked;
+use crate::auth::Revoked;
 use crate::context::Context;
 use crate::operations::Operations;
 use crate::read;
@@ -147,6 +147,6 @@ pub fn context(
         files,
         key: Arc::new(key),
         waiting,
-        checked: Arc::new(Checked::default()),
+        revoked: Arc::new(Revoked::default()),
     })
 }

@@ -23,7 +23,7 @@ use shared::ledger::{self, Row, Status};
 use shared::receipt::{self, Claims, RECEIPT_TYPE};
 use shared::refusal::Refusal;
 use shared::telemetry;
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, debug_span};
 use uuid::Uuid;
 
 use crate::asked::Asked;
@@ -237,7 +237,7 @@ impl Context {
         }
         let wait = asked.wait.and_then(|patience| Some((self.waiting.wait(id)?, patience)));
         let span =
-            info_span!("publish", otel.name = format!("publish {}", C::KIND), otel.kind = "producer", %id);
+            debug_span!("publish", otel.name = format!("publish {}", C::KIND), otel.kind = "producer", %id);
         let envelope = Envelope {
             id,
             actor,

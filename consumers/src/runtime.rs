@@ -19,9 +19,10 @@ use shared::database::Database;
 use shared::id::CommandId;
 use shared::ledger::{self, Row};
 use shared::telemetry;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, info_span};
+use tracing::{Instrument as _, Span, debug_span};
 
 use crate::balance::Balance;
 use crate::batch::{self, Handler, Settled};
@@ -29,8 +30,8 @@ use crate::messages::{dead_letter, failed_row, later, reply};
 
 /// The most messages that are decided together.
 const BATCH: usize = 500;
-/// The most messages a consumer holds: one batch in work, one ready behind it.
-const PREFETCH: u16 = 1000;
+/// The most messages a consumer holds: one batch that is told, one that waits to be, one in work, one ready behind it.
+const PREFETCH: u16 = 2000;
 /// The most messages that are published together: one decision may have many events, and what was confirmed of them
 /// needs no repetition.
 const PUBLISH: usize = 2000;
@@ -69,6 +70,12 @@ enum End {
 
 /// A batch was not settled: its messages come again after its consumer is closed.
 struct GivenUp;
+
+/// A batch that is decided, and what is to be published before it may be acknowledged.
+struct Told {
+    batch: Batch,
+    outgoing: Vec<Outgoing>,
+}
 
 impl<H: Handler> Runtime<H> {
     /// Consumes all queues of the handler until shutdown.
@@ -116,38 +123,52 @@ impl<H: Handler> Runtime<H> {
         }
     }
 
+    /// Consumes until the end. While one batch is decided, the one before it is told: two steps of one line, so batches
+    /// are decided, published and acknowledged in the order in which they came.
     async fn serve(&self, queue: &str, mut consumer: Consumer, balance: &Balance) -> End {
-        let end = loop {
-            tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => break End::Shutdown,
-                () = balance.release(queue) => break End::Released,
-                batch = consumer.next(BATCH) => {
-                    let Some(batch) = batch else { break End::Lost };
-                    balance.busy(queue);
-                    if self.settle(queue, batch).await.is_err() {
-                        break End::Lost;
+        let (decided, inbox) = mpsc::channel(1);
+        let deciding = async {
+            let decided = decided;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.shutdown.cancelled() => break End::Shutdown,
+                    () = balance.release(queue) => break End::Released,
+                    // Nobody takes what is decided any more.
+                    () = decided.closed() => break End::Lost,
+                    batch = consumer.next(BATCH) => {
+                        let Some(batch) = batch else { break End::Lost };
+                        balance.busy(queue);
+                        if self.settle(queue, batch, &decided).await.is_err() {
+                            break End::Lost;
+                        }
                     }
                 }
             }
         };
+        let (end, told) = tokio::join!(deciding, self.tell_all(queue, inbox));
         consumer.close().await;
-        end
+        if told.is_err() { End::Lost } else { end }
     }
 
-    /// Decides a batch and acknowledges it, or lets go of what is left of it.
-    async fn settle(&self, queue: &str, batch: Batch) -> Result<(), GivenUp> {
+    /// Decides a batch and hands it on, or lets go of what is left of it.
+    async fn settle(&self, queue: &str, batch: Batch, decided: &mpsc::Sender<Told>) -> Result<(), GivenUp> {
         observe(queue, &batch);
         shared::failpoint::hit("consumer-delivered");
         let mut left = vec![batch];
-        let settled = self.settle_all(queue, &mut left).await;
+        let settled = self.settle_all(queue, &mut left, decided).await;
         left.into_iter().for_each(Batch::release);
         settled
     }
 
-    /// Settles the batches in `left`, last one first. When one fails for a bad message, it is split in halves until that
-    /// message stands alone; the halves are settled in order.
-    async fn settle_all(&self, queue: &str, left: &mut Vec<Batch>) -> Result<(), GivenUp> {
+    /// Decides the batches in `left`, last one first. When one fails for a bad message, it is split in halves until that
+    /// message stands alone; the halves are decided in order.
+    async fn settle_all(
+        &self,
+        queue: &str,
+        left: &mut Vec<Batch>,
+        decided: &mpsc::Sender<Told>,
+    ) -> Result<(), GivenUp> {
         while let Some(batch) = left.pop() {
             let outgoing = match self.decide_in_place(queue, &batch).await {
                 Ok(settled) => Ok(settled.into_iter().flat_map(|each| each.events).collect()),
@@ -158,21 +179,45 @@ impl<H: Handler> Runtime<H> {
                 }
                 Err(failure) => self.set_aside(queue, &batch, failure).await,
             };
-            let published = match outgoing {
-                Ok(outgoing) => self.publish_in_place(queue, outgoing).await,
-                Err(given_up) => Err(given_up),
+            let told = match outgoing {
+                Ok(outgoing) => decided.send(Told { batch, outgoing }).await.map_err(|unsent| unsent.0.batch),
+                Err(GivenUp) => Err(batch),
             };
-            if published.is_err() {
+            if let Err(batch) = told {
                 left.push(batch);
-                return published;
+                return Err(GivenUp);
             }
-            shared::failpoint::hit("consumer-confirmed");
-            batch.ack().await.map_err(|error| {
-                tracing::warn!(queue, %error, "a decided batch will come again");
-                GivenUp
-            })?;
-            shared::failpoint::hit("consumer-acked");
         }
+        Ok(())
+    }
+
+    /// Tells about batches and acknowledges them, in order, until there are no more or one of them cannot be told.
+    async fn tell_all(&self, queue: &str, mut inbox: mpsc::Receiver<Told>) -> Result<(), GivenUp> {
+        let mut result = Ok(());
+        while let Some(Told { batch, outgoing }) = inbox.recv().await {
+            if result.is_err() {
+                batch.release();
+                continue;
+            }
+            result = self.tell(queue, batch, outgoing).await;
+            if result.is_err() {
+                inbox.close();
+            }
+        }
+        result
+    }
+
+    async fn tell(&self, queue: &str, batch: Batch, outgoing: Vec<Outgoing>) -> Result<(), GivenUp> {
+        if let Err(given_up) = self.publish_in_place(queue, outgoing).await {
+            batch.release();
+            return Err(given_up);
+        }
+        shared::failpoint::hit("consumer-confirmed");
+        batch.ack().await.map_err(|error| {
+            tracing::warn!(queue, %error, "a decided batch will come again");
+            GivenUp
+        })?;
+        shared::failpoint::hit("consumer-acked");
         Ok(())
     }
 
@@ -207,7 +252,7 @@ impl<H: Handler> Runtime<H> {
     }
 
     async fn decide_once(&self, queue: &str, batch: &Batch) -> Result<Vec<Settled>, Failure> {
-        let span = info_span!(
+        let span = debug_span!(
             "batch",
             otel.kind = "consumer",
             messaging.system = "rabbitmq",
@@ -359,7 +404,7 @@ fn age(queue: &str, batch: &Batch) {
 fn continued(message: &Message) -> Option<Span> {
     let trace = message.header(header::TRACEPARENT)?;
     let name = format!("decide {}", message.kind);
-    let span = info_span!("decision", otel.name = name, otel.kind = "consumer", id = %message.id);
+    let span = debug_span!("decision", otel.name = name, otel.kind = "consumer", id = %message.id);
     telemetry::continue_trace(&span, trace);
     Some(span)
 }
@@ -368,7 +413,7 @@ fn continued(message: &Message) -> Option<Span> {
 fn trace_on(decision: &Span, event: &mut Message) {
     let name = format!("publish {}", event.kind);
     let span =
-        info_span!(parent: decision, "publish", otel.name = name, otel.kind = "producer", id = %event.id);
+        debug_span!(parent: decision, "publish", otel.name = name, otel.kind = "producer", id = %event.id);
     if let Some(trace) = telemetry::traceparent(&span) {
         event.set_header(header::TRACEPARENT, trace);
     }

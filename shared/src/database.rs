@@ -1,8 +1,13 @@
 //! The database: PostgreSQL, MariaDB or SQLite, chosen by its URL alone.
 
+#[cfg(unix)]
+mod nodelay;
+pub(crate) mod rows;
+
 use std::path::Path;
 use std::time::Duration;
 
+use sea_orm::sqlx::pool::PoolConnectionMetadata;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel,
@@ -15,27 +20,8 @@ use crate::bus::{Failure, Reject};
 const READERS: u32 = 8;
 /// How long to wait for a free connection, and for a new one.
 const ACQUIRE: Duration = Duration::from_secs(5);
-/// Rows per insert: PostgreSQL and MariaDB take 65,535 parameters in a statement, SQLite 32,766.
-pub const ROWS_PER_INSERT: usize = 1000;
-/// Bytes per insert, about: MariaDB takes 16 MiB in a statement unless it is told otherwise.
-const BYTES_PER_INSERT: usize = 4 * 1024 * 1024;
-
-/// Cuts rows into what goes into one insert, in order. `bytes` is about what a row's texts take; a row that is larger
-/// than an insert should be gets one of its own.
-pub fn inserts<T>(mut rows: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let mut total = 0;
-        let fits = |row: &&T| {
-            total += bytes(row);
-            total <= BYTES_PER_INSERT
-        };
-        let count = rows.iter().take(ROWS_PER_INSERT).take_while(fits).count();
-        let (chunk, rest) = rows.split_at(count.max(1).min(rows.len()));
-        rows = rest;
-        (!chunk.is_empty()).then_some(chunk)
-    })
-}
-
+/// How long a connection is used again without asking whether it is still there.
+const TRUSTED: Duration = Duration::from_secs(1);
 /// Two pools on one database. They differ only on SQLite, where a file has one writer at a time: writers queue fairly
 /// for one connection instead of racing for the file's lock. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -62,7 +48,18 @@ impl Database {
             options
         };
         if !url.starts_with("sqlite:") {
-            let both = sea_orm::Database::connect(options(READERS + writers)).await?;
+            let mut both = options(READERS + writers);
+            both.map_sqlx_postgres_pool_opts(|pool| {
+                pool.after_connect(|_, _| Box::pin(async { Ok(connected()) }))
+                    .test_before_acquire(false)
+                    .before_acquire(|connection, known| Box::pin(is_alive(connection, known)))
+            });
+            both.map_sqlx_mysql_pool_opts(|pool| {
+                pool.after_connect(|_, _| Box::pin(async { Ok(connected()) }))
+                    .test_before_acquire(false)
+                    .before_acquire(|connection, known| Box::pin(is_alive(connection, known)))
+            });
+            let both = sea_orm::Database::connect(both).await?;
             return Ok(Self { read: both.clone(), write: both });
         }
         if let Some(folder) = sqlite_file(url).as_deref().and_then(Path::parent) {
@@ -128,6 +125,21 @@ impl Database {
     }
 }
 
+/// What a new connection to a server needs.
+fn connected() {
+    #[cfg(unix)]
+    nodelay::set_on_all();
+}
+
+/// Whether a connection can be used. One that was in use a moment ago is not asked: that would be a trip to the server
+/// per transaction, and one that has broken since is an error like any other.
+async fn is_alive(
+    connection: &mut impl sqlx::Connection,
+    known: PoolConnectionMetadata,
+) -> Result<bool, sqlx::Error> {
+    Ok(known.idle_for < TRUSTED || connection.ping().await.is_ok())
+}
+
 /// The file of an SQLite URL; none for one in memory.
 fn sqlite_file(url: &str) -> Option<std::path::PathBuf> {
     let path = url.strip_prefix("sqlite:")?;
@@ -172,16 +184,6 @@ fn is_permanent(error: &dyn sqlx::error::DatabaseError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_insert_has_a_bounded_number_of_rows_and_bytes() {
-        let cut = |sizes: &[usize]| inserts(sizes, |size| *size).map(<[_]>::len).collect::<Vec<_>>();
-        assert!(cut(&[]).is_empty());
-        assert_eq!(cut(&vec![0; 2500]), [1000, 1000, 500]);
-        let half = BYTES_PER_INSERT / 2;
-        assert_eq!(cut(&[half, half, 1, half]), [2, 2]);
-        assert_eq!(cut(&[1, BYTES_PER_INSERT * 2, 1]), [1, 1, 1]);
-    }
 
     #[test]
     fn an_sqlite_url_names_its_file() {

@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use crate::bus::envelope::Digest256;
 use crate::bus::{Actor, Reject};
 use crate::clock::Instant;
-use crate::database::inserts;
+use crate::database::rows;
 use crate::id::{CommandId, DriveId};
 use crate::refusal::Refusal;
 use crate::upkeep;
@@ -204,7 +204,8 @@ pub async fn find(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = CommandId>,
 ) -> Result<HashMap<CommandId, Row>, DbErr> {
-    let rows = Entity::find().filter(Column::Id.is_in(ids.into_iter().map(|id| id.0))).all(db).await?;
+    let these = rows::is_one_of(db, Column::Id, ids.into_iter().map(|id| id.0));
+    let rows = Entity::find().filter(these).all(db).await?;
     rows.into_iter().map(|row| Row::try_from(row).map(|row| (row.id, row))).collect()
 }
 
@@ -212,10 +213,7 @@ pub async fn find(
 pub async fn insert(db: &impl ConnectionTrait, rows: &[Row]) -> Result<(), DbErr> {
     let rows: Vec<_> = rows.iter().map(ActiveModel::from).collect();
     let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    for chunk in inserts(&rows, |row| bytes(row.result.as_ref()) + bytes(row.facts.as_ref())) {
-        Entity::insert_many(chunk.to_vec()).exec_without_returning(db).await?;
-    }
-    Ok(())
+    rows::insert(db, &rows, |row| bytes(row.result.as_ref()) + bytes(row.facts.as_ref())).await
 }
 
 /// Takes back that these commands failed, so that they can be decided after all.

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::bus::envelope::Digest256;
 use crate::bus::{CloudEvent, Event};
 use crate::clock::Instant;
-use crate::database::inserts;
+use crate::database::rows;
 use crate::id::{CommandId, DriveId};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -115,7 +115,7 @@ impl Additions {
 
 /// Appends entries. A number that is taken already is a unique violation: somebody else has decided.
 pub async fn append(db: &impl ConnectionTrait, entries: impl Iterator<Item = &Entry>) -> Result<(), DbErr> {
-    let rows: Vec<_> = entries
+    let entries: Vec<_> = entries
         .map(|entry| ActiveModel {
             drive_id: Set(entry.drive_id.0),
             sequence: Set(entry.head.stored_sequence()),
@@ -124,10 +124,7 @@ pub async fn append(db: &impl ConnectionTrait, entries: impl Iterator<Item = &En
             event: Set(String::from_utf8_lossy(&entry.bytes).into_owned()),
         })
         .collect();
-    for chunk in inserts(&rows, |row| row.event.as_ref().len()) {
-        Entity::insert_many(chunk.to_vec()).exec_without_returning(db).await?;
-    }
-    Ok(())
+    rows::insert(db, &entries, |entry| entry.event.as_ref().len()).await
 }
 
 fn entry(row: Model) -> Entry {

@@ -35,7 +35,8 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
-/// What is logged unless `RUST_LOG` says otherwise. lapin logs every "not found" as an error; what matters of it is
+/// What is logged unless `RUST_LOG` says otherwise. Spans are of level `debug`: they are there for whoever traces, and
+/// cost nothing when nobody does. lapin logs every "not found" as an error; what matters of it is
 /// logged where it is handled.
 const QUIET: &str =
     "info,lapin=off,fred=warn,sqlx=warn,sea_orm_migration=warn,poem=warn,tokio_cron_scheduler=warn";

@@ -119,10 +119,9 @@ async fn on_rabbitmq(uri: &str, table: &Table, messages: u32, payload: &[u8]) ->
     let since = Instant::now();
     let publish = async {
         stream::iter(0..messages)
-            .then(|_| send(&commands, "", NAME, payload))
-            .map_ok(|confirm| async move { anyhow::Ok(confirm.await?) })
-            .try_buffered(WINDOW)
-            .try_for_each(|_| async { Ok(()) })
+            .map(|_| send(&commands, "", NAME, payload))
+            .buffered(WINDOW)
+            .try_for_each(|()| async { Ok(()) })
             .await
     };
     let decide = async {
@@ -139,13 +138,11 @@ async fn on_rabbitmq(uri: &str, table: &Table, messages: u32, payload: &[u8]) ->
             let last = batch.last().map_or(0, |delivery| delivery.delivery_tag);
             let rows = batch.iter().map(|delivery| (Uuid::now_v7(), delivery.data.clone())).collect();
             table.insert(rows).await?;
-            let mut confirms = Vec::with_capacity(batch.len());
-            for delivery in &batch {
-                confirms.push(send(&events, "amq.topic", "bench.nobody", &delivery.data).await?);
-            }
-            for confirm in confirms {
-                confirm.await?;
-            }
+            stream::iter(&batch)
+                .map(|delivery| send(&events, "amq.topic", "bench.nobody", &delivery.data))
+                .buffered(BATCH)
+                .try_for_each(|()| async { Ok(()) })
+                .await?;
             consumer.basic_ack(last, options::BasicAckOptions { multiple: true }).await?;
         }
         Ok(())
@@ -165,15 +162,15 @@ async fn confirming(connection: &Connection) -> lapin::Result<Channel> {
     Ok(channel)
 }
 
-async fn send(
-    channel: &Channel,
-    exchange: &str,
-    key: &str,
-    payload: &[u8],
-) -> anyhow::Result<lapin::PublisherConfirm> {
+/// Publishes, and waits for the confirm.
+async fn send(channel: &Channel, exchange: &str, key: &str, payload: &[u8]) -> anyhow::Result<()> {
     let persistent = BasicProperties::default().with_delivery_mode(2);
     let options = options::BasicPublishOptions::default();
-    Ok(channel.basic_publish(exchange.into(), key.into(), options, payload, persistent).await?)
+    let sent = channel.basic_publish(exchange.into(), key.into(), options, payload, persistent).await?;
+    if !sent.await?.is_ack() {
+        bail!("RabbitMQ refused a message");
+    }
+    Ok(())
 }
 
 async fn on_embedded(

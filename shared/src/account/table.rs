@@ -1,13 +1,13 @@
 //! The tables `accounts` (people who can be known by an e-mail address) and `service_accounts` (machines).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
 
 use super::Role;
 use crate::clock::Instant;
-use crate::database::ROWS_PER_INSERT;
+use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::id::MemberId;
 
 /// `accounts`: the id is the member's.
@@ -87,17 +87,14 @@ impl TryFrom<accounts::Model> for Account {
 
 /// Writes new accounts. An e-mail address that is taken is a unique violation.
 pub async fn insert(db: &impl ConnectionTrait, all: &[Account]) -> Result<(), DbErr> {
-    for chunk in all.chunks(ROWS_PER_INSERT) {
-        let rows = chunk.iter().map(|account| accounts::ActiveModel {
-            id: Set(account.id.0),
-            email: Set(account.email.clone()),
-            role: Set(account.role.as_str().to_owned()),
-            password_hash: Set(account.password_hash.clone()),
-            created_at: Set(account.created_at),
-        });
-        accounts::Entity::insert_many(rows).exec_without_returning(db).await?;
-    }
-    Ok(())
+    let new = all.iter().map(|account| accounts::ActiveModel {
+        id: Set(account.id.0),
+        email: Set(account.email.clone()),
+        role: Set(account.role.as_str().to_owned()),
+        password_hash: Set(account.password_hash.clone()),
+        created_at: Set(account.created_at),
+    });
+    rows::insert(db, &new.collect::<Vec<_>>(), |_| 0).await
 }
 
 /// The account with this (normalised) e-mail address.
@@ -178,10 +175,16 @@ pub async fn insert_service(
     Ok(())
 }
 
-/// Whether a service account is there and not revoked.
-pub async fn service_is_valid(db: &impl ConnectionTrait, id: Uuid) -> Result<bool, DbErr> {
-    let row = service_accounts::Entity::find_by_id(id).one(db).await?;
-    Ok(row.is_some_and(|row| row.revoked_at.is_none()))
+/// The service accounts that were revoked.
+pub async fn revoked_services(db: &impl ConnectionTrait) -> Result<HashSet<Uuid>, DbErr> {
+    let ids = service_accounts::Entity::find()
+        .select_only()
+        .column(service_accounts::Column::Id)
+        .filter(service_accounts::Column::RevokedAt.is_not_null())
+        .into_tuple::<Uuid>()
+        .all(db)
+        .await?;
+    Ok(ids.into_iter().collect())
 }
 
 /// Takes a service account's rights away for ever. False if there is none.

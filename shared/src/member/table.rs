@@ -9,7 +9,7 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySele
 use super::{Attributes, Profile};
 use crate::account::table::accounts;
 use crate::clock::Instant;
-use crate::database::{ROWS_PER_INSERT, inserts};
+use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::drive::table::contains;
 use crate::id::MemberId;
 
@@ -57,7 +57,9 @@ pub async fn profiles(
     let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
     let mut profiles = HashMap::with_capacity(ids.len());
     for chunk in ids.chunks(ROWS_PER_INSERT) {
-        for row in Entity::find().filter(Column::Id.is_in(chunk.iter().copied())).all(db).await? {
+        for row in
+            Entity::find().filter(rows::is_one_of(db, Column::Id, chunk.iter().copied())).all(db).await?
+        {
             profiles.insert(MemberId(row.id), profile(row)?);
         }
     }
@@ -78,7 +80,7 @@ pub async fn attributes(
         .column(accounts::Column::Id)
         .column_as(Column::Attributes, "attributes")
         .join_rev(JoinType::LeftJoin, Relation::Account.def())
-        .filter(accounts::Column::Id.is_in(ids))
+        .filter(rows::is_one_of(db, accounts::Column::Id, ids))
         .into_tuple::<(Uuid, Option<String>)>()
         .all(db)
         .await?;
@@ -110,7 +112,7 @@ pub async fn save(
         })
         .collect();
     let bytes = |row: &ActiveModel| row.attributes.as_ref().len() + row.verified.as_ref().len();
-    for chunk in inserts(&rows, bytes) {
+    for chunk in rows::chunks(&rows, bytes) {
         let replace = OnConflict::column(Column::Id)
             .update_columns([Column::Name, Column::Attributes, Column::Verified, Column::UpdatedAt])
             .to_owned();

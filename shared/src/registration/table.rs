@@ -7,7 +7,7 @@ use sea_orm::sea_query::{ExprTrait as _, OnConflict, Query};
 use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, Set};
 
 use super::{Registration, RegistrationState};
-use crate::database::ROWS_PER_INSERT;
+use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
 use crate::member::table as members;
 
@@ -68,8 +68,8 @@ pub(crate) async fn of_members(
         return Ok(Vec::new());
     }
     let select = Entity::find()
-        .filter(Column::MemberId.is_in(members.iter().map(|id| id.0)))
-        .filter(Column::DriveId.is_in(drives.iter().map(|id| id.0)));
+        .filter(rows::is_one_of(db, Column::MemberId, members.iter().map(|id| id.0)))
+        .filter(rows::is_one_of(db, Column::DriveId, drives.iter().map(|id| id.0)));
     all(select.all(db).await?)
 }
 
@@ -83,8 +83,8 @@ pub(crate) async fn by_ids(
         return Ok(Vec::new());
     }
     let select = Entity::find()
-        .filter(Column::DriveId.is_in(drives.iter().map(|id| id.0)))
-        .filter(Column::Id.is_in(ids.iter().map(|id| id.0)));
+        .filter(rows::is_one_of(db, Column::DriveId, drives.iter().map(|id| id.0)))
+        .filter(rows::is_one_of(db, Column::Id, ids.iter().map(|id| id.0)));
     all(select.all(db).await?)
 }
 
@@ -119,11 +119,9 @@ fn row(drive_id: DriveId, registration: &Registration) -> ActiveModel {
 
 /// Writes registrations of members that have none for the drive yet.
 pub(crate) async fn insert(db: &impl ConnectionTrait, registrations: &[OfDrive]) -> Result<(), DbErr> {
-    for chunk in registrations.chunks(ROWS_PER_INSERT) {
-        let rows = chunk.iter().map(|(drive_id, registration)| row(*drive_id, registration));
-        Entity::insert_many(rows).exec_without_returning(db).await?;
-    }
-    Ok(())
+    let new: Vec<_> =
+        registrations.iter().map(|(drive_id, registration)| row(*drive_id, registration)).collect();
+    rows::insert(db, &new, |_| 0).await
 }
 
 /// Writes registrations of members that have one for the drive already.

@@ -4,11 +4,14 @@
 //! (unroutable) message may be attached to another message's confirm, so it is matched by its own id.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{Stream, StreamExt as _};
-use lapin::{Channel, Confirmation, Connection, Event, PublisherConfirm, options};
+use lapin::{Channel, Confirmation, Connection, Event, options};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -16,9 +19,9 @@ use uuid::Uuid;
 use super::{Server, properties};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, PublishError};
-use crate::bus::message::Outgoing;
+use crate::bus::message::{Address, Message, Outgoing};
 
-/// The most unconfirmed messages on the channel; lapin's own queues have no bound.
+/// The most unconfirmed messages on the channel before another job is taken up; lapin's own queues have no bound.
 const IN_FLIGHT: usize = 2048;
 /// The most callers that wait for the task.
 const WAITING: usize = 1024;
@@ -152,29 +155,28 @@ impl Task {
                         return Some(ledger.fail(error));
                     }
                 }
-                Some(job) = self.inbox.recv(), if confirms.len() < IN_FLIGHT => {
-                    let publishing = publish(&link.channel, job, &mut ledger, |confirm| confirms.push(confirm));
-                    if let Err(error) = self.heeding(&mut events, publishing).await {
-                        return Some(ledger.fail(error));
+                Some(first) = self.inbox.recv(), if confirms.len() < IN_FLIGHT => {
+                    // Whoever is about to publish, too, comes first: what is handed over together is written together.
+                    tokio::task::yield_now().await;
+                    let mut next = Some(first);
+                    while let Some(job) = next {
+                        for mut confirming in publish(&link.channel, job, &mut ledger) {
+                            // The first poll hands the message to lapin, in order. To wait until it is written would
+                            // make each message a write of its own.
+                            let begun = poll_fn(|cx| Poll::Ready(confirming.as_mut().poll(cx))).await;
+                            match begun {
+                                Poll::Pending => confirms.push(confirming),
+                                Poll::Ready((job, id, confirmed)) => {
+                                    if let Err(error) = ledger.confirmed(job, id, confirmed) {
+                                        return Some(ledger.fail(lost(error)));
+                                    }
+                                }
+                            }
+                        }
+                        next = if confirms.len() < IN_FLIGHT { self.inbox.try_recv().ok() } else { None };
                     }
                 }
                 () = self.closed.cancelled(), if confirms.is_empty() => return None,
-            }
-        }
-    }
-
-    /// Publishes, and listens to the connection meanwhile: nothing is written while the broker blocks it.
-    async fn heeding(
-        &self,
-        events: &mut (impl Stream<Item = Event> + Unpin),
-        publishing: impl Future<Output = lapin::Result<()>>,
-    ) -> Result<(), PublishError> {
-        let mut publishing = std::pin::pin!(publishing);
-        loop {
-            tokio::select! {
-                biased;
-                Some(event) = events.next() => self.heed(event)?,
-                published = &mut publishing => return published.map_err(lost),
             }
         }
     }
@@ -223,52 +225,32 @@ impl Task {
 /// A message's job, its id and its confirm, once it is there.
 type Confirmed = (u64, Uuid, lapin::Result<Confirmation>);
 
-async fn publish<F: FnMut(Confirming)>(
+/// What publishes a job's messages, each when it is polled, and ends with its confirm.
+fn publish(
     channel: &Channel,
     job: Job,
     ledger: &mut Unconfirmed,
-    mut confirming: F,
-) -> lapin::Result<()> {
+) -> Vec<Pin<Box<impl Future<Output = Confirmed> + use<>>>> {
     if job.done.is_closed() {
         // Whoever asked has been told that it took too long; nothing was published yet, and nothing is.
-        return Ok(());
+        return Vec::new();
     }
     let number = ledger.open(job.done, job.outgoing.len());
-    for Outgoing { to, message } in job.outgoing {
-        let (exchange, key) = properties::route(&to);
-        let options =
-            options::BasicPublishOptions { mandatory: properties::mandatory(&to), ..Default::default() };
-        let confirm = channel
-            .basic_publish(
-                exchange.into(),
-                key.into(),
-                options,
-                &message.payload,
-                properties::write(&message),
-            )
-            .await?;
-        crate::failpoint::published(&to);
-        confirming(Confirming { job: number, id: message.id, confirm });
-    }
-    Ok(())
+    let confirming = |Outgoing { to, message }: Outgoing| {
+        let channel = channel.clone();
+        Box::pin(async move { (number, message.id, confirmed(&channel, &to, &message).await) })
+    };
+    job.outgoing.into_iter().map(confirming).collect()
 }
 
-/// A confirm on its way.
-struct Confirming {
-    job: u64,
-    id: Uuid,
-    confirm: PublisherConfirm,
-}
-
-impl std::future::Future for Confirming {
-    type Output = Confirmed;
-
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.confirm).poll(cx).map(|confirmed| (self.job, self.id, confirmed))
-    }
+async fn confirmed(channel: &Channel, to: &Address, message: &Message) -> lapin::Result<Confirmation> {
+    let (exchange, key) = properties::route(to);
+    let options = options::BasicPublishOptions { mandatory: properties::mandatory(to), ..Default::default() };
+    let properties = properties::write(message);
+    let sent =
+        channel.basic_publish(exchange.into(), key.into(), options, &message.payload, properties).await?;
+    crate::failpoint::published(to);
+    sent.await
 }
 
 /// The jobs whose messages are not all confirmed yet.

@@ -9,7 +9,7 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, Set};
 use super::{drive, drives, places, slots};
 use crate::bus::Failure;
 use crate::clock::Instant;
-use crate::database::ROWS_PER_INSERT;
+use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::drive::definition::{Definition, Slot};
 use crate::drive::state::{Drive, Places, State};
 use crate::drive::{ClosedBy, DriveCommand};
@@ -82,9 +82,11 @@ pub async fn load(
     let wanted = Wanted::of(commands);
     let ids = || wanted.drives.iter().map(|id| id.0);
     // The fence watches the drives' rows, so they are read first: whatever is read later is as new or newer.
-    let drives = drives::Entity::find().filter(drives::Column::Id.is_in(ids())).all(db).await?;
+    let drives =
+        drives::Entity::find().filter(rows::is_one_of(db, drives::Column::Id, ids())).all(db).await?;
     let mut slots: HashMap<DriveId, Vec<slots::Model>> = HashMap::new();
-    for slot in slots::Entity::find().filter(slots::Column::DriveId.is_in(ids())).all(db).await? {
+    let of_drives = rows::is_one_of(db, slots::Column::DriveId, ids());
+    for slot in slots::Entity::find().filter(of_drives).all(db).await? {
         slots.entry(DriveId(slot.drive_id)).or_default().push(slot);
     }
     let mut loaded = BTreeMap::new();
