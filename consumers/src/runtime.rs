@@ -30,6 +30,10 @@ use crate::messages::{dead_letter, failed_row, later, reply};
 
 /// The most messages that are decided together.
 const BATCH: usize = 500;
+/// After a batch of this size there is a rush, but no backlog yet ...
+const RUSH: std::ops::Range<usize> = 16..BATCH / 2;
+/// ... and a batch costs about as much as its messages, so a few more are let come for so long.
+const GATHER: Duration = Duration::from_millis(10);
 /// The most messages a consumer holds: one batch that is told, one that waits to be, one in work, one ready behind it.
 const PREFETCH: u16 = 2000;
 /// The most messages that are published together: one decision may have many events, and what was confirmed of them
@@ -129,15 +133,23 @@ impl<H: Handler> Runtime<H> {
         let (decided, inbox) = mpsc::channel(1);
         let deciding = async {
             let decided = decided;
+            let mut last = 0;
             loop {
+                let next = async {
+                    if RUSH.contains(&last) {
+                        tokio::time::sleep(GATHER).await;
+                    }
+                    consumer.next(BATCH).await
+                };
                 tokio::select! {
                     biased;
                     () = self.shutdown.cancelled() => break End::Shutdown,
                     () = balance.release(queue) => break End::Released,
                     // Nobody takes what is decided any more.
                     () = decided.closed() => break End::Lost,
-                    batch = consumer.next(BATCH) => {
+                    batch = next => {
                         let Some(batch) = batch else { break End::Lost };
+                        last = batch.len();
                         balance.busy(queue);
                         if self.settle(queue, batch, &decided).await.is_err() {
                             break End::Lost;

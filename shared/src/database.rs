@@ -50,12 +50,12 @@ impl Database {
         if !url.starts_with("sqlite:") {
             let mut both = options(READERS + writers);
             both.map_sqlx_postgres_pool_opts(|pool| {
-                pool.after_connect(|_, _| Box::pin(async { Ok(connected()) }))
+                pool.after_connect(|_, _| Box::pin(connected()))
                     .test_before_acquire(false)
                     .before_acquire(|connection, known| Box::pin(is_alive(connection, known)))
             });
             both.map_sqlx_mysql_pool_opts(|pool| {
-                pool.after_connect(|_, _| Box::pin(async { Ok(connected()) }))
+                pool.after_connect(|_, _| Box::pin(connected()))
                     .test_before_acquire(false)
                     .before_acquire(|connection, known| Box::pin(is_alive(connection, known)))
             });
@@ -126,9 +126,10 @@ impl Database {
 }
 
 /// What a new connection to a server needs.
-fn connected() {
+fn connected() -> std::future::Ready<Result<(), sqlx::Error>> {
     #[cfg(unix)]
     nodelay::set_on_all();
+    std::future::ready(Ok(()))
 }
 
 /// Whether a connection can be used. One that was in use a moment ago is not asked: that would be a trip to the server

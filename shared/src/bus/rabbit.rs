@@ -69,7 +69,7 @@ impl Server {
 impl Rabbit {
     /// Connects, and makes sure that the topology is there: missing parts are declared, the rest is left as it is.
     pub async fn connect(uri: &str, topology: Topology, name: &str) -> Result<Self, BrokerError> {
-        let server = Server { uri: with_heartbeat(uri), name: name.to_owned() };
+        let server = Server { uri: with_defaults(uri), name: name.to_owned() };
         let consuming = server.connect("consuming").await?;
         topology::ensure(&consuming, topology).await?;
         let closed = CancellationToken::new();
@@ -153,11 +153,16 @@ async fn close_channel(channel: &Channel) {
     let _ = channel.close(200, "closing".into()).await;
 }
 
-/// The server's default heartbeat is 60 s, which is how long a dead peer would go unnoticed.
-fn with_heartbeat(uri: &str) -> String {
-    match uri.split_once('?') {
-        Some((_, query)) if query.contains("heartbeat=") => uri.to_owned(),
-        Some(_) => format!("{uri}&heartbeat=10"),
-        None => format!("{uri}?heartbeat=10"),
+/// What a URI leaves open. The server's default heartbeat is 60 s, which is how long a dead peer would go unnoticed; its
+/// largest frame is 128 KiB, and lapin keeps room for 64 of them per connection.
+fn with_defaults(uri: &str) -> String {
+    let mut uri = uri.to_owned();
+    for (name, value) in [("heartbeat", "10"), ("frame_max", "32768")] {
+        let given = uri.split_once('?').is_some_and(|(_, query)| query.contains(&format!("{name}=")));
+        if !given {
+            let before = if uri.contains('?') { "&" } else { "?" };
+            uri.extend([before, name, "=", value]);
+        }
     }
+    uri
 }
