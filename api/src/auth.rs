@@ -68,6 +68,23 @@ impl Default for Checked {
     }
 }
 
+impl Checked {
+    /// Whose valid access token this is. Whether a service account was revoked is not known here.
+    pub fn actor(&self, key: &SigningKey, token: String) -> Result<Actor, Problem> {
+        let claims = if let Some(claims) = self.tokens.get(&token) {
+            claims
+        } else {
+            let claims = decode(key, &token)?;
+            self.tokens.insert(token, claims.clone());
+            claims
+        };
+        if claims.exp.is_some_and(|exp| exp <= clock::now().timestamp()) {
+            return Err(Problem::unauthorized().detail("the access token has expired"));
+        }
+        Ok(Actor { role: claims.role, id: claims.sub })
+    }
+}
+
 /// Whoever shows a valid access token.
 #[derive(Debug, Clone, Copy, SecurityScheme)]
 #[oai(rename = "access_token", ty = "bearer", bearer_format = "JWT", checker = "check")]
@@ -105,20 +122,11 @@ impl Caller {
 
 async fn check(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
     let cx = request.data::<Context>().ok_or_else(Problem::internal)?;
-    let claims = if let Some(claims) = cx.checked.tokens.get(&bearer.token) {
-        claims
-    } else {
-        let claims = decode(&cx.key, &bearer.token)?;
-        cx.checked.tokens.insert(bearer.token, claims.clone());
-        claims
-    };
-    if claims.exp.is_some_and(|exp| exp <= clock::now().timestamp()) {
-        return Err(Problem::unauthorized().detail("the access token has expired").into());
+    let actor = cx.checked.actor(&cx.key, bearer.token)?;
+    if actor.role == Role::Service {
+        service_is_valid(cx, actor.id).await?;
     }
-    if claims.role == Role::Service {
-        service_is_valid(cx, claims.sub).await?;
-    }
-    Ok(Actor { role: claims.role, id: claims.sub })
+    Ok(actor)
 }
 
 async fn check_admin(request: &Request, bearer: Bearer) -> poem::Result<Actor> {

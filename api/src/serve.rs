@@ -50,7 +50,15 @@ pub async fn serve(
     operations: Operations,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let app = app(surfaces, cx, operations);
+    run(listener, app(surfaces, cx, operations), shutdown).await
+}
+
+/// Serves anything until shutdown.
+pub(crate) async fn run(
+    listener: TcpListener,
+    app: impl Endpoint + 'static,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let acceptor = TcpAcceptor::from_tokio(listener)?;
     let server = Server::new_with_acceptor(acceptor).idle_timeout(IDLE);
     Ok(server.run_with_graceful_shutdown(app, shutdown.cancelled_owned(), Some(END)).await?)
