@@ -146,7 +146,7 @@ async fn one_per_cent_of_a_national_rush_is_decided_and_verified() {
     check_national(&folder, &said, 80_000);
     // What is there already would be counted with what comes.
     let (done, said) = muster(&flags, &env);
-    assert!(!done && said.contains("give it empty servers"), "{said}");
+    assert!(!done && said.contains("give empty ones"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

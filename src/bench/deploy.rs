@@ -25,7 +25,8 @@ pub(super) async fn start(deployment: &Deployment, connections: u16) -> anyhow::
     let deployed = Deployed::start(deployment)?;
     let client = Client::new(&deployed.url, &deployed.admin_url, connections)?;
     client.wait_until_ready(READY).await?;
-    client.log_in(EMAIL, &deployed.password).await?;
+    let logged_in = client.log_in(EMAIL, &deployed.password).await;
+    logged_in.context("these servers or DATA_DIR have an admin already; give empty ones")?;
     Ok((deployed, client))
 }
 

@@ -92,7 +92,6 @@ pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
     let mut phases = Phases::default();
 
     let since = Instant::now();
-    ensure!(entries(&db.read).await? == 0, "the deployment has drives already; give it empty servers");
     let drives: Vec<DriveId> = {
         let bar = bar(u64::from(national.drives), "drives")?;
         let drives = (0..national.drives as usize).map(|number| publish(&client, &crowd, number));
