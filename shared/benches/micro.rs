@@ -1,6 +1,6 @@
 //! What one registration costs, part by part, without a server: `cargo bench --workspace --bench micro`.
 
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark: a panic is how it fails")]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a benchmark: a panic is how it fails")]
 
 use std::hint::black_box;
 
