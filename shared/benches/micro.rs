@@ -139,7 +139,7 @@ fn log(c: &mut Criterion) {
     additions.add(DRIVE, Head::default(), CommandId(Uuid::from_u128(1)), now(), events);
     let bytes = additions.entries[0].0.bytes.clone();
     c.bench_function("log: one hash of the chain", |b| {
-        b.iter(|| black_box(Head::default().extended(&bytes)))
+        b.iter(|| black_box(Head::default().extended(&bytes)));
     });
 }
 
@@ -168,7 +168,7 @@ fn receipts(c: &mut Criterion) {
     let key = SigningKey::from_text(KEY).unwrap();
     let actor = Actor { role: Role::Service, id: Uuid::from_u128(7) };
     c.bench_function("receipt: a command id with its proof", |b| {
-        b.iter(|| black_box(key.new_command_id(now())))
+        b.iter(|| black_box(key.new_command_id(now())));
     });
     let id = key.new_command_id(now());
     c.bench_function("receipt: check a command id", |b| b.iter(|| black_box(key.made(id))));
