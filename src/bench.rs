@@ -3,7 +3,9 @@
 mod bare;
 mod deploy;
 mod load;
+mod national;
 mod plan;
+mod read;
 mod report;
 mod rush;
 mod usage;
@@ -14,7 +16,9 @@ use clap::{Args, Subcommand};
 use shared::config::Deployment;
 use tokio_util::sync::CancellationToken;
 
+use self::national::NationalArguments;
 use self::plan::Plan;
+use self::read::{PagesArguments, ReadArguments};
 
 /// Flags of `muster bench`.
 #[derive(Debug, Clone, Args)]
@@ -39,6 +43,24 @@ pub enum What {
         /// Its flags.
         #[command(flatten)]
         bare: BareArguments,
+    },
+    /// Reads: the drives' list and page under load, beside a bare handler that returns the same bytes
+    Read {
+        /// Its flags.
+        #[command(flatten)]
+        read: ReadArguments,
+    },
+    /// A country signs up: a rush of millions over thousands of drives, a few of them very hot
+    National {
+        /// Its flags.
+        #[command(flatten)]
+        national: NationalArguments,
+    },
+    /// Serves two files with a bare handler: what `read` compares with, in a process of its own
+    BarePages {
+        /// Its flags.
+        #[command(flatten)]
+        pages: PagesArguments,
     },
 }
 
@@ -101,6 +123,7 @@ pub struct BareArguments {
 
 /// Measures.
 pub async fn run(bench: BenchArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let stop = shutdown.clone();
     let measured = async {
         match bench.what {
             What::Rush { rush } => rush::run(rush).await,
@@ -109,6 +132,9 @@ pub async fn run(bench: BenchArguments, shutdown: CancellationToken) -> anyhow::
                 report::print_bare(&bare);
                 Ok(())
             }
+            What::Read { read } => read::run(read).await,
+            What::BarePages { pages } => read::serve_pages(pages, stop).await,
+            What::National { national } => national::run(national).await,
         }
     };
     shutdown.run_until_cancelled(measured).await.unwrap_or_else(|| anyhow::bail!("stopped before the end"))

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use shared::backoff::Backoff;
+use shared::id::{DriveId, MemberId};
 
 /// How long a request may take; longer than any wait for a decision.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -124,6 +125,36 @@ impl Client {
         };
         let (status, answer) = self.patiently(request).await?;
         self.outcome(path, status, answer).await
+    }
+
+    /// Creates a drive that is open for a day, and publishes it.
+    pub(crate) async fn open_drive(&self, mut drive: Value) -> anyhow::Result<DriveId> {
+        let now = shared::clock::now();
+        drive["opens_at"] = json!(now - Duration::from_secs(60));
+        drive["closes_at"] = json!(now + Duration::from_secs(24 * 3600));
+        let created = self.decide("/admin/v1/drives", &drive).await?;
+        let id = created["drive_id"].as_str().context("a drive without an id")?;
+        self.decide(&format!("/admin/v1/drives/{id}/publish"), &json!({})).await?;
+        Ok(id.parse()?)
+    }
+
+    /// The people with `text` in their name or e-mail address: addresses and ids, of whom there must be so many.
+    pub(crate) async fn members(&self, text: &str, count: usize) -> anyhow::Result<Vec<(String, MemberId)>> {
+        let mut found = Vec::with_capacity(count);
+        let mut cursor = String::new();
+        loop {
+            let page = self.get(As::Admin, &format!("/admin/v1/members?limit=200&q={text}{cursor}")).await?;
+            for item in page["items"].as_array().into_iter().flatten() {
+                let (email, id) = (item["email"].as_str(), item["member_id"].as_str());
+                let (email, id) = email.zip(id).context("a member without an address or an id")?;
+                found.push((email.to_owned(), id.parse()?));
+            }
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None if found.len() == count => return Ok(found),
+                None => bail!("{} of {count} people are there", found.len()),
+            }
+        }
     }
 
     async fn outcome(&self, path: &str, status: StatusCode, answer: Value) -> anyhow::Result<Value> {

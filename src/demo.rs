@@ -86,7 +86,7 @@ async fn play(client: &Client, email: &str, password: &str, db: Option<&Database
         let played = play::rush(client, &drive).await?;
         let verified = history::verify(client, played.drive_id, &played.receipts).await;
         let in_tables = match db {
-            Some(db) => Some(verify::verify(db, Some(played.drive_id), &ProgressBar::hidden()).await),
+            Some(db) => Some(verify::verify(db, Some(&[played.drive_id]), &ProgressBar::hidden()).await),
             None => None,
         };
         report::print(&drive, &played, verified.as_ref(), in_tables.as_ref());

@@ -64,7 +64,9 @@ pub async fn run(arguments: VerifyArguments, shutdown: CancellationToken) -> any
     let db = Database::connect(&arguments.deployment.database_url(), 1, "muster-verify").await?;
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} {msg}  {pos} entries  {per_sec}")?);
-    let verified = shutdown.run_until_cancelled(verify(&db, arguments.drive, &bar)).await;
+    let verified = shutdown
+        .run_until_cancelled(verify(&db, arguments.drive.as_ref().map(std::slice::from_ref), &bar))
+        .await;
     bar.finish_and_clear();
     let Some(verified) = verified else { anyhow::bail!("stopped before the end") };
     let Report { drives, entries, decisions, registrations } = verified?;
@@ -75,18 +77,28 @@ pub async fn run(arguments: VerifyArguments, shutdown: CancellationToken) -> any
     Ok(())
 }
 
-/// Verifies one drive, or all.
-pub async fn verify(db: &Database, only: Option<DriveId>, bar: &ProgressBar) -> Result<Report, Fault> {
+/// Verifies these drives, or all.
+pub async fn verify(db: &Database, only: Option<&[DriveId]>, bar: &ProgressBar) -> Result<Report, Fault> {
+    verify_watched(db, only, bar, |_, _| Ok(())).await
+}
+
+/// The same, and shows each entry to `watch`, drive by drive and in order; what it says is a difference.
+pub async fn verify_watched(
+    db: &Database,
+    only: Option<&[DriveId]>,
+    bar: &ProgressBar,
+    mut watch: impl FnMut(DriveId, &Step) -> Result<(), String>,
+) -> Result<Report, Fault> {
     let tx = db.snapshot().await?;
     let ids = match only {
-        Some(id) => vec![id],
+        Some(ids) => ids.to_vec(),
         None => drives::ids(&tx).await?,
     };
     let decided = ledger::logged_per_drive(&tx).await?;
     let mut report = Report::default();
     for (index, id) in ids.iter().enumerate() {
         bar.set_message(format!("drive {}/{} {id}", index + 1, ids.len()));
-        let one = verify_drive(&tx, *id, &decided, bar).await?;
+        let one = verify_drive(&tx, *id, &decided, bar, &mut watch).await?;
         report.drives += 1;
         report.entries += one.entries;
         report.decisions += one.decisions;
@@ -108,6 +120,7 @@ async fn verify_drive(
     id: DriveId,
     decided: &HashMap<DriveId, u64>,
     bar: &ProgressBar,
+    watch: &mut impl FnMut(DriveId, &Step) -> Result<(), String>,
 ) -> Result<Report, Fault> {
     let differs = |what: String| Fault::Difference(format!("drive {id}: {what}"));
     let Some(stored) = drives::stored(db, id).await? else {
@@ -129,6 +142,7 @@ async fn verify_drive(
                 differs(format!("entry {}: the ledger has no decision {}", step.sequence, step.event.cause))
             })?;
             fold.step(&step, Some((row, facts_of(row)))).map_err(&differs)?;
+            watch(id, &step).map_err(&differs)?;
         }
     }
     fold.finish().map_err(&differs)?;
@@ -167,7 +181,7 @@ async fn compare(
     loop {
         let page = shared::registration::table::page(db, id, after, PAGE).await?;
         let Some(last) = page.last() else { break };
-        after = Some(shared::registration::table::After { state: last.state, rank: last.rank });
+        after = Some(last.id);
         for registration in &page {
             counted += 1;
             if state.registration(registration.member_id) != Some(registration) {

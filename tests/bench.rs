@@ -67,6 +67,98 @@ async fn a_rush_at_full_size_is_measured_and_verified() {
     check(&deployment.folder, &said);
 }
 
+/// A report that a benchmark has written.
+fn written(folder: &Folder, file: &str, said: &str) -> Value {
+    let path = folder.0.join("report").join(file);
+    serde_json::from_str(&std::fs::read_to_string(path).expect(said)).unwrap()
+}
+
+const READ: [&str; 10] =
+    ["bench", "read", "--drives", "3", "--connections", "4", "--rounds", "1", "--seconds", "0.2"];
+
+/// What has to be true of a comparison with a bare handler: both answered, with the same bytes.
+fn check_reads(folder: &Folder, said: &str) {
+    let report = written(folder, "read.json", said);
+    let questions = report["questions"].as_array().unwrap();
+    let bytes = |name: &str| {
+        let found = questions.iter().find(|question| question["question"] == name);
+        found.unwrap_or_else(|| panic!("{name}: {report}"))["bytes"].as_u64().unwrap()
+    };
+    assert!(bytes("drive") > 200 && bytes("list") > 2 * bytes("drive"), "{report}");
+    assert_eq!(bytes("drive, with a token"), bytes("drive"));
+    assert_eq!(bytes("drive, unchanged (304)") + bytes("list, unchanged (304)"), 0);
+    for question in questions {
+        for side in ["muster", "bare"] {
+            assert!(question[side]["per_second"].as_f64() > Some(0.0), "{question}");
+            assert!(question[side]["latency"]["p99"].as_f64() > Some(0.0), "{question}");
+        }
+        assert!(question["share"][0].as_f64() > Some(0.0), "{question}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_are_compared_with_a_bare_handler() {
+    let folder = Folder::new();
+    let out = folder.0.join("report").display().to_string();
+    let env = [("DATA_DIR", folder.0.join("data").display().to_string())];
+    let (done, said) = muster(&[&READ[..], &["--out", &out]].concat(), &env);
+    assert!(done, "{said}");
+    check_reads(&folder, &said);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_at_full_size_are_compared_with_a_bare_handler() {
+    let deployment = FullSize::new(Engine::Postgres).await;
+    let out = deployment.folder.0.join("report").display().to_string();
+    let (done, said) = deployment.muster(&[&READ[..], &["--out", &out]].concat());
+    assert!(done, "{said}");
+    check_reads(&deployment.folder, &said);
+}
+
+/// What has to be true of a national rush: one decision for every receipt, all of them compared with the tables.
+fn check_national(folder: &Folder, said: &str, members: u64) {
+    let report = written(folder, "national.json", said);
+    let count = |part: &str, name: &str| report[part][name].as_u64().unwrap_or_else(|| panic!("{report}"));
+    let [confirmed, waitlisted, refused] =
+        ["confirmed", "waitlisted", "refused"].map(|name| count("outcomes", name));
+    assert_eq!(confirmed + waitlisted + refused, members);
+    // Most have a place, some wait, and those who are too young or too late are refused.
+    assert!(confirmed > members * 3 / 4 && waitlisted > 0 && refused > members / 100, "{report}");
+    assert_eq!(count("verified", "registrations"), confirmed + waitlisted);
+    // Each drive was created, published and opened; only the first two were commands with a decision of their own.
+    let drives = report["drives"].as_u64().unwrap();
+    assert_eq!(count("verified", "entries"), members + 3 * drives);
+    let series = report["series"].as_array().unwrap();
+    let sum = |name: &str| series.iter().map(|second| second[name].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((sum("accepted"), sum("decided")), (members, members));
+    let page = std::fs::read_to_string(folder.0.join("report/national.html")).unwrap();
+    assert_eq!(page.matches("<svg").count(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_per_cent_of_a_national_rush_is_decided_and_verified() {
+    let folder = Folder::new();
+    let out = folder.0.join("report").display().to_string();
+    let env = [("DATA_DIR", folder.0.join("data").display().to_string())];
+    let flags = ["bench", "national", "--scale", "0.01", "--drives", "200", "--tokens", "50", "--out", &out];
+    let (done, said) = muster(&flags, &env);
+    assert!(done, "{said}");
+    check_national(&folder, &said, 80_000);
+    // What is there already would be counted with what comes.
+    let (done, said) = muster(&flags, &env);
+    assert!(!done && said.contains("give empty ones"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_national_rush_at_full_size_is_decided_and_verified() {
+    let deployment = FullSize::new(Engine::Postgres).await;
+    let out = deployment.folder.0.join("report").display().to_string();
+    let flags = ["bench", "national", "--members", "8000", "--drives", "40", "--tokens", "20", "--out", &out];
+    let (done, said) = deployment.muster(&flags);
+    assert!(done, "{said}");
+    check_national(&deployment.folder, &said, 8_000);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_that_cannot_be_is_refused_in_words() {
     let folder = Folder::new();

@@ -527,7 +527,8 @@ fn quoted(engine: Engine, sql: &str) -> String {
 async fn verification_of_a_drive_that_is_not_there_fails() {
     let local = Local::idle(Engine::Sqlite).await;
     let missing = DriveId(Uuid::from_u128(1));
-    let verified = muster::verify::verify(&local.db, Some(missing), &indicatif::ProgressBar::hidden()).await;
+    let verified =
+        muster::verify::verify(&local.db, Some(&[missing]), &indicatif::ProgressBar::hidden()).await;
     assert!(verified.is_err());
     assert_eq!(local.verify().await.unwrap().drives, 0);
 }

@@ -1,7 +1,7 @@
 //! Who asks: access tokens (JWT, RFC 7519 with the profile of RFC 9068, authenticated with HS256), and what each role may.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, Header, Validation};
@@ -29,6 +29,15 @@ const ISSUER: &str = "muster";
 pub const TOKEN_LASTS: Duration = Duration::from_secs(30 * 60);
 /// How long a revoked service account may still be taken for valid.
 const RECHECK: Duration = Duration::from_secs(5);
+
+static VALIDATION: LazyLock<Validation> = LazyLock::new(|| {
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.set_issuer(&[ISSUER]);
+    // Expiry is judged by this system's own clock.
+    validation.validate_exp = false;
+    validation.set_required_spec_claims(&["iss", "sub"]);
+    validation
+});
 
 /// What an access token says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -124,14 +133,11 @@ impl Caller {
 
 async fn check(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
     let cx = request.data::<Context>().ok_or_else(Problem::internal)?;
-    let claims = decode(&cx.key, &bearer.token)?;
-    if claims.exp.is_some_and(|exp| exp <= clock::now().timestamp()) {
-        return Err(Problem::unauthorized().detail("the access token has expired").into());
-    }
-    if claims.role == Role::Service && cx.revoked.contains(&cx.db, claims.sub).await? {
+    let actor = check_token(&cx.key, &bearer.token)?;
+    if actor.role == Role::Service && cx.revoked.contains(&cx.db, actor.id).await? {
         return Err(Problem::unauthorized().detail("the service account was revoked").into());
     }
-    Ok(Actor { role: claims.role, id: claims.sub })
+    Ok(actor)
 }
 
 async fn check_admin(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
@@ -139,18 +145,18 @@ async fn check_admin(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
     if actor.role == Role::Admin { Ok(actor) } else { Err(Problem::forbidden().into()) }
 }
 
-fn decode(key: &SigningKey, token: &str) -> Result<Claims, Problem> {
-    let mut validation = Validation::new(Algorithm::HS256);
-    validation.set_issuer(&[ISSUER]);
-    // Expiry is checked by this deployment's own clock.
-    validation.validate_exp = false;
-    validation.set_required_spec_claims(&["iss", "sub"]);
+/// Whose valid access token this is. Whether a service account was revoked is not known here.
+pub fn check_token(key: &SigningKey, token: &str) -> Result<Actor, Problem> {
     let decoded =
-        jsonwebtoken::decode::<Claims>(token, &key.token_decoding, &validation).map_err(|error| {
+        jsonwebtoken::decode::<Claims>(token, &key.token_decoding, &VALIDATION).map_err(|error| {
             Problem::unauthorized().detail(format!("the access token cannot be used: {error}"))
         })?;
-    if decoded.header.typ.as_deref() != Some(TOKEN_TYPE) || decoded.claims.role == Role::System {
+    let Claims { sub, role, exp, .. } = decoded.claims;
+    if decoded.header.typ.as_deref() != Some(TOKEN_TYPE) || role == Role::System {
         return Err(Problem::unauthorized().detail("this is no access token"));
     }
-    Ok(decoded.claims)
+    if exp.is_some_and(|exp| exp <= clock::now().timestamp()) {
+        return Err(Problem::unauthorized().detail("the access token has expired"));
+    }
+    Ok(Actor { role, id: sub })
 }

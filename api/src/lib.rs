@@ -8,6 +8,7 @@ pub mod admin;
 pub mod asked;
 pub mod at;
 pub mod auth;
+pub mod bare;
 pub mod body;
 pub mod context;
 pub mod operations;

@@ -89,8 +89,8 @@ impl<T> Tagged<T> {
         struct End {
             next_cursor: Option<String>,
         }
-        let end = serde_json::from_slice::<End>(&cached.body).ok();
-        let link = end.and_then(|end| end.next_cursor).map(|cursor| reading.next(&cursor));
+        let next = cached.next.get_or_init(|| serde_json::from_slice::<End>(&cached.body).ok()?.next_cursor);
+        let link = next.as_ref().map(|cursor| reading.next(cursor));
         Self { link, ..Self::new(cached, reading) }
     }
 }
@@ -146,13 +146,21 @@ impl<T: Type> ApiResponse for Tagged<T> {
 }
 
 /// The answer under `key` from the cache, or from `load`.
-pub async fn through<T, F>(cache: &Cache, key: &str, load: F) -> Result<Arc<Cached>, Problem>
+pub async fn through<T, F>(
+    cache: &Cache,
+    key: &str,
+    load: impl FnOnce() -> F + Send,
+) -> Result<Arc<Cached>, Problem>
 where
     T: ToJSON,
-    F: Future<Output = Result<T, Problem>>,
+    F: Future<Output = Result<T, Problem>> + Send,
 {
-    let load = async { load.await.map(|value| render(&value)) };
-    Ok(cache.read(key, MAX_AGE, load).await?)
+    // Most reads end here. What asks the database is a large future: made, and moved about, only for those who need it.
+    if let Some(cached) = cache.known(key).await {
+        return Ok(cached);
+    }
+    let load = async { load().await.map(|value| render(&value)) };
+    Ok(Box::pin(cache.read(key, MAX_AGE, load)).await?)
 }
 
 /// An answer that is not cached, with its entity tag.

@@ -1,12 +1,13 @@
 //! One listener: surfaces, operations, documents, and what every request goes through.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use poem::endpoint::make_sync;
-use poem::http::StatusCode;
+use poem::http::{Method, StatusCode};
 use poem::listener::TcpAcceptor;
 use poem::middleware::AddData;
 use poem::web::Html;
@@ -50,7 +51,15 @@ pub async fn serve(
     operations: Operations,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let app = app(surfaces, cx, operations);
+    run(listener, app(surfaces, cx, operations), shutdown).await
+}
+
+/// Serves anything until shutdown.
+pub(crate) async fn run(
+    listener: TcpListener,
+    app: impl Endpoint + 'static,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let acceptor = TcpAcceptor::from_tokio(listener)?;
     let server = Server::new_with_acceptor(acceptor).idle_timeout(IDLE);
     Ok(server.run_with_graceful_shutdown(app, shutdown.cancelled_owned(), Some(END)).await?)
@@ -125,7 +134,9 @@ async fn answer<E: Endpoint>(
     room: Arc<Semaphore>,
 ) -> poem::Result<Response> {
     let Ok(_place) = room.try_acquire() else { return Ok(Problem::overloaded().into_response()) };
-    let (since, method) = (Instant::now(), request.method().to_string());
+    let (since, method) = (Instant::now(), method_name(request.method()));
+    // For traces. In a log line it would say little, and keeping it for one that hardly ever comes costs more than reading
+    // a drive does.
     let span = debug_span!(
         "request",
         otel.kind = "server",
@@ -149,16 +160,32 @@ async fn answer<E: Endpoint>(
         }
     };
     let status = response.status();
-    telemetry::rename(&span, operation.clone());
-    span.record("http.response.status_code", status.as_u16());
-    let labels = [("operation", operation), ("method", method), ("status", status.as_u16().to_string())];
-    metrics::histogram!("muster_http_request_seconds", &labels).record(since.elapsed());
+    if !span.is_disabled() {
+        telemetry::rename(&span, operation.clone().into_owned());
+        span.record("http.response.status_code", status.as_u16());
+    }
+    metrics::histogram!(
+        "muster_http_request_seconds",
+        "operation" => operation,
+        "method" => method,
+        "status" => status.as_str().to_owned()
+    )
+    .record(since.elapsed());
     Ok(response)
 }
 
-fn name(operation: Option<&OperationId>, pattern: Option<&PathPattern>) -> String {
-    let named = operation.map(|operation| operation.0.to_owned());
-    named.or_else(|| pattern.map(|pattern| pattern.0.to_string())).unwrap_or_else(|| "none".to_owned())
+fn name(operation: Option<&OperationId>, pattern: Option<&PathPattern>) -> Cow<'static, str> {
+    match (operation, pattern) {
+        (Some(operation), _) => Cow::Borrowed(operation.0),
+        (None, Some(pattern)) => Cow::Owned(pattern.0.to_string()),
+        (None, None) => Cow::Borrowed("none"),
+    }
+}
+
+/// A method as a label. Anybody can invent one; there are only so many labels.
+fn method_name(method: &Method) -> &'static str {
+    let known = ["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"];
+    known.into_iter().find(|name| *name == method.as_str()).unwrap_or("other")
 }
 
 async fn caught<T>(call: impl Future<Output = poem::Result<T>>) -> poem::Result<T> {

@@ -4,7 +4,7 @@
 //! it. Every entry has a bounded age from the moment it was read from the database, whichever layer it came through.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -30,6 +30,8 @@ pub struct Cached {
     pub body: Bytes,
     /// A strong entity tag (RFC 9110 §8.8.3) of those bytes, with its quotes.
     pub etag: String,
+    /// Where a list goes on, once somebody has looked for it in the body.
+    pub next: OnceLock<Option<String>>,
     /// Until when it may be used.
     until: Instant,
 }
@@ -39,7 +41,7 @@ impl Cached {
     #[must_use]
     pub fn new(body: Bytes, lasts: Duration) -> Arc<Self> {
         let etag = format!("\"{}\"", base64url(&sha256(&body)[..12]));
-        Arc::new(Self { body, etag, until: Instant::now() + lasts })
+        Arc::new(Self { body, etag, next: OnceLock::new(), until: Instant::now() + lasts })
     }
 }
 
@@ -91,6 +93,13 @@ impl Cache {
         Ok(Self { local, claims, redis })
     }
 
+    /// The answer under `key`, if this process has it.
+    pub async fn known(&self, key: &str) -> Option<Arc<Cached>> {
+        let cached = self.local.get(key).await?;
+        metrics::counter!("muster_cache_reads_total", "layer" => "memory").increment(1);
+        Some(cached)
+    }
+
     /// The answer under `key`, at most `age` old: from this process, from Redis, or from `load`, which is asked once
     /// however many wait for it.
     pub async fn read<E, F>(&self, key: &str, age: Duration, load: F) -> Result<Arc<Cached>, Arc<E>>
@@ -98,8 +107,7 @@ impl Cache {
         E: Send + Sync + 'static,
         F: Future<Output = Result<Bytes, E>>,
     {
-        if let Some(cached) = self.local.get(key).await {
-            metrics::counter!("muster_cache_reads_total", "layer" => "memory").increment(1);
+        if let Some(cached) = self.known(key).await {
             return Ok(cached);
         }
         let fill = async {

@@ -11,26 +11,39 @@ use shared::bus::broker::BrokerUrl;
 use shared::config::Deployment;
 use uuid::Uuid;
 
+use crate::client::Client;
+
+/// How long a deployment may take until it is ready.
+pub(super) const READY: Duration = Duration::from_secs(60);
 /// How long a process may take to end.
 const END: Duration = Duration::from_secs(12);
 /// The admin of the deployment.
-pub(super) const EMAIL: &str = "bench@localhost";
+const EMAIL: &str = "bench@localhost";
+
+/// Starts a deployment and waits until it is ready; a client of it that is logged in.
+pub(super) async fn start(deployment: &Deployment, connections: u16) -> anyhow::Result<(Deployed, Client)> {
+    let deployed = Deployed::start(deployment)?;
+    let client = Client::new(&deployed.url, &deployed.admin_url, connections)?;
+    client.wait_until_ready(READY).await?;
+    let logged_in = client.log_in(EMAIL, &deployed.password).await;
+    logged_in.context("these servers or DATA_DIR have an admin already; give empty ones")?;
+    Ok((deployed, client))
+}
 
 /// Processes that end with this.
 #[derive(Debug)]
 pub(super) struct Deployed {
     /// The members' API.
     pub(super) url: String,
-    /// The organisers' API.
-    pub(super) admin_url: String,
-    /// The admin's password.
-    pub(super) password: String,
+    admin_url: String,
+    password: String,
+    /// The first one serves the members' API.
     children: Vec<Child>,
 }
 
 impl Deployed {
     /// Starts one process if the broker is the embedded one, and every part as a process of its own otherwise.
-    pub(super) fn start(deployment: &Deployment) -> anyhow::Result<Self> {
+    fn start(deployment: &Deployment) -> anyhow::Result<Self> {
         let own = std::env::current_exe().context("find the own binary")?;
         let folder = own.parent().context("find the own binary's folder")?;
         std::fs::create_dir_all(&deployment.data_dir).context("make DATA_DIR")?;
@@ -43,7 +56,7 @@ impl Deployed {
         match deployment.broker().map_err(anyhow::Error::msg)? {
             BrokerUrl::Embedded(_) => {
                 deployed.admin_url.clone_from(&deployed.url);
-                deployed.spawn(deployment, own.clone(), &deployed.url.clone())?;
+                deployed.spawn(deployment, own.clone(), &[], &deployed.url.clone())?;
             }
             BrokerUrl::Rabbit(_) => {
                 deployed.admin_url = format!("http://127.0.0.1:{}", free_port()?);
@@ -56,23 +69,49 @@ impl Deployed {
                     ("upkeep-consumer", "http://127.0.0.1:0".to_owned()),
                     ("scheduler", "http://127.0.0.1:0".to_owned()),
                 ] {
-                    deployed.spawn(deployment, folder.join(name), &url)?;
+                    deployed.spawn(deployment, folder.join(name), &[], &url)?;
                 }
             }
         }
         Ok(deployed)
     }
 
-    fn spawn(&mut self, deployment: &Deployment, binary: PathBuf, url: &str) -> anyhow::Result<()> {
+    /// Starts another process of this binary, for the same length of time. Returns where it serves, and its id.
+    pub(super) fn also(
+        &mut self,
+        deployment: &Deployment,
+        arguments: &[&str],
+    ) -> anyhow::Result<(String, u32)> {
+        let url = format!("http://127.0.0.1:{}", free_port()?);
+        self.spawn(deployment, std::env::current_exe().context("find the own binary")?, arguments, &url)?;
+        Ok((url, self.children.last().map_or(0, Child::id)))
+    }
+
+    /// The id of the process that serves the members' API.
+    pub(super) fn members_api(&self) -> u32 {
+        self.children.first().map_or(0, Child::id)
+    }
+
+    fn spawn(
+        &mut self,
+        deployment: &Deployment,
+        binary: PathBuf,
+        arguments: &[&str],
+        url: &str,
+    ) -> anyhow::Result<()> {
         ensure!(
             binary.is_file(),
             "{} is not built; run `cargo build --release --workspace`",
             binary.display()
         );
-        let name = binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut name = binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(argument) = arguments.first() {
+            name = format!("{name}-{argument}");
+        }
         let log = |what: &str| log_file(&deployment.data_dir, &name, what);
         let mut command = Command::new(&binary);
         command
+            .args(arguments)
             .env("LISTEN", url.trim_start_matches("http://"))
             .env("DATA_DIR", &deployment.data_dir)
             .env("DATABASE_URL", deployment.database_url())

@@ -49,38 +49,51 @@ pub(super) struct Shot {
 }
 
 impl Load {
-    /// Sends everything; each click's receipt.
-    pub(super) async fn fire(self, bar: &ProgressBar) -> anyhow::Result<Vec<Shot>> {
+    /// Sends everything, and hands each receipt to `answered`. Returns how many times it is not known whether a click
+    /// was taken: the connection broke before the answer, and the click was sent again.
+    pub(super) async fn fire(
+        self,
+        bar: &ProgressBar,
+        answered: impl Fn(Shot) -> anyhow::Result<()> + Send + Sync + 'static,
+    ) -> anyhow::Result<u64> {
         let (load, next, start) = (Arc::new(self), Arc::new(AtomicUsize::new(0)), Instant::now());
+        let answered = Arc::new(answered);
         let mut workers = JoinSet::new();
         for _ in 0..load.connections {
-            let (load, next, bar) = (load.clone(), next.clone(), bar.clone());
-            workers.spawn(async move { load.work(&next, start, &bar).await });
+            let (load, next, bar, answered) = (load.clone(), next.clone(), bar.clone(), answered.clone());
+            workers.spawn(async move { load.work(&next, start, &bar, &*answered).await });
         }
-        let mut shots = Vec::with_capacity(load.clicks);
+        let mut broken = 0;
         while let Some(worker) = workers.join_next().await {
-            shots.extend(worker.context("a connection's task died")??);
+            broken += worker.context("a connection's task died")??;
         }
-        Ok(shots)
+        Ok(broken)
     }
 
-    async fn work(&self, next: &AtomicUsize, start: Instant, bar: &ProgressBar) -> anyhow::Result<Vec<Shot>> {
+    async fn work(
+        &self,
+        next: &AtomicUsize,
+        start: Instant,
+        bar: &ProgressBar,
+        answered: &(impl Fn(Shot) -> anyhow::Result<()> + Sync),
+    ) -> anyhow::Result<u64> {
         let mut connection = None;
-        let mut shots = Vec::with_capacity(self.clicks / self.connections + 1);
+        let (mut shots, mut broken) = (0_u64, 0);
         loop {
             let click = next.fetch_add(1, Ordering::Relaxed);
             if click >= self.clicks {
-                return Ok(shots);
+                return Ok(broken);
             }
             let at = match self.rate {
                 Some(rate) => start + Duration::from_secs_f64(click as f64 / rate),
                 None => Instant::now(),
             };
             tokio::time::sleep_until(at.into()).await;
-            let id = self.click(click, &mut connection).await?;
-            shots.push(Shot { click, at, took: at.elapsed(), id });
+            let id = self.click(click, &mut connection, &mut broken).await?;
+            answered(Shot { click, at, took: at.elapsed(), id })?;
+            shots += 1;
             // A bar per click would cost more than the click.
-            if shots.len() % 64 == 0 {
+            if shots.is_multiple_of(64) {
                 bar.inc(64);
             }
         }
@@ -91,6 +104,7 @@ impl Load {
         &self,
         click: usize,
         connection: &mut Option<SendRequest<Full<Bytes>>>,
+        broken: &mut u64,
     ) -> anyhow::Result<CommandId> {
         let mut backoff = Backoff::default();
         loop {
@@ -109,7 +123,10 @@ impl Load {
                     bail!("a click was answered {status}: {}", String::from_utf8_lossy(&body))
                 }
                 Err(error) if backoff.failures() >= ATTEMPTS => return Err(error),
-                Err(_) => *connection = None,
+                Err(_) => {
+                    *broken += 1;
+                    *connection = None;
+                }
             }
             backoff.wait().await;
         }

@@ -15,7 +15,7 @@ use shared::id::CommandId;
 use super::bare::Bare;
 use super::load::Shot;
 use super::plan::Plan;
-use super::usage::Used;
+use super::usage::{self, Used};
 
 /// The width of a point in the series, in seconds.
 const STEP: f64 = 0.25;
@@ -47,15 +47,15 @@ pub(super) struct Verified {
 
 /// Percentiles, in milliseconds (nearest rank).
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Percentiles {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    max: f64,
+pub(super) struct Percentiles {
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+    pub(super) max: f64,
 }
 
 impl Percentiles {
-    fn of(mut all: Vec<f64>) -> Self {
+    pub(super) fn of(mut all: Vec<f64>) -> Self {
         all.sort_by(f64::total_cmp);
         let at = |share: f64| all.get(rank(share, all.len())).copied().unwrap_or_default() * 1000.0;
         Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
@@ -120,8 +120,7 @@ impl Report {
         let waits =
             measured.decided.iter().filter_map(|(id, at)| Some((wall(*at) - first.get(id)?).max(0.0)));
         let per_1000 = |seconds: f64| seconds / measured.clicks as f64 * 1000.0;
-        let is_ours = |kind: &str| !["load", "broker", "database", "cache"].contains(&kind);
-        let ours = measured.used.iter().filter(|(kind, _)| is_ours(kind));
+        let ours = measured.used.iter().filter(|(kind, _)| usage::is_ours(kind));
         let decided_per_second = measured.decided.len() as f64 / end;
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -217,7 +216,7 @@ impl Report {
     }
 }
 
-fn percentiles(of: &Percentiles) -> String {
+pub(super) fn percentiles(of: &Percentiles) -> String {
     format!("p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, max {:.1} ms", of.p50, of.p90, of.p99, of.max)
 }
 
@@ -257,9 +256,9 @@ fn series(measured: &Measured) -> Vec<Moment> {
         .collect()
 }
 
-type Line<'a> = (&'a str, RGBColor, Vec<(f64, f64)>);
+pub(super) type Line<'a> = (&'a str, RGBColor, Vec<(f64, f64)>);
 
-fn plot(title: &str, lines: &[Line<'_>]) -> anyhow::Result<String> {
+pub(super) fn plot(title: &str, lines: &[Line<'_>]) -> anyhow::Result<String> {
     let points = || lines.iter().flat_map(|(_, _, points)| points);
     let end = points().map(|(at, _)| *at).fold(STEP, f64::max);
     let top = points().map(|(_, value)| *value).fold(1.0, f64::max) * 1.05;
@@ -288,7 +287,7 @@ fn plot(title: &str, lines: &[Line<'_>]) -> anyhow::Result<String> {
 }
 
 /// The processors, as Linux names them.
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);

@@ -1,9 +1,10 @@
 //! The rush: people, drives and tokens are made through the API, everybody clicks, and the logs say what came of it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use super::RushArguments;
 use super::bare;
-use super::deploy::{self, Deployed};
+use super::deploy::{self, READY};
 use super::load::{Load, Requests, Shot};
 use super::plan::{Action, Click, Plan};
 use super::report::{Measured, Report, Verified};
@@ -27,12 +28,10 @@ use crate::client::{As, Client};
 use crate::history::History;
 use crate::verify;
 
-/// How long a deployment may take until it is ready.
-const READY: Duration = Duration::from_secs(60);
 /// People per import.
-const IMPORT: u32 = 50_000;
+pub(super) const IMPORT: u32 = 50_000;
 /// Requests at a time while things are set up.
-const SETTING_UP: usize = 32;
+pub(super) const SETTING_UP: usize = 32;
 /// Messages of the bare measurement.
 const BARE: u32 = 50_000;
 
@@ -57,10 +56,7 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
         client.log_in(&rush.admin_email, rush.admin_password.as_deref().unwrap_or_default()).await?;
         (None, client)
     } else {
-        let deployed = Deployed::start(&rush.deployment)?;
-        let client = Client::new(&deployed.url, &deployed.admin_url, plan.connections)?;
-        client.wait_until_ready(READY).await?;
-        client.log_in(deploy::EMAIL, &deployed.password).await?;
+        let (deployed, client) = deploy::start(&rush.deployment, plan.connections).await?;
         (Some(deployed), client)
     };
 
@@ -70,12 +66,9 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
     if let Some(deployed) = deployed {
         let db = Database::connect(&rush.deployment.database_url(), 1, "muster-bench").await?;
         let bar = ProgressBar::new_spinner();
-        let mut decisions = 0;
-        for drive_id in &stage.drives {
-            decisions += verify::verify(&db, Some(*drive_id), &bar).await.context("verify")?.decisions;
-        }
+        let compared = verify::verify(&db, Some(&stage.drives), &bar).await.context("verify")?;
         bar.finish_and_clear();
-        verified.tables = Some(decisions);
+        verified.tables = Some(compared.decisions);
         db.close().await;
         deployed.end().await;
     }
@@ -107,15 +100,7 @@ impl Stage {
         let members = members(client, &domain, plan.applicants).await?;
         let drives = (0..plan.drives).map(|number| publish(client, plan, number));
         let drives = stream::iter(drives).buffered(SETTING_UP).try_collect().await?;
-        let count = plan.tokens.unwrap_or(plan.applicants);
-        let bar = self::bar(u64::from(count), "tokens")?;
-        let tokens = (0..count).map(|_| async {
-            let token = client.service_account("bench").await;
-            bar.inc(1);
-            token
-        });
-        let tokens = stream::iter(tokens).buffered(SETTING_UP).try_collect().await?;
-        bar.finish_and_clear();
+        let tokens = tokens(client, plan.tokens.unwrap_or(plan.applicants)).await?;
         Ok(Self { members, drives, tokens })
     }
 
@@ -133,8 +118,15 @@ impl Stage {
             connections: usize::from(plan.connections),
             rate: plan.rate,
         };
-        let shots = load.fire(&bar).await?;
+        let shots = Arc::new(Mutex::new(Vec::with_capacity(clicks.len())));
+        let kept = shots.clone();
+        load.fire(&bar, move |shot| {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).push(shot);
+            Ok(())
+        })
+        .await?;
         let accepted = since.elapsed();
+        let shots = std::mem::take(&mut *shots.lock().unwrap_or_else(PoisonError::into_inner));
         bar.set_message("decisions");
         self.wait_for_decisions(client, &clicks, &shots).await?;
         let used = usage.stop();
@@ -226,14 +218,27 @@ impl Stage {
     }
 }
 
-fn bar(length: u64, what: &'static str) -> anyhow::Result<ProgressBar> {
+/// Makes so many access tokens.
+pub(super) async fn tokens(client: &Client, count: u32) -> anyhow::Result<Vec<String>> {
+    let bar = bar(u64::from(count), "tokens")?;
+    let tokens = (0..count).map(|_| async {
+        let token = client.service_account("bench").await;
+        bar.inc(1);
+        token
+    });
+    let tokens = stream::iter(tokens).buffered(SETTING_UP).try_collect().await?;
+    bar.finish_and_clear();
+    Ok(tokens)
+}
+
+pub(super) fn bar(length: u64, what: &'static str) -> anyhow::Result<ProgressBar> {
     let bar = ProgressBar::new(length);
     bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len} {per_sec}")?);
     bar.set_message(what);
     Ok(bar)
 }
 
-async fn address(url: &str) -> anyhow::Result<SocketAddr> {
+pub(super) async fn address(url: &str) -> anyhow::Result<SocketAddr> {
     let host = url.strip_prefix("http://").context("the load speaks plain HTTP")?;
     let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
     tokio::net::lookup_host(&host).await?.next().with_context(|| format!("find {host}"))
@@ -241,38 +246,22 @@ async fn address(url: &str) -> anyhow::Result<SocketAddr> {
 
 /// The ids of the applicants, in their order.
 async fn members(client: &Client, domain: &str, count: u32) -> anyhow::Result<Vec<MemberId>> {
-    let mut ids = BTreeMap::new();
-    let mut cursor = String::new();
-    loop {
-        let path = format!("/admin/v1/members?limit=200&q={domain}{cursor}");
-        let page = client.get(As::Admin, &path).await?;
-        for item in page["items"].as_array().into_iter().flatten() {
-            let number =
-                item["email"].as_str().and_then(|email| email.split('@').next()?.parse::<u32>().ok());
-            let id = item["member_id"].as_str().and_then(|id| id.parse::<Uuid>().ok());
-            ids.extend(number.zip(id.map(MemberId)));
-        }
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => break,
-        }
+    let mut found = Vec::with_capacity(count as usize);
+    for (email, id) in client.members(domain, count as usize).await? {
+        let number = email.split('@').next().and_then(|number| number.parse::<u32>().ok());
+        found.push((number.context("an address without a number")?, id));
     }
-    ensure!(ids.len() == count as usize, "{} of {count} people are there", ids.len());
-    Ok(ids.into_values().collect())
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, id)| id).collect())
 }
 
 /// Makes one drive with its share of the places.
 async fn publish(client: &Client, plan: &Plan, number: u32) -> anyhow::Result<DriveId> {
     let share = |all: u32| all / plan.drives + u32::from(number < all % plan.drives);
-    let now = clock::now();
     let drive = json!({
         "title": format!("Bench {number}"), "kind": "other", "time_zone": "UTC",
-        "opens_at": now - Duration::from_secs(60), "closes_at": now + Duration::from_secs(24 * 3600),
         "capacity": share(plan.places), "waitlist_capacity": share(plan.waitlist),
         "rules": [{ "name": "score", "when": "member.score >= 1", "message": "A score of at least 1" }],
     });
-    let created = client.decide("/admin/v1/drives", &drive).await?;
-    let id = created["drive_id"].as_str().context("a drive without an id")?;
-    client.decide(&format!("/admin/v1/drives/{id}/publish"), &json!({})).await?;
-    Ok(id.parse()?)
+    client.open_drive(drive).await
 }

@@ -78,6 +78,29 @@ impl Usage {
     }
 }
 
+/// What all processes that count use at this instant, by kind: processor time since they began, resident memory of the
+/// largest.
+pub(super) fn now() -> BTreeMap<String, Used> {
+    let mut all: BTreeMap<String, Used> = BTreeMap::new();
+    for process in processes().into_values() {
+        let used = all.entry(process.kind).or_default();
+        used.cpu_seconds += process.cpu_seconds;
+        used.peak_bytes = used.peak_bytes.max(process.resident);
+    }
+    all
+}
+
+/// The processor time of one process since it began.
+pub(super) fn cpu_seconds(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    read(&stat).map_or(0.0, |process| process.cpu_seconds)
+}
+
+/// Whether this kind is a process of Muster: neither a server nor the load.
+pub(super) fn is_ours(kind: &str) -> bool {
+    kind != "load" && !SERVERS.iter().any(|(_, server)| *server == kind)
+}
+
 /// The processes that count: ours, the servers', and this one (the load).
 fn processes() -> BTreeMap<u32, Process> {
     let mut all = BTreeMap::new();
@@ -114,14 +137,15 @@ fn kind(name: &str) -> String {
     server.or_else(|| OURS.into_iter().find(|ours| cut(ours)).map(ToOwned::to_owned)).unwrap_or_default()
 }
 
-/// One line of `/proc/PID/stat` (`proc_pid_stat(5)`): fields 2, 14, 15 and 24.
+/// One line of `/proc/PID/stat` (`proc_pid_stat(5)`): fields 2, 14 to 17 and 24. A process is charged with what its
+/// children used once they have ended: a database's do so while it works.
 fn read(stat: &str) -> Option<Process> {
     let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Process {
         kind: name.to_owned(),
-        cpu_seconds: (number(14)? + number(15)?) as f64 / TICKS,
+        cpu_seconds: (14..=17).map(number).sum::<Option<u64>>()? as f64 / TICKS,
         resident: number(24)? * PAGE,
     })
 }
@@ -132,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_line_of_stat_is_read_whatever_the_name_is() {
-        let stat = "42 (a) (b) S 1 42 42 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 9 0 100 1000000 256 18446744073709551615";
+        let stat = "42 (a) (b) S 1 42 42 0 -1 4194560 1 0 0 0 200 50 40 10 20 0 9 0 100 1000000 256 18446744073709551615";
         let process = read(stat).unwrap();
         assert_eq!((process.kind.as_str(), process.resident), ("a) (b", 256 * 4096));
         assert!((process.cpu_seconds - 3.0).abs() < 1e-9);

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::backoff::Backoff;
-use shared::id::{CommandId, DriveId};
+use shared::id::{CommandId, DriveId, MemberId};
 
 use super::input::Input;
 use crate::client::{As, Client};
@@ -40,19 +40,19 @@ pub(super) async fn rush(client: &Client, input: &Input) -> anyhow::Result<Playe
         "\n{}: {} members imported, {} known before",
         input.title, outcome["imported"], outcome["updated"]
     );
-    let members = members(client, input).await?;
-    let drive_id = publish(client, input).await?;
+    let members = client.members(input.domain, input.people).await?;
+    let drive_id = client.open_drive(input.drive.clone()).await?;
 
     let bar = ProgressBar::new(members.len() as u64);
     bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len}")?);
     bar.set_message("clicks");
     let since = Instant::now();
     let receipts: Vec<(CommandId, Duration)> = stream::iter(members)
-        .map(|member| {
+        .map(|(_, member)| {
             let bar = bar.clone();
             async move {
                 let clicked = Instant::now();
-                let id = register(client, drive_id, &member).await?;
+                let id = register(client, drive_id, member).await?;
                 bar.inc(1);
                 anyhow::Ok((id, clicked.elapsed()))
             }
@@ -79,40 +79,8 @@ pub(super) async fn rush(client: &Client, input: &Input) -> anyhow::Result<Playe
     count(drive_id, receipts, &statuses, took)
 }
 
-/// The ids of the people of this drive.
-async fn members(client: &Client, input: &Input) -> anyhow::Result<Vec<String>> {
-    let mut ids = Vec::with_capacity(input.people);
-    let mut cursor = String::new();
-    loop {
-        let path = format!("/admin/v1/members?limit=200&q={}{cursor}", input.domain);
-        let page = client.get(As::Admin, &path).await?;
-        let items = page["items"].as_array().context("a list without items")?;
-        ids.extend(items.iter().filter_map(|item| item["member_id"].as_str().map(ToOwned::to_owned)));
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => break,
-        }
-    }
-    if ids.len() == input.people {
-        Ok(ids)
-    } else {
-        bail!("{} of {} people are there", ids.len(), input.people)
-    }
-}
-
-async fn publish(client: &Client, input: &Input) -> anyhow::Result<DriveId> {
-    let now = shared::clock::now();
-    let mut drive = input.drive.clone();
-    drive["opens_at"] = json!(now - Duration::from_secs(60));
-    drive["closes_at"] = json!(now + Duration::from_secs(24 * 3600));
-    let created = client.decide("/admin/v1/drives", &drive).await?;
-    let id = created["drive_id"].as_str().context("a drive without an id")?;
-    client.decide(&format!("/admin/v1/drives/{id}/publish"), &json!({})).await?;
-    Ok(id.parse()?)
-}
-
 /// One click: the receipt's id.
-async fn register(client: &Client, drive_id: DriveId, member: &str) -> anyhow::Result<CommandId> {
+async fn register(client: &Client, drive_id: DriveId, member: MemberId) -> anyhow::Result<CommandId> {
     let path = format!("/api/v1/drives/{drive_id}/registrations");
     let key = format!("demo {drive_id} {member}");
     let body = json!({ "member_id": member });

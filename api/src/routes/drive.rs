@@ -129,7 +129,7 @@ impl DriveRoutes {
     ) -> Result<Tagged<DriveList>, Problem> {
         let wanted = Wanted::read(status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
         let key = format!("drives:{}", page::cursor(&wanted));
-        let cached = read::through(&cx.cache, &key, wanted.list(&cx, &PUBLIC)).await?;
+        let cached = read::through(&cx.cache, &key, || wanted.list(&cx, &PUBLIC)).await?;
         Ok(Tagged::page(cached, &reading))
     }
 
@@ -142,7 +142,7 @@ impl DriveRoutes {
         drive_id: Path<Uuid>,
     ) -> Result<Tagged<Drive>, Problem> {
         let key = read::drive_key(drive_id.0);
-        let cached = read::through(&cx.cache, &key, find(&cx, DriveId(drive_id.0), &PUBLIC)).await?;
+        let cached = read::through(&cx.cache, &key, || find(&cx, DriveId(drive_id.0), &PUBLIC)).await?;
         Ok(Tagged::new(cached, &reading))
     }
 }

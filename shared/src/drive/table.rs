@@ -173,6 +173,12 @@ pub async fn ids(db: &impl ConnectionTrait) -> Result<Vec<DriveId>, DbErr> {
     Ok(ids.into_iter().map(DriveId).collect())
 }
 
+/// How many entries all drives' logs have together.
+pub async fn entries(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
+    let all = drives::Entity::find().select_only().column(drives::Column::Sequence);
+    Ok(all.into_tuple::<i64>().all(db).await?.into_iter().map(i64::unsigned_abs).sum())
+}
+
 async fn views(db: &impl ConnectionTrait, rows: Vec<drives::Model>) -> Result<Vec<DriveView>, DbErr> {
     let ids = rows.iter().map(|row| row.id);
     let mut places_of: HashMap<Uuid, HashMap<SlotId, Places>> = HashMap::new();

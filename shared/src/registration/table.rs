@@ -226,12 +226,17 @@ pub async fn waitlist_positions(
         .collect()
 }
 
-/// All registrations of a drive, for those who check every one: pages by member.
+/// All registrations of a drive by their ids, for those who check every one.
 pub async fn page(
     db: &impl ConnectionTrait,
     drive_id: DriveId,
-    after: Option<After>,
+    after: Option<RegistrationId>,
     limit: u64,
 ) -> Result<Vec<Registration>, DbErr> {
-    of_drive(db, drive_id, &RegistrationState::ALL, None, after, limit).await
+    let mut select =
+        Entity::find().filter(Column::DriveId.eq(drive_id.0)).order_by_asc(Column::Id).limit(limit);
+    if let Some(after) = after {
+        select = select.filter(Column::Id.gt(after.0));
+    }
+    select.all(db).await?.into_iter().map(Registration::try_from).collect()
 }

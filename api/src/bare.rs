@@ -1,0 +1,32 @@
+//! The least that a read can cost here: the same bytes from a handler that does nothing else. The benchmark `muster bench
+//! read` compares Muster's reads with it, in a process of its own on the same server and runtime.
+
+use bytes::Bytes;
+use poem::endpoint::make_sync;
+use poem::http::{StatusCode, header};
+use poem::{Endpoint, IntoResponse as _, Request, Response, Route};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::serve::run;
+
+/// Serves `list` and `drive` where the drives' list and page are, until shutdown. Whoever sends `If-None-Match` gets 304.
+pub async fn serve(
+    listener: TcpListener,
+    list: Bytes,
+    drive: Bytes,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let app = Route::new().at("/api/v1/drives", page(list)).at("/api/v1/drives/:drive_id", page(drive));
+    run(listener, app, shutdown).await
+}
+
+fn page(body: Bytes) -> impl Endpoint {
+    make_sync(move |request: Request| {
+        if request.headers().contains_key(header::IF_NONE_MATCH) {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            Response::builder().content_type("application/json; charset=utf-8").body(body.clone())
+        }
+    })
+}

@@ -1,0 +1,235 @@
+//! The national rush: millions of people on thousands of drives, a few of them very hot, as when India's CoWIN registered
+//! over eight million people within hours (28 April 2021).
+//!
+//! What is known of every person (their id, their receipt) stands in two files in `DATA_DIR`; the load's own memory does not
+//! grow with them.
+
+mod crowd;
+mod record;
+mod report;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use clap::Args;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use http_body_util::Full;
+use hyper::{Method, Request};
+use serde_json::json;
+use shared::account::table::member_ids;
+use shared::backoff::Backoff;
+use shared::clock;
+use shared::config::Deployment;
+use shared::database::Database;
+use shared::drive::table::entries;
+use shared::id::{DriveId, MemberId};
+use uuid::Uuid;
+
+use self::crowd::{Crowd, Records};
+use self::record::{Checker, Recorder};
+use self::report::{Measured, Phases, Report};
+use super::deploy;
+use super::load::{Load, Requests};
+use super::rush::{IMPORT, SETTING_UP, address, bar, tokens};
+use crate::client::Client;
+use crate::verify;
+
+/// Imports at a time.
+const IMPORTS: usize = 4;
+/// Ids that are read at a time.
+const IDS: u64 = 10_000;
+/// Entries in a log before the rush: created, published, opened.
+const BEFORE: u64 = 3;
+/// Of 100 who want a drive, how many have a place, and how many may wait for one.
+const PLACES: u32 = 90;
+const WAITLIST: u32 = 5;
+/// One in so many is too young.
+const TOO_YOUNG: u32 = 100;
+
+/// Flags of `muster bench national`.
+#[derive(Debug, Clone, Args)]
+pub struct NationalArguments {
+    /// People, each of whom registers once.
+    #[arg(long, default_value_t = 8_000_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub members: u32,
+
+    /// Drives. By Zipf's law the n-th is wanted by a share of 1/n: of 2,000, the first by every eighth person.
+    #[arg(long, default_value_t = 2_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub drives: u32,
+
+    /// A smaller country: 0.01 is one per cent of the people.
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    pub scale: f64,
+
+    /// Connections.
+    #[arg(long, default_value_t = 64, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub connections: u16,
+
+    /// Access tokens: the help desks through which people register.
+    #[arg(long, default_value_t = 1_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub tokens: u32,
+
+    /// The folder for the report: national.json and national.html.
+    #[arg(long, default_value = "./bench", value_name = "FOLDER")]
+    pub out: PathBuf,
+
+    /// Where the parts of the deployment to start are: with nothing on them yet.
+    #[command(flatten)]
+    pub deployment: Deployment,
+}
+
+/// Plays it.
+pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
+    ensure!(national.scale > 0.0 && national.scale <= 1.0, "scale: more than 0, at most 1");
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of the members")]
+    let members = (f64::from(national.members) * national.scale).round() as u32;
+    let crowd = Crowd::new(members, national.drives)?;
+    let (deployed, client) = deploy::start(&national.deployment, national.connections).await?;
+    let db = Database::connect(&national.deployment.database_url(), 1, "muster-bench").await?;
+    let mut phases = Phases::default();
+
+    let since = Instant::now();
+    let drives: Vec<DriveId> = {
+        let bar = bar(u64::from(national.drives), "drives")?;
+        let drives = (0..national.drives as usize).map(|number| publish(&client, &crowd, number));
+        stream::iter(drives).buffered(SETTING_UP).inspect(|_| bar.inc(1)).try_collect().await?
+    };
+    let tokens = tokens(&client, national.tokens).await?;
+    phases.drives = since.elapsed().as_secs_f64();
+
+    let since = Instant::now();
+    import(&client, members).await?;
+    let people = Records::create(&national.deployment.data_dir.join("bench-people"))?;
+    keep_ids(&db, &people, members).await?;
+    phases.import = since.elapsed().as_secs_f64();
+
+    // The scheduler opens what is published; then the logs grow by what is decided alone.
+    let before = u64::from(national.drives) * BEFORE;
+    wait_for_entries(&db, before).await?;
+
+    let receipts = Records::create(&national.deployment.data_dir.join("bench-receipts"))?;
+    let bar = bar(u64::from(members), "clicks")?;
+    let load = Load {
+        address: address(client.members_url()).await?,
+        requests: requests(client.members_url(), &crowd, &drives, &tokens, people)?,
+        clicks: members as usize,
+        connections: usize::from(national.connections),
+        rate: None,
+    };
+    let (began, since) = (clock::now(), Instant::now());
+    let recorder = Recorder::start(crowd, receipts)?;
+    let watching = recorder.watch();
+    let answered = recorder.clone();
+    let broken = load.fire(&bar, move |shot| answered.answered(shot)).await?;
+    let accepted = since.elapsed();
+    bar.set_message("decisions");
+    wait_for_entries(&db, before + u64::from(members)).await?;
+    drop(watching);
+    bar.finish_and_clear();
+    let (seconds, accept) = recorder.finish();
+    phases.rush = since.elapsed().as_secs_f64();
+
+    let since = Instant::now();
+    let bar = self::bar(before + u64::from(members), "verify")?;
+    let mut checker = Checker::new(&recorder, began, &drives)?;
+    let verified =
+        verify::verify_watched(&db, None, &bar, |drive_id, step| checker.entry(drive_id, step)).await?;
+    checker.finish().map_err(anyhow::Error::msg)?;
+    bar.finish_and_clear();
+    let extra = checker.outcomes.without_receipt;
+    ensure!(extra <= broken, "{extra} decisions without a receipt, and {broken} connections broke");
+    phases.verify = since.elapsed().as_secs_f64();
+    db.close().await;
+    deployed.end().await;
+    let measured = Measured { began, accepted, seconds, accept, checker: &checker, phases, verified };
+    Report::new(&national, members, measured).write(&national.out)
+}
+
+/// Makes a drive with places for most of those who want it.
+async fn publish(client: &Client, crowd: &Crowd, number: usize) -> anyhow::Result<DriveId> {
+    let wanted = u32::try_from(crowd.people(number).len())?;
+    let share = |percent: u32| u64::from(wanted) * u64::from(percent) / 100;
+    client
+        .open_drive(json!({
+            "title": format!("Vaccination centre {}", number + 1), "kind": "vaccination", "time_zone": "Asia/Kolkata",
+            "capacity": share(PLACES).max(1), "waitlist_capacity": share(WAITLIST),
+            "rules": [{ "name": "adult", "when": "member.age >= 18", "message": "From 18 years on" }],
+        }))
+        .await
+}
+
+async fn import(client: &Client, members: u32) -> anyhow::Result<()> {
+    let bar = bar(u64::from(members), "people")?;
+    let files = (0..members).step_by(IMPORT as usize).map(|first| {
+        let bar = bar.clone();
+        async move {
+            let mut csv = String::from("email,age\n");
+            let end = members.min(first.saturating_add(IMPORT));
+            for number in first..end {
+                let age = if number % TOO_YOUNG == 0 { 17 } else { 18 + number % 27 };
+                let _ = writeln!(csv, "{number}@country.bench,{age}");
+            }
+            client.import(&csv).await?;
+            bar.inc(u64::from(end - first));
+            anyhow::Ok(())
+        }
+    });
+    stream::iter(files).buffer_unordered(IMPORTS).try_collect::<()>().await?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Writes everybody's id to a file. (Through the API it would take longer than the rush: 200 people a page.)
+async fn keep_ids(db: &Database, people: &Records<16>, members: u32) -> anyhow::Result<()> {
+    let (mut number, mut after) = (0, None);
+    loop {
+        let ids = member_ids(&db.read, after, IDS).await?;
+        let Some(last) = ids.last() else { break };
+        after = Some(*last);
+        let records: Vec<[u8; 16]> = ids.iter().map(|id| *id.0.as_bytes()).collect();
+        people.write(number, &records)?;
+        number += u32::try_from(ids.len())?;
+    }
+    ensure!(number == members, "{number} of {members} people are there");
+    Ok(())
+}
+
+/// Makes the request of each click.
+fn requests(
+    url: &str,
+    crowd: &Crowd,
+    drives: &[DriveId],
+    tokens: &[String],
+    people: Records<16>,
+) -> anyhow::Result<Requests> {
+    let host = url.split_once("://").map(|(_, host)| host.to_owned()).context("read the URL")?;
+    let paths: Vec<_> =
+        drives.iter().map(|drive_id| format!("/api/v1/drives/{drive_id}/registrations")).collect();
+    let tokens: Vec<_> = tokens.iter().map(|token| format!("Bearer {token}")).collect();
+    let crowd = crowd.clone();
+    Ok(Box::new(move |click| {
+        let number = crowd.number(click);
+        let id = people.read(number).expect("the file was written just now");
+        let body = format!("{{\"member_id\":\"{}\"}}", MemberId(Uuid::from_bytes(id)));
+        Request::builder()
+            .method(Method::POST)
+            .uri(&paths[crowd.drive(number)])
+            .header("host", &host)
+            .header("authorization", &tokens[number as usize % tokens.len()])
+            .header("content-type", "application/json")
+            .body(Full::from(Bytes::from(body)))
+            .expect("all parts are visible ASCII")
+    }))
+}
+
+/// Waits until the drives' logs are so long together.
+async fn wait_for_entries(db: &Database, count: u64) -> anyhow::Result<()> {
+    let mut backoff = Backoff::default();
+    while entries(&db.read).await? < count {
+        backoff.wait().await;
+    }
+    Ok(())
+}
