@@ -3,20 +3,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use sea_orm::EntityTrait as _;
 use serde_json::Value;
-use shared::bus::envelope::sha256;
+use shared::bus::envelope::{Digest256, sha256};
 use shared::bus::{Address, CloudEvent, Outgoing};
 use shared::clock::Instant;
-use shared::database::Database;
-use shared::drive::ClosedBy;
-use shared::drive::table as drives;
 use shared::id::{CommandId, event_id};
-use shared::ledger::{self, Row, Status};
-use shared::{log, registration};
+use shared::ledger::{Row, Status};
 
 use super::ask::Asked;
 use super::model::{Decision, Drive, Model, Told};
+use super::store::{Store, Stored};
 
 /// A decision as it was made: never to change any more.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,28 +123,29 @@ fn described(definition: &Value) -> Result<String> {
 }
 
 /// Whether everything that was stored is what was decided, and what ought to have been. Returns the logs' ends.
-pub async fn stored(db: &Database, model: &Model, made: &BTreeMap<CommandId, Made>) -> Result<Vec<[u8; 32]>> {
-    let rows = ledger::Entity::find().all(&db.read).await?;
+pub async fn stored(
+    store: &Store,
+    model: &Model,
+    made: &BTreeMap<CommandId, Made>,
+) -> Result<Vec<Digest256>> {
+    let rows = store.ledger().await?;
     ensure!(rows.len() == made.len(), "the ledger has {} decisions, not {}", rows.len(), made.len());
     for row in rows {
-        let row = Row::try_from(row)?;
         ensure!(made.get(&row.id).is_some_and(|made| made.row == row), "{row:?} is not what was decided");
     }
-    ensure!(
-        drives::ids(&db.read).await? == model.drives.keys().copied().collect::<Vec<_>>(),
-        "drives that ought not to be there, or are not"
-    );
+    let drives: Vec<_> = model.drives.keys().copied().collect();
+    ensure!(store.drives().await? == drives, "drives that ought not to be there, or are not");
     let mut ends = Vec::new();
     for drive in model.drives.values() {
-        ends.push(drive_stored(db, drive, made).await.with_context(|| format!("drive {}", drive.id))?);
+        let stored = store.drive(drive.id).await?;
+        ends.push(drive_stored(&stored, drive, made).with_context(|| format!("drive {}", drive.id))?);
     }
-    let verified = muster::verify::verify(db, None, &indicatif::ProgressBar::hidden()).await?;
-    ensure!(verified.drives == model.drives.len() as u64, "{verified:?}");
+    store.verify().await?;
     Ok(ends)
 }
 
-async fn drive_stored(db: &Database, drive: &Drive, made: &BTreeMap<CommandId, Made>) -> Result<[u8; 32]> {
-    let entries = log::read(&db.read, drive.id, 0, 10_000).await?;
+fn drive_stored(stored: &Stored, drive: &Drive, made: &BTreeMap<CommandId, Made>) -> Result<Digest256> {
+    let entries = &stored.entries;
     ensure!(entries.len() == drive.log.len(), "{} entries, not {}", entries.len(), drive.log.len());
     let mut hash = [0; 32];
     for (index, entry) in entries.iter().enumerate() {
@@ -160,29 +157,24 @@ async fn drive_stored(db: &Database, drive: &Drive, made: &BTreeMap<CommandId, M
         let told = events.iter().find(|told| told.message.id == event.id).context("an event untold")?;
         ensure!(told.message.payload == entry.bytes, "entry {} is not what was told", entry.head.sequence);
     }
-    let stored = drives::stored(&db.read, drive.id).await?.context("it has a row")?;
     ensure!(stored.head.hash == hash && stored.head.sequence == drive.log.len() as u64, "its row's end");
-    let row = &stored.view.drive;
+    let row = &stored.drive;
     ensure!(row.status.as_str() == drive.status, "it is {:?}, not {}", row.status, drive.status);
-    ensure!(
-        (row.closed_by == Some(ClosedBy::Admin)) == drive.closed_by_admin,
-        "{:?} closed it",
-        row.closed_by
-    );
+    ensure!(stored.closed_by_admin() == drive.closed_by_admin, "{:?} closed it", row.closed_by);
     ensure!(row.rules_version == drive.rules_version, "its rules have version {}", row.rules_version);
     ensure!(row.definition.closes_at == drive.closes_at, "it closes at {}", row.definition.closes_at);
-    ensure!(stored.view.places.len() == drive.slots.len(), "it has slots {:?}", stored.view.places);
+    ensure!(stored.places.len() == drive.slots.len(), "it has slots {:?}", stored.places);
     for slot in &drive.slots {
-        let places = stored.view.places.get(&slot.id).context("a slot's row")?;
+        let places = stored.places.get(&slot.id).context("a slot's row")?;
         let counted = (places.confirmed as usize, places.waitlisted as usize);
         let right = (slot.confirmed.len(), slot.waiting.len());
         ensure!(counted == right, "slot {}: {counted:?}, not {right:?}", slot.id);
         let most = slot.places.capacity.map_or(usize::MAX, |most| most as usize);
         ensure!(slot.confirmed.len() <= most, "slot {}: oversold", slot.id);
     }
-    let page = registration::table::page(&db.read, drive.id, None, 10_000).await?;
+    let page = &stored.registrations;
     ensure!(page.len() == drive.registrations.len(), "{} registrations", page.len());
-    for row in &page {
+    for row in page {
         let right = drive.registrations.get(&row.member_id).context("a registration too many")?;
         let same = (row.id, row.slot_id, row.state.as_str(), row.place.map(u64::from))
             == (right.id, right.slot, right.state, right.place);

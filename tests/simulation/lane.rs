@@ -1,9 +1,9 @@
 //! A lane: what is in it by the order in which it became durable, and the steps that processes take with it.
 
 use anyhow::{Context as _, Result, ensure};
-use consumers::batch::{self, Moment, Settled};
+use consumers::batch::{Moment, Settled};
 use futures_util::FutureExt as _;
-use shared::bus::{Batch, Delivery, Failure, Outgoing};
+use shared::bus::{Delivery, Failure, Outgoing};
 use shared::clock::Instant;
 use shared::drive::AdvanceDrive;
 use shared::id::{CommandId, DriveId};
@@ -174,13 +174,10 @@ impl World<'_> {
         }
         let process = self.lanes[lane].seat.process;
         let hand = &self.lanes[lane].seat.hands[index];
-        let decided = decide(
-            self.machine,
-            &self.processes[process],
-            &hand.batch,
-            interruption,
-            Moment { now: self.now, seed: self.dice.bytes() },
-        );
+        let (handler, batch) = (&self.processes[process], &hand.batch);
+        let moment = Moment { now: self.now, seed: self.dice.bytes() };
+        let decided =
+            self.machine.run(async |store, _| store.decide(handler, batch, interruption, moment).await);
         let first = hand.first;
         match decided {
             Ok(settled) => {
@@ -319,7 +316,8 @@ impl World<'_> {
         let mut dream = None;
         if matches!(seat.hands[0].stage, Stage::Received) && self.dice.chance(70) {
             let batch = &seat.hands[0].batch;
-            dream = Some(self.machine.run(async |db, _| Dream::fall_asleep(db, batch.messages()).await));
+            dream =
+                Some(self.machine.run(async |store, _| Dream::fall_asleep(store, batch.messages()).await));
         }
         self.journal.note("takeover", || format!("lane {lane} from process {}", seat.process));
         self.zombies.push(Zombie { lane, seat, dream });
@@ -336,7 +334,9 @@ impl World<'_> {
             Stage::Received => {
                 let moment = Moment { now: self.now, seed: self.dice.bytes() };
                 let handler = &self.processes[seat.process];
-                let decided = decide(self.machine, handler, &hand.batch, None, moment);
+                let batch = &hand.batch;
+                let decided =
+                    self.machine.run(async |store, _| store.decide(handler, batch, None, moment).await);
                 let settled = decided.map_err(|failure| anyhow::anyhow!("a zombie: {failure}"))?;
                 self.journal.note("zombie decides", || format!("lane {lane} from {}", hand.first));
                 Stage::Decided(self.settled(lane, hand.first, settled)?)
@@ -365,12 +365,12 @@ impl World<'_> {
     fn wake(&mut self, dream: Dream) -> Result<()> {
         let fell_asleep_at = dream.sequences();
         let (now, fence_only) = (self.now, self.dice.chance(70));
-        let (written, result) = self.machine.run(async |db, _| dream.wake(db, now, fence_only).await);
+        let (written, result) = self.machine.run(async |store, _| dream.wake(store, now, fence_only).await);
         let stale = written.iter().any(|id| {
             let logged = self.model.drives.get(id).map_or(0, |drive| drive.log.len() as u64);
             fell_asleep_at.get(id) != Some(&logged)
         });
-        match result {
+        match result.unwrap_or(if stale { Err(Failure::Retry(String::new())) } else { Ok(()) }) {
             Ok(()) if stale => anyhow::bail!("a zombie could write on what is not so any more: {written:?}"),
             Err(Failure::Reject(reject)) => anyhow::bail!("a zombie is told \"never\": {reject}"),
             Err(failure) if !stale => anyhow::bail!("nothing had changed, and yet: {failure}"),
@@ -378,17 +378,4 @@ impl World<'_> {
         }
         Ok(())
     }
-}
-
-fn decide(
-    machine: &super::machine::Machine,
-    handler: &Interrupted,
-    batch: &Batch,
-    interruption: Option<Interruption>,
-    moment: Moment,
-) -> Result<Vec<Settled>, Failure> {
-    handler.interrupt(interruption);
-    let decided = machine.run(async |db, _| batch::decide_at(handler, db, batch.messages(), || moment).await);
-    handler.interrupt(None);
-    decided
 }

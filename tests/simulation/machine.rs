@@ -4,14 +4,16 @@
 //! Nothing here waits for a clock: the world goes on when the database has answered, however long that took.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use sea_orm::ConnectionTrait as _;
 use shared::bus::broker::{BrokerUrl, Source};
 use shared::bus::{Broker, Received, Subscription, Topology};
 use shared::database::Database;
 use tokio::runtime::{Builder, Runtime};
 
+use super::memory::Memory;
+use super::store::Store;
 use crate::deployment::{Folder, unique};
 
 /// How many lanes of drives there are.
@@ -22,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Machine {
     folder: Folder,
+    durable: bool,
     life: Option<Life>,
 }
 
@@ -29,7 +32,7 @@ pub struct Machine {
 #[derive(Debug)]
 struct Life {
     news: Subscription,
-    db: Database,
+    store: Store,
     broker: Broker,
     runtime: Runtime,
 }
@@ -42,31 +45,54 @@ fn folder() -> Folder {
 }
 
 impl Machine {
-    pub fn new() -> Self {
-        let mut machine = Self { folder: folder(), life: None };
-        machine.start();
-        machine.run(async |db, _| migrations::migrate(db.writer()).await.unwrap());
+    /// With everything real.
+    pub fn whole() -> Self {
+        Self::with(true)
+    }
+
+    /// With the pure core in memory instead of the database.
+    pub fn core() -> Self {
+        Self::with(false)
+    }
+
+    fn with(durable: bool) -> Self {
+        let mut machine = Self { folder: folder(), durable, life: None };
+        machine.start(None);
+        machine.run(async |store, _| {
+            if let Store::Sqlite(db) = store {
+                migrations::migrate(db.writer()).await.unwrap();
+            }
+        });
         machine
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, kept: Option<Store>) {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let url = format!("sqlite:{}", self.folder.0.join("muster.db").display());
         let file = BrokerUrl::Embedded(self.folder.0.join("broker.db"));
-        let (db, broker, news) = runtime.block_on(async {
-            let db = Database::connect(&url, 1, "simulation").await.unwrap();
+        let (store, broker, news) = runtime.block_on(async {
+            let store = match kept {
+                Some(kept) => kept,
+                None if self.durable => {
+                    Store::Sqlite(Database::connect(&url, 1, "simulation").await.unwrap())
+                }
+                None => Store::Memory(Mutex::new(Memory::default())),
+            };
             let topology: Topology = LANES.parse().unwrap();
             let broker = Broker::connect(&file, topology, "simulation").await.unwrap();
             let news = broker.subscribe(Source::Events(vec!["#".to_owned()]));
-            (db, broker, news)
+            (store, broker, news)
         });
-        self.life = Some(Life { news, db, broker, runtime });
+        self.life = Some(Life { news, store, broker, runtime });
     }
 
-    /// Everything in memory is gone; everything that was not on the disk is gone.
+    /// Everything in memory is gone; everything that was not on the disk is gone. (A store in memory plays the disk.)
     pub fn cut_power(&mut self) {
-        self.life = None;
-        self.start();
+        let Life { news, store, broker, runtime } = self.life.take().unwrap();
+        drop((news, broker));
+        let kept = Some(store).filter(|store| matches!(store, Store::Memory(_)));
+        drop(runtime);
+        self.start(kept);
     }
 
     fn life(&self) -> &Life {
@@ -78,10 +104,10 @@ impl Machine {
     }
 
     /// Lets the machine work until `work` is done.
-    pub fn run<T>(&self, work: impl AsyncFnOnce(&Database, &Broker) -> T) -> T {
+    pub fn run<T>(&self, work: impl AsyncFnOnce(&Store, &Broker) -> T) -> T {
         let life = self.life();
         life.runtime.block_on(async {
-            let done = tokio::time::timeout(PATIENCE, work(&life.db, &life.broker)).await;
+            let done = tokio::time::timeout(PATIENCE, work(&life.store, &life.broker)).await;
             done.expect("the machine stands still: something was lost, or waits for what cannot come")
         })
     }
@@ -102,23 +128,5 @@ impl Machine {
             }
         }
         messages
-    }
-
-    /// Forgets everything but the tables themselves.
-    pub fn wipe(&self) {
-        self.run(async |db, _| {
-            let tables = [
-                "accounts",
-                "members",
-                "drives",
-                "slots",
-                "registrations",
-                "ledger",
-                "drive_log",
-                "watermarks",
-            ];
-            let sql: Vec<_> = tables.iter().map(|table| format!("delete from {table};")).collect();
-            db.writer().execute_unprepared(&sql.concat()).await.unwrap();
-        });
     }
 }

@@ -89,10 +89,11 @@ impl People {
             }
             75..82 => Ask::Capacity(self.places(dice).capacity),
             82..84 => Ask::Waitlist(self.places(dice).waitlist),
-            84..87 => Ask::Window {
-                opens_at: dice.chance(40).then(|| seconds(now, dice.between(-5, 5))),
-                closes_at: dice.chance(60).then(|| seconds(now, dice.between(-5, 60))),
-            },
+            84..87 => {
+                let opens_at = dice.chance(40).then(|| seconds(now, dice.between(-5, 5)));
+                let also = opens_at.is_none() || dice.chance(40);
+                Ask::Window { opens_at, closes_at: also.then(|| seconds(now, dice.between(-5, 60))) }
+            }
             87..90 => Ask::Rules(dice.chance(60).then(|| dice.between(17, 19))),
             90..92 => {
                 let mut all: Vec<_> = slots.iter().map(|slot| (Some(slot.id), self.places(dice))).collect();

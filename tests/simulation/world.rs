@@ -9,15 +9,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
-use scheduler::tick::Scheduler;
 use shared::account::Role;
-use shared::account::table::{self as accounts, Account};
+use shared::account::table::Account;
 use shared::bus::{Actor, Broker, Outgoing, Queue};
 use shared::clock::{Instant, from_ms};
-use shared::drive::table as drives;
+use shared::drive::table::Due;
 use shared::id::{CommandId, DriveId, MemberId};
-use shared::ledger;
-use shared::member::{self, Attribute, Attributes, Profile};
+use shared::member::{Attribute, Attributes, Profile};
 use uuid::Uuid;
 
 use super::ask::{Ask, Asked, ORGANISER};
@@ -87,7 +85,7 @@ pub struct World<'m> {
 
 impl<'m> World<'m> {
     pub fn new(seed: u64, machine: &'m mut Machine, journal: &'m mut Journal) -> Self {
-        machine.wipe();
+        machine.run(async |store, _| store.wipe().await.unwrap());
         let mut dice = Dice::of(seed);
         let (weather, people) = (Weather::of(&mut dice), People::of(&mut dice));
         let lanes = machine.broker().topology().queue_names(Queue::Drives).into_iter().map(Lane::new);
@@ -125,7 +123,7 @@ impl<'m> World<'m> {
             created_at: self.now,
         };
         let all: Vec<_> = members.iter().map(account).collect();
-        self.machine.run(async |db, _| accounts::insert(db.writer(), &all).await.unwrap());
+        self.machine.run(async |store, _| store.add_people(&all).await.unwrap());
         for member in members {
             self.model.people.insert(member, None);
             if self.dice.chance(85) {
@@ -140,9 +138,8 @@ impl<'m> World<'m> {
         let attributes: Attributes =
             [("age".to_owned(), Attribute::Number(age.into()))].into_iter().collect();
         let profile = Profile { attributes, ..Profile::default() };
-        let profiles = [(member, profile)].into_iter().collect();
         let now = self.now;
-        self.machine.run(async |db, _| member::table::save(db.writer(), &profiles, now).await.unwrap());
+        self.machine.run(async |store, _| store.save_profile(member, profile, now).await.unwrap());
         self.model.people.insert(member, Some(age));
         self.journal.note("age", || format!("{member} is {age}"));
     }
@@ -208,12 +205,15 @@ impl<'m> World<'m> {
         if self.happens(self.weather.repetition) {
             // An API asks the ledger first, so a repetition of what is decided needs no second decision.
             let ids: Vec<_> = chosen.iter().map(|asked| asked.id).collect();
-            let known = self.machine.run(async |db, _| ledger::find(&db.read, ids).await)?;
-            for id in known.keys() {
-                ensure!(self.made.contains_key(id), "the ledger knows {id}, which nobody decided");
-                self.receipts.insert(*id);
+            let known = self.machine.run(async |store, _| store.find(ids).await)?;
+            let (known, unknown): (VecDeque<_>, _) =
+                chosen.into_iter().partition(|asked| known.contains_key(&asked.id));
+            for Asked { id, .. } in known {
+                ensure!(self.made.contains_key(&id), "the ledger knows {id}, which nobody decided");
+                self.journal.note("answered from the ledger", || id.to_string());
+                self.receipts.insert(id);
             }
-            chosen.retain(|asked| !known.contains_key(&asked.id));
+            chosen = unknown;
         }
         let sealed: Vec<_> = chosen.iter().map(|asked| self.seal(asked)).collect();
         if self.happens(self.weather.power_cut) {
@@ -274,16 +274,15 @@ impl<'m> World<'m> {
     fn schedule(&mut self) -> Result<()> {
         let skew = self.dice.between(-self.weather.skew, self.weather.skew);
         let now = self.now + chrono::Duration::seconds(skew);
-        let due = self.machine.run(async |db, broker| -> Result<_> {
-            let due = drives::due(&db.read, now, 100).await?;
-            let published = Scheduler::new(db.clone(), broker.clone()).tick(now).await?;
-            ensure!(published >= due.len(), "{published} commands for {} that are due", due.len());
+        let due = self.machine.run(async |store, broker| -> Result<_> {
+            let due = store.due(now).await?;
+            store.schedule(broker, now, &due).await?;
             Ok(due)
         })?;
-        for (drive, due) in due {
-            self.journal.note("due", || format!("{drive} at {due}"));
-            let lane = self.lane_of(drive);
-            self.lanes[lane].sent.push(Sent::by_scheduler(drive, due, now));
+        for Due { drive_id, at, .. } in due {
+            self.journal.note("due", || format!("{drive_id} at {at}"));
+            let lane = self.lane_of(drive_id);
+            self.lanes[lane].sent.push(Sent::by_scheduler(drive_id, at, now));
         }
         Ok(())
     }
@@ -340,13 +339,13 @@ impl<'m> World<'m> {
             } else if self.lanes.iter().any(Lane::has_work) || !self.zombies.is_empty() {
                 self.work()?;
             } else if round < 3 {
-                // A year later nothing may be left to open or to close.
+                // Hours later nothing may be left to open or to close.
                 round += 1;
-                self.now += chrono::Duration::days(365);
+                self.now += chrono::Duration::hours(1);
                 self.schedule()?;
             } else {
                 let now = self.now;
-                let due = self.machine.run(async |db, _| drives::due(&db.read, now, 10).await)?;
+                let due = self.machine.run(async |store, _| store.due(now).await)?;
                 ensure!(due.is_empty(), "it never opens or closes, whatever the scheduler does: {due:?}");
                 return Ok(());
             }
@@ -371,7 +370,7 @@ impl<'m> World<'m> {
         ensure!(unread.is_some_and(|depth| depth.ready == 0), "there are dead letters");
         self.leave()?;
         let (model, made) = (&self.model, &self.made);
-        let ends = self.machine.run(async |db, _| check::stored(db, model, made).await)?;
+        let ends = self.machine.run(async |store, _| check::stored(store, model, made).await)?;
         for end in &ends {
             self.journal.note("end", || shared::bus::envelope::base64url(end));
         }

@@ -4,21 +4,21 @@
 //! the two halves of its transaction are two transactions with the sleep between them, made of the same parts as the
 //! real handler.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::ConnectionTrait;
 use shared::bus::{Envelope, Failure, Message};
 use shared::clock::Instant;
-use shared::database::Database;
 use shared::drive::DriveCommand;
 use shared::drive::decide::{Context, decide};
+use shared::drive::state::State;
 use shared::drive::table::batch::{self, Loaded};
 use shared::eligibility::Rules;
 use shared::id::DriveId;
-use shared::ledger;
-use shared::log::{self, Additions};
+use shared::log::{self, Additions, Head};
 
 use super::process::Seat;
+use super::store::{Store, memory};
 
 #[derive(Debug)]
 pub struct Zombie {
@@ -31,43 +31,55 @@ pub struct Zombie {
 #[derive(Debug)]
 pub struct Dream {
     commands: Vec<Envelope<DriveCommand>>,
+    /// As the database had it; empty when there is none.
     loaded: BTreeMap<DriveId, Loaded>,
+    states: BTreeMap<DriveId, (State, Head)>,
 }
 
 impl Dream {
     /// Reads what deciding these messages needs, those that are not decided yet.
-    pub async fn fall_asleep(db: &Database, messages: impl Iterator<Item = &Message>) -> Self {
+    pub async fn fall_asleep(store: &Store, messages: impl Iterator<Item = &Message>) -> Self {
         let mut commands: Vec<Envelope<DriveCommand>> =
             messages.map(|message| Envelope::open(message).unwrap()).collect();
-        let tx = db.begin().await.unwrap();
-        let known = ledger::find(&tx, commands.iter().map(|command| command.id)).await.unwrap();
-        let mut seen = std::collections::BTreeSet::new();
+        let known = store.find(commands.iter().map(|command| command.id).collect()).await.unwrap();
+        let mut seen = BTreeSet::new();
         commands.retain(|command| !known.contains_key(&command.id) && seen.insert(command.id.0));
-        let compiled = |_, version, definition: &shared::drive::definition::Definition| {
-            Rules::compile_stored(&definition.rules, version)
+        let mut loaded = BTreeMap::new();
+        let drives = commands.iter().map(|command| command.body.drive_id());
+        let states = match store {
+            Store::Memory(kept) => drives.map(|id| (id, memory(kept).state(id))).collect(),
+            Store::Sqlite(db) => {
+                let compiled = |_, version, definition: &shared::drive::definition::Definition| {
+                    Rules::compile_stored(&definition.rules, version)
+                };
+                let tx = db.begin().await.unwrap();
+                let bodies = commands.iter().map(|command| &command.body);
+                loaded = batch::load(&tx, bodies, compiled).await.unwrap();
+                tx.rollback().await.unwrap();
+                loaded.iter().map(|(id, drive)| (*id, (drive.state.clone(), drive.head))).collect()
+            }
         };
-        let loaded = batch::load(&tx, commands.iter().map(|command| &command.body), compiled).await.unwrap();
-        tx.rollback().await.unwrap();
-        Self { commands, loaded }
+        Self { commands, loaded, states }
     }
 
     /// The drives it would write to, and where their logs ended when it fell asleep.
     pub fn sequences(&self) -> BTreeMap<DriveId, u64> {
-        self.loaded.iter().map(|(id, drive)| (*id, drive.head.sequence)).collect()
+        self.states.iter().map(|(id, (_, head))| (*id, head.sequence)).collect()
     }
 
     /// Wakes up and writes what it would have written, in a transaction that is never committed. Returns the drives that
-    /// it wrote to. `fence_only` leaves the log out, whose numbers being taken would stop it as well.
+    /// it wrote to, and whether it could; in memory nothing can happen between reading and writing, so there is nothing to
+    /// try. `fence_only` leaves the log out, whose numbers being taken would stop it as well.
     pub async fn wake(
         mut self,
-        db: &Database,
+        store: &Store,
         now: Instant,
         fence_only: bool,
-    ) -> (Vec<DriveId>, Result<(), Failure>) {
+    ) -> (Vec<DriveId>, Option<Result<(), Failure>>) {
         let mut additions = Additions::default();
         for command in &self.commands {
             let drive_id = command.body.drive_id();
-            let drive = self.loaded.get_mut(&drive_id).unwrap();
+            let (state, head) = self.states.get_mut(&drive_id).unwrap();
             let context = Context {
                 id: command.id,
                 drive_id,
@@ -76,14 +88,19 @@ impl Dream {
                 person: None,
                 salt: "asleep",
             };
-            let decision = decide(&drive.state, &command.body, &context);
-            decision.events.iter().for_each(|event| drive.state.apply(event));
-            additions.add(drive_id, drive.head, command.id, now, decision.events);
+            let decision = decide(state, &command.body, &context);
+            decision.events.iter().for_each(|event| state.apply(event));
+            additions.add(drive_id, *head, command.id, now, decision.events);
+        }
+        let written = additions.heads.keys().copied().collect();
+        let Store::Sqlite(db) = store else { return (written, None) };
+        for (id, drive) in &mut self.loaded {
+            drive.state = self.states[id].0.clone();
         }
         let tx = db.begin().await.unwrap();
-        let written = self.write(&tx, &additions, now, fence_only).await;
+        let result = self.write(&tx, &additions, now, fence_only).await;
         tx.rollback().await.unwrap();
-        (additions.heads.keys().copied().collect(), written)
+        (written, Some(result))
     }
 
     async fn write(
