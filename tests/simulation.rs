@@ -32,7 +32,7 @@ const WHOLE: u64 = 600;
 /// One test each, so that they use all cores.
 const BLOCKS: u64 = 6;
 /// How many commands are asked in a world, besides those that make its drives.
-const ASKS: usize = 20;
+const ASKS: usize = 16;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))

@@ -96,6 +96,10 @@ impl Lane {
         self.acked < self.sent.len()
     }
 
+    pub fn is_in_work(&self) -> bool {
+        !self.seat.hands.is_empty()
+    }
+
     /// Whoever consumed it is gone; what they held comes again.
     pub fn leave(&mut self) {
         self.seat.drop_hands();
@@ -272,13 +276,15 @@ impl World<'_> {
         let hand = self.lanes[lane].seat.hands.remove(0);
         let count = hand.batch.len();
         let lost = !self.calm && self.dice.chance(self.weather.power_cut);
+        if lost {
+            self.machine.flush();
+        }
         let acked = self.machine.run(async |_, _| hand.batch.ack().now_or_never());
         acked.context("an acknowledgement waits for nothing")??;
         if lost {
             self.journal.note("power cut after an ack", || format!("lane {lane}"));
-            return self.cut_power();
+            return self.cut_power_now();
         }
-        self.machine.flush();
         self.lanes[lane].acked += count;
         self.journal.note("ack", || format!("lane {lane}: {count}"));
         Ok(())
@@ -293,8 +299,14 @@ impl World<'_> {
         self.processes[process] = Interrupted::default();
     }
 
-    /// The machine loses its power and starts again.
+    /// The machine loses its power and starts again, a while after it did anything.
     pub fn cut_power(&mut self) -> Result<()> {
+        self.machine.flush();
+        self.cut_power_now()
+    }
+
+    /// The same while what was just done is on its way to the disk, and only that.
+    pub fn cut_power_now(&mut self) -> Result<()> {
         (0..PROCESSES).for_each(|process| self.kill(process));
         self.listen()?;
         self.machine.cut_power();
@@ -303,9 +315,6 @@ impl World<'_> {
 
     /// A process loses its lane without knowing, in the middle of its work. Perhaps in the middle of its transaction.
     pub fn take_over(&mut self, lane: usize) {
-        if self.lanes[lane].seat.hands.is_empty() {
-            return;
-        }
         let mut seat = std::mem::take(&mut self.lanes[lane].seat);
         let stands_by = self.dice.chance(50);
         if stands_by {

@@ -33,9 +33,9 @@ impl People {
     }
 
     fn places(&self, dice: &mut Dice) -> Places {
-        let capacity = match dice.below(20) {
-            0 => None,
-            1 => Some(0),
+        let capacity = match dice.below(40) {
+            0 | 1 => None,
+            2 => Some(0),
             _ => Some(u32::try_from(dice.between(1, self.most_places)).unwrap()),
         };
         Places { capacity, waitlist: u32::try_from(dice.between(0, 4)).unwrap() }
@@ -49,7 +49,7 @@ impl People {
             places.push(self.places(dice));
         }
         let min_age = dice.chance(25).then_some(18);
-        let closes_at = seconds(opens_at, *dice.pick(&[-1, 25, 40, 60, 600, 600, 600, 600]));
+        let closes_at = seconds(opens_at, if dice.chance(3) { -1 } else { *dice.pick(&[20, 40, 600, 600]) });
         Ask::Create { opens_at, closes_at, places, min_age }
     }
 
@@ -58,6 +58,13 @@ impl People {
         let drive = *dice.pick(&self.drives);
         let seen = model.drives.get(&drive);
         let member = if dice.chance(4) { MemberId(dice.uuid()) } else { *dice.pick(&self.members) };
+        let active: Vec<_> = seen
+            .iter()
+            .flat_map(|drive| &drive.registrations)
+            .filter(|(_, found)| matches!(found.state, "confirmed" | "waitlisted"))
+            .map(|(member, found)| (*member, found.id))
+            .collect();
+        let known = (!active.is_empty() && dice.chance(75)).then(|| *dice.pick(&active));
         let slots: Vec<_> = seen.map(|drive| drive.slots.clone()).unwrap_or_default();
         let slot = match slots.as_slice() {
             [_, _, ..] if dice.chance(92) => Some(dice.pick(&slots).id),
@@ -75,17 +82,15 @@ impl People {
                 Ask::Register { member, slot }
             }
             48..62 => {
+                let member = known.map_or(member, |(member, _)| member);
                 actor = Actor { role: Role::Member, id: member.0 };
                 Ask::Withdraw(member)
             }
             62..68 => Ask::Add { member, slot },
             68..75 => {
-                let known: Vec<_> = seen
-                    .iter()
-                    .flat_map(|drive| drive.registrations.values().map(|found| found.id))
-                    .collect();
-                let unknown = known.is_empty() || dice.chance(10);
-                Ask::Remove(if unknown { RegistrationId(dice.uuid()) } else { *dice.pick(&known) })
+                let any = seen.iter().flat_map(|drive| drive.registrations.values().map(|found| found.id));
+                let any = any.chain([RegistrationId(dice.uuid())]).next();
+                Ask::Remove(known.map(|(_, id)| id).or(any).unwrap())
             }
             75..82 => Ask::Capacity(self.places(dice).capacity),
             82..84 => Ask::Waitlist(self.places(dice).waitlist),

@@ -52,7 +52,7 @@ impl Weather {
             true => 0,
             false => u32::try_from(dice.between(1, most)).unwrap(),
         };
-        let (crash, interruption, takeover, power_cut) = (often(25), often(25), often(25), often(10));
+        let (crash, interruption, takeover, power_cut) = (often(30), often(30), often(90), often(8));
         let (repetition, hold, skew) = (often(40), often(60), i64::from(often(5)));
         Self { crash, interruption, takeover, power_cut, repetition, hold, skew }
     }
@@ -162,10 +162,10 @@ impl<'m> World<'m> {
                     left -= 1;
                     self.ask();
                 }
-                38..58 => self.publish()?,
-                58..88 => self.work()?,
-                88..92 => self.schedule()?,
-                92..94 => {
+                38..55 => self.publish()?,
+                55..86 => self.work()?,
+                86..89 => self.schedule()?,
+                89..91 => {
                     let member = *self.dice.pick(&self.people.members);
                     self.age(member);
                 }
@@ -218,13 +218,14 @@ impl<'m> World<'m> {
         let sealed: Vec<_> = chosen.iter().map(|asked| self.seal(asked)).collect();
         if self.happens(self.weather.power_cut) {
             // Handed to the broker, and lost before it was on the disk: the clients hear nothing and ask again.
+            self.machine.flush();
             self.machine.run(async |_, broker| {
                 let lost = sealed.into_iter().map(|outgoing| broker.publish(outgoing).now_or_never());
                 assert!(lost.into_iter().all(|answer| answer.is_none()), "confirmed before it was durable");
             });
             self.journal.note("power cut before a confirm", || format!("{} publishes", chosen.len()));
             self.waiting.extend(chosen);
-            return self.cut_power();
+            return self.cut_power_now();
         }
         let hasty = self.happens(self.weather.repetition);
         self.machine.run(async |_, broker: &Broker| -> Result<()> {
@@ -303,8 +304,11 @@ impl<'m> World<'m> {
             self.journal.note("hold", || format!("lane {lane}"));
         }
         if self.happens(weather.takeover) {
-            let lane = self.dice.below(self.lanes.len());
-            self.take_over(lane);
+            let busy: Vec<_> = (0..self.lanes.len()).filter(|lane| self.lanes[*lane].is_in_work()).collect();
+            if !busy.is_empty() {
+                let lane = *self.dice.pick(&busy);
+                self.take_over(lane);
+            }
         }
         Ok(())
     }
@@ -358,6 +362,7 @@ impl<'m> World<'m> {
             ensure!(self.made.contains_key(id), "{id} was answered with 202 and never decided");
         }
         let mut sent = BTreeSet::new();
+        self.machine.flush();
         for (index, lane) in self.lanes.iter().enumerate() {
             let depth = self.machine.run(async |_, broker| broker.depth(&lane.queue).await)?;
             ensure!(depth.is_some_and(|depth| depth.ready == 0), "lane {index} still has {depth:?}");
