@@ -27,7 +27,7 @@ use self::world::World;
 
 /// How many seeds are lived through with the pure core, by all blocks together.
 const SEEDS: u64 = 10_000;
-/// So many of these also with everything real.
+/// So many of these also with everything real; as large a share of however many are asked for.
 const WHOLE: u64 = 600;
 /// One test each, so that they use all cores.
 const BLOCKS: u64 = 6;
@@ -88,7 +88,8 @@ fn core(block: u64) {
 /// The batch and the tables do what the pure core does: the same history, to the hashes of the logs.
 fn whole(block: u64) {
     let (mut whole, mut core) = (Machine::whole(), Machine::core());
-    for seed in seeds(block, WHOLE) {
+    let all = number("MUSTER_SEEDS").map_or(WHOLE, |seeds| seeds * WHOLE / SEEDS);
+    for seed in seeds(block, all) {
         the_same(seed, &live(seed, &mut whole), &live(seed, &mut core));
     }
 }

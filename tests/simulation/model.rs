@@ -101,10 +101,7 @@ impl Model {
         }
         let named = places.len() > 1;
         let slot = |(index, places): (usize, &Places)| Slot {
-            id: match named {
-                false => SlotId(asked.drive.0),
-                true => SlotId(event_id(asked.id, usize::MAX - index)),
-            },
+            id: SlotId(if named { event_id(asked.id, usize::MAX - index) } else { asked.drive.0 }),
             places: *places,
             confirmed: Vec::new(),
             waiting: Vec::new(),

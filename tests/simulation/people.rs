@@ -64,7 +64,9 @@ impl People {
             .filter(|(_, found)| matches!(found.state, "confirmed" | "waitlisted"))
             .map(|(member, found)| (*member, found.id))
             .collect();
-        let known = (!active.is_empty() && dice.chance(75)).then(|| *dice.pick(&active));
+        let known = (!active.is_empty() && dice.chance(85)).then(|| *dice.pick(&active));
+        // Hardly anybody gives up what they do not have.
+        let begin = if active.is_empty() && dice.chance(80) { dice.below(48) } else { dice.below(100) };
         let slots: Vec<_> = seen.map(|drive| drive.slots.clone()).unwrap_or_default();
         let slot = match slots.as_slice() {
             [_, _, ..] if dice.chance(92) => Some(dice.pick(&slots).id),
@@ -73,7 +75,7 @@ impl People {
             _ => None,
         };
         let mut actor = ORGANISER;
-        let ask = match dice.below(100) {
+        let ask = match begin {
             0..48 => {
                 actor = Actor { role: Role::Member, id: member.0 };
                 if dice.chance(25) {

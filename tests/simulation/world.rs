@@ -48,9 +48,9 @@ pub struct Weather {
 
 impl Weather {
     fn of(dice: &mut Dice) -> Self {
-        let mut often = |most: i64| match dice.chance(45) {
-            true => 0,
-            false => u32::try_from(dice.between(1, most)).unwrap(),
+        let mut often = |most: i64| {
+            let never = dice.chance(45);
+            if never { 0 } else { u32::try_from(dice.between(1, most)).unwrap() }
         };
         let (crash, interruption, takeover, power_cut) = (often(30), often(30), often(90), often(8));
         let (repetition, hold, skew) = (often(40), often(60), i64::from(often(5)));
