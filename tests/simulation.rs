@@ -10,6 +10,7 @@ mod check;
 mod dice;
 mod journal;
 mod lane;
+mod looped;
 mod machine;
 mod memory;
 mod model;
@@ -29,6 +30,8 @@ use self::world::World;
 const SEEDS: u64 = 10_000;
 /// So many of these also with everything real; as large a share of however many are asked for.
 const WHOLE: u64 = 600;
+/// And so many worlds have the real loop.
+const LOOPED: u64 = 200;
 /// One test each, so that they use all cores.
 const BLOCKS: u64 = 6;
 /// How many commands are asked in a world, besides those that make its drives.
@@ -40,8 +43,12 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Lives through one seed; the history, if all was well.
 fn live(seed: u64, machine: &mut Machine) -> Journal {
+    history(seed, |journal| World::new(seed, machine, journal).live(ASKS).map(drop))
+}
+
+fn history(seed: u64, live: impl FnOnce(&mut Journal) -> anyhow::Result<()>) -> Journal {
     let mut journal = Journal::default();
-    let lived = catch_unwind(AssertUnwindSafe(|| World::new(seed, machine, &mut journal).live(ASKS)));
+    let lived = catch_unwind(AssertUnwindSafe(|| live(&mut journal)));
     let why = match lived {
         Ok(Ok(_)) => return journal,
         Ok(Err(error)) => format!("{error:#}"),
@@ -120,6 +127,16 @@ blocks! {
     core_3, whole_3 = 3,
     core_4, whole_4 = 4,
     core_5, whole_5 = 5,
+}
+
+/// The loop around the batch, too, wherever it ends.
+#[test]
+fn looped() {
+    let all = number("MUSTER_SEEDS").map_or(LOOPED, |seeds| seeds * LOOPED / SEEDS);
+    let mut machine = Machine::whole();
+    for seed in number("MUSTER_SEED").map_or(Vec::from_iter(0..all), |seed| vec![seed]) {
+        history(seed, |journal| looped::World::new(seed, &mut machine, journal).live(3 * ASKS));
+    }
 }
 
 /// Whatever else the machine has done before, and however its threads were scheduled.

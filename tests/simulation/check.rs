@@ -24,7 +24,8 @@ pub struct Made {
 /// Whether a decision that was just made is the one that ought to be.
 pub fn decision(asked: &Asked, expected: &Decision, made: &Made, model: &Model) -> Result<()> {
     let row = &made.row;
-    let words: Vec<String> = made.events.iter().map(words).collect::<Result<_>>()?;
+    let told = made.events.iter().map(|event| words(&event.message.payload));
+    let words: Vec<String> = told.collect::<Result<_>>()?;
     ensure!(words == expected.entries, "events {words:#?}, not {:#?}", expected.entries);
     let logged = model.drives.get(&asked.drive).map_or(0, |drive| drive.log.len() as u64);
     let first = logged + 1 - words.len() as u64;
@@ -38,12 +39,17 @@ pub fn decision(asked: &Asked, expected: &Decision, made: &Made, model: &Model) 
         ensure!(read.sequence.as_deref() == Some(&sequence), "{:?} is not {sequence}", read.sequence);
         ensure!(read.cause == asked.id && event.to == Address::Events(read.key()), "an event's address");
     }
+    ensure!(row.sequence == (!words.is_empty()).then_some(first), "it begins at {:?}", row.sequence);
+    answer(asked, expected, row)
+}
+
+/// Whether what whoever asked is told is what ought to be.
+pub fn answer(asked: &Asked, expected: &Decision, row: &Row) -> Result<()> {
     let status = if expected.refused.is_some() { Status::Refused } else { Status::Succeeded };
     let code = row.result.as_ref().and_then(|result| result["code"].as_str());
     ensure!(code == expected.refused, "the answer is {:?}, not {:?}", row.result, expected.refused);
     ensure!(row.status == status, "the status is {:?}", row.status);
-    ensure!(row.sequence == (!words.is_empty()).then_some(first), "it begins at {:?}", row.sequence);
-    ensure!(row.events as usize == words.len(), "it says that it has {} entries", row.events);
+    ensure!(row.events as usize == expected.entries.len(), "it says that it has {} entries", row.events);
     ensure!(row.drive_id == Some(asked.drive) && row.actor == asked.actor, "who asked, about what");
     ensure!(row.accepted_at == asked.accepted_at, "it was accepted at {}", row.accepted_at);
     let result = row.result.as_ref().context("a decision has a result")?;
@@ -82,8 +88,8 @@ fn static_word(word: &Value) -> &'static str {
 }
 
 /// An event as the model words it.
-fn words(event: &Outgoing) -> Result<String> {
-    let event: Value = serde_json::from_slice(&event.message.payload)?;
+pub fn words(event: &[u8]) -> Result<String> {
+    let event: Value = serde_json::from_slice(event)?;
     let kind = event["type"].as_str().context("a type")?.trim_start_matches("muster.");
     let data = &event["data"];
     let text = |name: &str| data[name].as_str().unwrap_or("-").to_owned();
@@ -157,7 +163,13 @@ fn drive_stored(stored: &Stored, drive: &Drive, made: &BTreeMap<CommandId, Made>
         let told = events.iter().find(|told| told.message.id == event.id).context("an event untold")?;
         ensure!(told.message.payload == entry.bytes, "entry {} is not what was told", entry.head.sequence);
     }
+    tables(stored, drive)?;
     ensure!(stored.head.hash == hash && stored.head.sequence == drive.log.len() as u64, "its row's end");
+    Ok(hash)
+}
+
+/// Whether the tables say what ought to be.
+pub fn tables(stored: &Stored, drive: &Drive) -> Result<()> {
     let row = &stored.drive;
     ensure!(row.status.as_str() == drive.status, "it is {:?}, not {}", row.status, drive.status);
     ensure!(stored.closed_by_admin() == drive.closed_by_admin, "{:?} closed it", row.closed_by);
@@ -190,5 +202,5 @@ fn drive_stored(stored: &Stored, drive: &Drive, made: &BTreeMap<CommandId, Made>
         let waiting: Vec<_> = waiting.into_iter().map(|(_, member)| member).collect();
         ensure!(waiting == slot.waiting, "slot {}: {waiting:?} wait, not {:?}", slot.id, slot.waiting);
     }
-    Ok(hash)
+    Ok(())
 }

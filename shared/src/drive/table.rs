@@ -223,6 +223,7 @@ pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<
                 .add(drives::Column::Status.eq(Status::Open.as_str()).and(drives::Column::ClosesAt.lte(now))),
         )
         .order_by_asc(drives::Column::ClosesAt)
+        .order_by_asc(drives::Column::Id)
         .limit(limit)
         .into_tuple::<(Uuid, Instant, Instant, i64)>()
         .all(db)
