@@ -50,7 +50,7 @@ fn history(seed: u64, live: impl FnOnce(&mut Journal) -> anyhow::Result<()>) -> 
     let mut journal = Journal::default();
     let lived = catch_unwind(AssertUnwindSafe(|| live(&mut journal)));
     let why = match lived {
-        Ok(Ok(_)) => return journal,
+        Ok(Ok(())) => return journal,
         Ok(Err(error)) => format!("{error:#}"),
         Err(_) => "it panicked (see above)".to_owned(),
     };

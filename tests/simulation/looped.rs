@@ -181,12 +181,13 @@ impl<'m> World<'m> {
             calls: AtomicUsize::new(0),
             not_now_at: if self.dice.chance(20) { self.dice.below(4) } else { usize::MAX },
         };
-        let task = self.machine.run(async |store, broker| {
+        let running = self.machine.run(async |store, broker| {
             let Store::Sqlite(db) = store else { panic!("the loop needs a database") };
-            let (db, broker, shutdown) = (db.clone(), broker.clone(), shutdown.clone());
-            tokio::spawn(Runtime { handler, db, broker, shutdown, liveness: Liveness::default() }.run())
+            let (db, broker, liveness) = (db.clone(), broker.clone(), Liveness::default());
+            let runtime = Runtime { handler, db, broker, shutdown: shutdown.clone(), liveness };
+            Running { shutdown, task: tokio::spawn(runtime.run()) }
         });
-        self.running = Some(Running { shutdown, task });
+        self.running = Some(running);
     }
 
     /// A process begins, works on, ends in good order, or dies; or the power goes.
@@ -269,15 +270,12 @@ impl<'m> World<'m> {
         let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
         for (asked, expected) in asked.iter().zip(expected) {
             let row = rows.get(&asked.id).with_context(|| format!("{asked:?} was not decided"))?;
-            match expected {
-                Some(expected) => {
-                    check::answer(asked, expected, row).with_context(|| format!("{asked:?}"))?
-                }
-                None => {
-                    let code = row.result.as_ref().and_then(|result| result["code"].as_str());
-                    let right = if poison.contains(&asked.id) { "undecodable" } else { "panicked" };
-                    ensure!(row.status == Status::Failed && code == Some(right), "{row:?}: not {right}");
-                }
+            if let Some(expected) = expected {
+                check::answer(asked, expected, row).with_context(|| format!("{asked:?}"))?;
+            } else {
+                let code = row.result.as_ref().and_then(|result| result["code"].as_str());
+                let right = if poison.contains(&asked.id) { "undecodable" } else { "panicked" };
+                ensure!(row.status == Status::Failed && code == Some(right), "{row:?}: not {right}");
             }
         }
         let drives = model.drives.values();
