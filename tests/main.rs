@@ -29,6 +29,7 @@ mod rendered;
 mod runtime;
 mod rush;
 mod scheduler;
+mod simulation;
 mod tables;
 mod tidy;
 mod tracing;

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use consumers::drives::Drives;
+use consumers::members::Members;
 use consumers::{Cx, Decided, Handler};
 use serde_json::json;
 use shared::bus::broker::Source;
 use shared::bus::message::header;
 use shared::bus::topology::DEAD_LETTERS;
 use shared::bus::{Address, CloudEvent, Envelope, Failure, Message, Outgoing, Received, Subscription};
-use shared::drive::{CloseDrive, DriveCommand};
-use shared::id::{CommandId, MemberId};
+use shared::drive::{CloseDrive, CreateDrive, DriveCommand, PublishDrive};
+use shared::id::{CommandId, DriveId, MemberId};
 use shared::ledger::{self, Outcome, Row, Status};
 use shared::upkeep::{CleanUp, UpkeepCommand};
 use uuid::Uuid;
@@ -71,6 +72,29 @@ async fn poison_among_good_messages_is_set_aside_with_its_reason_and_the_rest_is
         assert_eq!((row.status, code(&row).as_str()), (Status::Failed, "undecodable"));
     }
     local.verify().await.unwrap();
+}
+
+/// The drive had no rules yet when the batch was read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_that_come_with_the_batch_judge_by_the_members_attributes() {
+    let mut local = Local::idle(Engine::Sqlite).await;
+    local.consume(Members { files: local.files.clone() });
+    let (old, young) = (local.member(json!({ "age": 18 })).await, local.member(json!({ "age": 17 })).await);
+    let rules = json!([{ "name": "adult", "when": "member.age >= 18", "message": "Adults only" }]);
+    let draft = serde_json::from_value(crate::deployment::drive(json!({ "rules": rules }))).unwrap();
+    let drive_id = DriveId::new();
+    let clicks = [old, young].map(|id| envelope(local::member(id), register(drive_id, id)));
+    let ids = clicks.each_ref().map(|click| click.id);
+    let topology = local.broker.topology();
+    let mut batch = vec![
+        envelope(admin(), CreateDrive { drive_id, draft }).seal(topology),
+        envelope(admin(), PublishDrive { drive_id }).seal(topology),
+    ];
+    batch.extend(clicks.map(|click| click.seal(topology)));
+    local.broker.publish_all(batch).await.unwrap();
+    local.consume(Drives::default());
+    assert_eq!(code(&local.decision(ids[0]).await), "ok");
+    assert_eq!(code(&local.decision(ids[1]).await), "not-eligible");
 }
 
 /// Decides like [`Drives`], but panics about closing drives until it is mended.

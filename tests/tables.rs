@@ -395,7 +395,10 @@ async fn what_is_due_is_found(engine: Engine) {
     let drive_id = local.open_drive(json!({ "opens_at": at(100), "closes_at": at(200) })).await;
     let due = |seconds: i64| {
         let db = local.db.read.clone();
-        async move { drives::due(&db, at(seconds), 10).await.unwrap() }
+        async move {
+            let due = drives::due(&db, at(seconds), 10).await.unwrap();
+            due.into_iter().map(|due| (due.drive_id, due.at)).collect::<Vec<_>>()
+        }
     };
     assert_eq!(due(99).await, []);
     assert_eq!(due(100).await, [(drive_id, at(100))]);

@@ -71,9 +71,28 @@ pub trait Handler: Send + Sync + 'static {
 
 /// One message's place in the ledger, and what is to be published about it.
 #[derive(Debug)]
-pub(crate) struct Settled {
-    pub(crate) row: Row,
-    pub(crate) events: Vec<Outgoing>,
+pub struct Settled {
+    /// What was decided.
+    pub row: Row,
+    /// What is to be published, in order.
+    pub events: Vec<Outgoing>,
+}
+
+/// What a decision takes from outside besides tables and messages: the time, and chance (see [`Cx::seed`]).
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The instant.
+    pub now: clock::Instant,
+    /// Random.
+    pub seed: [u8; 32],
+}
+
+impl Moment {
+    /// This moment.
+    #[must_use]
+    pub fn present() -> Self {
+        Self { now: clock::now(), seed: rand::random() }
+    }
 }
 
 /// Decides messages in one transaction. Those that were decided before are recognised and keep their decision.
@@ -84,13 +103,24 @@ pub(crate) async fn decide<'m, H: Handler>(
     db: &Database,
     messages: impl Iterator<Item = &'m Message>,
 ) -> Result<Vec<Settled>, Failure> {
+    decide_at(handler, db, messages, Moment::present).await
+}
+
+/// The same, at a moment of choice: for a simulation in which everything is chosen.
+pub async fn decide_at<'m, H: Handler>(
+    handler: &H,
+    db: &Database,
+    messages: impl Iterator<Item = &'m Message>,
+    moment: impl FnOnce() -> Moment,
+) -> Result<Vec<Settled>, Failure> {
     let envelopes = messages.map(Envelope::<H::Message>::open).collect::<Result<Vec<_>, _>>()?;
     let tx = db.begin().await?;
     let known = ledger::find(&tx, envelopes.iter().map(|envelope| envelope.id)).await?;
     shared::failpoint::hit("consumer-looked");
     let ids: Vec<_> = envelopes.iter().map(|envelope| (envelope.id, envelope.body_hash)).collect();
     let (fresh, repeated) = sort(envelopes, &known)?;
-    let cx = Cx { tx: &tx, now: clock::now(), seed: rand::random() };
+    let Moment { now, seed } = moment();
+    let cx = Cx { tx: &tx, now, seed };
     let mut settled: HashMap<CommandId, Settled> = HashMap::with_capacity(ids.len());
     if !repeated.is_empty() {
         let mut events = caught(handler.events_again(&cx, &repeated)).await?;

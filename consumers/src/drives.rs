@@ -74,7 +74,11 @@ impl Handler for Drives {
 
 /// The members whose existence or attributes a decision depends on.
 fn needed_people(batch: &[Envelope<DriveCommand>], loaded: &BTreeMap<DriveId, Loaded>) -> HashSet<MemberId> {
-    let has_rules = |drive_id| loaded.get(drive_id).is_some_and(|drive| !drive.state.rules.is_empty());
+    // The rules may be there already, or come with the batch itself.
+    let coming: HashSet<DriveId> = batch.iter().filter_map(|envelope| brings_rules(&envelope.body)).collect();
+    let has_rules = |drive_id: &DriveId| {
+        coming.contains(drive_id) || loaded.get(drive_id).is_some_and(|drive| !drive.state.rules.is_empty())
+    };
     batch
         .iter()
         .filter_map(|envelope| match &envelope.body {
@@ -88,6 +92,16 @@ fn needed_people(batch: &[Envelope<DriveCommand>], loaded: &BTreeMap<DriveId, Lo
             _ => None,
         })
         .collect()
+}
+
+/// The drive that gets rules by this command.
+fn brings_rules(command: &DriveCommand) -> Option<DriveId> {
+    let rules = match command {
+        DriveCommand::CreateDrive(command) => Some(&command.draft.rules),
+        DriveCommand::UpdateDrive(command) => command.changes.rules.as_ref(),
+        _ => None,
+    };
+    rules.filter(|rules| !rules.is_empty()).map(|_| command.drive_id())
 }
 
 fn decide_one(

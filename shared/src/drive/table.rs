@@ -198,19 +198,26 @@ async fn views(db: &impl ConnectionTrait, rows: Vec<drives::Model>) -> Result<Ve
         .collect()
 }
 
-/// The drives whose opening or closing has come, and the instant that has come; the most overdue first.
-pub async fn due(
-    db: &impl ConnectionTrait,
-    now: Instant,
-    limit: u64,
-) -> Result<Vec<(DriveId, Instant)>, DbErr> {
+/// A drive whose opening or closing has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// The instant that has come.
+    pub at: Instant,
+    /// The number of the last event in its log.
+    pub sequence: u64,
+}
+
+/// The drives whose opening or closing has come; the most overdue first.
+pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<Vec<Due>, DbErr> {
     let rows = drives::Entity::find()
         .select_only()
         .columns([
             drives::Column::Id,
-            drives::Column::Status,
             drives::Column::OpensAt,
             drives::Column::ClosesAt,
+            drives::Column::Sequence,
         ])
         .filter(
             Condition::any()
@@ -222,16 +229,17 @@ pub async fn due(
                 .add(drives::Column::Status.eq(Status::Open.as_str()).and(drives::Column::ClosesAt.lte(now))),
         )
         .order_by_asc(drives::Column::ClosesAt)
+        .order_by_asc(drives::Column::Id)
         .limit(limit)
-        .into_tuple::<(Uuid, String, Instant, Instant)>()
+        .into_tuple::<(Uuid, Instant, Instant, i64)>()
         .all(db)
         .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(id, _, opens_at, closes_at)| {
-            (DriveId(id), if closes_at <= now { closes_at } else { opens_at })
-        })
-        .collect())
+    let due = |(id, opens_at, closes_at, sequence): (_, _, _, i64)| Due {
+        drive_id: DriveId(id),
+        at: if closes_at <= now { closes_at } else { opens_at },
+        sequence: sequence.unsigned_abs(),
+    };
+    Ok(rows.into_iter().map(due).collect())
 }
 
 fn places(slot: &slots::Model) -> Places {

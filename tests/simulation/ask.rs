@@ -1,0 +1,172 @@
+//! What the people of a simulated world ask for, and the real commands that say so.
+
+use shared::account::Role;
+use shared::bus::envelope::sha256;
+use shared::bus::{Actor, Command, Envelope, Outgoing, Topology};
+use shared::clock::Instant;
+use shared::drive::draft::{Changes, Draft, SlotDraft};
+use shared::drive::{
+    AdvanceDrive, CancelDrive, CloseDrive, CreateDrive, Kind, PublishDrive, ReopenDrive, UpdateDrive,
+};
+use shared::eligibility::Rule;
+use shared::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId};
+use shared::registration::{AddRegistration, Register, RemoveRegistration, Withdraw};
+use uuid::Uuid;
+
+/// The places of a slot.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    pub capacity: Option<u32>,
+    pub waitlist: u32,
+}
+
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// One `Places` means no named slots.
+    Create {
+        opens_at: Instant,
+        closes_at: Instant,
+        places: Vec<Places>,
+        min_age: Option<i64>,
+    },
+    Capacity(Option<u32>),
+    Waitlist(u32),
+    Window {
+        opens_at: Option<Instant>,
+        closes_at: Option<Instant>,
+    },
+    Rules(Option<i64>),
+    /// Those that have an id exist already.
+    Slots(Vec<(Option<SlotId>, Places)>),
+    Publish,
+    Close,
+    Reopen(Option<Instant>),
+    Cancel,
+    Advance(Instant),
+    Register {
+        member: MemberId,
+        slot: Option<SlotId>,
+    },
+    Withdraw(MemberId),
+    Add {
+        member: MemberId,
+        slot: Option<SlotId>,
+    },
+    Remove(RegistrationId),
+}
+
+/// An ask as an API accepted it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub id: CommandId,
+    pub drive: DriveId,
+    pub actor: Actor,
+    pub accepted_at: Instant,
+    pub ask: Ask,
+}
+
+pub const ORGANISER: Actor = Actor { role: Role::Admin, id: Uuid::from_u128(1) };
+pub const MACHINE: Actor = Actor { role: Role::Service, id: Uuid::from_u128(2) };
+
+fn rules(min_age: Option<i64>) -> Vec<Rule> {
+    let rule = |age: i64| Rule {
+        name: "age".to_owned(),
+        when: format!("member.age >= {age}"),
+        message: format!("Come back when you are {age}"),
+    };
+    min_age.map(rule).into_iter().collect()
+}
+
+fn slots(slots: &[(Option<SlotId>, Places)]) -> Vec<SlotDraft> {
+    let draft = |(index, (slot_id, places)): (usize, &(Option<SlotId>, Places))| SlotDraft {
+        slot_id: *slot_id,
+        name: format!("slot {index}"),
+        starts_at: None,
+        ends_at: None,
+        capacity: places.capacity,
+        waitlist_capacity: Some(places.waitlist),
+    };
+    slots.iter().enumerate().map(draft).collect()
+}
+
+fn draft(opens_at: Instant, closes_at: Instant, places: &[Places], min_age: Option<i64>) -> Draft {
+    let named = places.len() > 1;
+    let new: Vec<_> = places.iter().filter(|_| named).map(|places| (None, *places)).collect();
+    Draft {
+        title: "A drive".to_owned(),
+        kind: Kind::Other,
+        description: String::new(),
+        venue: String::new(),
+        time_zone: "UTC".to_owned(),
+        opens_at: opens_at.into(),
+        closes_at: closes_at.into(),
+        starts_at: None,
+        ends_at: None,
+        capacity: places[0].capacity.filter(|_| !named),
+        waitlist_capacity: Some(places[0].waitlist).filter(|_| !named),
+        slots: slots(&new),
+        rules: rules(min_age),
+        questions: Vec::new(),
+        admission: shared::drive::definition::Admission::FirstCome,
+    }
+}
+
+impl Asked {
+    /// The message that an API would publish.
+    pub fn seal(&self, topology: Topology) -> Outgoing {
+        let drive_id = self.drive;
+        let reason = || "for a reason".to_owned();
+        let update = |changes| self.envelope(UpdateDrive { drive_id, changes }, topology);
+        let changes = Changes::default;
+        match &self.ask {
+            Ask::Create { opens_at, closes_at, places, min_age } => {
+                let draft = draft(*opens_at, *closes_at, places, *min_age);
+                self.envelope(CreateDrive { drive_id, draft }, topology)
+            }
+            Ask::Capacity(capacity) => update(Changes { capacity: Some(*capacity), ..changes() }),
+            Ask::Waitlist(places) => update(Changes { waitlist_capacity: Some(Some(*places)), ..changes() }),
+            Ask::Window { opens_at, closes_at } => update(Changes {
+                opens_at: opens_at.map(Into::into),
+                closes_at: closes_at.map(Into::into),
+                ..changes()
+            }),
+            Ask::Rules(min_age) => update(Changes { rules: Some(rules(*min_age)), ..changes() }),
+            Ask::Slots(all) => update(Changes { slots: Some(slots(all)), ..changes() }),
+            Ask::Publish => self.envelope(PublishDrive { drive_id }, topology),
+            Ask::Close => self.envelope(CloseDrive { drive_id }, topology),
+            Ask::Reopen(at) => {
+                self.envelope(ReopenDrive { drive_id, closes_at: at.map(Into::into) }, topology)
+            }
+            Ask::Cancel => self.envelope(CancelDrive { drive_id, reason: reason() }, topology),
+            Ask::Advance(due) => self.envelope(AdvanceDrive { drive_id, due: *due }, topology),
+            Ask::Register { member, slot } => {
+                let answers = std::iter::empty().collect();
+                let command = Register { drive_id, member_id: *member, slot_id: *slot, answers };
+                self.envelope(command, topology)
+            }
+            Ask::Withdraw(member) => self.envelope(Withdraw { drive_id, member_id: *member }, topology),
+            Ask::Add { member, slot } => {
+                let (member_id, slot_id) = (*member, *slot);
+                self.envelope(AddRegistration { drive_id, member_id, slot_id, reason: reason() }, topology)
+            }
+            Ask::Remove(id) => {
+                let command = RemoveRegistration { drive_id, registration_id: *id, reason: reason() };
+                self.envelope(command, topology)
+            }
+        }
+    }
+
+    fn envelope<C: Command>(&self, body: C, topology: Topology) -> Outgoing {
+        let body_hash = sha256(&serde_json::to_vec(&body).unwrap());
+        let envelope = Envelope {
+            id: self.id,
+            actor: self.actor,
+            accepted_at: self.accepted_at,
+            body_hash,
+            reply_to: None,
+            trace: None,
+            body,
+        };
+        envelope.seal(topology)
+    }
+}

@@ -1,0 +1,212 @@
+//! The pure core with a ledger, a log and a state in memory: what the batch and the tables do, without them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use consumers::batch::{Moment, Settled};
+use shared::account::table::Account;
+use shared::bus::envelope::{base64url, sha256};
+use shared::bus::{Actor, CloudEvent, CommandSet as _, Envelope, Failure, Message, Outgoing, Topology};
+use shared::clock::Instant;
+use shared::drive::decide::{Context, decide};
+use shared::drive::state::State;
+use shared::drive::table::Due;
+use shared::drive::{AdvanceDrive, DriveCommand, Status};
+use shared::id::{CommandId, DriveId, MemberId, timed_id};
+use shared::ledger::{Outcome, Row};
+use shared::log::{Additions, Entry, Head};
+use shared::member::{Attributes, Profile};
+
+use super::process::Interruption;
+use super::store::Stored;
+
+#[derive(Debug, Default)]
+pub struct Memory {
+    people: HashMap<MemberId, Attributes>,
+    ledger: HashMap<CommandId, Row>,
+    drives: BTreeMap<DriveId, Kept>,
+}
+
+/// A drive with all its registrations, and its log.
+#[derive(Debug, Default)]
+struct Kept {
+    state: State,
+    head: Head,
+    entries: Vec<Entry>,
+}
+
+impl Memory {
+    pub fn add_people(&mut self, all: &[Account]) {
+        self.people.extend(all.iter().map(|account| (account.id, Attributes::default())));
+    }
+
+    pub fn save_profile(&mut self, member: MemberId, profile: Profile) {
+        self.people.insert(member, profile.attributes);
+    }
+
+    pub fn find(&self, ids: &[CommandId]) -> HashMap<CommandId, Row> {
+        ids.iter().filter_map(|id| Some((*id, self.ledger.get(id)?.clone()))).collect()
+    }
+
+    pub fn ledger(&self) -> Vec<Row> {
+        self.ledger.values().cloned().collect()
+    }
+
+    pub fn drives(&self) -> Vec<DriveId> {
+        self.drives.keys().copied().collect()
+    }
+
+    pub fn drive(&self, id: DriveId) -> Option<Stored> {
+        let Kept { state, head, entries } = self.drives.get(&id)?;
+        let drive = state.drive.clone()?;
+        let slots = drive.definition.slots.iter().map(|slot| slot.slot_id);
+        Some(Stored {
+            places: slots.map(|slot| (slot, state.places(slot))).collect(),
+            registrations: state.registrations().copied().collect(),
+            entries: entries.clone(),
+            head: *head,
+            drive,
+        })
+    }
+
+    /// What a decision about this drive rests on, and the end of its log.
+    pub fn state(&self, id: DriveId) -> (State, Head) {
+        self.drives.get(&id).map(|kept| (kept.state.clone(), kept.head)).unwrap_or_default()
+    }
+
+    pub fn due(&self, now: Instant) -> Vec<Due> {
+        let mut due: Vec<(Instant, Due)> = Vec::new();
+        for (id, kept) in &self.drives {
+            let Some(drive) = &kept.state.drive else { continue };
+            let (opens_at, closes_at) = (drive.definition.opens_at, drive.definition.closes_at);
+            let is_due = match drive.status {
+                Status::Published => opens_at <= now,
+                Status::Open => closes_at <= now,
+                _ => false,
+            };
+            if is_due {
+                let at = if closes_at <= now { closes_at } else { opens_at };
+                due.push((closes_at, Due { drive_id: *id, at, sequence: kept.head.sequence }));
+            }
+        }
+        due.sort_by_key(|(closes_at, due)| (*closes_at, due.drive_id));
+        due.into_iter().map(|(_, due)| due).collect()
+    }
+
+    /// The command that a scheduler publishes.
+    pub fn advance(due: &Due, now: Instant, topology: Topology) -> Outgoing {
+        let Due { drive_id, at, sequence } = *due;
+        let body = AdvanceDrive { drive_id, due: at };
+        let envelope = Envelope {
+            id: timed_id(&format!("advance-drive {drive_id} {sequence}"), at.timestamp_millis()),
+            actor: Actor::SYSTEM,
+            accepted_at: now,
+            body_hash: sha256(&serde_json::to_vec(&body).unwrap()),
+            reply_to: None,
+            trace: None,
+            body,
+        };
+        envelope.seal(topology)
+    }
+
+    pub fn decide<'m>(
+        &mut self,
+        messages: impl Iterator<Item = &'m Message>,
+        interruption: Option<Interruption>,
+        moment: Moment,
+    ) -> Result<Vec<Settled>, Failure> {
+        let mut settled: Vec<Settled> = Vec::new();
+        let mut states: BTreeMap<DriveId, (State, Head)> = BTreeMap::new();
+        let mut additions = Additions::default();
+        let mut fresh = Vec::new();
+        for message in messages {
+            let envelope = Envelope::<DriveCommand>::open(message)?;
+            if settled.iter().any(|each| each.row.id == envelope.id) {
+                continue;
+            }
+            if let Some(row) = self.ledger.get(&envelope.id) {
+                settled.push(Settled { row: row.clone(), events: self.events(row) });
+                continue;
+            }
+            let drive_id = envelope.body.drive_id();
+            let (state, head) = states.entry(drive_id).or_insert_with(|| self.state(drive_id));
+            let before = additions.entries.len();
+            let row = decide_one(state, *head, &envelope, &self.people, &mut additions, moment);
+            let events = additions.entries[before..].iter();
+            let events = events.map(|(entry, event)| event.message(entry.bytes.clone())).collect();
+            fresh.push(row.clone());
+            settled.push(Settled { row, events });
+        }
+        if interruption.is_some() && !fresh.is_empty() {
+            return Err(Failure::Retry("interrupted".to_owned()));
+        }
+        self.ledger.extend(fresh.into_iter().map(|row| (row.id, row)));
+        for (entry, _) in additions.entries {
+            let kept = self.drives.entry(entry.drive_id).or_default();
+            kept.head = entry.head;
+            kept.entries.push(entry);
+        }
+        for (id, (state, _)) in states {
+            if let Some(kept) = self.drives.get_mut(&id) {
+                kept.state = state;
+            }
+        }
+        Ok(settled)
+    }
+
+    fn events(&self, row: &Row) -> Vec<Outgoing> {
+        let (Some(drive_id), Some(first)) = (row.drive_id, row.sequence) else { return Vec::new() };
+        let first = usize::try_from(first).unwrap() - 1;
+        let entries = &self.drives[&drive_id].entries[first..first + row.events as usize];
+        let event = |entry: &Entry| {
+            let event: CloudEvent = serde_json::from_slice(&entry.bytes).unwrap();
+            event.message(entry.bytes.clone())
+        };
+        entries.iter().map(event).collect()
+    }
+}
+
+fn decide_one(
+    state: &mut State,
+    head: Head,
+    envelope: &Envelope<DriveCommand>,
+    people: &HashMap<MemberId, Attributes>,
+    additions: &mut Additions,
+    moment: Moment,
+) -> Row {
+    let drive_id = envelope.body.drive_id();
+    let person = match &envelope.body {
+        DriveCommand::Register(command) => people.get(&command.member_id),
+        DriveCommand::AddRegistration(command) => people.get(&command.member_id),
+        _ => None,
+    };
+    let random = [&moment.seed[..], envelope.id.0.as_bytes(), &[0; 8]].concat();
+    let salt = base64url(&sha256(&random)[..16]);
+    let context = Context {
+        id: envelope.id,
+        drive_id,
+        actor: envelope.actor,
+        accepted_at: envelope.accepted_at,
+        person,
+        salt: &salt,
+    };
+    let decision = decide(state, &envelope.body, &context);
+    decision.events.iter().for_each(|event| state.apply(event));
+    let events = u32::try_from(decision.events.len()).unwrap();
+    let sequence = additions.add(drive_id, head, envelope.id, moment.now, decision.events);
+    let (drive_id, result, facts) = (Some(drive_id), decision.result, decision.facts);
+    let outcome = Outcome { drive_id, sequence, events, result, facts };
+    Row {
+        id: envelope.id,
+        kind: envelope.body.kind().to_owned(),
+        actor: envelope.actor,
+        drive_id: outcome.drive_id,
+        accepted_at: envelope.accepted_at,
+        decided_at: moment.now,
+        status: outcome.status(),
+        sequence: outcome.sequence,
+        events: outcome.events,
+        body_hash: envelope.body_hash,
+        result: Some(outcome.to_json()),
+        facts: outcome.facts,
+    }
+}

@@ -1,0 +1,94 @@
+//! A consumer process as the lanes see it: a handler that may die in the middle of a transaction, and what it holds.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use consumers::drives::Drives;
+use consumers::{Cx, Decided, Handler};
+use shared::bus::{Batch, Consumer, Envelope, Failure, Outgoing};
+use shared::drive::DriveCommand;
+use shared::id::CommandId;
+use shared::ledger::Row;
+
+/// Where a transaction ends before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// The ledger was asked, nothing is written.
+    BeforeWrites = 1,
+    /// Everything is written, nothing committed.
+    BeforeCommit = 2,
+}
+
+/// The real handler, interrupted when the world wants it.
+#[derive(Debug, Default)]
+pub struct Interrupted {
+    drives: Drives,
+    at: AtomicU8,
+}
+
+impl Interrupted {
+    pub fn interrupt(&self, at: Option<Interruption>) {
+        self.at.store(at.map_or(0, |at| at as u8), Ordering::Relaxed);
+    }
+
+    fn reached(&self, at: Interruption) -> Result<(), Failure> {
+        let here = self.at.load(Ordering::Relaxed) == at as u8;
+        if here { Err(Failure::Retry("interrupted".to_owned())) } else { Ok(()) }
+    }
+}
+
+impl Handler for Interrupted {
+    type Message = DriveCommand;
+
+    async fn handle(
+        &self,
+        cx: &Cx<'_>,
+        commands: &[Envelope<DriveCommand>],
+    ) -> Result<Vec<Decided>, Failure> {
+        self.reached(Interruption::BeforeWrites)?;
+        let decided = self.drives.handle(cx, commands).await?;
+        self.reached(Interruption::BeforeCommit)?;
+        Ok(decided)
+    }
+
+    async fn events_again(
+        &self,
+        cx: &Cx<'_>,
+        rows: &[Row],
+    ) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
+        self.drives.events_again(cx, rows).await
+    }
+}
+
+/// How far a batch has come.
+#[derive(Debug)]
+pub enum Stage {
+    Received,
+    Decided(Vec<Outgoing>),
+    Published,
+}
+
+/// A batch in the hands of a process.
+#[derive(Debug)]
+pub struct Hand {
+    pub batch: Batch,
+    pub stage: Stage,
+    /// The first of its messages, as a place in the lane.
+    pub first: usize,
+}
+
+/// What a process does on one lane.
+#[derive(Debug, Default)]
+pub struct Seat {
+    /// Which process sits here.
+    pub process: usize,
+    pub consumer: Option<Consumer>,
+    /// Batches in order; the first is the furthest.
+    pub hands: Vec<Hand>,
+}
+
+impl Seat {
+    pub fn drop_hands(&mut self) {
+        self.hands.drain(..).for_each(|hand| hand.batch.release());
+    }
+}

@@ -1,0 +1,118 @@
+//! A process that lost its lane without knowing: what it holds, and the transaction that it would still like to commit.
+//!
+//! On a database with several writers it can fall asleep between reading and writing. SQLite has one writer, so here
+//! the two halves of its transaction are two transactions with the sleep between them, made of the same parts as the
+//! real handler.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sea_orm::ConnectionTrait;
+use shared::bus::{Envelope, Failure, Message};
+use shared::clock::Instant;
+use shared::drive::DriveCommand;
+use shared::drive::decide::{Context, decide};
+use shared::drive::state::State;
+use shared::drive::table::batch::{self, Loaded};
+use shared::eligibility::Rules;
+use shared::id::DriveId;
+use shared::log::{self, Additions, Head};
+
+use super::process::Seat;
+use super::store::{Store, memory};
+
+#[derive(Debug)]
+pub struct Zombie {
+    pub lane: usize,
+    pub seat: Seat,
+    pub dream: Option<Dream>,
+}
+
+/// What was read before falling asleep.
+#[derive(Debug)]
+pub struct Dream {
+    commands: Vec<Envelope<DriveCommand>>,
+    /// As the database had it; empty when there is none.
+    loaded: BTreeMap<DriveId, Loaded>,
+    states: BTreeMap<DriveId, (State, Head)>,
+}
+
+impl Dream {
+    /// Reads what deciding these messages needs, those that are not decided yet.
+    pub async fn fall_asleep(store: &Store, messages: impl Iterator<Item = &Message>) -> Self {
+        let mut commands: Vec<Envelope<DriveCommand>> =
+            messages.map(|message| Envelope::open(message).unwrap()).collect();
+        let known = store.find(commands.iter().map(|command| command.id).collect()).await.unwrap();
+        let mut seen = BTreeSet::new();
+        commands.retain(|command| !known.contains_key(&command.id) && seen.insert(command.id.0));
+        let mut loaded = BTreeMap::new();
+        let drives = commands.iter().map(|command| command.body.drive_id());
+        let states = match store {
+            Store::Memory(kept) => drives.map(|id| (id, memory(kept).state(id))).collect(),
+            Store::Sqlite(db) => {
+                let compiled = |_, version, definition: &shared::drive::definition::Definition| {
+                    Rules::compile_stored(&definition.rules, version)
+                };
+                let tx = db.begin().await.unwrap();
+                let bodies = commands.iter().map(|command| &command.body);
+                loaded = batch::load(&tx, bodies, compiled).await.unwrap();
+                tx.rollback().await.unwrap();
+                loaded.iter().map(|(id, drive)| (*id, (drive.state.clone(), drive.head))).collect()
+            }
+        };
+        Self { commands, loaded, states }
+    }
+
+    /// The drives it would write to, and where their logs ended when it fell asleep.
+    pub fn sequences(&self) -> BTreeMap<DriveId, u64> {
+        self.states.iter().map(|(id, (_, head))| (*id, head.sequence)).collect()
+    }
+
+    /// Wakes up and writes what it would have written, in a transaction that is never committed. Returns the drives that
+    /// it wrote to, and whether it could; in memory nothing can happen between reading and writing, so there is nothing to
+    /// try. `fence_only` leaves the log out, whose numbers being taken would stop it as well.
+    pub async fn wake(
+        mut self,
+        store: &Store,
+        now: Instant,
+        fence_only: bool,
+    ) -> (Vec<DriveId>, Option<Result<(), Failure>>) {
+        let mut additions = Additions::default();
+        for command in &self.commands {
+            let drive_id = command.body.drive_id();
+            let (state, head) = self.states.get_mut(&drive_id).unwrap();
+            let context = Context {
+                id: command.id,
+                drive_id,
+                actor: command.actor,
+                accepted_at: command.accepted_at,
+                person: None,
+                salt: "asleep",
+            };
+            let decision = decide(state, &command.body, &context);
+            decision.events.iter().for_each(|event| state.apply(event));
+            additions.add(drive_id, *head, command.id, now, decision.events);
+        }
+        let written = additions.heads.keys().copied().collect();
+        let Store::Sqlite(db) = store else { return (written, None) };
+        for (id, drive) in &mut self.loaded {
+            drive.state = self.states[id].0.clone();
+        }
+        let tx = db.begin().await.unwrap();
+        let result = self.write(&tx, &additions, now, fence_only).await;
+        tx.rollback().await.unwrap();
+        (written, Some(result))
+    }
+
+    async fn write(
+        &self,
+        db: &impl ConnectionTrait,
+        additions: &Additions,
+        now: Instant,
+        fence_only: bool,
+    ) -> Result<(), Failure> {
+        if !fence_only {
+            log::append(db, additions.entries.iter().map(|(entry, _)| entry)).await?;
+        }
+        batch::save(db, &self.loaded, &additions.heads, now).await
+    }
+}
