@@ -1,0 +1,88 @@
+//! A consumer that is stopped in the middle of its work, whose lanes others take over, and that wakes up again.
+
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::deployment::{Engine, Process, eventually, rabbitmqctl, ready};
+use crate::history::{History, decided, decisions};
+use crate::report::size;
+
+/// Whether a process is stopped (`proc_pid_stat(5)`).
+fn is_stopped(process: &Process) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+}
+
+/// The sum of a counter over all its labels.
+async fn counter(url: &str, name: &str) -> f64 {
+    let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+/// A consumer is stopped at this place with its first batch, another takes over, and it wakes when all is decided.
+async fn wakes_up(engine: Engine, place: &str) {
+    let names = ["admin-api", "member-api", "drives-consumer"];
+    let mut cluster = Cluster::on_machine(engine, &names).await;
+    let drives = cluster.open_drives(4, json!({ "capacity": 300, "waitlist_capacity": 50 })).await;
+    let mut lines = Vec::new();
+    let times = size(1, 50);
+    for _ in 0..times {
+        let clicking = cluster.load.begin(&drives, 16, usize::MAX);
+        let zombie = cluster.processes.len() - 1;
+        cluster.restart(zombie, &[("FAILPOINT", format!("{place}:1:stop"))]).await;
+        let process = &cluster.processes[zombie].1;
+        eventually("it is stopped", || async { is_stopped(process).then_some(()) }).await;
+        cluster.again("drives-consumer").await;
+        let db = cluster.database().await;
+        let before = decisions(&db).await;
+        // The broker would notice by itself, after two heartbeats.
+        let host = cluster.urls.amqp.rsplit('/').next().unwrap();
+        rabbitmqctl(&["close_all_connections", "--vhost", host, "test"]);
+        eventually("its lanes are taken over", || async {
+            (decisions(&db).await > before + 200).then_some(())
+        })
+        .await;
+        lines.extend(clicking.end().await);
+        decided(&db, &lines.iter().flatten().map(|receipt| receipt.command).collect()).await;
+        db.close().await;
+        let (_, process) = cluster.processes.remove(zombie);
+        process.signal("CONT");
+        eventually("it finds its batch decided", || async {
+            (counter(&process.url, "muster_repeated_commands_total").await > 0.0).then_some(())
+        })
+        .await;
+        let (all, repeated) = (
+            counter(&process.url, "muster_commands_total").await,
+            counter(&process.url, "muster_repeated_commands_total").await,
+        );
+        assert!(
+            (all - repeated).abs() < 0.5,
+            "it has decided {all}, of which {repeated} were decided before"
+        );
+        ready(&process.url).await;
+        assert!(process.stop().await.success());
+    }
+    let history = History { lines: &lines, drives: &drives, ordered: true };
+    history.conclude(&format!("zombie at {place}"), &format!("{engine:?}, {times} ×"), &cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zombie_that_had_only_received_writes_nothing() {
+    wakes_up(Engine::Postgres, "consumer-delivered").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zombie_that_had_looked_writes_nothing() {
+    wakes_up(Engine::MariaDb, "consumer-looked").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zombie_in_its_transaction_writes_nothing_and_holds_nobody_up() {
+    wakes_up(Engine::Postgres, "consumer-claimed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zombie_in_its_transaction_holds_nobody_up_on_mariadb() {
+    wakes_up(Engine::MariaDb, "consumer-claimed").await;
+}
