@@ -38,6 +38,9 @@ const PUBLISH: usize = 2000;
 const CONTENDED: u32 = 10;
 /// How long a batch is held in hand. The broker gives up on a consumer after 30 minutes.
 const HOLD: Duration = Duration::from_secs(10 * 60);
+/// How long the database may take for a batch. A connection may be dead without anybody having been told, and a lane that
+/// waits for it would wait for ever.
+const ANSWER: Duration = Duration::from_secs(30);
 /// A consumer that worked this long is not held against the next one.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -222,7 +225,11 @@ impl<H: Handler> Runtime<H> {
             }
         }
         let since = Instant::now();
-        let decided = batch::decide(&self.handler, &self.db, batch.messages()).instrument(span).await;
+        let decided = batch::decide(&self.handler, &self.db, batch.messages()).instrument(span);
+        let decided = tokio::time::timeout(ANSWER, decided).await.unwrap_or_else(|_| {
+            self.db.did_not_answer();
+            Err(Failure::Retry("the database did not answer in time".to_owned()))
+        });
         metrics::histogram!("muster_decide_seconds", "queue" => queue.to_owned()).record(since.elapsed());
         let mut settled = decided?;
         let waiting: HashMap<_, _> =
@@ -314,7 +321,11 @@ impl<H: Handler> Runtime<H> {
                 tx.commit().await?;
                 Ok(Some(row))
             };
-            match recorded.await.map_err(|error: sea_orm::DbErr| Failure::from(error)) {
+            let recorded = tokio::time::timeout(ANSWER, recorded).await.unwrap_or_else(|_| {
+                self.db.did_not_answer();
+                Err(sea_orm::DbErr::Custom("the database did not answer in time".to_owned()))
+            });
+            match recorded.map_err(Failure::from) {
                 Ok(row) => {
                     let kind = message.kind.clone();
                     metrics::counter!("muster_commands_total", "kind" => kind, "outcome" => "failed")

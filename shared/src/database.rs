@@ -1,9 +1,13 @@
 //! The database: PostgreSQL, MariaDB or SQLite, chosen by its URL alone.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel,
     RuntimeErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait, sqlx,
@@ -15,6 +19,12 @@ use crate::bus::{Failure, Reject};
 const READERS: u32 = 8;
 /// How long to wait for a free connection, and for a new one.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long a transaction may wait for its own process, in seconds. One that was stopped, or cut off, must not hold the rows
+/// that whoever took its lane over has to write.
+const FORSAKEN: u32 = 15;
+/// How long connections are suspected after one of them did not answer, and how long they then have to show that they do.
+const SUSPECTED: Duration = Duration::from_secs(60);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// Rows per insert: PostgreSQL and MariaDB take 65,535 parameters in a statement, SQLite 32,766.
 pub const ROWS_PER_INSERT: usize = 1000;
 /// Bytes per insert, about: MariaDB takes 16 MiB in a statement unless it is told otherwise.
@@ -43,7 +53,11 @@ pub struct Database {
     /// For reading.
     pub read: DatabaseConnection,
     write: DatabaseConnection,
+    /// When a connection last did not answer.
+    silent: Silence,
 }
+
+type Silence = Arc<Mutex<Option<Instant>>>;
 
 impl Database {
     /// Connects. `writers` bounds the transactions at a time (on SQLite it is always one).
@@ -62,8 +76,25 @@ impl Database {
             options
         };
         if !url.starts_with("sqlite:") {
-            let both = sea_orm::Database::connect(options(READERS + writers)).await?;
-            return Ok(Self { read: both.clone(), write: both });
+            let (silent, mut options) = (Silence::default(), options(READERS + writers));
+            options.map_sqlx_postgres_opts(|options| {
+                options.options([("idle_in_transaction_session_timeout", format!("{FORSAKEN}s"))])
+            });
+            let (postgres, mariadb) = (silent.clone(), silent.clone());
+            options.map_sqlx_postgres_pool_opts(move |options| {
+                let silent = postgres.clone();
+                options.after_release(move |connection, _| shows_life(connection, &silent))
+            });
+            options.map_sqlx_mysql_pool_opts(move |options| {
+                let silent = mariadb.clone();
+                let options = options.after_connect(|connection, _| {
+                    let set = AssertSqlSafe(format!("set session idle_transaction_timeout = {FORSAKEN}"));
+                    async move { connection.execute(set).await.map(drop) }.boxed()
+                });
+                options.after_release(move |connection, _| shows_life(connection, &silent))
+            });
+            let both = sea_orm::Database::connect(options).await?;
+            return Ok(Self { read: both.clone(), write: both, silent });
         }
         if let Some(folder) = sqlite_file(url).as_deref().and_then(Path::parent) {
             std::fs::create_dir_all(folder).map_err(|error| {
@@ -80,11 +111,13 @@ impl Database {
         let mut writer = options(1);
         // Connections to a file do not age, and the pool's pings cost a trip to its thread.
         writer.map_sqlx_sqlite_opts(durable).test_before_acquire(false);
+        writer.map_sqlx_sqlite_before_acquire(can_begin);
         let write = sea_orm::Database::connect(writer).await?;
         let mut reader = options(READERS / 2);
         reader.map_sqlx_sqlite_opts(durable).test_before_acquire(false);
+        reader.map_sqlx_sqlite_before_acquire(can_begin);
         let read = sea_orm::Database::connect(reader).await?;
-        Ok(Self { read, write })
+        Ok(Self { read, write, silent: Silence::default() })
     }
 
     /// The connection for writing without a transaction: migrations, single statements.
@@ -115,6 +148,13 @@ impl Database {
             .await
     }
 
+    /// Says that a statement was not answered in time. Its connection may be dead without anybody having been told (a
+    /// network that swallows everything); the pool would wait for it for ever, and have one less. For a minute, what comes
+    /// back to the pool has to show that it is alive.
+    pub fn did_not_answer(&self) {
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
     /// Whether it answers now.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
@@ -126,6 +166,30 @@ impl Database {
         let _ = self.write.clone().close().await;
         let _ = self.read.clone().close().await;
     }
+}
+
+/// Whether a transaction can begin on this connection. SQLite ends one by itself when the disk is full; sqlx does not
+/// notice, fails to roll it back, and takes it for open ever after.
+fn can_begin(
+    connection: &mut sqlx::SqliteConnection,
+    _: sqlx::pool::PoolConnectionMetadata,
+) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+    std::future::ready(Ok(!connection.is_in_transaction())).boxed()
+}
+
+/// Whether a connection that comes back to the pool can be used again. It is asked only when one did not answer lately:
+/// asking costs a trip.
+fn shows_life<'c, C: sqlx::Connection>(
+    connection: &'c mut C,
+    silent: &Silence,
+) -> BoxFuture<'c, Result<bool, sqlx::Error>> {
+    let last = *silent.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_none_or(|last| last.elapsed() > SUSPECTED) {
+        return std::future::ready(Ok(true)).boxed();
+    }
+    // An error closes it without another word to the server.
+    let asked = tokio::time::timeout(SIGN_OF_LIFE, connection.ping());
+    asked.map(|alive| alive.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)).boxed()
 }
 
 /// The file of an SQLite URL; none for one in memory.

@@ -73,14 +73,15 @@ async fn deadlocks_and_serialization_failures_are_tried_again() {
             end if; return null; end $$;
         create trigger fail before insert on ledger for each statement execute function fail()";
     db.execute_unprepared(fail).await.unwrap();
-    eventually("decisions go on", || async {
+    let wanted = size(5, 50) as i64;
+    eventually("decisions go on, whatever fails", || async {
         let decided = number(&db, "select count(*) from ledger").await - before;
-        (decided > 20 * size(1, 50) as i64).then_some(())
+        let failed = number(&db, "select last_value from failures").await;
+        (decided > 20 && failed >= wanted).then_some(())
     })
     .await;
     db.execute_unprepared("drop trigger fail on ledger").await.unwrap();
     let failures = number(&db, "select last_value from failures").await;
-    assert!(failures > 2, "{failures}");
     let lines = clicking.end().await;
     let history = History { lines: &lines, drives: &drives, ordered: true };
     let scope = format!("{times} deadlocks, {failures} serialization failures");

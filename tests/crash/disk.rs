@@ -35,7 +35,7 @@ impl Alone {
             .env("DATA_DIR", place.folder.join("data"))
             .env("ADMIN_PASSWORD", ADMIN_PASSWORD)
             .env("LISTEN", format!("127.0.0.1:{port}"))
-            .env("RUST_LOG", "error")
+            .env("RUST_LOG", "warn,lapin=off")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -136,6 +136,12 @@ async fn full(load: &Load, drive: DriveId) {
 
 impl Drop for Alone {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for entry in std::fs::read_dir(&self.place.folder).into_iter().flatten().flatten() {
+                let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                text.lines().rev().take(8).for_each(|line| eprintln!("{line}"));
+            }
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use serde_json::json;
+use shared::bus::{CloudEvent, Event};
 use shared::clock;
+use shared::id::DriveId;
 
 use crate::cluster::{Cluster, USUAL};
 use crate::deployment::{Engine, eventually};
@@ -38,6 +40,25 @@ fn at(place: &str, moment: bool) -> (&'static str, String) {
     ("FAILPOINT", format!("{place}:{time}:kill:{us}"))
 }
 
+/// A drive that only a scheduler opens: it was published before its opening.
+async fn due_soon(cluster: &Cluster) -> DriveId {
+    let mut ahead = Duration::from_secs(1);
+    loop {
+        let drive = cluster.open_drives(1, json!({ "opens_at": clock::now() + ahead })).await[0];
+        let db = cluster.database().await;
+        let entries = shared::log::read(&db.read, drive, 0, 10).await.unwrap();
+        db.close().await;
+        let events: Vec<CloudEvent> =
+            entries.iter().map(|entry| serde_json::from_slice(&entry.bytes).unwrap()).collect();
+        // Opened by the very command that published it: that was too late.
+        let opened = |event: &&CloudEvent| matches!(event.event, Event::DriveOpened(_));
+        if events.iter().find(opened).is_none_or(|event| event.cause != events[1].cause) {
+            return drive;
+        }
+        ahead *= 2;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_is_killed_at_each_place() {
     let names = ["admin-api", "member-api", "member-api", "drives-consumer", "members-consumer", "scheduler"];
@@ -50,8 +71,7 @@ async fn a_process_is_killed_at_each_place() {
         for _ in 0..times {
             cluster.restart(victim, &[at(place, moment)]).await;
             if name == "scheduler" {
-                let soon = clock::now() + Duration::from_secs(2);
-                drives.extend(cluster.open_drives(1, json!({ "opens_at": soon })).await);
+                drives.push(due_soon(&cluster).await);
             }
             let ended = cluster.dies(victim).await;
             assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9), "{place}: {ended}");

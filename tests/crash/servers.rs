@@ -210,7 +210,9 @@ impl Server {
 
     /// Asks it to end, and waits for it. (For PostgreSQL, without waiting for its clients.)
     pub async fn stop(&mut self) {
-        run(Command::new("kill").args(["-INT", &self.process.id().to_string()]));
+        // MariaDB does not listen to the one, and PostgreSQL waits for its clients at the other.
+        let signal = if self.kind == Kind::Postgres { "-INT" } else { "-TERM" };
+        run(Command::new("kill").args([signal, &self.process.id().to_string()]));
         eventually("a server ends", || {
             let ended = self.process.try_wait().unwrap();
             async move { ended }
