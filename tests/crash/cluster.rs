@@ -88,14 +88,13 @@ impl Cluster {
             },
             Server::url,
         );
-        let database = match own.database {
-            Some(server) => server.url(),
-            None => {
-                let database = TestDatabase::new(engine).await;
-                let url = database.url.clone();
-                servers.push(Box::new(database));
-                url
-            }
+        let database = if let Some(server) = own.database {
+            server.url()
+        } else {
+            let database = TestDatabase::new(engine).await;
+            let url = database.url.clone();
+            servers.push(Box::new(database));
+            url
         };
         let redis = env_or("TEST_REDIS_URL", "redis://127.0.0.1:6379");
         let cache = own.redis.map_or_else(|| format!("{redis}/0?prefix={}", unique("muster")), Server::url);

@@ -94,10 +94,8 @@ impl Load {
     /// Clicks until there is a receipt.
     pub async fn click(&self, drive: DriveId, member: MemberId, withdraws: bool) -> Receipt {
         let token = self.token(member);
-        let (method, path) = match withdraws {
-            true => (Method::DELETE, format!("/api/v1/drives/{drive}/registrations/mine")),
-            false => (Method::POST, format!("/api/v1/drives/{drive}/registrations")),
-        };
+        let path = format!("/api/v1/drives/{drive}/registrations");
+        let (method, path) = if withdraws { (Method::DELETE, path + "/mine") } else { (Method::POST, path) };
         loop {
             match self.send(&token, method.clone(), &path, "click", &json!({})).await {
                 Some((StatusCode::ACCEPTED, body)) => {

@@ -35,7 +35,7 @@ fn poison(drive_id: DriveId, number: usize, broker: &Broker) -> Outgoing {
     let mut outgoing = envelope.seal(broker.topology());
     match number % 8 {
         0 => outgoing.message.payload = "{".into(),
-        1 => outgoing.message.kind = "dance".to_owned(),
+        1 => "dance".clone_into(&mut outgoing.message.kind),
         2 => outgoing.message.set_header(header::BODY_HASH, "?"),
         3 => outgoing.message.payload = vec![0xff; 1000].into(),
         _ => {}
@@ -65,13 +65,10 @@ async fn poison_is_put_aside_with_its_reason_and_a_replay_may_be_interrupted_any
         broker.publish(outgoing.clone()).await.unwrap();
     }
     let lines = clicking.all().await;
-    let parked = |count: usize| {
-        let broker = &broker;
-        eventually("the dead letters are there", move || async move {
-            (broker.depth(DEAD_LETTERS).await.unwrap()?.ready as usize == count).then_some(())
-        })
-    };
-    parked(bad).await;
+    eventually("the dead letters are there", || async {
+        (broker.depth(DEAD_LETTERS).await.unwrap()?.ready == bad as u64).then_some(())
+    })
+    .await;
     for message in muster::dead_letters::look(&broker, DEAD_LETTERS).await.unwrap() {
         let code = message.header(header::DEAD_CODE).unwrap();
         assert!(matches!(code, "undecodable" | "unstorable"), "{message:?}");

@@ -328,3 +328,15 @@ fn command(kind: Kind, port: u16, place: &Place) -> Command {
         }
     }
 }
+
+#[test]
+fn what_was_started_in_a_place_ends_with_it() {
+    let place = Place::new(None);
+    let folder = place.folder.clone();
+    let mut forgotten = place.spawn(Command::new("sleep").arg("1000"));
+    assert!(forgotten.try_wait().unwrap().is_none());
+    drop(place);
+    let ended = forgotten.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
+    assert!(!folder.exists());
+}

@@ -13,18 +13,22 @@ fn is_stopped(process: &Process) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
-/// The sum of a counter over all its labels.
-async fn counter(url: &str, name: &str) -> f64 {
+/// How many commands a consumer has decided, and how many of those it found decided already.
+async fn counters(url: &str) -> (u64, u64) {
     let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
-    let lines = text.lines().filter(|line| line.starts_with(name));
-    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    let sum = |name: &str| -> u64 {
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    };
+    (sum("muster_commands_total"), sum("muster_repeated_commands_total"))
 }
 
 /// A consumer is stopped at this place with its first batch, another takes over, and it wakes when all is decided.
 async fn wakes_up(engine: Engine, place: &str) {
     let names = ["admin-api", "member-api", "drives-consumer"];
     let mut cluster = Cluster::on_machine(engine, &names).await;
-    let drives = cluster.open_drives(4, json!({ "capacity": 300, "waitlist_capacity": 50 })).await;
+    // On one lane: when it stops there, nothing else of it is on its way.
+    let drives = cluster.open_drives(1, json!({ "capacity": 300, "waitlist_capacity": 50 })).await;
     let mut lines = Vec::new();
     let times = size(1, 50);
     for _ in 0..times {
@@ -48,18 +52,11 @@ async fn wakes_up(engine: Engine, place: &str) {
         db.close().await;
         let (_, process) = cluster.processes.remove(zombie);
         process.signal("CONT");
-        eventually("it finds its batch decided", || async {
-            (counter(&process.url, "muster_repeated_commands_total").await > 0.0).then_some(())
+        eventually("it finds all decided that it has in hand, and decides nothing", || async {
+            let (decided, repeated) = counters(&process.url).await;
+            (repeated > 0 && decided == repeated).then_some(())
         })
         .await;
-        let (all, repeated) = (
-            counter(&process.url, "muster_commands_total").await,
-            counter(&process.url, "muster_repeated_commands_total").await,
-        );
-        assert!(
-            (all - repeated).abs() < 0.5,
-            "it has decided {all}, of which {repeated} were decided before"
-        );
         ready(&process.url).await;
         assert!(process.stop().await.success());
     }
