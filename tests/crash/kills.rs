@@ -15,7 +15,7 @@ use crate::history::History;
 use crate::report::size;
 
 /// People who click at the same time.
-const LINES: usize = 24;
+const LINES: usize = 8;
 
 /// The places where a process dies, by the process, and whether a moment passes first.
 const PLACES: [(&str, &str, bool); 12] = [
