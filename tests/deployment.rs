@@ -13,7 +13,8 @@ use uuid::Uuid;
 /// How long anything may take before a test gives up waiting for it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-fn env_or(name: &str, default: &str) -> String {
+/// A variable, or what it is by default.
+pub fn env_or(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
 
@@ -178,10 +179,25 @@ pub fn binary(name: &str) -> PathBuf {
 impl Process {
     /// Starts a binary and waits until it says where it serves.
     pub async fn start(name: &str, arguments: &[&str], env: &[(&str, String)], folder: &Path) -> Self {
+        let mut process = Self::spawn(name, arguments, env, folder);
+        let since = Instant::now();
+        while process.url.is_empty() {
+            if let Some(status) = process.ended() {
+                panic!("{name} ended ({status}): {}", process.log());
+            }
+            assert!(since.elapsed() < PATIENCE, "{name} did not start: {}", process.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            process.url = address(&process.log, &process.out).unwrap_or_default();
+        }
+        process
+    }
+
+    /// Starts a binary that may end before it serves.
+    pub fn spawn(name: &str, arguments: &[&str], env: &[(&str, String)], folder: &Path) -> Self {
         let number = Uuid::now_v7().simple().to_string();
         let (log, out) =
             (folder.join(format!("{name}.{number}.log")), folder.join(format!("{name}.{number}.out")));
-        let mut child = Command::new(binary(name))
+        let child = Command::new(binary(name))
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var("PATH").unwrap_or_default())
@@ -196,18 +212,18 @@ impl Process {
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let since = Instant::now();
-        let url = loop {
-            if let Some(url) = address(&log, &out) {
-                break url;
-            }
-            if let Some(status) = child.try_wait().unwrap() {
-                panic!("{name} ended ({status}): {}", text(&log));
-            }
-            assert!(since.elapsed() < PATIENCE, "{name} did not start: {}", text(&log));
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        };
-        Self { child, log, out, url }
+        Self { child, log, out, url: String::new() }
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Its number.
+    #[allow(dead_code, reason = "the crash suite looks at processes from outside")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it as a crash would.
@@ -220,7 +236,7 @@ impl Process {
     pub async fn stop(mut self) -> std::process::ExitStatus {
         self.signal("TERM");
         eventually("a process ends after SIGTERM", || {
-            let status = self.child.try_wait().unwrap();
+            let status = self.ended();
             async move { status }
         })
         .await

@@ -36,7 +36,13 @@ async fn the_curl_session_goes_from_sign_up_to_decision() {
 #[test]
 fn links_lead_somewhere() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    for file in ["README.md", "docs/architecture.md", "docs/operations.md", "migrations/README.md"] {
+    for file in [
+        "README.md",
+        "docs/architecture.md",
+        "docs/guarantees.md",
+        "docs/operations.md",
+        "migrations/README.md",
+    ] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             let target = root.join(file).parent().unwrap().join(link);

@@ -9,6 +9,7 @@ pub mod drives;
 pub mod eligibility;
 pub mod members;
 mod messages;
+mod observed;
 pub mod runtime;
 pub mod service;
 pub mod upkeep;

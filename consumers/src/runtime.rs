@@ -14,7 +14,6 @@ use process::watch::Liveness;
 use shared::backoff::Backoff;
 use shared::bus::message::header;
 use shared::bus::{Batch, Broker, CommandSet, Consumer, Failure, Message, Outgoing, Reject};
-use shared::clock;
 use shared::database::Database;
 use shared::id::CommandId;
 use shared::ledger::{self, Row};
@@ -22,11 +21,12 @@ use shared::telemetry;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, debug_span};
+use tracing::{Instrument as _, debug_span};
 
 use crate::balance::Balance;
 use crate::batch::{self, Handler, Settled};
 use crate::messages::{dead_letter, failed_row, later, reply};
+use crate::observed::{age, continued, observe, trace_on};
 
 /// The most messages that are decided together.
 const BATCH: usize = 500;
@@ -43,6 +43,9 @@ const PUBLISH: usize = 2000;
 const CONTENDED: u32 = 10;
 /// How long a batch is held in hand. The broker gives up on a consumer after 30 minutes.
 const HOLD: Duration = Duration::from_secs(10 * 60);
+/// How long the database may take for a batch. A connection may be dead without anybody having been told, and a lane that
+/// waits for it would wait for ever.
+const ANSWER: Duration = Duration::from_secs(30);
 /// A consumer that worked this long is not held against the next one.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -279,7 +282,11 @@ impl<H: Handler> Runtime<H> {
             }
         }
         let since = Instant::now();
-        let decided = batch::decide(&self.handler, &self.db, batch.messages()).instrument(span).await;
+        let decided = batch::decide(&self.handler, &self.db, batch.messages()).instrument(span);
+        let decided = tokio::time::timeout(ANSWER, decided).await.unwrap_or_else(|_| {
+            self.db.did_not_answer();
+            Err(Failure::Retry("the database did not answer in time".to_owned()))
+        });
         metrics::histogram!("muster_decide_seconds", "queue" => queue.to_owned()).record(since.elapsed());
         let mut settled = decided?;
         let waiting: HashMap<_, _> =
@@ -371,7 +378,11 @@ impl<H: Handler> Runtime<H> {
                 tx.commit().await?;
                 Ok(Some(row))
             };
-            match recorded.await.map_err(|error: sea_orm::DbErr| Failure::from(error)) {
+            let recorded = tokio::time::timeout(ANSWER, recorded).await.unwrap_or_else(|_| {
+                self.db.did_not_answer();
+                Err(sea_orm::DbErr::Custom("the database did not answer in time".to_owned()))
+            });
+            match recorded.map_err(Failure::from) {
                 Ok(row) => {
                     let kind = message.kind.clone();
                     metrics::counter!("muster_commands_total", "kind" => kind, "outcome" => "failed")
@@ -392,41 +403,5 @@ impl<H: Handler> Runtime<H> {
                 }
             }
         }
-    }
-}
-
-/// Measures a batch as it comes.
-fn observe(queue: &str, batch: &Batch) {
-    let redelivered = batch.deliveries().iter().filter(|delivery| delivery.redelivered).count() as u64;
-    metrics::histogram!("muster_batch_size", "queue" => queue.to_owned()).record(batch.len() as f64);
-    metrics::counter!("muster_redeliveries_total", "queue" => queue.to_owned()).increment(redelivered);
-    age(queue, batch);
-}
-
-/// Measures how long the oldest message has waited; again as long as it is held.
-fn age(queue: &str, batch: &Batch) {
-    let first = batch.messages().next().and_then(|first| first.header(header::ACCEPTED_AT));
-    if let Some(accepted_at) = first.and_then(|text| text.parse::<clock::Instant>().ok()) {
-        let age = (clock::now() - accepted_at).as_seconds_f64().max(0.0);
-        metrics::gauge!("muster_oldest_message_seconds", "queue" => queue.to_owned()).set(age);
-    }
-}
-
-/// A span for one message in the trace that it came with, if it came with one.
-fn continued(message: &Message) -> Option<Span> {
-    let trace = message.header(header::TRACEPARENT)?;
-    let name = format!("decide {}", message.kind);
-    let span = debug_span!("decision", otel.name = name, otel.kind = "consumer", id = %message.id);
-    telemetry::continue_trace(&span, trace);
-    Some(span)
-}
-
-/// Carries the trace on to an event's subscribers.
-fn trace_on(decision: &Span, event: &mut Message) {
-    let name = format!("publish {}", event.kind);
-    let span =
-        debug_span!(parent: decision, "publish", otel.name = name, otel.kind = "producer", id = %event.id);
-    if let Some(trace) = telemetry::traceparent(&span) {
-        event.set_header(header::TRACEPARENT, trace);
     }
 }

@@ -44,7 +44,10 @@ pub async fn run(db: Database, broker: Broker, shutdown: CancellationToken) -> a
             Ok(Ok(_)) => {}
             // What is due stays due.
             Ok(Err(error)) => tracing::warn!(%error, "could not look for what is due; looking again"),
-            Err(_) => tracing::warn!("looking for what is due took too long; looking again"),
+            Err(_) => {
+                scheduler.took_too_long();
+                tracing::warn!("looking for what is due took too long; looking again");
+            }
         }
     }
     heart.shutdown().await.context("stop the heartbeat")

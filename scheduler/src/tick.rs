@@ -51,6 +51,11 @@ impl Scheduler {
         Self { db, broker, published }
     }
 
+    /// Says that a look took too long.
+    pub(crate) fn took_too_long(&self) {
+        self.db.did_not_answer();
+    }
+
     /// Publishes what has fallen due by `now`; returns how many commands that were.
     pub async fn tick(&self, now: Instant) -> Result<usize, TickError> {
         Ok(self.timetable(now).await? + self.drives(now).await?)

@@ -5,10 +5,14 @@ mod nodelay;
 pub(crate) mod rows;
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use sea_orm::sqlx::pool::PoolConnectionMetadata;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel,
     RuntimeErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait, sqlx,
@@ -22,6 +26,12 @@ const READERS: u32 = 8;
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long a connection is used again without asking whether it is still there.
 const TRUSTED: Duration = Duration::from_secs(1);
+/// How long a transaction may wait for its own process, in seconds. One that was stopped, or cut off, must not hold the rows
+/// that whoever took its lane over has to write.
+const FORSAKEN: u32 = 15;
+/// How long connections are suspected after one of them did not answer, and how long they then have to show that they do.
+const SUSPECTED: Duration = Duration::from_secs(60);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// Two pools on one database. They differ only on SQLite, where a file has one writer at a time: writers queue fairly
 /// for one connection instead of racing for the file's lock. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,7 +39,11 @@ pub struct Database {
     /// For reading.
     pub read: DatabaseConnection,
     write: DatabaseConnection,
+    /// When a connection last did not answer.
+    silent: Silence,
 }
+
+type Silence = Arc<Mutex<Option<Instant>>>;
 
 impl Database {
     /// Connects. `writers` bounds the transactions at a time (on SQLite it is always one).
@@ -48,19 +62,32 @@ impl Database {
             options
         };
         if !url.starts_with("sqlite:") {
-            let mut both = options(READERS + writers);
-            both.map_sqlx_postgres_pool_opts(|pool| {
-                pool.after_connect(|_, _| Box::pin(connected()))
-                    .test_before_acquire(false)
-                    .before_acquire(|connection, known| Box::pin(is_alive(connection, known)))
+            let (silent, mut options) = (Silence::default(), options(READERS + writers));
+            options.map_sqlx_postgres_opts(|options| {
+                options.options([("idle_in_transaction_session_timeout", format!("{FORSAKEN}s"))])
             });
-            both.map_sqlx_mysql_pool_opts(|pool| {
-                pool.after_connect(|_, _| Box::pin(connected()))
-                    .test_before_acquire(false)
-                    .before_acquire(|connection, known| Box::pin(is_alive(connection, known)))
+            let (postgres, mariadb) = (silent.clone(), silent.clone());
+            options.map_sqlx_postgres_pool_opts(move |options| {
+                let silent = postgres.clone();
+                let options = options.test_before_acquire(false).before_acquire(is_alive);
+                let options = options.after_connect(|_, _| {
+                    connected();
+                    std::future::ready(Ok(())).boxed()
+                });
+                options.after_release(move |connection, _| shows_life(connection, &silent))
             });
-            let both = sea_orm::Database::connect(both).await?;
-            return Ok(Self { read: both.clone(), write: both });
+            options.map_sqlx_mysql_pool_opts(move |options| {
+                let silent = mariadb.clone();
+                let options = options.test_before_acquire(false).before_acquire(is_alive);
+                let options = options.after_connect(|connection, _| {
+                    connected();
+                    let set = AssertSqlSafe(format!("set session idle_transaction_timeout = {FORSAKEN}"));
+                    async move { connection.execute(set).await.map(drop) }.boxed()
+                });
+                options.after_release(move |connection, _| shows_life(connection, &silent))
+            });
+            let both = sea_orm::Database::connect(options).await?;
+            return Ok(Self { read: both.clone(), write: both, silent });
         }
         if let Some(folder) = sqlite_file(url).as_deref().and_then(Path::parent) {
             std::fs::create_dir_all(folder).map_err(|error| {
@@ -77,11 +104,13 @@ impl Database {
         let mut writer = options(1);
         // Connections to a file do not age, and the pool's pings cost a trip to its thread.
         writer.map_sqlx_sqlite_opts(durable).test_before_acquire(false);
+        writer.map_sqlx_sqlite_before_acquire(can_begin);
         let write = sea_orm::Database::connect(writer).await?;
         let mut reader = options(READERS / 2);
         reader.map_sqlx_sqlite_opts(durable).test_before_acquire(false);
+        reader.map_sqlx_sqlite_before_acquire(can_begin);
         let read = sea_orm::Database::connect(reader).await?;
-        Ok(Self { read, write })
+        Ok(Self { read, write, silent: Silence::default() })
     }
 
     /// The connection for writing without a transaction: migrations, single statements.
@@ -112,6 +141,13 @@ impl Database {
             .await
     }
 
+    /// Says that a statement was not answered in time. Its connection may be dead without anybody having been told (a
+    /// network that swallows everything); the pool would wait for it for ever, and have one less. For a minute, what comes
+    /// back to the pool has to show that it is alive.
+    pub fn did_not_answer(&self) {
+        *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
     /// Whether it answers now.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
@@ -126,19 +162,46 @@ impl Database {
 }
 
 /// What a new connection to a server needs.
-fn connected() -> std::future::Ready<Result<(), sqlx::Error>> {
+fn connected() {
     #[cfg(unix)]
     nodelay::set_on_all();
-    std::future::ready(Ok(()))
 }
 
 /// Whether a connection can be used. One that was in use a moment ago is not asked: that would be a trip to the server
 /// per transaction, and one that has broken since is an error like any other.
-async fn is_alive(
-    connection: &mut impl sqlx::Connection,
+fn is_alive<C: sqlx::Connection>(
+    connection: &mut C,
     known: PoolConnectionMetadata,
-) -> Result<bool, sqlx::Error> {
-    Ok(known.idle_for < TRUSTED || connection.ping().await.is_ok())
+) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+    if known.idle_for < TRUSTED { std::future::ready(Ok(true)).boxed() } else { answers(connection) }
+}
+
+/// Whether a transaction can begin on this connection. SQLite ends one by itself when the disk is full; sqlx does not
+/// notice, fails to roll it back, and takes it for open ever after.
+fn can_begin(
+    connection: &mut sqlx::SqliteConnection,
+    _: PoolConnectionMetadata,
+) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+    std::future::ready(Ok(!connection.is_in_transaction())).boxed()
+}
+
+/// Whether a connection that comes back to the pool can be used again. It is asked only when one did not answer lately:
+/// asking costs a trip.
+fn shows_life<'c, C: sqlx::Connection>(
+    connection: &'c mut C,
+    silent: &Silence,
+) -> BoxFuture<'c, Result<bool, sqlx::Error>> {
+    let last = *silent.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_none_or(|last| last.elapsed() > SUSPECTED) {
+        return std::future::ready(Ok(true)).boxed();
+    }
+    answers(connection)
+}
+
+/// Asks the server. An error closes the connection without another word to it.
+fn answers<C: sqlx::Connection>(connection: &mut C) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+    let asked = tokio::time::timeout(SIGN_OF_LIFE, connection.ping());
+    asked.map(|alive| alive.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)).boxed()
 }
 
 /// The file of an SQLite URL; none for one in memory.

@@ -61,6 +61,8 @@ mod armed {
         fn fire(&self) {
             // A signal to oneself can only fail for one that does not exist.
             let _ = kill_process(getpid(), self.signal);
+            // Another thread may be the one that takes the signal; meanwhile this one must not go on.
+            std::thread::sleep(Duration::from_secs(1));
         }
     }
 

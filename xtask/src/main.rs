@@ -1,5 +1,6 @@
 //! What a shell script would do. `cargo xtask help` lists it.
 
+mod crash;
 mod servers;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
     },
+    /// Runs the crash suite alone: small, as `test` does
+    Crash {
+        /// For hours, at full size; writes `docs/crash-report.md`.
+        #[arg(long)]
+        long: bool,
+        /// Passed on: a filter, for example.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
     /// Starts the servers that tests need
     Servers,
     /// Writes the files that are rendered from the code: definitions, OpenAPI documents, references
@@ -27,6 +37,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Test { more } => test(&more),
+        Task::Crash { long, more } => crash::run(long, &more),
         Task::Servers => servers::start_all(),
         Task::Render => render(),
     };
@@ -44,16 +55,24 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
 }
 
+/// The places where the crash suite lets a process die. One build with them serves all tests: nothing dies by itself.
+const FAILPOINTS: [&str; 2] = ["--features", "muster/failpoints"];
+
+/// The system tests start the binaries; test runners build only those of packages with tests of their own.
+fn build() -> anyhow::Result<()> {
+    cargo(&[&["build", "--workspace", "--bins"], &FAILPOINTS[..]].concat(), &[])
+}
+
 fn test(more: &[String]) -> anyhow::Result<()> {
     servers::start_all()?;
-    // The system tests start the binaries; test runners build only those of packages with tests of their own.
-    cargo(&["build", "--workspace", "--bins"], &[])?;
+    build()?;
     if has_nextest() {
-        cargo(&["nextest", "run", "--workspace"], more)?;
+        cargo(&[&["nextest", "run", "--workspace"], &FAILPOINTS[..]].concat(), more)?;
     } else {
-        cargo(&["test", "--workspace", "--all-targets"], more)?;
+        cargo(&[&["test", "--workspace", "--all-targets"], &FAILPOINTS[..]].concat(), more)?;
     }
-    if more.is_empty() { cargo(&["test", "--workspace", "--doc"], &[]) } else { Ok(()) }
+    let doc = [&["test", "--workspace", "--doc"], &FAILPOINTS[..]].concat();
+    if more.is_empty() { cargo(&doc, &[]) } else { Ok(()) }
 }
 
 fn has_nextest() -> bool {

@@ -44,7 +44,7 @@ struct Inner {
     subscribers: Subscribers,
     closed: CancellationToken,
     /// Held as long as the broker is open; the operating system lets go of it even after a crash.
-    _lock: File,
+    lock: File,
 }
 
 impl Embedded {
@@ -75,7 +75,7 @@ impl Embedded {
             store,
             subscribers: Subscribers::default(),
             closed: CancellationToken::new(),
-            _lock: lock,
+            lock,
         };
         let embedded = Self { inner: Arc::new(inner) };
         tokio::spawn(embedded.clone().move_due());
@@ -145,6 +145,10 @@ impl Embedded {
         self.inner.closed.cancel();
         self.inner.subscribers.close();
         self.inner.store.close().await;
+        // Whoever opens the file next need not wait for the last one that still knows of this broker.
+        if let Err(error) = self.inner.lock.unlock() {
+            tracing::warn!(%error, "could not let go of the embedded broker's file");
+        }
     }
 
     fn queue(&self, name: &str) -> Result<Arc<QueueState>, PublishError> {

@@ -79,10 +79,11 @@ impl Store {
             .into_iter()
             .map(|row| (row.get::<String, _>(0), (row.get::<u64, _>(1), row.get::<u64, _>(2))))
             .collect();
+        let writable = options.clone();
         let readers =
             SqlitePoolOptions::new().max_connections(2).connect_with(options.read_only(true)).await?;
         let (writes, inbox) = mpsc::channel(WAITING);
-        tokio::spawn(serve(writer, inbox));
+        tokio::spawn(serve(writer, writable, inbox));
         Ok((Self { writes, readers, reading: Arc::default() }, held))
     }
 
@@ -186,7 +187,11 @@ fn message(row: &SqliteRow) -> Message {
 }
 
 /// The writer: takes what waits, writes it in one transaction, answers.
-async fn serve(mut connection: SqliteConnection, mut inbox: mpsc::Receiver<Write>) {
+async fn serve(
+    mut connection: SqliteConnection,
+    options: SqliteConnectOptions,
+    mut inbox: mpsc::Receiver<Write>,
+) {
     let mut group = Vec::with_capacity(GROUP);
     while inbox.recv_many(&mut group, GROUP).await > 0 {
         match write(&mut connection, &group).await {
@@ -196,12 +201,26 @@ async fn serve(mut connection: SqliteConnection, mut inbox: mpsc::Receiver<Write
                 group = group.drain(..).filter_map(|write| failed(write, &error)).collect();
                 // What is left are deletions; they wait for the file to be writable again.
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                if let Err(error) = mend(&mut connection, &options).await {
+                    tracing::error!(%error, "could not open the embedded broker's file again");
+                }
             }
         }
     }
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "could not close the embedded broker's file");
     }
+}
+
+/// Replaces a connection that no transaction can begin on any more. SQLite ends one by itself when the disk is full; sqlx
+/// does not notice, and fails to roll it back.
+async fn mend(connection: &mut SqliteConnection, options: &SqliteConnectOptions) -> Result<(), sqlx::Error> {
+    // The roll-back is behind whoever asked for it; this is behind the roll-back.
+    connection.ping().await?;
+    if connection.is_in_transaction() {
+        *connection = SqliteConnection::connect_with(options).await?;
+    }
+    Ok(())
 }
 
 fn succeeded(write: Write, moved: &[(String, u64)]) {

@@ -1,0 +1,114 @@
+//! A RabbitMQ that dies, closes connections, has no memory left, or has lost a binding.
+
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties, options};
+use shared::bus::topology::UNROUTED;
+
+use crate::cluster::{Cluster, Own, USUAL, Urls};
+use crate::deployment::{Engine, eventually};
+use crate::history::History;
+use crate::load::Load;
+use crate::report::size;
+use crate::servers::{Kind, Server};
+
+const LINES: usize = 24;
+
+/// Closes every connection so many times, every 700 ms.
+fn closing(times: usize) -> String {
+    format!(
+        "[begin [catch rabbit_networking:close_connection(Pid, \"test\") || Pid <- rabbit_networking:connections()], \
+         timer:sleep(700) end || _ <- lists:seq(1, {times})], ok."
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmq_is_killed_closes_connections_and_runs_out_of_memory() {
+    let mut rabbit = Server::start(Kind::Rabbit).await;
+    let own = Own { rabbit: Some(&rabbit), ..Own::default() };
+    let cluster = Cluster::on(Engine::Postgres, &USUAL, own, Urls::clone).await;
+    let drives = cluster.two_drives().await;
+    let clicking = cluster.load.begin(&drives, LINES, usize::MAX);
+    let (kills, closings, alarms) = (size(2, 50), size(20, 1000), size(1, 20));
+    for _ in 0..kills {
+        cluster.load.more(300).await;
+        rabbit.kill();
+        rabbit.again().await;
+    }
+    cluster.load.more(300).await;
+    rabbit.control(&["eval", &closing(closings)]).await;
+    for _ in 0..alarms {
+        cluster.load.more(300).await;
+        rabbit.control(&["set_vm_memory_high_watermark", "0.00001"]).await;
+        nothing_is_accepted(&cluster.load).await;
+        rabbit.control(&["set_vm_memory_high_watermark", "0.4"]).await;
+    }
+    cluster.load.more(300).await;
+    let lines = clicking.end().await;
+    let history = History { lines: &lines, drives: &drives, ordered: true };
+    let scope = format!("{kills} SIGKILLs, {closings} × all connections closed, {alarms} memory alarms");
+    history.conclude("RabbitMQ", &scope, &cluster).await;
+}
+
+/// Waits until people get no receipts any more.
+async fn nothing_is_accepted(load: &Load) {
+    let mut before = usize::MAX;
+    eventually("nothing is accepted", || {
+        let now = load.accepted();
+        let still = std::mem::replace(&mut before, now) == now;
+        async move {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            still.then_some(())
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_binding_is_deleted_under_load_and_what_was_accepted_meanwhile_is_replayed() {
+    let cluster = Cluster::usual(Engine::Postgres).await;
+    let drives = cluster.open_drives(8, serde_json::json!({ "capacity": 200 })).await;
+    let clicking = cluster.load.begin(&drives, LINES, usize::MAX);
+    let connection = Connection::connect(&cluster.urls.amqp, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let (exchange, times) = ("muster.commands", size(1, 50));
+    for _ in 0..times {
+        cluster.load.more(200).await;
+        for lane in 0..4 {
+            let lane = format!("drives.{lane}");
+            let unbound = channel.queue_unbind(
+                lane.as_str().into(),
+                exchange.into(),
+                lane.as_str().into(),
+                FieldTable::default(),
+            );
+            unbound.await.unwrap();
+        }
+        cluster.load.more(200).await;
+        for lane in 0..4 {
+            let lane = format!("drives.{lane}");
+            let options = options::QueueBindOptions::default();
+            let bound = channel.queue_bind(
+                lane.as_str().into(),
+                exchange.into(),
+                lane.as_str().into(),
+                options,
+                FieldTable::default(),
+            );
+            bound.await.unwrap();
+        }
+    }
+    let lines = clicking.end().await;
+    let broker = cluster.broker().await;
+    let parked = broker.depth(UNROUTED).await.unwrap().unwrap().ready;
+    assert!(parked >= 200, "{parked}: they wait for an operator");
+    let (done, said) = cluster.muster(&["dead-letters", "replay", "--unrouted", "--all"]);
+    assert!(done && said.contains("replayed"), "{said}");
+    eventually("none is left", || async {
+        (broker.depth(UNROUTED).await.unwrap().unwrap().ready == 0).then_some(())
+    })
+    .await;
+    // What an operator puts back is decided when it is put back.
+    let history = History { lines: &lines, drives: &drives, ordered: false };
+    history.conclude("a binding deleted", &format!("{times} × 4 lanes, {parked} replayed"), &cluster).await;
+    connection.close(200, "done".into()).await.unwrap();
+}

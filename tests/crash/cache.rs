@@ -1,0 +1,60 @@
+//! A Redis that is killed and emptied throughout: nothing changes but latency.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use shared::id::MemberId;
+
+use crate::cluster::{Cluster, Own, USUAL, Urls};
+use crate::deployment::Engine;
+use crate::history::History;
+use crate::load::Receipt;
+use crate::report::size;
+use crate::servers::{Kind, Server};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_killed_and_emptied_throughout() {
+    let mut redis = Server::start(Kind::Redis).await;
+    let own = Own { redis: Some(&redis), ..Own::default() };
+    let cluster = Cluster::on(Engine::Postgres, &USUAL, own, Urls::clone).await;
+    let drives = cluster.two_drives().await;
+    let clicking = cluster.load.begin(&drives, 16, usize::MAX);
+    let rounds = size(1, 50) * 5;
+    let over = AtomicBool::new(false);
+    let disturb = async {
+        for _ in 0..rounds {
+            cluster.load.more(100).await;
+            redis.control(&["flushall"]).await;
+            cluster.load.more(100).await;
+            redis.kill();
+            cluster.load.more(200).await;
+            redis.again().await;
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    // The same click again and again is the same command, whatever the cache has forgotten.
+    let again = async {
+        let mut repeated = Vec::new();
+        while !over.load(Ordering::Relaxed) {
+            let (member, mut commands) = (MemberId::new(), BTreeSet::new());
+            for _ in 0..4 {
+                commands.insert(cluster.load.click(drives[1], member, false).await.command);
+            }
+            assert_eq!(commands.len(), 1, "one click, one command");
+            repeated.extend(commands.into_iter().map(|command| vec![Receipt { command }]));
+        }
+        repeated
+    };
+    let ((), repeated) = tokio::join!(disturb, again);
+    let mut lines = clicking.end().await;
+    let times = repeated.len();
+    lines.extend(repeated);
+    let history = History { lines: &lines, drives: &drives, ordered: true };
+    history
+        .conclude(
+            "Redis killed and flushed",
+            &format!("{rounds} × both, {times} clicks made 4 times"),
+            &cluster,
+        )
+        .await;
+}

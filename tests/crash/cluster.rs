@@ -1,0 +1,206 @@
+//! Muster at full size, whose processes die and come back.
+
+use std::any::Any;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use rand::RngExt as _;
+use serde_json::{Value, json};
+use shared::bus::broker::{Broker, BrokerUrl};
+use shared::database::Database;
+use shared::id::DriveId;
+use shared::signing::SigningKey;
+
+use crate::deployment::{
+    ADMIN_PASSWORD, Client, Engine, Folder, Process, TestDatabase, VirtualHost, env_or, eventually, muster,
+    ready, unique,
+};
+use crate::history::Subscriber;
+use crate::load::{Load, Targets};
+use crate::servers::Server;
+
+/// The processes that most tests have: the first one migrates.
+pub const USUAL: [&str; 7] = [
+    "admin-api",
+    "member-api",
+    "member-api",
+    "drives-consumer",
+    "drives-consumer",
+    "members-consumer",
+    "scheduler",
+];
+
+/// Where the parts are.
+#[derive(Debug, Clone)]
+pub struct Urls {
+    pub amqp: String,
+    pub database: String,
+    pub cache: String,
+}
+
+/// The suite's own servers, where a test needs them.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Own<'a> {
+    pub rabbit: Option<&'a Server>,
+    pub database: Option<&'a Server>,
+    pub redis: Option<&'a Server>,
+}
+
+/// Processes of Muster on their servers.
+#[derive(Debug)]
+pub struct Cluster {
+    pub urls: Urls,
+    pub subscriber: Subscriber,
+    pub admin: Client,
+    pub load: Load,
+    pub processes: Vec<(&'static str, Process)>,
+    env: Vec<(&'static str, String)>,
+    targets: Targets,
+    folder: Folder,
+    _servers: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl Cluster {
+    /// On the machine's servers.
+    pub async fn usual(engine: Engine) -> Self {
+        Self::on_machine(engine, &USUAL).await
+    }
+
+    /// These processes on the machine's servers.
+    pub async fn on_machine(engine: Engine, names: &[&'static str]) -> Self {
+        Self::on(engine, names, Own::default(), Urls::clone).await
+    }
+
+    /// These processes on these servers; what is not given is the machine's. `by` says how the processes reach them.
+    pub async fn on(
+        engine: Engine,
+        names: &[&'static str],
+        own: Own<'_>,
+        by: impl FnOnce(&Urls) -> Urls,
+    ) -> Self {
+        let mut servers: Vec<Box<dyn Any + Send + Sync>> = Vec::new();
+        let amqp = own.rabbit.map_or_else(
+            || {
+                let host = VirtualHost::new();
+                let url = host.url.clone();
+                servers.push(Box::new(host));
+                url
+            },
+            Server::url,
+        );
+        let database = if let Some(server) = own.database {
+            server.url()
+        } else {
+            let database = TestDatabase::new(engine).await;
+            let url = database.url.clone();
+            servers.push(Box::new(database));
+            url
+        };
+        let redis = env_or("TEST_REDIS_URL", "redis://127.0.0.1:6379");
+        let cache = own.redis.map_or_else(|| format!("{redis}/0?prefix={}", unique("muster")), Server::url);
+        let ours = Urls { amqp, database, cache };
+        let theirs = by(&ours);
+        let folder = Folder::new();
+        let env = vec![
+            ("DATA_DIR", folder.0.join("data").display().to_string()),
+            ("DATABASE_URL", theirs.database),
+            ("BROKER_URL", theirs.amqp),
+            ("CACHE_URL", theirs.cache),
+            ("LANES", "4".to_owned()),
+            ("LISTEN", "127.0.0.1:0".to_owned()),
+            ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
+        ];
+        let mut processes = Vec::new();
+        for name in names {
+            processes.push((*name, Process::start(name, &[], &env, &folder.0).await));
+        }
+        for (_, process) in &processes {
+            ready(&process.url).await;
+        }
+        let of = |wanted: &str| {
+            let found = processes.iter().filter(|(name, _)| *name == wanted);
+            found.map(|(_, process)| process.url.clone()).collect::<Vec<_>>()
+        };
+        let (targets, admins) = (Targets::default(), of("admin-api"));
+        targets.set(of("member-api"));
+        let admin = Client::admin(&of("member-api")[0], &admins[0]).await;
+        let key = Arc::new(SigningKey::load_or_create(&folder.0.join("data/signing-key")).unwrap());
+        let subscriber = Subscriber::bind(&ours.amqp).await;
+        let load = Load::new(targets.clone(), key);
+        Self { urls: ours, subscriber, admin, load, processes, env, targets, folder, _servers: servers }
+    }
+
+    /// Drives that are open now, with these fields besides.
+    pub async fn open_drives(&self, count: usize, more: Value) -> Vec<DriveId> {
+        let mut drives = Vec::new();
+        for _ in 0..count {
+            drives.push(self.admin.open_drive(more.clone()).await.parse().unwrap());
+        }
+        drives
+    }
+
+    /// A drive with more people than places, and one with places for all.
+    pub async fn two_drives(&self) -> Vec<DriveId> {
+        let mut drives = self.open_drives(1, json!({ "capacity": 200, "waitlist_capacity": 100 })).await;
+        drives.extend(self.open_drives(1, json!({})).await);
+        drives
+    }
+
+    /// Starts one more process of this name, and waits until it serves.
+    pub async fn again(&mut self, name: &'static str) {
+        let process = Process::start(name, &[], &self.env, &self.folder.0).await;
+        self.processes.push((name, process));
+        self.aim();
+    }
+
+    /// Lets people click at the APIs that there are now.
+    fn aim(&self) {
+        let serving = self.processes.iter().filter(|(name, _)| *name == "member-api");
+        self.targets.set(serving.map(|(_, process)| process.url.clone()).collect());
+    }
+
+    /// Kills a process, and starts it again with these variables besides, which may make it die by itself.
+    pub async fn restart(&mut self, number: usize, more: &[(&'static str, String)]) {
+        let name = self.processes[number].0;
+        let env = [&self.env[..], more].concat();
+        let again = Process::start(name, &[], &env, &self.folder.0).await;
+        std::mem::replace(&mut self.processes[number].1, again).kill();
+        self.aim();
+    }
+
+    /// Waits for a process to die by itself.
+    pub async fn dies(&mut self, number: usize) -> ExitStatus {
+        let (name, process) = &mut self.processes[number];
+        eventually(&format!("{name} dies"), || {
+            let ended = process.ended();
+            async move { ended }
+        })
+        .await
+    }
+
+    /// Kills any process but the organisers' API, and starts it again.
+    pub async fn kill_any(&mut self) {
+        let number = rand::rng().random_range(1..self.processes.len());
+        self.restart(number, &[]).await;
+    }
+
+    /// Runs `muster` with these arguments to its end.
+    pub fn muster(&self, arguments: &[&str]) -> (bool, String) {
+        muster(arguments, &self.env)
+    }
+
+    /// Starts `muster` with these arguments, which may be made to die by these variables.
+    pub fn muster_that_dies(&self, arguments: &[&str], more: &[(&'static str, String)]) -> Process {
+        let env = [&self.env[..], more].concat();
+        Process::spawn("muster", arguments, &env, &self.folder.0)
+    }
+
+    pub async fn database(&self) -> Database {
+        Database::connect(&self.urls.database, 2, "test").await.unwrap()
+    }
+
+    pub async fn broker(&self) -> Broker {
+        let url = BrokerUrl::Rabbit(self.urls.amqp.clone());
+        Broker::connect(&url, "4".parse().unwrap(), "test").await.unwrap()
+    }
+}

@@ -1,0 +1,148 @@
+//! Muster in one process on a disk that is full, and killed on it.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use shared::bus::CloudEvent;
+use shared::database::Database;
+use shared::id::{DriveId, MemberId};
+use shared::signing::SigningKey;
+
+use crate::deployment::{ADMIN_PASSWORD, Client, binary, eventually, muster, ready};
+use crate::history::decided;
+use crate::load::{Load, Targets};
+use crate::report::{Counts, conclude, size};
+use crate::servers::{Place, free_port};
+
+/// `muster` in one process, whose files can be made to grow no more.
+struct Alone {
+    place: Place,
+    process: Child,
+    url: String,
+}
+
+impl Alone {
+    async fn start(place: Place) -> Self {
+        let port = free_port();
+        // A write beyond the limit is to fail as on a full disk, instead of ending the process by a signal.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\""]).arg(binary("muster")).env_clear();
+        let log = std::fs::File::create(place.folder.join(format!("{port}.log"))).unwrap();
+        let process = command
+            .env("DATA_DIR", place.folder.join("data"))
+            .env("ADMIN_PASSWORD", ADMIN_PASSWORD)
+            .env("LISTEN", format!("127.0.0.1:{port}"))
+            .env("RUST_LOG", "warn,lapin=off")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let alone = Self { place, process, url: format!("http://127.0.0.1:{port}") };
+        ready(&alone.url).await;
+        alone
+    }
+
+    /// No file grows beyond so many bytes, or every file as it likes.
+    fn limit(&self, bytes: &str) {
+        let limit = format!("--fsize={bytes}:unlimited");
+        let set = Command::new("prlimit").args(["--pid", &self.process.id().to_string(), &limit]).status();
+        assert!(set.unwrap().success());
+    }
+
+    fn env(&self) -> Vec<(&'static str, String)> {
+        vec![("DATA_DIR", self.place.folder.join("data").display().to_string())]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_disk_nothing_is_accepted_and_nothing_that_was_accepted_is_lost() {
+    let mut alone = Alone::start(Place::new(None)).await;
+    let admin = Client::admin(&alone.url, &alone.url).await;
+    let drive: DriveId = admin.open_drive(json!({ "capacity": 300 })).await.parse().unwrap();
+    let key = SigningKey::load_or_create(&alone.place.folder.join("data/signing-key")).unwrap();
+    let (targets, mut lines, times) = (Targets::default(), Vec::new(), size(2, 50));
+    let load = Load::new(targets.clone(), Arc::new(key));
+    for round in 0..times {
+        targets.set(vec![alone.url.clone()]);
+        let clicking = load.begin(&[drive], 16, usize::MAX);
+        load.more(200).await;
+        alone.limit("4096");
+        full(&load, drive).await;
+        if round % 2 == 1 {
+            // It dies before there is room again.
+            alone.process.kill().unwrap();
+            alone.process.wait().unwrap();
+            let place = std::mem::replace(&mut alone.place, Place::new(None));
+            alone = Alone::start(place).await;
+            targets.set(vec![alone.url.clone()]);
+        } else {
+            alone.limit("unlimited");
+        }
+        load.more(100).await;
+        lines.extend(clicking.end().await);
+    }
+    let db = Database::connect(
+        &format!("sqlite:{}", alone.place.folder.join("data/muster.db").display()),
+        1,
+        "test",
+    )
+    .await
+    .unwrap();
+    let receipts = lines.iter().flatten().map(|receipt| receipt.command).collect();
+    let rows = decided(&db, &receipts).await;
+    let mut counts = Counts { lost: receipts.len() - rows.len(), ..Counts::default() };
+    let entries = shared::log::read(&db.read, drive, 0, 1_000_000).await.unwrap();
+    let mut causes = std::collections::HashMap::<_, u32>::new();
+    for entry in &entries {
+        *causes.entry(serde_json::from_slice::<CloudEvent>(&entry.bytes).unwrap().cause).or_default() += 1;
+    }
+    for row in rows.values() {
+        let logged = causes.get(&row.id).copied().unwrap_or(0);
+        counts.lost += usize::from(logged == 0);
+        counts.duplicated += usize::from(logged > row.events);
+    }
+    for line in &lines {
+        let order: Vec<_> = line.iter().filter_map(|receipt| rows.get(&receipt.command)?.sequence).collect();
+        counts.out_of_order += order.windows(2).filter(|pair| pair[0] >= pair[1]).count();
+    }
+    db.close().await;
+    conclude(
+        "SQLite disk full",
+        &format!("{times} ×, every second one killed, {} receipts", receipts.len()),
+        &counts,
+    );
+    alone.process.kill().unwrap();
+    alone.process.wait().unwrap();
+    let (verified, said) = muster(&["verify"], &alone.env());
+    assert!(verified, "{said}");
+}
+
+/// Waits until a click is refused, with the reason that nothing was accepted.
+async fn full(load: &Load, drive: DriveId) {
+    let token = load.token(MemberId::new());
+    let path = format!("/api/v1/drives/{drive}/registrations");
+    eventually("nothing is accepted", || async {
+        let (status, body) = load.send(&token, reqwest::Method::POST, &path, "full", &json!({})).await?;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        (status == 503 && body["code"] == "broker-unavailable").then_some(())
+    })
+    .await;
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for entry in std::fs::read_dir(&self.place.folder).into_iter().flatten().flatten() {
+                let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                text.lines().rev().take(8).for_each(|line| eprintln!("{line}"));
+            }
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,161 @@
+//! People who click, and keep clicking until they have a receipt, as any client may.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use shared::account::Role;
+use shared::bus::Actor;
+use shared::clock;
+use shared::id::{CommandId, DriveId, MemberId};
+use shared::signing::SigningKey;
+use tokio::task::JoinSet;
+
+use crate::deployment::eventually;
+
+/// How long a request may take before it is made again.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Of how many clicks one is a withdrawal.
+const WITHDRAWAL: usize = 20;
+
+/// The APIs there are at the moment.
+#[derive(Debug, Clone, Default)]
+pub struct Targets(Arc<Mutex<Vec<String>>>);
+
+impl Targets {
+    pub fn set(&self, urls: Vec<String>) {
+        *self.0.lock().unwrap() = urls;
+    }
+
+    fn pick(&self, number: usize) -> Option<String> {
+        let urls = self.0.lock().unwrap();
+        urls.get(number % urls.len().max(1)).cloned()
+    }
+}
+
+/// A click that was answered with 202.
+#[derive(Debug, Clone, Copy)]
+pub struct Receipt {
+    pub command: CommandId,
+}
+
+/// Receipts of clicks that were made one after the other: each when the one before was answered.
+pub type Line = Vec<Receipt>;
+
+/// Everyone who clicks. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Load {
+    http: reqwest::Client,
+    targets: Targets,
+    key: Arc<SigningKey>,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Load {
+    pub fn new(targets: Targets, key: Arc<SigningKey>) -> Self {
+        let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+        Self { http, targets, key, accepted: Arc::default() }
+    }
+
+    /// How many receipts there are so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there are so many more receipts.
+    pub async fn more(&self, receipts: usize) {
+        let until = self.accepted() + receipts;
+        eventually("people get receipts", || async { (self.accepted() >= until).then_some(()) }).await;
+    }
+
+    pub fn token(&self, member: MemberId) -> String {
+        api::auth::issue(&self.key, Actor { role: Role::Member, id: member.0 }, clock::now())
+    }
+
+    /// One request as somebody, to any of the APIs; none if it was not answered.
+    pub async fn send(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        key: &str,
+        body: &Value,
+    ) -> Option<(StatusCode, Value)> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let url = self.targets.pick(NUMBER.fetch_add(1, Ordering::Relaxed))?;
+        let request = self.http.request(method, format!("{url}{path}")).bearer_auth(token);
+        let answer = request.header("idempotency-key", key).json(body).send().await.ok()?;
+        let status = answer.status();
+        Some((status, answer.json().await.ok()?))
+    }
+
+    /// Clicks until there is a receipt.
+    pub async fn click(&self, drive: DriveId, member: MemberId, withdraws: bool) -> Receipt {
+        let token = self.token(member);
+        let path = format!("/api/v1/drives/{drive}/registrations");
+        let (method, path) = if withdraws { (Method::DELETE, path + "/mine") } else { (Method::POST, path) };
+        loop {
+            match self.send(&token, method.clone(), &path, "click", &json!({})).await {
+                Some((StatusCode::ACCEPTED, body)) => {
+                    self.accepted.fetch_add(1, Ordering::Relaxed);
+                    return Receipt { command: body["command_id"].as_str().unwrap().parse().unwrap() };
+                }
+                Some((status, body)) if !status.is_server_error() => panic!("{status}: {body}"),
+                // "Not now", or the process died before it could say anything.
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// People click on these drives in so many lines, each line on one drive, until there were so many clicks or it is
+    /// told to end. Every twentieth gives up the registration before.
+    pub fn begin(&self, drives: &[DriveId], lines: usize, most: usize) -> Clicking {
+        let (stop, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut tasks = JoinSet::new();
+        for number in 0..lines {
+            let (load, stop, begun) = (self.clone(), stop.clone(), begun.clone());
+            let drive = drives[number % drives.len()];
+            tasks.spawn(async move {
+                let (mut line, mut last) = (Line::new(), MemberId::new());
+                while !stop.load(Ordering::Relaxed) && begun.fetch_add(1, Ordering::Relaxed) < most {
+                    let withdraws = line.len() % WITHDRAWAL == WITHDRAWAL - 1;
+                    if !withdraws {
+                        last = MemberId::new();
+                    }
+                    line.push(load.click(drive, last, withdraws).await);
+                }
+                line
+            });
+        }
+        Clicking { stop, tasks }
+    }
+}
+
+/// People at it.
+#[derive(Debug)]
+pub struct Clicking {
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<Line>,
+}
+
+impl Clicking {
+    /// Whether all clicks are answered.
+    pub fn is_over(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
+    }
+
+    /// Waits until all clicks that were to be made are answered.
+    pub async fn all(self) -> Vec<Line> {
+        let lines = self.tasks.join_all().await;
+        self.stop.store(true, Ordering::Relaxed);
+        lines
+    }
+
+    /// No more clicks; waits until those that were made are answered.
+    pub async fn end(self) -> Vec<Line> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.tasks.join_all().await
+    }
+}

@@ -1,0 +1,118 @@
+//! The network between Muster's processes and each server: late, reset, dead for half a minute, one byte a second.
+
+use std::time::Duration;
+
+use reqwest::Url;
+
+use crate::cluster::{Cluster, Own, USUAL, Urls};
+use crate::deployment::{Engine, env_or, eventually};
+use crate::history::{History, decisions};
+use crate::relay::{Network, Relay};
+use crate::report::size;
+
+/// How long a bad network lasts.
+fn lasts(ci_seconds: usize) -> Duration {
+    Duration::from_secs(size(ci_seconds, 30 * 60) as u64)
+}
+
+/// Muster behind relays, people at it, and what the network does to them. The relays are before broker, database, cache.
+async fn through(test: &str, scope: &str, disturb: impl AsyncFnOnce(&Cluster, &[Relay; 3])) {
+    let before = async |variable: &str, url: &str| {
+        let url = Url::parse(&env_or(variable, url)).unwrap();
+        Relay::before(url.port().unwrap()).await
+    };
+    let relays = [
+        before("TEST_AMQP_URL", "amqp://127.0.0.1:5672").await,
+        before("TEST_POSTGRES_URL", "postgres://127.0.0.1:5432").await,
+        before("TEST_REDIS_URL", "redis://127.0.0.1:6379").await,
+    ];
+    let by = |urls: &Urls| Urls {
+        amqp: relays[0].instead_of(&urls.amqp),
+        database: relays[1].instead_of(&urls.database),
+        cache: relays[2].instead_of(&urls.cache),
+    };
+    let cluster = Cluster::on(Engine::Postgres, &USUAL, Own::default(), by).await;
+    let drives = cluster.two_drives().await;
+    let clicking = cluster.load.begin(&drives, 16, usize::MAX);
+    goes_on(&cluster).await;
+    disturb(&cluster, &relays).await;
+    goes_on(&cluster).await;
+    let lines = clicking.end().await;
+    let history = History { lines: &lines, drives: &drives, ordered: true };
+    history.conclude(test, scope, &cluster).await;
+}
+
+/// Waits until people get receipts, and decisions are made.
+async fn goes_on(cluster: &Cluster) {
+    let db = cluster.database().await;
+    cluster.load.more(100).await;
+    let before = decisions(&db).await;
+    eventually("decisions go on", || async { (decisions(&db).await > before + 100).then_some(()) }).await;
+    db.close().await;
+}
+
+/// Each network in turn is like this for a while, and good again.
+async fn in_turn(cluster: &Cluster, relays: &[Relay; 3], network: Network, lasts: Duration) {
+    for relay in relays {
+        relay.set(network);
+        tokio::time::sleep(lasts).await;
+        relay.set(Network::Good);
+        goes_on(cluster).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_network_only_makes_things_late() {
+    let (late, lasts) = (Duration::from_millis(200), lasts(4));
+    let scope = format!("200 ms, {lasts:?} before each server");
+    through("network late", &scope, async |cluster, relays| {
+        in_turn(cluster, relays, Network::Late(late), lasts).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_reset() {
+    let times = size(10, 1000);
+    let scope = format!("{times} × before each server");
+    through("network resets", &scope, async |cluster, relays| {
+        for _ in 0..times {
+            for relay in relays {
+                relay.reset();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        goes_on(cluster).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_byte_a_second_comes_through() {
+    let lasts = lasts(6);
+    let scope = format!("{lasts:?} before each server");
+    through("network of 1 B/s", &scope, async |cluster, relays| {
+        in_turn(cluster, relays, Network::Trickle, lasts).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_dead_and_nobody_is_told() {
+    let times = size(1, 60);
+    let scope = format!("{times} × 30 s before each server");
+    through("network half-open", &scope, async |cluster, relays| {
+        for _ in 0..times {
+            let (broker, others) = relays.split_at(1);
+            for dead in [broker, others] {
+                for relay in &dead {
+                    relay.set(Network::Dead);
+                }
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                dead.iter().for_each(|relay| relay.set(Network::Good));
+                goes_on(cluster).await;
+            }
+        }
+    })
+    .await;
+}

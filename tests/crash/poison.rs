@@ -1,0 +1,118 @@
+//! Messages that cannot be decided, among those that can; and their replay, interrupted.
+
+use sea_orm::ConnectionTrait as _;
+use serde_json::json;
+use shared::account::Role;
+use shared::bus::envelope::sha256;
+use shared::bus::message::header;
+use shared::bus::topology::DEAD_LETTERS;
+use shared::bus::{Actor, Broker, Envelope, Outgoing};
+use shared::clock;
+use shared::drive::CloseDrive;
+use shared::id::{CommandId, DriveId};
+use shared::ledger::{self, Status};
+use uuid::Uuid;
+
+use crate::cluster::Cluster;
+use crate::deployment::{Engine, eventually};
+use crate::history::History;
+use crate::load::Receipt;
+use crate::report::size;
+
+/// A message that nobody can read, or one that the database does not take for now.
+fn poison(drive_id: DriveId, number: usize, broker: &Broker) -> Outgoing {
+    let body = CloseDrive { drive_id };
+    let envelope = Envelope {
+        id: CommandId::new(),
+        // The trigger below knows them by this.
+        actor: Actor { role: Role::Admin, id: Uuid::from_u128(13) },
+        accepted_at: clock::now(),
+        body_hash: sha256(&serde_json::to_vec(&body).unwrap()),
+        reply_to: None,
+        trace: None,
+        body,
+    };
+    let mut outgoing = envelope.seal(broker.topology());
+    match number % 8 {
+        0 => outgoing.message.payload = "{".into(),
+        1 => "dance".clone_into(&mut outgoing.message.kind),
+        2 => outgoing.message.set_header(header::BODY_HASH, "?"),
+        3 => outgoing.message.payload = vec![0xff; 1000].into(),
+        _ => {}
+    }
+    outgoing
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn poison_is_put_aside_with_its_reason_and_a_replay_may_be_interrupted_anywhere() {
+    let mut cluster = Cluster::usual(Engine::Postgres).await;
+    let drives = cluster.two_drives().await;
+    let (db, broker) = (cluster.database().await, cluster.broker().await);
+    let refuse = "create function refuse() returns trigger language plpgsql as $$ begin
+        if new.actor_id = '00000000-0000-0000-0000-00000000000d' then
+            raise exception 'not now' using errcode = '22000';
+        end if; return new; end $$;
+        create trigger refuse before insert on ledger for each row when (new.status <> 'failed')
+        execute function refuse()";
+    db.writer().execute_unprepared(refuse).await.unwrap();
+    // A drive of its own is closed by the poison that can be read.
+    let closing = cluster.open_drives(1, json!({})).await[0];
+    let (bad, good) = (size(20, 1000), size(1000, 100_000));
+    let clicking = cluster.load.begin(&drives, 24, good);
+    let poison: Vec<_> = (0..bad).map(|number| poison(closing, number, &broker)).collect();
+    for outgoing in &poison {
+        cluster.load.more(good / bad / 2).await;
+        broker.publish(outgoing.clone()).await.unwrap();
+    }
+    let lines = clicking.all().await;
+    eventually("the dead letters are there", || async {
+        (broker.depth(DEAD_LETTERS).await.unwrap()?.ready == bad as u64).then_some(())
+    })
+    .await;
+    for message in muster::dead_letters::look(&broker, DEAD_LETTERS).await.unwrap() {
+        let code = message.header(header::DEAD_CODE).unwrap();
+        assert!(matches!(code, "undecodable" | "unstorable"), "{message:?}");
+        assert!(message.header(header::DEAD_FROM).unwrap().starts_with("drives."), "{message:?}");
+        let row = ledger::find(&db.read, [CommandId(message.id)]).await.unwrap();
+        assert_eq!(row[&CommandId(message.id)].status, Status::Failed);
+    }
+    db.writer().execute_unprepared("drop trigger refuse on ledger").await.unwrap();
+    // The replay dies between the copy and the removal, between publishing and the confirm, and in between.
+    for (number, place) in ["replay-copied:1", "command-published:2", "replay-copied:4"].iter().enumerate() {
+        let point = [("FAILPOINT", format!("{place}:kill:{}", number * 300))];
+        let mut replay = cluster.muster_that_dies(&["dead-letters", "replay", "--all"], &point);
+        eventually("the replay dies", || {
+            let ended = replay.ended();
+            async move { ended }
+        })
+        .await;
+    }
+    let readable: Vec<_> = (0..bad).filter(|number| number % 8 > 3).collect();
+    let (done, said) = cluster.muster(&["dead-letters", "replay", "--all"]);
+    assert!(done, "{said}");
+    let decided = |number: usize| CommandId(poison[number].message.id);
+    eventually("what can be read is decided", || async {
+        let rows = ledger::find(&db.read, readable.iter().map(|number| decided(*number))).await.unwrap();
+        let all = readable.iter().all(|number| rows[&decided(*number)].status != Status::Failed);
+        all.then_some(())
+    })
+    .await;
+    // The rest came back, and is still there.
+    eventually("every one that cannot be read lies there again", || async {
+        let dead = muster::dead_letters::look(&broker, DEAD_LETTERS).await.unwrap();
+        let ids: std::collections::BTreeSet<_> = dead.iter().map(|message| message.id).collect();
+        (ids.len() == bad - readable.len()).then_some(())
+    })
+    .await;
+    let lines: Vec<_> = lines
+        .into_iter()
+        .chain(readable.iter().map(|number| vec![Receipt { command: decided(*number) }]))
+        .collect();
+    db.close().await;
+    broker.close().await;
+    let all = [&drives[..], &[closing]].concat();
+    let history = History { lines: &lines, drives: &all, ordered: true };
+    let scope = format!("{bad} among {good}, replay killed 3 ×");
+    history.conclude("poison", &scope, &cluster).await;
+    cluster.processes.clear();
+}

@@ -1,0 +1,74 @@
+//! Schedulers whose clocks are wrong and that are killed: what falls due happens once.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use shared::bus::{CloudEvent, Event};
+use shared::clock;
+use shared::drive::Status;
+use shared::drive::table as drives;
+use shared::id::DriveId;
+
+use crate::cluster::Cluster;
+use crate::deployment::{Engine, eventually};
+use crate::report::{Counts, conclude, size};
+
+/// Drives that are under way at the same time.
+const DRIVES: usize = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_schedulers_with_wrong_clocks_are_killed_in_turn() {
+    let names = ["admin-api", "member-api", "drives-consumer", "drives-consumer"];
+    let mut cluster = Cluster::on_machine(Engine::Postgres, &names).await;
+    let first = cluster.processes.len();
+    let offsets: [i64; 3] = [-5000, 0, 5000];
+    let offset = |number: usize| [("CLOCK_OFFSET_MS", offsets[number].to_string())];
+    for number in 0..offsets.len() {
+        cluster.again("scheduler").await;
+        cluster.restart(first + number, &offset(number)).await;
+    }
+    let (since, lasts, mut kills, mut ids) =
+        (Instant::now(), Duration::from_secs(size(60, 3600) as u64), 0, Vec::new());
+    while since.elapsed() < lasts {
+        let opens = clock::now() + Duration::from_secs(8);
+        let more = json!({ "opens_at": opens, "closes_at": opens + Duration::from_secs(3) });
+        let due = cluster.open_drives(DRIVES, more).await;
+        cluster.restart(first + kills % 3, &offset(kills % 3)).await;
+        kills += 1;
+        let db = cluster.database().await;
+        eventually("they have opened and closed", || async {
+            let views = drives::by_ids(&db.read, due.clone()).await.unwrap();
+            views.iter().all(|view| view.drive.status == Status::Closed).then_some(())
+        })
+        .await;
+        db.close().await;
+        ids.extend(due);
+    }
+    let counts = count(&cluster, &ids).await;
+    let scope = format!("{} drives, {kills} kills, clocks ± 5 s", ids.len());
+    conclude("3 schedulers", &scope, &counts);
+    let (verified, said) = cluster.muster(&["verify"]);
+    assert!(verified, "{said}");
+}
+
+/// How often drives did not open or close, or did so more than once or the wrong way round.
+async fn count(cluster: &Cluster, ids: &[DriveId]) -> Counts {
+    let (db, mut counts) = (cluster.database().await, Counts::default());
+    for id in ids {
+        let entries = shared::log::read(&db.read, *id, 0, 100).await.unwrap();
+        let events: Vec<CloudEvent> =
+            entries.iter().map(|entry| serde_json::from_slice(&entry.bytes).unwrap()).collect();
+        let at = |wanted: fn(&Event) -> bool| -> Vec<usize> {
+            (0..events.len()).filter(|position| wanted(&events[*position].event)).collect()
+        };
+        let opened = at(|event| matches!(event, Event::DriveOpened(_)));
+        let closed = at(|event| matches!(event, Event::DriveClosed(_)));
+        for found in [&opened, &closed] {
+            counts.lost += usize::from(found.is_empty());
+            counts.duplicated += found.len().saturating_sub(1);
+        }
+        counts.out_of_order += usize::from(opened > closed);
+    }
+    db.close().await;
+    counts
+}

@@ -1,0 +1,342 @@
+//! Servers of the suite's own: started from the installed packages on free ports, in a temporary folder, to be killed.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use lapin::{Connection, ConnectionProperties};
+
+use crate::deployment::{eventually, unique};
+
+/// Ends every process that was started in a folder, and deletes the folder, as soon as its standard input ends. That is when
+/// its [`Place`] goes away or, whatever happened to it, the test's own process.
+const WATCHDOG: &str = r#"
+    cat > /dev/null
+    for round in 1 2; do
+        for process in /proc/[0-9]*; do
+            if { readlink "$process/cwd"; cat "$process/environ"; } 2> /dev/null | grep -qaF "$1"; then
+                kill -9 "${process#/proc/}" 2> /dev/null
+            fi
+        done
+    done
+    rm -rf "$1"
+"#;
+
+/// A folder whose processes end with it.
+#[derive(Debug)]
+pub struct Place {
+    pub folder: PathBuf,
+    watchdog: Child,
+}
+
+impl Place {
+    pub fn new(owner: Option<&str>) -> Self {
+        let folder = std::env::temp_dir().join(unique("muster-crash"));
+        std::fs::create_dir(&folder).unwrap();
+        if let Some(owner) = owner {
+            run(Command::new("chown").arg(owner).arg(&folder));
+        }
+        // In a process group of its own: what ends the test must not end this before its work is done.
+        let watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "watchdog"])
+            .arg(&folder)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Self { folder, watchdog }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Starts a server in it. What it says is in the file `said`.
+    fn spawn(&self, command: &mut Command) -> Child {
+        let said = File::options().create(true).append(true).open(self.folder.join("said")).unwrap();
+        let errors = said.try_clone().unwrap();
+        let command = command.current_dir(&self.folder).stdin(Stdio::null()).stdout(said).stderr(errors);
+        command.process_group(0).spawn().unwrap_or_else(|error| {
+            panic!("{command:?}: {error}; `cargo xtask test` installs what is missing")
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A port that nobody has.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+/// A server of one's own.
+#[derive(Debug)]
+pub struct Server {
+    kind: Kind,
+    port: u16,
+    place: Place,
+    process: Child,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Rabbit,
+    Postgres,
+    MariaDb,
+    Redis,
+}
+
+impl Server {
+    pub async fn start(kind: Kind) -> Self {
+        let owner = (kind == Kind::Postgres && is_root()).then_some("postgres");
+        let (place, port) = (Place::new(owner), free_port());
+        match kind {
+            Kind::Rabbit => {
+                place.write("none", "");
+                place.write("plugins", "[].");
+                place.write("rabbitmq.conf", "disk_free_limit.absolute = 50MB\n");
+                let cookie = place.write(".erlang.cookie", &unique(""));
+                run(Command::new("chmod").args(["400", &cookie]));
+                place.write("epmd", &free_port().to_string());
+                place.write("distribution", &free_port().to_string());
+            }
+            Kind::Postgres => {
+                run(postgres("initdb").args([
+                    "--auth=trust",
+                    "--no-sync",
+                    "--username=postgres",
+                    &place.path("data"),
+                ]));
+            }
+            Kind::MariaDb => {
+                run(Command::new("mariadb-install-db")
+                    .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
+                    .arg(format!("--datadir={}", place.path("data")))
+                    .arg("--user=root")
+                    .current_dir(&place.folder));
+            }
+            Kind::Redis => {}
+        }
+        let process = place.spawn(&mut command(kind, port, &place));
+        let mut server = Self { kind, port, place, process };
+        server.answers().await;
+        match kind {
+            Kind::Postgres | Kind::MariaDb => {
+                server.sql("create database muster").await;
+            }
+            Kind::Rabbit | Kind::Redis => {}
+        }
+        server
+    }
+
+    /// Where Muster finds it.
+    pub fn url(&self) -> String {
+        match self.kind {
+            Kind::Rabbit => format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port),
+            Kind::Redis => format!("redis://127.0.0.1:{}/0", self.port),
+            Kind::Postgres | Kind::MariaDb => format!("{}/muster", self.server_url()),
+        }
+    }
+
+    fn server_url(&self) -> String {
+        match self.kind {
+            Kind::MariaDb => format!("mysql://root@127.0.0.1:{}", self.port),
+            _ => format!("postgres://postgres@127.0.0.1:{}", self.port),
+        }
+    }
+
+    /// A statement outside Muster's database.
+    async fn sql(&mut self, statement: &str) {
+        use sea_orm::ConnectionTrait as _;
+        let own = if self.kind == Kind::MariaDb { "mysql" } else { "postgres" };
+        let db = sea_orm::Database::connect(format!("{}/{own}", self.server_url())).await.unwrap();
+        db.execute_unprepared(statement).await.unwrap();
+        db.close().await.unwrap();
+    }
+
+    /// Waits until it takes requests.
+    async fn answers(&mut self) {
+        let (kind, url, server_url) = (self.kind, self.url(), self.server_url());
+        let (said, port) = (self.place.folder.join("said"), self.port.to_string());
+        eventually(&format!("{kind:?} answers; it says {}", said.display()), || async {
+            match kind {
+                Kind::Rabbit => {
+                    let open = Connection::connect(&url, ConnectionProperties::default()).await.ok()?;
+                    open.close(200, "it answers".into()).await.ok()
+                }
+                Kind::Redis => {
+                    let ping = Command::new("redis-cli").args(["-p", &port, "ping"]).output();
+                    ping.is_ok_and(|output| output.stdout.trim_ascii() == b"PONG").then_some(())
+                }
+                Kind::Postgres | Kind::MariaDb => {
+                    let own = if kind == Kind::MariaDb { "mysql" } else { "postgres" };
+                    let open = sea_orm::Database::connect(format!("{server_url}/{own}")).await.ok()?;
+                    open.close().await.ok()
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits for it. (For PostgreSQL, without waiting for its clients.)
+    pub async fn stop(&mut self) {
+        // MariaDB does not listen to the one, and PostgreSQL waits for its clients at the other.
+        let signal = if self.kind == Kind::Postgres { "-INT" } else { "-TERM" };
+        run(Command::new("kill").args([signal, &self.process.id().to_string()]));
+        eventually("a server ends", || {
+            let ended = self.process.try_wait().unwrap();
+            async move { ended }
+        })
+        .await;
+    }
+
+    /// Starts it again, on the same data.
+    pub async fn again(&mut self) {
+        // PostgreSQL refuses to start until the last process of the killed one has noticed its end.
+        let mut tries = 0;
+        loop {
+            self.process = self.place.spawn(&mut command(self.kind, self.port, &self.place));
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            match self.process.try_wait().unwrap() {
+                None => break,
+                Some(status) => assert!(tries < 20, "{:?} does not start again: {status}", self.kind),
+            }
+            tries += 1;
+        }
+        self.answers().await;
+    }
+
+    /// Runs the server's own command line.
+    pub async fn control(&self, arguments: &[&str]) {
+        let mut control = match self.kind {
+            Kind::Rabbit => rabbit("rabbitmqctl", self.port, &self.place),
+            _ => Command::new("redis-cli"),
+        };
+        if self.kind == Kind::Redis {
+            control.args(["-p", &self.port.to_string()]);
+        }
+        control.args(arguments);
+        tokio::task::spawn_blocking(move || run(&mut control)).await.unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// One of PostgreSQL's programs, which refuse to run as root.
+fn postgres(program: &str) -> Command {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let found = versions.map(|version| version.path().join("bin").join(program)).find(|path| path.exists());
+    let path = found.unwrap_or_else(|| PathBuf::from(program));
+    if !is_root() {
+        return Command::new(path);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(path);
+    command
+}
+
+fn rabbit(program: &str, port: u16, place: &Place) -> Command {
+    // The distribution's own scripts in front of these insist on the machine's own server.
+    let packaged = PathBuf::from("/usr/lib/rabbitmq/bin").join(program);
+    let mut command = Command::new(if packaged.exists() { packaged } else { program.into() });
+    let read = |name: &str| std::fs::read_to_string(place.folder.join(name)).unwrap();
+    let epmd = read("epmd");
+    command
+        .env("HOME", &place.folder)
+        .env("RABBITMQ_NODENAME", format!("crash{port}@localhost"))
+        .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+        .env("RABBITMQ_NODE_PORT", port.to_string())
+        .env("RABBITMQ_DIST_PORT", read("distribution"))
+        .env("ERL_EPMD_PORT", epmd)
+        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+        .env("RABBITMQ_MNESIA_BASE", place.path("mnesia"))
+        .env("RABBITMQ_LOG_BASE", place.path("log"))
+        .env("RABBITMQ_CONFIG_FILE", place.path("rabbitmq.conf"))
+        .env("RABBITMQ_CONF_ENV_FILE", place.path("none"))
+        .env("RABBITMQ_ENABLED_PLUGINS_FILE", place.path("plugins"))
+        .env("RABBITMQ_PID_FILE", place.path("pid"));
+    command
+}
+
+fn command(kind: Kind, port: u16, place: &Place) -> Command {
+    let number = port.to_string();
+    match kind {
+        Kind::Rabbit => rabbit("rabbitmq-server", port, place),
+        Kind::Postgres => {
+            let mut command = postgres("postgres");
+            command.args(["-D", &place.path("data"), "-p", &number, "-k", &place.path("")]);
+            // Confirmed is on the disk, as a deployment has it.
+            command.args([
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "fsync=on",
+                "-c",
+                "synchronous_commit=on",
+            ]);
+            command
+        }
+        Kind::MariaDb => {
+            let mut command = Command::new("mariadbd");
+            command
+                .args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--port", &number])
+                .args(["--innodb-flush-log-at-trx-commit=1"])
+                .arg(format!("--datadir={}", place.path("data")))
+                .arg(format!("--socket={}", place.path("socket")))
+                .arg(format!("--pid-file={}", place.path("pid")));
+            command
+        }
+        Kind::Redis => {
+            let mut command = Command::new("redis-server");
+            command.args(["--port", &number, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+            command
+        }
+    }
+}
+
+#[test]
+fn what_was_started_in_a_place_ends_with_it() {
+    let place = Place::new(None);
+    let folder = place.folder.clone();
+    let mut forgotten = place.spawn(Command::new("sleep").arg("1000"));
+    assert!(forgotten.try_wait().unwrap().is_none());
+    drop(place);
+    let ended = forgotten.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
+    assert!(!folder.exists());
+}

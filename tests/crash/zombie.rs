@@ -1,0 +1,84 @@
+//! A consumer that is stopped in the middle of its work, whose lanes others take over, and that wakes up again.
+
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::deployment::{Engine, Process, eventually, rabbitmqctl, ready};
+use crate::history::{History, decided, decisions};
+use crate::report::size;
+
+/// Whether a process is stopped (`proc_pid_stat(5)`).
+fn is_stopped(process: &Process) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+}
+
+/// How many commands a consumer has found decided already.
+async fn repeated(url: &str) -> u64 {
+    let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+    let line = text.lines().find(|line| line.starts_with("muster_repeated_commands_total"));
+    line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0)
+}
+
+/// A consumer is stopped at this place with its first batch, another takes over, and it wakes when all is decided.
+async fn wakes_up(engine: Engine, place: &str) {
+    let names = ["admin-api", "member-api", "drives-consumer"];
+    let mut cluster = Cluster::on_machine(engine, &names).await;
+    // On one lane: when it stops there, nothing else of it is on its way.
+    let drives = cluster.open_drives(1, json!({ "capacity": 300, "waitlist_capacity": 50 })).await;
+    let mut lines = Vec::new();
+    let times = size(1, 50);
+    for _ in 0..times {
+        let clicking = cluster.load.begin(&drives, 16, usize::MAX);
+        let zombie = cluster.processes.len() - 1;
+        cluster.restart(zombie, &[("FAILPOINT", format!("{place}:1:stop"))]).await;
+        let process = &cluster.processes[zombie].1;
+        eventually("it is stopped", || async { is_stopped(process).then_some(()) }).await;
+        cluster.again("drives-consumer").await;
+        let db = cluster.database().await;
+        let before = decisions(&db).await;
+        // The broker would notice by itself, after two heartbeats.
+        let host = cluster.urls.amqp.rsplit('/').next().unwrap();
+        rabbitmqctl(&["close_all_connections", "--vhost", host, "test"]);
+        eventually("its lanes are taken over", || async {
+            (decisions(&db).await > before + 200).then_some(())
+        })
+        .await;
+        lines.extend(clicking.end().await);
+        decided(&db, &lines.iter().flatten().map(|receipt| receipt.command).collect()).await;
+        // Whatever was accepted is decided, and nobody clicks any more.
+        let before = decisions(&db).await;
+        let (_, process) = cluster.processes.remove(zombie);
+        process.signal("CONT");
+        eventually("it finds decided what it had in hand", || async {
+            (repeated(&process.url).await > 0).then_some(())
+        })
+        .await;
+        ready(&process.url).await;
+        assert!(process.stop().await.success());
+        assert_eq!(decisions(&db).await, before, "it has written nothing");
+        db.close().await;
+    }
+    let history = History { lines: &lines, drives: &drives, ordered: true };
+    history.conclude(&format!("zombie at {place}"), &format!("{engine:?}, {times} ×"), &cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zombie_that_had_only_received_writes_nothing() {
+    wakes_up(Engine::Postgres, "consumer-delivered").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zombie_that_had_looked_writes_nothing() {
+    wakes_up(Engine::MariaDb, "consumer-looked").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zombie_in_its_transaction_writes_nothing_and_holds_nobody_up() {
+    wakes_up(Engine::Postgres, "consumer-claimed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zombie_in_its_transaction_holds_nobody_up_on_mariadb() {
+    wakes_up(Engine::MariaDb, "consumer-claimed").await;
+}
