@@ -105,11 +105,13 @@ async fn connections_are_dead_and_nobody_is_told() {
         for _ in 0..times {
             let (broker, others) = relays.split_at(1);
             for dead in [broker, others] {
-                for relay in &dead {
+                for relay in dead {
                     relay.set(Network::Dead);
                 }
                 tokio::time::sleep(Duration::from_secs(30)).await;
-                dead.iter().for_each(|relay| relay.set(Network::Good));
+                for relay in dead {
+                    relay.set(Network::Good);
+                }
                 goes_on(cluster).await;
             }
         }
