@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, Header, Validation};
 use poem::Request;
 use poem_openapi::SecurityScheme;
 use poem_openapi::auth::Bearer;
+use sea_orm::DbErr;
 use serde::{Deserialize, Serialize};
 use shared::account::Role;
 use shared::account::table as accounts;
@@ -27,6 +28,8 @@ const TOKEN_TYPE: &str = "at+jwt";
 const ISSUER: &str = "muster";
 /// How long an access token of a person lasts.
 pub const TOKEN_LASTS: Duration = Duration::from_secs(30 * 60);
+/// How long the database may take to say which service accounts were revoked, before what was known last counts.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a revoked service account may still be taken for valid.
 const RECHECK: Duration = Duration::from_secs(5);
 
@@ -80,7 +83,15 @@ impl Default for Revoked {
 
 impl Revoked {
     async fn contains(&self, db: &Database, id: Uuid) -> Result<bool, Problem> {
-        let read = async { accounts::revoked_services(&db.read).await.map(Arc::new) };
+        let read = async {
+            // All who ask wait for the one who reads, so a connection that died without a word must not hold them all.
+            let read = tokio::time::timeout(PATIENCE, accounts::revoked_services(&db.read)).await;
+            read.unwrap_or_else(|_| {
+                db.did_not_answer();
+                Err(DbErr::Custom("no answer in time".to_owned()))
+            })
+            .map(Arc::new)
+        };
         let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let revoked = match self.fresh.try_get_with((), read).await {
             Ok(read) => {

@@ -44,7 +44,7 @@ const CONTENDED: u32 = 10;
 /// How long a batch is held in hand. The broker gives up on a consumer after 30 minutes.
 const HOLD: Duration = Duration::from_secs(10 * 60);
 /// How long the database may take for a batch. A connection may be dead without anybody having been told, and a lane that
-/// waits for it would wait for ever.
+/// waits for it would wait for ever. Each further attempt may take twice as long, for a batch may also be a lot of work.
 const ANSWER: Duration = Duration::from_secs(30);
 /// A consumer that worked this long is not held against the next one.
 const STEADY: Duration = Duration::from_secs(30);
@@ -241,7 +241,9 @@ impl<H: Handler> Runtime<H> {
     async fn decide_in_place(&self, queue: &str, batch: &Batch) -> Result<Vec<Settled>, Failure> {
         let (since, mut backoff) = (Instant::now(), Backoff::default());
         loop {
-            let failure = match self.decide_once(queue, batch).await {
+            let waited = batch.messages().map(Message::attempt).max().unwrap_or(0);
+            let attempts = u32::try_from(waited).unwrap_or(u32::MAX).saturating_add(backoff.failures());
+            let failure = match self.decide_once(queue, batch, ANSWER * 2_u32.pow(attempts.min(4))).await {
                 Ok(settled) => return Ok(settled),
                 Err(failure) => failure,
             };
@@ -266,7 +268,12 @@ impl<H: Handler> Runtime<H> {
         }
     }
 
-    async fn decide_once(&self, queue: &str, batch: &Batch) -> Result<Vec<Settled>, Failure> {
+    async fn decide_once(
+        &self,
+        queue: &str,
+        batch: &Batch,
+        patience: Duration,
+    ) -> Result<Vec<Settled>, Failure> {
         let span = debug_span!(
             "batch",
             otel.kind = "consumer",
@@ -283,8 +290,9 @@ impl<H: Handler> Runtime<H> {
         }
         let since = Instant::now();
         let decided = batch::decide(&self.handler, &self.db, batch.messages()).instrument(span);
-        let decided = tokio::time::timeout(ANSWER, decided).await.unwrap_or_else(|_| {
+        let decided = tokio::time::timeout(patience, decided).await.unwrap_or_else(|_| {
             self.db.did_not_answer();
+            tracing::warn!(queue, messages = batch.len(), ?patience, "a batch was not decided in time");
             Err(Failure::Retry("the database did not answer in time".to_owned()))
         });
         metrics::histogram!("muster_decide_seconds", "queue" => queue.to_owned()).record(since.elapsed());
