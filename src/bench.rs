@@ -8,6 +8,7 @@ mod plan;
 mod read;
 mod report;
 mod rush;
+mod streams;
 mod usage;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::national::NationalArguments;
 use self::plan::Plan;
 use self::read::{PagesArguments, ReadArguments};
+use self::streams::StreamsArguments;
 
 /// Flags of `muster bench`.
 #[derive(Debug, Clone, Args)]
@@ -49,6 +51,12 @@ pub enum What {
         /// Its flags.
         #[command(flatten)]
         read: ReadArguments,
+    },
+    /// Live streams: what each costs, and how long after the decision it tells
+    Streams {
+        /// Its flags.
+        #[command(flatten)]
+        streams: StreamsArguments,
     },
     /// A country signs up: a rush of millions over thousands of drives, a few of them very hot
     National {
@@ -133,6 +141,7 @@ pub async fn run(bench: BenchArguments, shutdown: CancellationToken) -> anyhow::
                 Ok(())
             }
             What::Read { read } => read::run(read).await,
+            What::Streams { streams } => streams::run(streams).await,
             What::BarePages { pages } => read::serve_pages(pages, stop).await,
             What::National { national } => national::run(national).await,
         }

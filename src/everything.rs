@@ -9,13 +9,15 @@ use api::service::{AdminArguments, KeyArguments, context, first_admin};
 use clap::Args;
 use consumers::drives::Drives;
 use consumers::eligibility::Eligibility;
+use consumers::follow::follow;
+use consumers::inbox::Inbox;
 use consumers::members::Members;
 use consumers::service::consume;
 use consumers::upkeep::Upkeep;
 use process::watch::{Liveness, measure_queues};
 use process::{Connections, start_metrics};
 use shared::bus::Queue;
-use shared::config::Deployment;
+use shared::config::{Deployment, given};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +76,7 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
     };
 
     let mut tasks = JoinSet::new();
-    let Connections { db, broker, files } = connections.clone();
+    let Connections { db, broker, files, .. } = connections.clone();
     for queue in Queue::ALL {
         let (connections, liveness, shutdown) = (connections.clone(), liveness.clone(), shutdown.clone());
         let files = files.clone();
@@ -85,6 +87,27 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
                 Queue::Eligibility => consume(Eligibility::default(), &connections, liveness, shutdown).await,
                 Queue::Upkeep => consume(Upkeep { files }, &connections, liveness, shutdown).await,
             }
+            Ok(())
+        });
+    }
+    {
+        let (connections, liveness, shutdown) = (connections.clone(), liveness.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            follow(&Inbox::new(&connections), &connections, liveness, shutdown).await;
+            Ok(())
+        });
+    }
+    {
+        let (mut connections, shutdown) = (connections.clone(), shutdown.clone());
+        if given(deployment.public_url.as_ref()).is_none() {
+            connections.mailing.public_url.clone_from(&url);
+        }
+        tasks.spawn(async move { consumers::mail::run(&connections, shutdown).await });
+    }
+    {
+        let (connections, liveness, shutdown) = (connections.clone(), liveness.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            consumers::webhooks::run(&connections, liveness, shutdown).await;
             Ok(())
         });
     }

@@ -4,6 +4,7 @@ pub mod bench;
 mod client;
 pub mod dead_letters;
 pub mod demo;
+pub mod events;
 pub mod everything;
 mod history;
 pub mod rendered;
@@ -13,6 +14,20 @@ use clap::{Parser, Subcommand};
 use shared::config::Watching;
 
 use crate::everything::ServeArguments;
+
+/// The binaries that serve HTTP surfaces when each part is a process of its own.
+pub const APIS: [&str; 2] = ["member-api", "admin-api"];
+/// The binaries that work behind them.
+pub const WORKERS: [&str; 8] = [
+    "drives-consumer",
+    "members-consumer",
+    "eligibility-consumer",
+    "upkeep-consumer",
+    "inbox-follower",
+    "webhooks-follower",
+    "mail-sender",
+    "scheduler",
+];
 
 /// Muster runs drives: many people, few places, one decision each, in order, with reasons.
 #[derive(Debug, Parser)]
@@ -60,6 +75,15 @@ pub enum Command {
         /// Its flags.
         #[command(flatten)]
         verify: verify::VerifyArguments,
+        /// Its flags.
+        #[command(flatten)]
+        watching: Watching,
+    },
+    /// Prints what was decided, as the drives' logs say it
+    Events {
+        /// Its flags.
+        #[command(flatten)]
+        events: events::EventsArguments,
         /// Its flags.
         #[command(flatten)]
         watching: Watching,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use muster::{Arguments, Command, bench, dead_letters, demo, everything, verify};
+use muster::{Arguments, Command, bench, dead_letters, demo, events, everything, verify};
 use process::run_to_end;
 
 fn main() -> ExitCode {
@@ -18,6 +18,9 @@ fn main() -> ExitCode {
         }
         Some(Command::Verify { verify, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(verify::run(verify, shutdown)))
+        }
+        Some(Command::Events { events, watching }) => {
+            run_to_end("muster", &watching, |shutdown| Box::pin(events::run(events, shutdown)))
         }
         Some(Command::DeadLetters { dead_letters, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(dead_letters::run(dead_letters, shutdown)))

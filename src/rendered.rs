@@ -8,7 +8,7 @@ use shared::bus::Topology;
 use shared::bus::rabbit::definitions;
 use shared::refusal::Code;
 
-use crate::Arguments;
+use crate::{APIS, Arguments, WORKERS};
 
 /// A rendered file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,7 @@ pub fn files() -> Vec<Rendered> {
         file("rabbitmq/definitions.json", definitions),
         file("docs/openapi-members.json", api::serve::document(&api::routes::members())),
         file("docs/openapi-admins.json", api::serve::document(&api::routes::admins())),
+        file("docs/asyncapi.json", api::asyncapi::document()),
         file("docs/errors.md", errors()),
         file("docs/configuration.md", configuration()),
     ]
@@ -85,11 +86,11 @@ fn configuration() -> String {
          on SQLite with an embedded broker. `RUST_LOG` filters the logs.\n",
     );
     let commands = [
-        ("muster", "Everything in one process", Arguments::command()),
-        ("member-api, admin-api", "One HTTP surface each", api::service::command()),
+        ("muster".to_owned(), "Everything in one process", Arguments::command()),
+        (APIS.join(", "), "One HTTP surface each", api::service::command()),
         (
-            "drives-consumer, members-consumer, eligibility-consumer, upkeep-consumer, scheduler",
-            "What works behind the APIs: a consumer per queue, and what falls due",
+            WORKERS.join(", "),
+            "What works behind the APIs: a consumer per queue, who follows the logs, who sends mails, and what falls due",
             process::worker::command(),
         ),
     ];

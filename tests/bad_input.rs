@@ -70,6 +70,8 @@ async fn bodies_that_cannot_be_read() {
         ("rules", json!([{ "name": "x" }])),
         ("rules", json!([{ "name": "x", "when": "true", "message": "m", "extra": 1 }])),
         ("admission", json!("lottery")),
+        ("reminders", json!([-60])),
+        ("reminders", json!(["an hour"])),
     ] {
         let mut body = drive(json!({}));
         body[field] = value.clone();

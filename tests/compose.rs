@@ -93,12 +93,10 @@ fn binaries() -> BTreeMap<String, BTreeSet<String>> {
             .collect::<BTreeSet<_>>()
     };
     let mut binaries = BTreeMap::new();
-    for name in ["member-api", "admin-api"] {
+    for name in muster::APIS {
         binaries.insert(name.to_owned(), variables(api::service::command()));
     }
-    for name in
-        ["drives-consumer", "members-consumer", "eligibility-consumer", "upkeep-consumer", "scheduler"]
-    {
+    for name in muster::WORKERS {
         binaries.insert(name.to_owned(), variables(process::worker::command()));
     }
     binaries

@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use consumers::Handler;
 use consumers::drives::Drives;
 use consumers::eligibility::Eligibility;
+use consumers::follow::follow;
+use consumers::inbox::Inbox;
 use consumers::members::Members;
 use consumers::runtime::Runtime;
 use consumers::upkeep::Upkeep;
+use process::Connections;
 use process::watch::Liveness;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
@@ -17,6 +20,7 @@ use shared::bus::broker::{Broker, BrokerUrl};
 use shared::bus::envelope::sha256;
 use shared::bus::{Actor, Command, Envelope};
 use shared::clock;
+use shared::config::{Mailing, Outlet};
 use shared::database::Database;
 use shared::drive::draft::Draft;
 use shared::drive::{CreateDrive, PublishDrive};
@@ -24,6 +28,7 @@ use shared::files::Files;
 use shared::id::{CommandId, DriveId, MemberId};
 use shared::ledger::{self, Row};
 use shared::registration::Register;
+use shared::webhook::address::Allowed;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -141,6 +146,26 @@ impl Local {
     /// Verifies everything.
     pub async fn verify(&self) -> Result<muster::verify::Report, muster::verify::Fault> {
         muster::verify::verify(&self.db, None, &indicatif::ProgressBar::hidden()).await
+    }
+
+    /// With somebody who fills the inboxes, and makes mails unless the outlet is none.
+    pub fn fill_inboxes(&mut self, outlet: Outlet) {
+        let (connections, shutdown) = (self.connections(outlet), self.shutdown.clone());
+        self.tasks.spawn(async move {
+            follow(&Inbox::new(&connections), &connections, Liveness::default(), shutdown).await;
+        });
+    }
+
+    /// What a process that works behind the APIs gets.
+    pub fn connections(&self, outlet: Outlet) -> Connections {
+        let (from, public_url) = ("Muster <muster@x.org>".to_owned(), "http://localhost".to_owned());
+        Connections {
+            db: self.db.clone(),
+            broker: self.broker.clone(),
+            files: self.files.clone(),
+            webhook_allow: Allowed::default(),
+            mailing: Mailing { outlet, from, public_url },
+        }
     }
 
     /// Runs a statement that no program of Muster would.

@@ -15,6 +15,19 @@
     reason = "these are tests: a panic is how they fail"
 )]
 
+/// Makes three tests of each function that takes an engine.
+macro_rules! on_every_database {
+    ($($test:ident,)*) => {
+        mod on_sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() { super::$test(super::Engine::Sqlite).await; })* }
+        mod on_postgresql { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() { super::$test(super::Engine::Postgres).await; })* }
+        mod on_mariadb { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() { super::$test(super::Engine::MariaDb).await; })* }
+    };
+}
+
+mod asyncapi;
 mod bad_input;
 mod bench;
 mod broker;
@@ -23,13 +36,21 @@ mod compose;
 mod contract;
 mod deployment;
 mod embedded;
+mod following;
+mod gaps;
 mod local;
+mod mail;
+mod messages;
+mod peers;
 mod readme;
+mod reminders;
 mod rendered;
 mod runtime;
 mod rush;
 mod scheduler;
 mod simulation;
+mod streams;
 mod tables;
 mod tidy;
 mod tracing;
+mod webhooks;

@@ -1,8 +1,13 @@
-//! The README's session works as written.
+//! The README's session and the examples for subscribers work as written; links lead somewhere.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use crate::deployment::{Folder, Process, ready};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::deployment::{Client, Embedded, Folder, Process, ready};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_curl_session_goes_from_sign_up_to_decision() {
@@ -33,6 +38,83 @@ async fn the_curl_session_goes_from_sign_up_to_decision() {
     }
 }
 
+/// The blocks of a language in the subscribers' document.
+fn examples(language: &str) -> Vec<String> {
+    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/subscribers.md");
+    let text = std::fs::read_to_string(text).unwrap();
+    let blocks = text.split("```").skip(1).step_by(2);
+    blocks.filter_map(|block| block.strip_prefix(&format!("{language}\n"))).map(ToOwned::to_owned).collect()
+}
+
+/// A Muster with an open drive, and somebody who has a place.
+async fn with_a_place() -> (Embedded, Client, Client, String) {
+    let muster = Embedded::start().await;
+    let admin = Client::admin(&muster.process.url, &muster.process.url).await;
+    let member = Client::member(&muster.process.url, "asha").await;
+    let drive = admin.open_drive(json!({})).await;
+    let path = format!("/api/v1/drives/{drive}/registrations");
+    assert_eq!(member.decide(Method::POST, &path, &json!({})).await.status, 200);
+    (muster, admin, member, drive)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscribers_examples_for_curl_do_what_they_say() {
+    let (muster, admin, member, drive) = with_a_place().await;
+    let curls: Vec<_> =
+        examples("sh").into_iter().filter(|block| block.trim_start().starts_with("curl")).collect();
+    assert_eq!(curls.len(), 4, "streams, a message, preferences, a webhook: {curls:?}");
+    for (example, parts) in curls.iter().zip([
+        &["\"status\":\"open\"", "event-stream", "muster.registration.confirmed"][..],
+        &["\"receipt\":"],
+        &["\"language\":\"hi\"", "Asia/Kolkata"],
+        &["\"secret\":\"whsec_"],
+    ]) {
+        // A stream does not end by itself.
+        let example = example.replace("curl --no-buffer", "timeout 3 curl --include --no-buffer");
+        let output = Command::new("sh")
+            .args(["-uc", &example])
+            .env("URL", &muster.process.url)
+            .env("ADMIN", &muster.process.url)
+            .env("DRIVE", &drive)
+            .env("TOKEN", member.token.as_ref().unwrap())
+            .env("ADMIN_TOKEN", admin.token.as_ref().unwrap())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        for part in parts {
+            assert!(said.contains(part), "{example}: no {part} in {said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_subscribers_example_in_javascript_is_told_what_happens() {
+    let (muster, admin, member, drive) = with_a_place().await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let library = root.join("target/node/node_modules/eventsource");
+    assert!(library.exists(), "run `cargo xtask test`, which installs it");
+    let [example] = examples("js").try_into().unwrap();
+    // What a page has, and what the example leaves to its reader.
+    let around = format!(
+        "globalThis.EventSource = require({library:?}).EventSource;\n\
+         const url = process.env.URL, freshToken = async () => process.env.TOKEN;\n{example}"
+    );
+    let mut node = Command::new("node")
+        .args(["--eval", &around])
+        .env("URL", &muster.process.url)
+        .env("TOKEN", member.token.as_ref().unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(node.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), format!("1 muster.registration.confirmed /drives/{drive}"));
+    let path = format!("/admin/v1/drives/{drive}/cancel");
+    admin.decide(Method::POST, &path, &json!({ "reason": "rain" })).await;
+    assert_eq!(lines.next().unwrap(), format!("2 muster.drive.cancelled /drives/{drive}"));
+    node.kill().unwrap();
+    node.wait().unwrap();
+}
+
 #[test]
 fn links_lead_somewhere() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -41,11 +123,12 @@ fn links_lead_somewhere() {
         "docs/architecture.md",
         "docs/guarantees.md",
         "docs/operations.md",
+        "docs/subscribers.md",
         "migrations/README.md",
     ] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
-            let target = root.join(file).parent().unwrap().join(link);
+            let target = root.join(file).parent().unwrap().join(link.split('#').next().unwrap());
             assert!(link.starts_with("http") || target.exists(), "{file}: {link}");
         }
     }

@@ -21,17 +21,6 @@ use uuid::Uuid;
 use crate::deployment::Engine;
 use crate::local::{self, Local, admin, assert_ok, code, envelope, outcome, register};
 
-macro_rules! on_every_database {
-    ($($test:ident,)*) => {
-        mod on_sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() { super::$test(super::Engine::Sqlite).await; })* }
-        mod on_postgresql { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() { super::$test(super::Engine::Postgres).await; })* }
-        mod on_mariadb { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() { super::$test(super::Engine::MariaDb).await; })* }
-    };
-}
-
 on_every_database! {
     processes_that_start_together_migrate_once,
     a_drives_life_is_stored_and_verifies,

@@ -117,6 +117,20 @@ pub struct Caller(pub Actor);
 #[oai(rename = "admin_access_token", ty = "bearer", bearer_format = "JWT", checker = "check_admin")]
 pub struct Admin(pub Actor);
 
+/// Whoever shows a valid access token of an admin, who may change what all own, or of a service account, which may change
+/// what it owns.
+#[derive(Debug, Clone, Copy, SecurityScheme)]
+#[oai(rename = "owner_access_token", ty = "bearer", bearer_format = "JWT", checker = "check_owner")]
+pub struct Owner(pub Actor);
+
+impl Owner {
+    /// Whose things these may be; none for everyone's.
+    #[must_use]
+    pub fn scope(self) -> Option<Uuid> {
+        (self.0.role != Role::Admin).then_some(self.0.id)
+    }
+}
+
 impl Caller {
     /// The member on whose behalf a command is: a member's own id, or the one that a service names.
     pub fn on_behalf_of(self, named: Option<Uuid>) -> Result<MemberId, Problem> {
@@ -133,6 +147,11 @@ impl Caller {
         }
     }
 
+    /// An organiser who asks.
+    pub fn admin(self) -> Result<Actor, Problem> {
+        if self.0.role == Role::Admin { Ok(self.0) } else { Err(Problem::forbidden()) }
+    }
+
     /// The person who asks.
     pub fn person(self) -> Result<MemberId, Problem> {
         match self.0.role {
@@ -144,20 +163,43 @@ impl Caller {
 
 async fn check(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
     let cx = request.data::<Context>().ok_or_else(Problem::internal)?;
-    let actor = check_token(&cx.key, &bearer.token)?;
-    if actor.role == Role::Service && cx.revoked.contains(&cx.db, actor.id).await? {
-        return Err(Problem::unauthorized().detail("the service account was revoked").into());
-    }
-    Ok(actor)
+    Ok(check_valid(cx, &bearer.token).await?.0)
+}
+
+async fn check_owner(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
+    let actor = check(request, bearer).await?;
+    let may = matches!(actor.role, Role::Admin | Role::Service);
+    if may { Ok(actor) } else { Err(Problem::forbidden().into()) }
 }
 
 async fn check_admin(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
-    let actor = check(request, bearer).await?;
-    if actor.role == Role::Admin { Ok(actor) } else { Err(Problem::forbidden().into()) }
+    Ok(Caller(check(request, bearer).await?).admin()?)
+}
+
+/// Whose access token this is, if it still counts, and for how long.
+async fn check_valid(cx: &Context, token: &str) -> Result<(Actor, Duration), Problem> {
+    let (actor, lasts) = read_token(&cx.key, token)?;
+    if actor.role == Role::Service && cx.revoked.contains(&cx.db, actor.id).await? {
+        return Err(Problem::unauthorized().detail("the service account was revoked"));
+    }
+    Ok((actor, lasts))
+}
+
+/// Whoever opens a stream, and for how long they may. A browser cannot send a header with one, so the token may stand in the address as well (RFC 6750
+/// §2.3); addresses are not logged.
+pub async fn watching(cx: &Context, token: Option<&str>) -> Result<(Caller, Duration), Problem> {
+    let token = token.ok_or_else(Problem::unauthorized)?;
+    let (actor, lasts) = check_valid(cx, token).await?;
+    Ok((Caller(actor), lasts))
 }
 
 /// Whose valid access token this is. Whether a service account was revoked is not known here.
 pub fn check_token(key: &SigningKey, token: &str) -> Result<Actor, Problem> {
+    read_token(key, token).map(|(actor, _)| actor)
+}
+
+/// The same, and for how long it counts yet; that of a service, until it has to be looked at again.
+fn read_token(key: &SigningKey, token: &str) -> Result<(Actor, Duration), Problem> {
     let decoded =
         jsonwebtoken::decode::<Claims>(token, &key.token_decoding, &VALIDATION).map_err(|error| {
             Problem::unauthorized().detail(format!("the access token cannot be used: {error}"))
@@ -166,8 +208,10 @@ pub fn check_token(key: &SigningKey, token: &str) -> Result<Actor, Problem> {
     if decoded.header.typ.as_deref() != Some(TOKEN_TYPE) || role == Role::System {
         return Err(Problem::unauthorized().detail("this is no access token"));
     }
-    if exp.is_some_and(|exp| exp <= clock::now().timestamp()) {
+    let left = exp.map(|exp| exp - clock::now().timestamp());
+    if left.is_some_and(|left| left <= 0) {
         return Err(Problem::unauthorized().detail("the access token has expired"));
     }
-    Ok(Actor { role, id: sub })
+    let lasts = left.map_or(TOKEN_LASTS, |left| Duration::from_secs(left.unsigned_abs()));
+    Ok((Actor { role, id: sub }, lasts))
 }

@@ -6,11 +6,13 @@
 
 pub mod admin;
 pub mod asked;
+pub mod asyncapi;
 pub mod at;
 pub mod auth;
 pub mod bare;
 pub mod body;
 pub mod context;
+pub mod feed;
 pub mod operations;
 pub mod page;
 pub mod password;

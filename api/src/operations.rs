@@ -8,7 +8,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use poem::http::StatusCode;
 use poem::web::{Data, Json};
-use poem::{IntoResponse as _, Response, Route, get, handler};
+use poem::{EndpointExt as _, IntoResponse as _, Response, Route, RouteMethod, get, handler};
 use process::watch::{Liveness, timed};
 use serde_json::{Value, json};
 
@@ -34,13 +34,15 @@ pub struct Operations {
 
 /// The routes.
 #[must_use]
-pub fn routes() -> Route {
+pub fn routes(operations: &Operations) -> Route {
+    // Theirs alone: other requests need not carry it.
+    let with = |endpoint: RouteMethod| endpoint.data(operations.clone());
     Route::new()
-        .at("/health", get(health))
-        .at("/health/full", get(health_full))
-        .at("/livez", get(health))
-        .at("/readyz", get(readyz))
-        .at("/metrics", get(metrics))
+        .at("/health", with(get(health)))
+        .at("/health/full", with(get(health_full)))
+        .at("/livez", with(get(health)))
+        .at("/readyz", with(get(readyz)))
+        .at("/metrics", with(get(metrics)))
         .at("/.well-known/jwks.json", get(jwks))
 }
 

@@ -98,6 +98,7 @@ problems! {
     broker_unavailable = SERVICE_UNAVAILABLE, "broker-unavailable", "Commands cannot be taken now; nothing was accepted";
     command_not_found = NOT_FOUND, "command-not-found", "There is no such command";
     database_unavailable = SERVICE_UNAVAILABLE, "database-unavailable", "The database does not answer; try again";
+    delivery_not_found = NOT_FOUND, "delivery-not-found", "There is no such delivery";
     email_taken = CONFLICT, "email-taken", "The e-mail address belongs to an account already";
     forbidden = FORBIDDEN, "forbidden", "This is not for this role";
     idempotency_key_invalid = BAD_REQUEST, "idempotency-key-invalid", "The Idempotency-Key cannot be used";
@@ -107,14 +108,22 @@ problems! {
     invalid_body = UNPROCESSABLE_ENTITY, "invalid-body", "The body is not what this needs";
     invalid_cursor = BAD_REQUEST, "invalid-cursor", "The cursor was not made by this list";
     invalid_parameter = BAD_REQUEST, "invalid-parameter", "A parameter cannot be used";
+    invalid_template = UNPROCESSABLE_ENTITY, "invalid-template", "The template cannot be used";
     login_failed = UNAUTHORIZED, "login-failed", "E-mail address or password are wrong";
+    mail_is_essential = CONFLICT, "mail-is-essential", "Mails like this one always come";
+    mail_not_found = NOT_FOUND, "mail-not-found", "There is no such mail";
     malformed_json = BAD_REQUEST, "malformed-json", "The body is not JSON";
     method_not_allowed = METHOD_NOT_ALLOWED, "method-not-allowed", "There is no such method here";
     not_found = NOT_FOUND, "not-found", "There is nothing here";
     overloaded = SERVICE_UNAVAILABLE, "overloaded", "Too many requests are in work; nothing was accepted";
     service_account_not_found = NOT_FOUND, "service-account-not-found", "There is no such service account";
+    template_not_found = NOT_FOUND, "template-not-found", "No organiser has written such a template";
+    too_many_deliveries = UNPROCESSABLE_ENTITY, "too-many-deliveries", "This is too much to send again at once";
+    too_many_webhooks = CONFLICT, "too-many-webhooks", "There are as many webhooks as there may be";
     unauthorized = UNAUTHORIZED, "unauthorized", "A valid access token is needed";
     unsupported_media_type = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body has the wrong media type";
+    webhook_disabled = CONFLICT, "webhook-disabled", "The webhook is switched off";
+    webhook_not_found = NOT_FOUND, "webhook-not-found", "There is no such webhook";
 }
 
 impl Problem {

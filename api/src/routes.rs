@@ -4,8 +4,13 @@ pub mod account;
 pub mod command;
 pub mod drive;
 pub mod eligibility;
+pub mod inbox;
+pub mod mail;
 pub mod member;
+pub mod preferences;
 pub mod registration;
+pub mod stream;
+pub mod webhook;
 
 use poem_openapi::OpenApiService;
 
@@ -21,6 +26,9 @@ pub type MemberSurface = OpenApiService<
         eligibility::EligibilityRoutes,
         registration::RegistrationRoutes,
         command::CommandRoutes,
+        inbox::InboxRoutes,
+        preferences::PreferencesRoutes,
+        stream::StreamRoutes,
     ),
     (),
 >;
@@ -31,7 +39,10 @@ pub type AdminSurface = OpenApiService<
         drive::AdminDriveRoutes,
         registration::AdminRegistrationRoutes,
         member::AdminMemberRoutes,
+        stream::AdminStreamRoutes,
         account::ServiceAccountRoutes,
+        webhook::WebhookRoutes,
+        mail::MailRoutes,
     ),
     (),
 >;
@@ -46,6 +57,9 @@ pub fn members() -> MemberSurface {
         eligibility::EligibilityRoutes,
         registration::RegistrationRoutes,
         command::CommandRoutes,
+        inbox::InboxRoutes,
+        preferences::PreferencesRoutes,
+        stream::StreamRoutes,
     );
     OpenApiService::new(routes, "Muster for members", VERSION)
         .description(
@@ -63,7 +77,10 @@ pub fn admins() -> AdminSurface {
         drive::AdminDriveRoutes,
         registration::AdminRegistrationRoutes,
         member::AdminMemberRoutes,
+        stream::AdminStreamRoutes,
         account::ServiceAccountRoutes,
+        webhook::WebhookRoutes,
+        mail::MailRoutes,
     );
     OpenApiService::new(routes, "Muster for organisers", VERSION)
         .description(

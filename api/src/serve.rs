@@ -1,11 +1,14 @@
 //! One listener: surfaces, operations, documents, and what every request goes through.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metrics::Histogram;
 use poem::endpoint::make_sync;
 use poem::http::{Method, StatusCode};
 use poem::listener::TcpAcceptor;
@@ -20,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug_span};
 
+use crate::asyncapi;
 use crate::context::Context;
 use crate::operations::{self, Operations};
 use crate::problem::{Problem, from_error};
@@ -29,6 +33,9 @@ use crate::routes;
 const IN_WORK: usize = 20_000;
 /// How long a connection may be silent.
 const IDLE: Duration = Duration::from_secs(75);
+/// How long what was sent may wait until the client's machine has taken it (`TCP_USER_TIMEOUT`, tcp(7)).
+#[cfg(target_os = "linux")]
+const TAKEN: Duration = Duration::from_secs(60);
 /// How long requests in work may take once the process is asked to stop.
 const END: Duration = Duration::from_secs(5);
 
@@ -51,7 +58,16 @@ pub async fn serve(
     operations: Operations,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    run(listener, app(surfaces, cx, operations), shutdown).await
+    let feeds = cx.feeds.clone();
+    // The server does not know of connections that have become WebSockets.
+    let streams = async {
+        shutdown.cancelled().await;
+        if tokio::time::timeout(END, feeds.ended()).await.is_err() {
+            tracing::warn!("some streams did not end in time");
+        }
+    };
+    let app = app(surfaces, cx, &operations);
+    tokio::join!(run(listener, app, shutdown.clone()), streams).0
 }
 
 /// Serves anything until shutdown.
@@ -67,12 +83,19 @@ pub(crate) async fn run(
 
 /// Takes a port.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| anyhow::anyhow!("listen on {address}: {error}"))
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| anyhow::anyhow!("listen on {address}: {error}"))?;
+    // Connections inherit it. Without it, a client that takes nothing keeps its stream for as long as it pleases.
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(&listener)
+        .set_tcp_user_timeout(Some(TAKEN))
+        .map_err(|error| anyhow::anyhow!("bound the patience with {address}: {error}"))?;
+    Ok(listener)
 }
 
 /// Everything that one listener answers.
-fn app(surfaces: Surfaces, cx: Context, operations: Operations) -> impl Endpoint {
-    let mut route = operations::routes();
+fn app(surfaces: Surfaces, cx: Context, operations: &Operations) -> impl Endpoint + use<> {
+    let mut route = operations::routes(operations).at("/asyncapi.json", json_file(asyncapi::document()));
     if surfaces != Surfaces::Admins {
         let members = routes::members();
         route = documented(route, &members, "/docs", "/openapi.json").nest("/api/v1", members);
@@ -85,10 +108,7 @@ fn app(surfaces: Surfaces, cx: Context, operations: Operations) -> impl Endpoint
         route = documented(route, &admins, "/admin/docs", "/admin/openapi.json").nest("/admin/v1", admins);
     }
     let room = Arc::new(Semaphore::new(IN_WORK));
-    route
-        .with(AddData::new(cx))
-        .with(AddData::new(operations))
-        .around(move |endpoint, request| answer(endpoint, request, room.clone()))
+    route.with(AddData::new(cx)).around(move |endpoint, request| answer(endpoint, request, room.clone()))
 }
 
 fn documented<A: OpenApi + 'static, W: poem_openapi::Webhook + 'static>(
@@ -99,10 +119,11 @@ fn documented<A: OpenApi + 'static, W: poem_openapi::Webhook + 'static>(
 ) -> Route {
     let document = document(service);
     let html = service.scalar_html().replace(&service.spec(), &document);
-    route.at(page, make_sync(move |_| Html(html.clone()))).at(
-        file,
-        make_sync(move |_| Response::builder().content_type("application/json").body(document.clone())),
-    )
+    route.at(page, make_sync(move |_| Html(html.clone()))).at(file, json_file(document))
+}
+
+fn json_file(document: String) -> impl Endpoint<Output = Response> + 'static {
+    make_sync(move |_| Response::builder().content_type("application/json").body(document.clone()))
 }
 
 /// A surface's OpenAPI document: what the routes say, and the two headers that every write understands.
@@ -119,6 +140,16 @@ pub fn document<A: OpenApi, W: poem_openapi::Webhook>(service: &OpenApiService<A
     ];
     let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
     for operation in operations.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut()) {
+        // These tokens may stand in the address as well, so they are checked in the open.
+        match operation["operationId"].as_str() {
+            Some("watch-inbox") => {
+                operation["security"] = json!([{ "access_token": [] }]);
+            }
+            Some("watch-log") => {
+                operation["security"] = json!([{ "admin_access_token": [] }]);
+            }
+            _ => {}
+        }
         if operation["responses"].get("202").is_some() {
             let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
             operation["parameters"] = parameters.into_iter().chain(headers.clone()).collect();
@@ -164,14 +195,33 @@ async fn answer<E: Endpoint>(
         telemetry::rename(&span, operation.clone().into_owned());
         span.record("http.response.status_code", status.as_u16());
     }
-    metrics::histogram!(
-        "muster_http_request_seconds",
-        "operation" => operation,
-        "method" => method,
-        "status" => status.as_str().to_owned()
-    )
-    .record(since.elapsed());
+    measure(operation, method, status, since.elapsed());
     Ok(response)
+}
+
+thread_local! {
+    /// The histograms to which this thread has recorded. Finding one by its labels takes longer than recording does.
+    static KNOWN: RefCell<HashMap<(&'static str, &'static str, StatusCode), Histogram>> = RefCell::default();
+}
+
+/// Records how long a request took.
+fn measure(operation: Cow<'static, str>, method: &'static str, status: StatusCode, took: Duration) {
+    let histogram = |operation: Cow<'static, str>| {
+        metrics::histogram!(
+            "muster_http_request_seconds",
+            "operation" => operation,
+            "method" => method,
+            "status" => status.as_str().to_owned()
+        )
+    };
+    match operation {
+        // There are only so many of these.
+        Cow::Borrowed(operation) => KNOWN.with_borrow_mut(|known| {
+            let known = known.entry((operation, method, status));
+            known.or_insert_with(|| histogram(Cow::Borrowed(operation))).record(took);
+        }),
+        Cow::Owned(_) => histogram(operation).record(took),
+    }
 }
 
 fn name(operation: Option<&OperationId>, pattern: Option<&PathPattern>) -> Cow<'static, str> {

@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser};
@@ -17,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, DEFAULT_EMAIL, FirstAdmin};
 use crate::auth::Revoked;
-use crate::context::Context;
+use crate::context::{Context, Parts};
+use crate::feed::Feeds;
 use crate::operations::Operations;
 use crate::read;
 use crate::serve::{self, Surfaces};
@@ -136,17 +136,11 @@ pub fn context(
         Some(text) => SigningKey::from_text(text).context("read SIGNING_KEY")?,
         None => SigningKey::load_or_create(&deployment.key_file())?,
     };
-    let Connections { db, broker, files } = connections.clone();
+    let Connections { db, broker, files, webhook_allow, .. } = connections.clone();
     let cache = Cache::open(&deployment.cache_url)?;
     read::forget_changed(&broker, cache.clone(), shutdown.clone());
     let waiting = Waiting::start(&broker, shutdown.clone());
-    Ok(Context {
-        db,
-        broker,
-        cache,
-        files,
-        key: Arc::new(key),
-        waiting,
-        revoked: Arc::new(Revoked::default()),
-    })
+    let feeds = Feeds::start(&db, &broker, shutdown.clone());
+    let revoked = Revoked::default();
+    Ok(Context::new(Parts { db, broker, cache, files, key, waiting, feeds, revoked, webhook_allow }))
 }

@@ -128,6 +128,9 @@ fn decide_one(
         salt: &salt,
     };
     let decision = decide(&drive.state, &envelope.body, &context);
+    if let DriveCommand::RemindDrive(_) = &envelope.body {
+        drive.has_looked(envelope.accepted_at);
+    }
     for event in &decision.events {
         drive.state.apply(event);
     }

@@ -25,6 +25,7 @@ use tracing::{Instrument as _, debug_span};
 
 use crate::balance::Balance;
 use crate::batch::{self, Handler, Settled};
+use crate::follow::grown_logs;
 use crate::messages::{dead_letter, failed_row, later, reply};
 use crate::observed::{age, continued, observe, trace_on};
 
@@ -299,6 +300,11 @@ impl<H: Handler> Runtime<H> {
         let mut settled = decided?;
         let waiting: HashMap<_, _> =
             batch.messages().filter_map(|message| Some((message.id, message.reply_to.as_deref()?))).collect();
+        let ends = settled.iter().filter_map(|Settled { row, .. }| {
+            let last = row.sequence? + u64::from(row.events).checked_sub(1)?;
+            Some((row.drive_id?, last))
+        });
+        let notice = grown_logs(ends).message();
         for each in &mut settled {
             if let Some(decision) = traced.get(&each.row.id.0) {
                 each.events.iter_mut().for_each(|event| trace_on(decision, &mut event.message));
@@ -309,6 +315,9 @@ impl<H: Handler> Runtime<H> {
             if let Some(address) = waiting.get(&each.row.id.0) {
                 each.events.push(reply(address, &each.row));
             }
+        }
+        if let Some(last) = settled.last_mut() {
+            last.events.extend(notice);
         }
         Ok(settled)
     }

@@ -8,6 +8,7 @@ use shared::bus::CommandSet as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Handler;
+use crate::follow::{self, Follower};
 use crate::runtime::Runtime;
 
 /// The main function of a consumer binary.
@@ -16,6 +17,17 @@ pub fn main<H: Handler>(service: &'static str, handler: fn(&Connections) -> H) -
     worker::main(service, about, vec![H::Message::QUEUE], move |connections, liveness, shutdown| {
         Box::pin(async move {
             consume(handler(&connections), &connections, liveness, shutdown).await;
+            Ok(())
+        })
+    })
+}
+
+/// The main function of a binary that follows the drives' logs.
+pub fn follow<F: Follower>(service: &'static str, follower: fn(&Connections) -> F) -> ExitCode {
+    let about = "Follows the drives' logs of Muster";
+    worker::main(service, about, Vec::new(), move |connections, liveness, shutdown| {
+        Box::pin(async move {
+            follow::follow(&follower(&connections), &connections, liveness, shutdown).await;
             Ok(())
         })
     })

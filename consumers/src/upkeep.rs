@@ -6,7 +6,10 @@ use shared::bus::{Envelope, Failure, Outgoing};
 use shared::files::Files;
 use shared::id::CommandId;
 use shared::ledger::{self, Outcome, Row};
+use shared::mail::{self, MAILS_STAY};
 use shared::upkeep::{CleanUpOutcome, FILES_STAY, UpkeepCommand};
+use shared::webhook::DELIVERIES_STAY;
+use shared::webhook::table::delivery;
 
 use crate::batch::{Cx, Decided, Handler};
 
@@ -25,8 +28,10 @@ impl Handler for Upkeep {
         let files = self.files.delete_older(cx.now - FILES_STAY).await;
         let files = files.map_err(|error| Failure::Retry(error.to_string()))?;
         let decisions = ledger::delete_expired(cx.tx, cx.now).await?;
-        let outcome =
-            serde_json::to_value(CleanUpOutcome { files, decisions }).expect("an outcome is plain data");
+        let deliveries = delivery::forget(cx.tx, cx.now - DELIVERIES_STAY).await?;
+        let mails = mail::table::forget(cx.tx, cx.now - MAILS_STAY).await?;
+        let outcome = serde_json::to_value(CleanUpOutcome { files, decisions, deliveries, mails })
+            .expect("an outcome is plain data");
         Ok(batch
             .iter()
             .map(|_| Decided { outcome: Outcome::of(Ok(outcome.clone())), events: Vec::new() })

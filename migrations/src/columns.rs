@@ -3,6 +3,21 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
 
+/// A new table.
+pub(crate) fn table(name: &'static str) -> TableCreateStatement {
+    Table::create().table(name).to_owned()
+}
+
+/// An id.
+pub(crate) fn uuid(name: &'static str) -> ColumnDef {
+    ColumnDef::new(name).uuid().to_owned()
+}
+
+/// A definition of its own, from one that was built in place.
+pub(crate) fn column(definition: &mut ColumnDef) -> ColumnDef {
+    definition.to_owned()
+}
+
 /// An instant with millisecond precision. (MariaDB's `timestamp` ends in 2038 and has no fractions by default.)
 pub(crate) fn instant(backend: DbBackend, name: impl IntoIden) -> ColumnDef {
     let mut column = ColumnDef::new(name);

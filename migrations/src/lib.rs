@@ -1,7 +1,11 @@
 //! The database's changes. See the README beside this crate for the rules.
 
 mod columns;
+mod m20261121_followers;
 mod m20261121_initial;
+mod m20261121_mail;
+mod m20261121_reminders;
+mod m20261121_webhooks;
 
 use std::time::Duration;
 
@@ -16,7 +20,13 @@ struct Migrations;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrations {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261121_initial::Migration)]
+        vec![
+            Box::new(m20261121_initial::Migration),
+            Box::new(m20261121_followers::Migration),
+            Box::new(m20261121_webhooks::Migration),
+            Box::new(m20261121_mail::Migration),
+            Box::new(m20261121_reminders::Migration),
+        ]
     }
 }
 

@@ -3,7 +3,7 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
 
-use crate::columns::{digest, exact, instant, long_text, word};
+use crate::columns::{column, digest, exact, instant, long_text, table, uuid, word};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
@@ -17,18 +17,6 @@ impl MigrationTrait for Migration {
         decisions(manager).await?;
         deployment(manager).await
     }
-}
-
-fn table(name: &'static str) -> TableCreateStatement {
-    Table::create().table(name).to_owned()
-}
-
-fn uuid(name: &'static str) -> ColumnDef {
-    ColumnDef::new(name).uuid().to_owned()
-}
-
-fn column(definition: &mut ColumnDef) -> ColumnDef {
-    definition.to_owned()
 }
 
 async fn people(manager: &SchemaManager<'_>) -> Result<(), DbErr> {

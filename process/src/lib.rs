@@ -12,9 +12,10 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use shared::backoff::Backoff;
 use shared::bus::Broker;
 use shared::bus::broker::BrokerUrl;
-use shared::config::{Deployment, Watching, given};
+use shared::config::{Deployment, Mailing, Watching, given};
 use shared::database::Database;
 use shared::files::Files;
+use shared::webhook::address::Allowed;
 use shared::{settings, telemetry};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,10 @@ pub struct Connections {
     pub broker: Broker,
     /// The store for uploaded files.
     pub files: Files,
+    /// Where webhooks may go besides public addresses.
+    pub webhook_allow: Allowed,
+    /// What is said about mails.
+    pub mailing: Mailing,
 }
 
 impl Connections {
@@ -69,7 +74,9 @@ impl Connections {
             let files = Files::open(&deployment.files_dir())?;
             let db = database(deployment, name).await?;
             let broker = broker(deployment, name).await?;
-            anyhow::Ok(Self { db, broker, files })
+            let webhook_allow = deployment.webhook_allow.clone().unwrap_or_default();
+            let mailing = deployment.mailing().map_err(anyhow::Error::msg)?;
+            anyhow::Ok(Self { db, broker, files, webhook_allow, mailing })
         });
         opened.await.context("asked to stop while starting")?
     }
@@ -160,12 +167,26 @@ pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
 /// What a process does, on the heap: a compiler that optimises cannot lay a whole process out in one future.
 pub type Main = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
 
+/// Allows as many open files as the system lets a process have: each connection is one, and the usual limit of 1,024 is meant for
+/// programs that use `select(2)`.
+pub fn allow_open_files() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        // Then it stays as it is.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
 /// Runs a process: logging, signals, and an end within [`END`] of being asked.
 pub fn run_to_end(
     service: &'static str,
     watching: &Watching,
     main: impl FnOnce(CancellationToken) -> Main,
 ) -> ExitCode {
+    allow_open_files();
     let telemetry =
         match telemetry::start(service, watching.log_format, given(watching.otlp_endpoint.as_ref())) {
             Ok(telemetry) => telemetry,

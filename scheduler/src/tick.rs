@@ -8,8 +8,8 @@ use shared::bus::envelope::sha256;
 use shared::bus::{Actor, Broker, Command, Envelope, Outgoing, PublishError};
 use shared::clock::Instant;
 use shared::database::Database;
-use shared::drive::AdvanceDrive;
-use shared::drive::table::{self as drives, Due};
+use shared::drive::table::{self as drives, Due, What};
+use shared::drive::{AdvanceDrive, RemindDrive};
 use shared::id::{CommandId, timed_id};
 use shared::settings;
 use shared::upkeep::CleanUp;
@@ -82,16 +82,25 @@ impl Scheduler {
         Ok(published)
     }
 
-    /// Drives that are to open or close. They stay due until they have, so nothing is forgotten.
+    /// Drives that are to open or close, and then those of which people are to be reminded. They stay due until that has
+    /// happened, so nothing is forgotten.
     ///
     /// The same instant can fall due twice: when clocks differ, a drive that was closed at its `closes_at` can be reopened
     /// before it. Its log has moved on then, so it is another command.
     async fn drives(&self, now: Instant) -> Result<usize, TickError> {
-        let due = drives::due(&self.db.read, now, AT_ONCE as u64).await?;
-        let outgoing = due.into_iter().filter_map(|Due { drive_id, at, sequence }| {
-            let id = timed_id(&format!("advance-drive {drive_id} {sequence}"), at.timestamp_millis());
+        let mut due = drives::due(&self.db.read, now, AT_ONCE as u64).await?;
+        due.extend(drives::reminders(&self.db.read, now, AT_ONCE as u64).await?);
+        let outgoing = due.into_iter().filter_map(|Due { drive_id, what, at, sequence }| {
+            let kind = match what {
+                What::Advance => AdvanceDrive::KIND,
+                What::Remind => RemindDrive::KIND,
+            };
+            let id = timed_id(&format!("{kind} {drive_id} {sequence}"), at.timestamp_millis());
             let is_new = !self.published.contains_key(&id);
-            is_new.then(|| self.seal(id, now, AdvanceDrive { drive_id, due: at }))
+            is_new.then(|| match what {
+                What::Advance => self.seal(id, now, AdvanceDrive { drive_id, due: at }),
+                What::Remind => self.seal(id, now, RemindDrive { drive_id, due: at }),
+            })
         });
         self.publish(outgoing.collect()).await
     }

@@ -11,6 +11,7 @@ pub mod envelope;
 pub mod event;
 pub mod failure;
 pub mod message;
+pub mod notice;
 pub mod rabbit;
 pub mod topology;
 
@@ -21,4 +22,5 @@ pub use envelope::{Actor, Envelope};
 pub use event::{CloudEvent, Event};
 pub use failure::{Failure, Reject};
 pub use message::{Address, Message, Outgoing};
+pub use notice::Notice;
 pub use topology::{Queue, Topology};

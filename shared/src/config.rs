@@ -9,6 +9,7 @@ use clap::Args;
 use crate::bus::Topology;
 use crate::bus::broker::BrokerUrl;
 use crate::telemetry::LogFormat;
+use crate::webhook::address::Allowed;
 
 /// What was given: a variable that is set to nothing was not. (Compose files pass on what is not set in this way.)
 #[must_use]
@@ -42,6 +43,45 @@ pub struct Deployment {
     /// Into how many lanes drives and members are spread. The same for every process, and for ever.
     #[arg(long, env = "LANES", default_value = "16", value_name = "NUMBER")]
     pub lanes: Topology,
+
+    /// Where webhooks may go besides public addresses: networks and hosts, such as 10.1.0.0/16,hooks.internal; http is
+    /// allowed there, too. Whoever may make webhooks reaches them from here.
+    #[arg(long, env = "WEBHOOK_ALLOW", value_name = "LIST")]
+    pub webhook_allow: Option<Allowed>,
+
+    /// Where mails go: files: (.eml files in DATA_DIR/mail), smtp://USER:PASSWORD@HOST:PORT?tls=required, smtps://… or none:
+    #[arg(long, env = "MAIL_URL", default_value = "files:", value_name = "URL", hide_env_values = true)]
+    pub mail_url: String,
+
+    /// Who mails are from.
+    #[arg(long, env = "MAIL_FROM", default_value = "Muster <muster@localhost>", value_name = "MAILBOX")]
+    pub mail_from: String,
+
+    /// Where members reach the API, for the links in mails. [default: where it listens; else http://localhost:8000]
+    #[arg(long, env = "PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+}
+
+/// Where mails go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outlet {
+    /// There are none.
+    Nowhere,
+    /// Into this folder.
+    Folder(PathBuf),
+    /// To the mail server with this URL.
+    Server(String),
+}
+
+/// What is said about mails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mailing {
+    /// Where they go.
+    pub outlet: Outlet,
+    /// Who they are from.
+    pub from: String,
+    /// Where members reach the API.
+    pub public_url: String,
 }
 
 /// How a process can be watched.
@@ -74,6 +114,22 @@ impl Deployment {
             Some(("amqp" | "amqps", _)) => Ok(BrokerUrl::Rabbit(self.broker_url.clone())),
             _ => Err(format!("BROKER_URL must be embedded: or amqp://…, not {:?}", self.broker_url)),
         }
+    }
+
+    /// What is said about mails.
+    ///
+    /// # Errors
+    /// In words, if the URL is of no kind that there is.
+    pub fn mailing(&self) -> Result<Mailing, String> {
+        let outlet = match self.mail_url.split_once(':') {
+            Some(("none", "")) => Outlet::Nowhere,
+            Some(("files", "")) => Outlet::Folder(self.data_dir.join("mail")),
+            Some(("smtp" | "smtps", _)) => Outlet::Server(self.mail_url.clone()),
+            // It may hold a password.
+            _ => return Err("MAIL_URL must be files:, none:, smtp://… or smtps://…".to_owned()),
+        };
+        let public_url = given(self.public_url.as_ref()).unwrap_or("http://localhost:8000").to_owned();
+        Ok(Mailing { outlet, from: self.mail_from.clone(), public_url })
     }
 
     /// The folder for uploaded files.

@@ -6,19 +6,23 @@
 pub mod decide;
 pub mod definition;
 pub mod draft;
+pub mod message;
+pub mod reminder;
 pub mod state;
 pub mod table;
 pub mod when;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::draft::{Changes, Draft};
+use self::message::MessageDrive;
 use crate::clock::Instant;
 use crate::id::DriveId;
 use crate::registration::{AddRegistration, Register, RemoveRegistration, Withdraw};
 
 /// What a drive is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Campus recruitment.
@@ -67,7 +71,7 @@ impl Kind {
 }
 
 /// Where a drive is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Seen by organisers only.
@@ -107,7 +111,7 @@ impl Status {
 
 /// Who closed a drive. It matters to those who clicked before: the schedule's closing is judged by the instant of
 /// acceptance, an organiser's by the lane's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClosedBy {
     /// Its own `closes_at`.
@@ -126,6 +130,8 @@ crate::commands! {
     "reopen-drive" => ReopenDrive,
     "cancel-drive" => CancelDrive,
     "advance-drive" => AdvanceDrive,
+    "remind-drive" => RemindDrive,
+    "message-drive" => MessageDrive,
     "register" => Register,
     "withdraw" => Withdraw,
     "add-registration" => AddRegistration,
@@ -144,6 +150,8 @@ impl DriveCommand {
             Self::ReopenDrive(command) => command.drive_id,
             Self::CancelDrive(command) => command.drive_id,
             Self::AdvanceDrive(command) => command.drive_id,
+            Self::RemindDrive(command) => command.drive_id,
+            Self::MessageDrive(command) => command.drive_id,
             Self::Register(command) => command.drive_id,
             Self::Withdraw(command) => command.drive_id,
             Self::AddRegistration(command) => command.drive_id,
@@ -153,7 +161,7 @@ impl DriveCommand {
 }
 
 /// Makes a drive; it is a draft until it is published.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CreateDrive {
     /// Its id, made by the API.
     pub drive_id: DriveId,
@@ -162,7 +170,7 @@ pub struct CreateDrive {
 }
 
 /// Changes a drive. Nobody who is registered loses their place by it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateDrive {
     /// The drive.
     pub drive_id: DriveId,
@@ -171,21 +179,21 @@ pub struct UpdateDrive {
 }
 
 /// Announces a drive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PublishDrive {
     /// The drive.
     pub drive_id: DriveId,
 }
 
 /// Ends registration before its time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CloseDrive {
     /// The drive.
     pub drive_id: DriveId,
 }
 
 /// Opens registration again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReopenDrive {
     /// The drive.
     pub drive_id: DriveId,
@@ -195,7 +203,7 @@ pub struct ReopenDrive {
 }
 
 /// Calls a drive off.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CancelDrive {
     /// The drive.
     pub drive_id: DriveId,
@@ -204,8 +212,17 @@ pub struct CancelDrive {
 }
 
 /// Lets a drive open or close when its instant has come. Sent by the scheduler.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AdvanceDrive {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// The instant that has come.
+    pub due: Instant,
+}
+
+/// Reminds people of what is about to begin. Sent by the scheduler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RemindDrive {
     /// The drive.
     pub drive_id: DriveId,
     /// The instant that has come.

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cel::{Context, ExecutionError, Value};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -29,7 +30,7 @@ pub const MAX_NAME: usize = 64;
 pub const MAX_MESSAGE: usize = 500;
 
 /// One condition on those who register.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rule {
     /// Unique in its drive: `minimum_marks`.
     pub name: String,
@@ -303,7 +304,7 @@ crate::commands! {
 }
 
 /// Asks what a drive's rules say about a member, without registering.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckEligibility {
     /// The drive.
     pub drive_id: DriveId,

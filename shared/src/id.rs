@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ use crate::clock::Instant;
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
         pub struct $name(pub Uuid);
 
@@ -72,6 +73,12 @@ ids! {
     MemberId;
     /// One member's registration for one drive: the id of the command that made it.
     RegistrationId;
+    /// An address that events are sent to.
+    WebhookId;
+    /// One event on its way to one webhook.
+    DeliveryId;
+    /// A mail.
+    MailId;
 }
 
 /// An id that grows with time and is otherwise a function of `digest` (UUID version 7): for what is made while a command

@@ -6,6 +6,7 @@ pub mod table;
 use std::collections::BTreeMap;
 
 use chrono::{NaiveDate, NaiveTime, SecondsFormat};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value as Json};
 use uuid::Uuid;
@@ -24,7 +25,7 @@ pub const MAX_ATTRIBUTE_NAME: usize = 64;
 pub const MAX_TEXT: usize = 500;
 
 /// One value that rules can read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Attribute {
     /// True or false.
@@ -81,7 +82,7 @@ impl Attribute {
 }
 
 /// A member's attributes: a flat object.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Attributes(BTreeMap<String, Attribute>);
 
@@ -175,7 +176,7 @@ crate::commands! {
 }
 
 /// Changes what a member says about themselves. Also sent when someone signs up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateProfile {
     /// Whose profile.
     pub member_id: MemberId,
@@ -216,7 +217,7 @@ impl UpdateProfile {
 }
 
 /// Takes people and their attributes in from a CSV file that was stored before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImportMembers {
     /// Who imports; one organiser's imports are taken in order.
     pub imported_by: Uuid,

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::eligibility::Verdict;
@@ -11,7 +12,7 @@ use crate::eligibility::Verdict;
 macro_rules! codes {
     ($($name:ident = $code:literal, $title:literal;)*) => {
         /// A stable code of a refusal, in kebab-case on the wire.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Code {
             $(#[doc = $title] #[serde(rename = $code)] $name,)*
         }

@@ -4,6 +4,7 @@ pub(crate) mod decide;
 pub mod questions;
 pub mod table;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::questions::Answers;
@@ -75,7 +76,7 @@ pub struct Registration {
 }
 
 /// Asks for a place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Register {
     /// The drive.
     pub drive_id: DriveId,
@@ -90,7 +91,7 @@ pub struct Register {
 }
 
 /// Gives a place, or the waiting for one, up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Withdraw {
     /// The drive.
     pub drive_id: DriveId,
@@ -99,7 +100,7 @@ pub struct Withdraw {
 }
 
 /// An organiser asks for a place for someone, for a reason. Window and rules do not hold them up; capacity does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddRegistration {
     /// The drive.
     pub drive_id: DriveId,
@@ -113,7 +114,7 @@ pub struct AddRegistration {
 }
 
 /// An organiser takes a registration away, for a reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RemoveRegistration {
     /// The drive.
     pub drive_id: DriveId,

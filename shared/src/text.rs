@@ -11,6 +11,18 @@ pub fn shortened(mut text: String, most: usize) -> String {
     text
 }
 
+/// An error with its causes, the outermost first.
+#[must_use]
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::shortened;

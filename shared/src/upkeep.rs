@@ -1,6 +1,7 @@
 //! House-keeping: what falls due for Muster itself.
 
 use chrono::Duration;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -15,8 +16,8 @@ crate::commands! {
 }
 
 /// Deletes what nobody needs any more: uploaded files that were not imported, and what is remembered of commands that
-/// change nothing (asking again decides again, to no harm).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// change nothing (asking again decides again, to no harm), and what came of webhooks and mails long ago.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CleanUp {}
 
 /// How long an uploaded file stays.
@@ -40,4 +41,10 @@ pub struct CleanUpOutcome {
     pub files: u64,
     /// Decisions forgotten.
     pub decisions: u64,
+    /// Deliveries to webhooks forgotten.
+    #[serde(default)]
+    pub deliveries: u64,
+    /// Mails forgotten.
+    #[serde(default)]
+    pub mails: u64,
 }

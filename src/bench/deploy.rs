@@ -12,6 +12,7 @@ use shared::config::Deployment;
 use uuid::Uuid;
 
 use crate::client::Client;
+use crate::{APIS, WORKERS};
 
 /// How long a deployment may take until it is ready.
 pub(super) const READY: Duration = Duration::from_secs(60);
@@ -60,15 +61,9 @@ impl Deployed {
             }
             BrokerUrl::Rabbit(_) => {
                 deployed.admin_url = format!("http://127.0.0.1:{}", free_port()?);
-                for (name, url) in [
-                    ("member-api", deployed.url.clone()),
-                    ("admin-api", deployed.admin_url.clone()),
-                    ("drives-consumer", "http://127.0.0.1:0".to_owned()),
-                    ("members-consumer", "http://127.0.0.1:0".to_owned()),
-                    ("eligibility-consumer", "http://127.0.0.1:0".to_owned()),
-                    ("upkeep-consumer", "http://127.0.0.1:0".to_owned()),
-                    ("scheduler", "http://127.0.0.1:0".to_owned()),
-                ] {
+                let urls = [deployed.url.clone(), deployed.admin_url.clone()];
+                let workers = WORKERS.map(|name| (name, "http://127.0.0.1:0".to_owned()));
+                for (name, url) in APIS.into_iter().zip(urls).chain(workers) {
                     deployed.spawn(deployment, folder.join(name), &[], &url)?;
                 }
             }
@@ -118,6 +113,8 @@ impl Deployed {
             .env("BROKER_URL", &deployment.broker_url)
             .env("CACHE_URL", &deployment.cache_url)
             .env("LANES", deployment.lanes.to_string())
+            // A mail for everybody is a measurement of its own.
+            .env("MAIL_URL", "none:")
             .env("ADMIN_EMAIL", EMAIL)
             .env("ADMIN_PASSWORD", &self.password)
             .stdout(log("out")?)

@@ -19,13 +19,13 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http_body_util::Full;
 use hyper::{Method, Request};
 use serde_json::json;
-use shared::account::table::member_ids;
 use shared::backoff::Backoff;
 use shared::clock;
 use shared::config::Deployment;
 use shared::database::Database;
 use shared::drive::table::entries;
 use shared::id::{DriveId, MemberId};
+use shared::member::table as members;
 use uuid::Uuid;
 
 use self::crowd::{Crowd, Records};
@@ -186,7 +186,7 @@ async fn import(client: &Client, members: u32) -> anyhow::Result<()> {
 async fn keep_ids(db: &Database, people: &Records<16>, members: u32) -> anyhow::Result<()> {
     let (mut number, mut after) = (0, None);
     loop {
-        let ids = member_ids(&db.read, after, IDS).await?;
+        let ids = members::ids(&db.read, after, IDS).await?;
         let Some(last) = ids.last() else { break };
         after = Some(*last);
         let records: Vec<[u8; 16]> = ids.iter().map(|id| *id.0.as_bytes()).collect();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
+use hdrhistogram::Histogram;
 use plotters::prelude::*;
 use serde::Serialize;
 use shared::clock;
@@ -55,6 +56,12 @@ pub(super) struct Percentiles {
 }
 
 impl Percentiles {
+    /// Those of a histogram of microseconds.
+    pub(super) fn read(all: &Histogram<u64>) -> Self {
+        let at = |share| all.value_at_quantile(share) as f64 / 1000.0;
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: all.max() as f64 / 1000.0 }
+    }
+
     pub(super) fn of(mut all: Vec<f64>) -> Self {
         all.sort_by(f64::total_cmp);
         let at = |share: f64| all.get(rank(share, all.len())).copied().unwrap_or_default() * 1000.0;

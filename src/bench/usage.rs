@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::{APIS, WORKERS};
+
 /// Ticks per second of `/proc/PID/stat`; Linux has always told user space 100.
 const TICKS: f64 = 100.0;
 /// Bytes per page on every machine that this is measured on.
@@ -96,6 +98,12 @@ pub(super) fn cpu_seconds(pid: u32) -> f64 {
     read(&stat).map_or(0.0, |process| process.cpu_seconds)
 }
 
+/// The resident memory of one process, in bytes.
+pub(super) fn resident(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    read(&stat).map_or(0, |process| process.resident)
+}
+
 /// Whether this kind is a process of Muster: neither a server nor the load.
 pub(super) fn is_ours(kind: &str) -> bool {
     kind != "load" && !SERVERS.iter().any(|(_, server)| *server == kind)
@@ -122,19 +130,10 @@ fn processes() -> BTreeMap<u32, Process> {
 
 /// The kind of a process by its name (cut to 15 bytes by Linux); empty if it does not count.
 fn kind(name: &str) -> String {
-    const OURS: [&str; 8] = [
-        "muster",
-        "member-api",
-        "admin-api",
-        "drives-consumer",
-        "members-consumer",
-        "eligibility-consumer",
-        "upkeep-consumer",
-        "scheduler",
-    ];
     let server = SERVERS.iter().find(|(process, _)| *process == name).map(|(_, kind)| (*kind).to_owned());
     let cut = |ours: &str| ours.get(..15).unwrap_or(ours) == name;
-    server.or_else(|| OURS.into_iter().find(|ours| cut(ours)).map(ToOwned::to_owned)).unwrap_or_default()
+    let mut ours = ["muster"].into_iter().chain(APIS).chain(WORKERS);
+    server.or_else(|| ours.find(|ours| cut(ours)).map(ToOwned::to_owned)).unwrap_or_default()
 }
 
 /// One line of `/proc/PID/stat` (`proc_pid_stat(5)`): fields 2, 14 to 17 and 24. A process is charged with what its

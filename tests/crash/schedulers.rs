@@ -67,6 +67,8 @@ async fn count(cluster: &Cluster, ids: &[DriveId]) -> Counts {
             counts.lost += usize::from(found.is_empty());
             counts.duplicated += found.len().saturating_sub(1);
         }
+        let reminded = at(|event| matches!(event, Event::DriveReminded(_)));
+        counts.duplicated += reminded.len().saturating_sub(1);
         counts.out_of_order += usize::from(opened > closed);
     }
     db.close().await;

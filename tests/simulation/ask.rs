@@ -6,7 +6,8 @@ use shared::bus::{Actor, Command, Envelope, Outgoing, Topology};
 use shared::clock::Instant;
 use shared::drive::draft::{Changes, Draft, SlotDraft};
 use shared::drive::{
-    AdvanceDrive, CancelDrive, CloseDrive, CreateDrive, Kind, PublishDrive, ReopenDrive, UpdateDrive,
+    AdvanceDrive, CancelDrive, CloseDrive, CreateDrive, Kind, PublishDrive, RemindDrive, ReopenDrive,
+    UpdateDrive,
 };
 use shared::eligibility::Rule;
 use shared::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId};
@@ -43,6 +44,7 @@ pub enum Ask {
     Reopen(Option<Instant>),
     Cancel,
     Advance(Instant),
+    Remind(Instant),
     Register {
         member: MemberId,
         slot: Option<SlotId>,
@@ -108,6 +110,7 @@ fn draft(opens_at: Instant, closes_at: Instant, places: &[Places], min_age: Opti
         rules: rules(min_age),
         questions: Vec::new(),
         admission: shared::drive::definition::Admission::FirstCome,
+        reminders: Vec::new(),
     }
 }
 
@@ -139,6 +142,7 @@ impl Asked {
             }
             Ask::Cancel => self.envelope(CancelDrive { drive_id, reason: reason() }, topology),
             Ask::Advance(due) => self.envelope(AdvanceDrive { drive_id, due: *due }, topology),
+            Ask::Remind(due) => self.envelope(RemindDrive { drive_id, due: *due }, topology),
             Ask::Register { member, slot } => {
                 let answers = std::iter::empty().collect();
                 let command = Register { drive_id, member_id: *member, slot_id: *slot, answers };

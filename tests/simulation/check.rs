@@ -98,6 +98,7 @@ pub fn words(event: &[u8]) -> Result<String> {
         "drive.updated" => format!("{kind} v{} {}", data["rules_version"], described(&data["definition"])?),
         "drive.closed" => format!("{kind} {}", text("by")),
         "drive.reopened" => format!("{kind} {} {}", ms(&data["closes_at"])?, text("status")),
+        "drive.reminded" => format!("{kind} {} {}", text("kind"), ms(&data["starts_at"])?),
         "drive.refused" => format!("{kind} {}", text("code")),
         "registration.confirmed" | "registration.promoted" => {
             format!("{kind} {} {} {}", text("member_id"), text("slot_id"), data["place"])

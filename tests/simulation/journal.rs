@@ -38,6 +38,7 @@ pub const KINDS: &[&str] = &[
     "drive.opened",
     "drive.published",
     "drive.refused",
+    "drive.reminded",
     "drive.reopened",
     "drive.updated",
     "registration.confirmed",

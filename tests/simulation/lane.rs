@@ -3,9 +3,10 @@
 use anyhow::{Context as _, Result, ensure};
 use consumers::batch::{Moment, Settled};
 use futures_util::FutureExt as _;
-use shared::bus::{Delivery, Failure, Outgoing};
+use shared::bus::{Command as _, Delivery, Failure, Outgoing};
 use shared::clock::Instant;
-use shared::drive::AdvanceDrive;
+use shared::drive::table::{Due, What as Falls};
+use shared::drive::{AdvanceDrive, RemindDrive};
 use shared::id::{CommandId, DriveId};
 
 use super::ask::{Ask, Asked};
@@ -31,6 +32,7 @@ enum What {
     /// By a scheduler; its id is seen when it is delivered.
     Due {
         drive: DriveId,
+        what: Falls,
         due: Instant,
         accepted_at: Instant,
     },
@@ -41,8 +43,9 @@ impl Sent {
         Self { what: What::Asked(asked), delivered: false }
     }
 
-    pub fn by_scheduler(drive: DriveId, due: Instant, accepted_at: Instant) -> Self {
-        Self { what: What::Due { drive, due, accepted_at }, delivered: false }
+    pub fn by_scheduler(due: &Due, accepted_at: Instant) -> Self {
+        let Due { drive_id: drive, what, at: due, .. } = *due;
+        Self { what: What::Due { drive, what, due, accepted_at }, delivered: false }
     }
 
     /// Its id, once it is known.
@@ -56,10 +59,19 @@ impl Sent {
     /// Whether this delivery is of this message.
     fn arrives(&mut self, delivery: &Delivery) -> Result<()> {
         let message = &delivery.message;
-        if let What::Due { drive, due, accepted_at } = self.what {
-            let read: AdvanceDrive = serde_json::from_slice(&message.payload).context("read what is due")?;
-            ensure!(read == AdvanceDrive { drive_id: drive, due }, "{read:?} instead of {drive} {due}");
-            let (id, ask) = (CommandId(message.id), Ask::Advance(due));
+        if let What::Due { drive, what, due, accepted_at } = self.what {
+            let (kind, ask) = match what {
+                Falls::Advance => (AdvanceDrive::KIND, Ask::Advance(due)),
+                Falls::Remind => (RemindDrive::KIND, Ask::Remind(due)),
+            };
+            let body: serde_json::Value = serde_json::from_slice(&message.payload)?;
+            let expected = serde_json::json!({ "drive_id": drive, "due": due });
+            ensure!(
+                message.kind == kind && body == expected,
+                "{} {body} instead of {expected}",
+                message.kind
+            );
+            let id = CommandId(message.id);
             self.what = What::Asked(Asked { id, drive, actor: SCHEDULER, accepted_at, ask });
         }
         ensure!(self.id() == Some(CommandId(message.id)), "{} instead of {self:?}", message.id);

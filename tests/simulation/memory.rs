@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use consumers::batch::{Moment, Settled};
 use shared::account::table::Account;
 use shared::bus::envelope::{base64url, sha256};
-use shared::bus::{Actor, CloudEvent, CommandSet as _, Envelope, Failure, Message, Outgoing, Topology};
+use shared::bus::{
+    Actor, CloudEvent, Command, CommandSet as _, Envelope, Failure, Message, Outgoing, Topology,
+};
 use shared::clock::Instant;
 use shared::drive::decide::{Context, decide};
 use shared::drive::state::State;
-use shared::drive::table::Due;
-use shared::drive::{AdvanceDrive, DriveCommand, Status};
+use shared::drive::table::{Due, What};
+use shared::drive::{AdvanceDrive, DriveCommand, RemindDrive, Status};
 use shared::id::{CommandId, DriveId, MemberId, timed_id};
 use shared::ledger::{Outcome, Row};
 use shared::log::{Additions, Entry, Head};
@@ -32,6 +34,7 @@ struct Kept {
     state: State,
     head: Head,
     entries: Vec<Entry>,
+    remind_at: Option<Instant>,
 }
 
 impl Memory {
@@ -56,7 +59,7 @@ impl Memory {
     }
 
     pub fn drive(&self, id: DriveId) -> Option<Stored> {
-        let Kept { state, head, entries } = self.drives.get(&id)?;
+        let Kept { state, head, entries, .. } = self.drives.get(&id)?;
         let drive = state.drive.clone()?;
         let slots = drive.definition.slots.iter().map(|slot| slot.slot_id);
         Some(Stored {
@@ -83,21 +86,32 @@ impl Memory {
                 Status::Open => closes_at <= now,
                 _ => false,
             };
+            let sequence = kept.head.sequence;
             if is_due {
                 let at = if closes_at <= now { closes_at } else { opens_at };
-                due.push((closes_at, Due { drive_id: *id, at, sequence: kept.head.sequence }));
+                due.push((closes_at, Due { drive_id: *id, what: What::Advance, at, sequence }));
+            }
+            if let Some(at) = kept.remind_at.filter(|at| *at <= now) {
+                due.push((at, Due { drive_id: *id, what: What::Remind, at, sequence }));
             }
         }
-        due.sort_by_key(|(closes_at, due)| (*closes_at, due.drive_id));
+        due.sort_by_key(|(at, due)| (due.what == What::Remind, *at, due.drive_id));
         due.into_iter().map(|(_, due)| due).collect()
     }
 
     /// The command that a scheduler publishes.
-    pub fn advance(due: &Due, now: Instant, topology: Topology) -> Outgoing {
-        let Due { drive_id, at, sequence } = *due;
-        let body = AdvanceDrive { drive_id, due: at };
+    pub fn fall_due(due: &Due, now: Instant, topology: Topology) -> Outgoing {
+        let Due { drive_id, what, at, .. } = *due;
+        match what {
+            What::Advance => Self::seal(due, now, topology, AdvanceDrive { drive_id, due: at }),
+            What::Remind => Self::seal(due, now, topology, RemindDrive { drive_id, due: at }),
+        }
+    }
+
+    fn seal<C: Command>(due: &Due, now: Instant, topology: Topology, body: C) -> Outgoing {
+        let Due { drive_id, at, sequence, .. } = *due;
         let envelope = Envelope {
-            id: timed_id(&format!("advance-drive {drive_id} {sequence}"), at.timestamp_millis()),
+            id: timed_id(&format!("{} {drive_id} {sequence}", C::KIND), at.timestamp_millis()),
             actor: Actor::SYSTEM,
             accepted_at: now,
             body_hash: sha256(&serde_json::to_vec(&body).unwrap()),
@@ -118,6 +132,7 @@ impl Memory {
         let mut states: BTreeMap<DriveId, (State, Head)> = BTreeMap::new();
         let mut additions = Additions::default();
         let mut fresh = Vec::new();
+        let mut looked: BTreeMap<DriveId, Instant> = BTreeMap::new();
         for message in messages {
             let envelope = Envelope::<DriveCommand>::open(message)?;
             if settled.iter().any(|each| each.row.id == envelope.id) {
@@ -129,6 +144,10 @@ impl Memory {
             }
             let drive_id = envelope.body.drive_id();
             let (state, head) = states.entry(drive_id).or_insert_with(|| self.state(drive_id));
+            if let DriveCommand::RemindDrive(_) = &envelope.body {
+                let until = looked.entry(drive_id).or_insert(moment.now);
+                *until = envelope.accepted_at.max(*until);
+            }
             let before = additions.entries.len();
             let row = decide_one(state, *head, &envelope, &self.people, &mut additions, moment);
             let events = additions.entries[before..].iter();
@@ -147,7 +166,12 @@ impl Memory {
         }
         for (id, (state, _)) in states {
             if let Some(kept) = self.drives.get_mut(&id) {
+                let has_changed = kept.state.drive != state.drive;
                 kept.state = state;
+                if has_changed || looked.contains_key(&id) {
+                    let until = looked.get(&id).copied().unwrap_or(moment.now);
+                    kept.remind_at = kept.state.drive.as_ref().and_then(|drive| drive.next_reminder(until));
+                }
             }
         }
         Ok(settled)

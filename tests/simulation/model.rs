@@ -49,6 +49,8 @@ pub struct Drive {
     pub status: &'static str,
     pub closed_by_admin: bool,
     pub opens_at: Instant,
+    /// The opening that everybody was told of.
+    pub told_of: Option<Instant>,
     pub closes_at: Instant,
     pub slots: Vec<Slot>,
     pub min_age: Option<i64>,
@@ -111,6 +113,7 @@ impl Model {
             status: "draft",
             closed_by_admin: false,
             opens_at: *opens_at,
+            told_of: None,
             closes_at: *closes_at,
             slots: places.iter().enumerate().map(slot).collect(),
             min_age: *min_age,
@@ -227,6 +230,15 @@ impl Drive {
                 vec!["drive.cancelled".to_owned()]
             }
             Ask::Advance(due) => self.by_schedule(*due),
+            Ask::Remind(_) => {
+                let soon = self.opens_at - chrono::Duration::hours(1) <= at && at < self.opens_at;
+                let untold = self.status == "published" && self.told_of != Some(self.opens_at);
+                if !(soon && untold) {
+                    return Ok((Vec::new(), self.told(&[])));
+                }
+                self.told_of = Some(self.opens_at);
+                vec![format!("drive.reminded opening {}", self.opens_at.timestamp_millis())]
+            }
             Ask::Capacity(_) | Ask::Waitlist(_) | Ask::Window { .. } | Ask::Rules(_) | Ask::Slots(_) => {
                 self.update(asked)?
             }

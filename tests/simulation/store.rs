@@ -145,7 +145,11 @@ impl Store {
     pub async fn due(&self, now: Instant) -> Result<Vec<Due>> {
         match self {
             Self::Memory(kept) => Ok(memory(kept).due(now)),
-            Self::Sqlite(db) => Ok(drives::due(&db.read, now, 100).await?),
+            Self::Sqlite(db) => {
+                let mut due = drives::due(&db.read, now, 100).await?;
+                due.extend(drives::reminders(&db.read, now, 100).await?);
+                Ok(due)
+            }
         }
     }
 
@@ -154,7 +158,7 @@ impl Store {
         match self {
             Self::Memory(_) => {
                 for due in due {
-                    broker.publish(Memory::advance(due, now, broker.topology())).await?;
+                    broker.publish(Memory::fall_due(due, now, broker.topology())).await?;
                 }
             }
             Self::Sqlite(db) => drop(Scheduler::new(db.clone(), broker.clone()).tick(now).await?),

@@ -280,10 +280,11 @@ impl<'m> World<'m> {
             store.schedule(broker, now, &due).await?;
             Ok(due)
         })?;
-        for Due { drive_id, at, .. } in due {
-            self.journal.note("due", || format!("{drive_id} at {at}"));
+        for due in due {
+            let Due { drive_id, what, at, .. } = due;
+            self.journal.note("due", || format!("{what:?} {drive_id} at {at}"));
             let lane = self.lane_of(drive_id);
-            self.lanes[lane].sent.push(Sent::by_scheduler(drive_id, at, now));
+            self.lanes[lane].sent.push(Sent::by_scheduler(&due, now));
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! What a shell script would do. `cargo xtask help` lists it.
 
 mod crash;
+mod node;
+mod python;
 mod servers;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
 enum Task {
-    /// Starts the servers that tests need, builds everything, and runs all tests
+    /// Starts the servers that tests need, installs the Python libraries, builds everything, and runs all tests
     Test {
         /// Passed on to nextest: a filter, for example.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -28,9 +30,9 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
     },
-    /// Starts the servers that tests need
+    /// Starts the servers that tests need, and installs the library of the Python example
     Servers,
-    /// Writes the files that are rendered from the code: definitions, OpenAPI documents, references
+    /// Writes the files that are rendered from the code: definitions, OpenAPI and AsyncAPI documents, references
     Render,
 }
 
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Test { more } => test(&more),
         Task::Crash { long, more } => crash::run(long, &more),
-        Task::Servers => servers::start_all(),
+        Task::Servers => prepare(),
         Task::Render => render(),
     };
     match done {
@@ -58,13 +60,20 @@ fn root() -> PathBuf {
 /// The places where the crash suite lets a process die. One build with them serves all tests: nothing dies by itself.
 const FAILPOINTS: [&str; 2] = ["--features", "muster/failpoints"];
 
-/// The system tests start the binaries; test runners build only those of packages with tests of their own.
+/// The system tests start the binaries and an example; test runners build only those of packages with tests of their own.
 fn build() -> anyhow::Result<()> {
-    cargo(&[&["build", "--workspace", "--bins"], &FAILPOINTS[..]].concat(), &[])
+    cargo(&[&["build", "--workspace", "--bins", "--examples"], &FAILPOINTS[..]].concat(), &[])
+}
+
+/// What tests find beside them.
+fn prepare() -> anyhow::Result<()> {
+    servers::start_all()?;
+    node::install()?;
+    python::install()
 }
 
 fn test(more: &[String]) -> anyhow::Result<()> {
-    servers::start_all()?;
+    prepare()?;
     build()?;
     if has_nextest() {
         cargo(&[&["nextest", "run", "--workspace"], &FAILPOINTS[..]].concat(), more)?;
@@ -90,13 +99,6 @@ fn cargo(arguments: &[&str], more: &[String]) -> anyhow::Result<()> {
 }
 
 fn render() -> anyhow::Result<()> {
-    for file in muster::rendered::files() {
-        let path = root().join(file.path);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        std::fs::write(&path, file.text).with_context(|| format!("write {}", path.display()))?;
-        println!("wrote {}", file.path);
-    }
-    Ok(())
+    // Not here: this would then be built with all of Muster, and all of Muster once more with what its tests need.
+    cargo(&["run", "--quiet", "--example", "render"], &[])
 }

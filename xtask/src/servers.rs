@@ -149,6 +149,6 @@ fn listens(port: u16) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
 }
 
-fn succeeds(script: &str) -> bool {
+pub(crate) fn succeeds(script: &str) -> bool {
     Command::new("sh").args(["-c", script]).output().is_ok_and(|output| output.status.success())
 }

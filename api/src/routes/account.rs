@@ -17,6 +17,8 @@ use shared::id::{CommandId, MemberId};
 use shared::member::table as profiles;
 use shared::member::{Attribute, UpdateProfile};
 use shared::refusal::FieldError;
+use shared::webhook::Disabled;
+use shared::webhook::table as webhooks;
 use uuid::Uuid;
 
 use crate::asked::Asked;
@@ -311,10 +313,12 @@ impl ServiceAccountRoutes {
         _admin: Admin,
         service_account_id: Path<Uuid>,
     ) -> Result<ServiceRevoked, Problem> {
-        if accounts::revoke_service(cx.db.writer(), service_account_id.0, clock::now()).await? {
-            Ok(ServiceRevoked::Revoked)
-        } else {
-            Err(Problem::service_account_not_found())
-        }
+        let now = clock::now();
+        let tx = cx.db.begin().await?;
+        let revoked = accounts::revoke_service(&tx, service_account_id.0, now).await?;
+        // What it has asked to be told, it is told no more.
+        webhooks::disable_of(&tx, service_account_id.0, now, Disabled::OwnerRevoked).await?;
+        tx.commit().await?;
+        if revoked { Ok(ServiceRevoked::Revoked) } else { Err(Problem::service_account_not_found()) }
     }
 }

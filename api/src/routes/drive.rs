@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use shared::bus::envelope::base64url;
 use shared::clock::{self, Instant};
 use shared::drive::draft::{self, Changes, Draft};
+use shared::drive::message::{self, MessageDrive};
 use shared::drive::table;
 use shared::drive::{
     self as drives, CancelDrive, CloseDrive, CreateDrive, PublishDrive, ReopenDrive, UpdateDrive,
@@ -23,7 +24,7 @@ use shared::log;
 use shared::refusal::{Code, Refusal};
 use uuid::Uuid;
 
-use self::body::{Cancelling, ChangesBody, DriveBody, Nothing, Reopening, Times};
+use self::body::{Cancelling, ChangesBody, DriveBody, Nothing, Reopening, Times, Writing};
 use self::parts::{Kind, Status};
 use self::view::Drive;
 use super::registration::checked_reason;
@@ -304,6 +305,29 @@ impl AdminDriveRoutes {
     ) -> Result<Submitted, Problem> {
         let command =
             CancelDrive { drive_id: DriveId(drive_id.0), reason: checked_reason(body.value.reason)? };
+        cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
+    }
+
+    /// Write to those who signed up
+    ///
+    /// Command `message-drive`: it goes into the inboxes of those who hold a place, who wait for one, or both, as of now. It
+    /// stands in the drive's log for good, and subscribers of events get it: no personal data belongs in it.
+    #[oai(path = "/drives/:drive_id/messages", method = "post", operation_id = "message-drive")]
+    async fn message(
+        &self,
+        cx: Data<&Context>,
+        admin: Admin,
+        asked: Asked,
+        drive_id: Path<Uuid>,
+        body: JsonBody<Writing>,
+    ) -> Result<Submitted, Problem> {
+        let Writing { subject, text, to } = body.value;
+        let faults = message::faults(&subject, &text);
+        if !faults.is_empty() {
+            return Err(Problem::invalid_body().errors(faults));
+        }
+        let to = to.map(Into::into).unwrap_or_default();
+        let command = MessageDrive { drive_id: DriveId(drive_id.0), subject, text, to };
         cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
     }
 

@@ -146,24 +146,6 @@ pub async fn hold(db: &impl ConnectionTrait, ids: &BTreeSet<MemberId>) -> Result
     Ok(())
 }
 
-/// The ids of all members after `after`, in order, for those who need every one.
-pub async fn member_ids(
-    db: &impl ConnectionTrait,
-    after: Option<MemberId>,
-    limit: u64,
-) -> Result<Vec<MemberId>, DbErr> {
-    let mut select = accounts::Entity::find()
-        .select_only()
-        .column(accounts::Column::Id)
-        .filter(accounts::Column::Role.eq(Role::Member.as_str()))
-        .order_by_asc(accounts::Column::Id)
-        .limit(limit);
-    if let Some(after) = after {
-        select = select.filter(accounts::Column::Id.gt(after.0));
-    }
-    Ok(select.into_tuple::<Uuid>().all(db).await?.into_iter().map(MemberId).collect())
-}
-
 /// The first admin, if there is any.
 pub async fn first_admin(db: &impl ConnectionTrait) -> Result<Option<Account>, DbErr> {
     let row = accounts::Entity::find()

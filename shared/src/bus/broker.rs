@@ -48,6 +48,8 @@ pub enum Source {
     Events(Vec<String>),
     /// What consumers of this queue kind tell each other.
     Presence(Queue),
+    /// Which logs and inboxes have grown.
+    Notices,
     /// Nothing but replies to its own address.
     Replies,
 }

@@ -1,5 +1,6 @@
 //! Commands: what is asked. One struct, one kind, one queue.
 
+use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -32,6 +33,9 @@ pub trait CommandSet: Sized + Send + Sync + 'static {
 
     /// See [`Command::lane_key`].
     fn lane_key(&self) -> Uuid;
+
+    /// Every kind, with the schema of its body.
+    fn schemas(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)>;
 }
 
 /// Declares the commands of one queue: an enum with a variant per command, its decoding, and [`Command`] for each.
@@ -65,6 +69,10 @@ macro_rules! commands {
 
             fn lane_key(&self) -> uuid::Uuid {
                 match self { $(Self::$name(command) => $crate::bus::Command::lane_key(command),)+ }
+            }
+
+            fn schemas(generator: &mut schemars::SchemaGenerator) -> Vec<(&'static str, schemars::Schema)> {
+                vec![$(($kind, generator.subschema_for::<$name>()),)+]
             }
         }
 

@@ -95,6 +95,7 @@ impl Embedded {
             match to {
                 Address::Events(key) => self.inner.subscribers.event(&key, &message),
                 Address::Presence(queue) => self.inner.subscribers.presence(queue, &message),
+                Address::Notices => self.inner.subscribers.notice(&message),
                 Address::Reply(address) => self.inner.subscribers.reply(&address, message),
                 Address::Commands(queue) => rows.push(Row { queue, message, due: None }),
                 Address::DeadLetters => rows.push(Row { queue: DEAD_LETTERS.to_owned(), message, due: None }),

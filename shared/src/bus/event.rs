@@ -1,22 +1,26 @@
 //! Events: what was decided. They stand in the drive's log and leave as CloudEvents, byte for byte the same.
 //!
-//! No personal data stands in them: ids, states, rule versions and names of rules only. What a decision rested on
-//! (marks, answers, reasons) is kept with the command, where it can be erased; the event has a salted hash of it.
+//! No personal data stands in them: ids, states, rule versions, names of rules, and what organisers write for many to read
+//! (definitions, why a drive was called off, messages). What a decision rested on (marks, answers, reasons) is kept with the
+//! command, where it can be erased; the event has a salted hash of it.
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::message::{Address, Message, Outgoing};
 use crate::clock::Instant;
 use crate::drive::definition::Definition;
+use crate::drive::message::Audience;
+use crate::drive::reminder::Beginning;
 use crate::drive::{ClosedBy, Status};
 use crate::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId, event_id};
 use crate::refusal::Code;
 
 /// What was decided, as it is logged.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data")]
 pub enum Event {
     /// A drive was made.
@@ -40,6 +44,12 @@ pub enum Event {
     /// A drive was called off.
     #[serde(rename = "muster.drive.cancelled")]
     DriveCancelled(DriveCancelled),
+    /// Something is about to begin.
+    #[serde(rename = "muster.drive.reminded")]
+    DriveReminded(DriveReminded),
+    /// An organiser wrote to people who signed up.
+    #[serde(rename = "muster.drive.messaged")]
+    DriveMessaged(DriveMessaged),
     /// Someone got a place.
     #[serde(rename = "muster.registration.confirmed")]
     RegistrationConfirmed(RegistrationConfirmed),
@@ -70,18 +80,18 @@ pub enum Event {
 }
 
 /// Nothing but that it happened.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Empty {}
 
 /// See [`Event::DriveCreated`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveCreated {
     /// What it is.
     pub definition: Definition,
 }
 
 /// See [`Event::DriveUpdated`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveUpdated {
     /// What it is now.
     pub definition: Definition,
@@ -90,14 +100,14 @@ pub struct DriveUpdated {
 }
 
 /// See [`Event::DriveClosed`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveClosed {
     /// By whom.
     pub by: ClosedBy,
 }
 
 /// See [`Event::DriveReopened`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveReopened {
     /// The end of registration from now on.
     pub closes_at: Instant,
@@ -106,14 +116,47 @@ pub struct DriveReopened {
 }
 
 /// See [`Event::DriveCancelled`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveCancelled {
     /// Why, for everyone to read.
     pub reason: String,
 }
 
+/// See [`Event::DriveReminded`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DriveReminded {
+    /// What is about to begin.
+    pub kind: Beginning,
+    /// When it begins.
+    pub starts_at: Instant,
+    /// How many seconds before that the reminder was due.
+    pub before: u32,
+    /// Which slots begin; absent when all of them do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<SlotId>,
+}
+
+impl DriveReminded {
+    /// Whether it is for those who hold a place of this slot.
+    #[must_use]
+    pub fn concerns(&self, slot_id: SlotId) -> bool {
+        self.kind == Beginning::Start && (self.slots.is_empty() || self.slots.contains(&slot_id))
+    }
+}
+
+/// See [`Event::DriveMessaged`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DriveMessaged {
+    /// What it is about.
+    pub subject: String,
+    /// What it says.
+    pub text: String,
+    /// To whom.
+    pub to: Audience,
+}
+
 /// See [`Event::RegistrationConfirmed`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RegistrationConfirmed {
     /// The registration.
     pub registration_id: RegistrationId,
@@ -133,7 +176,7 @@ pub struct RegistrationConfirmed {
 }
 
 /// See [`Event::RegistrationWaitlisted`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RegistrationWaitlisted {
     /// The registration.
     pub registration_id: RegistrationId,
@@ -153,7 +196,7 @@ pub struct RegistrationWaitlisted {
 }
 
 /// See [`Event::RegistrationPromoted`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RegistrationPromoted {
     /// The registration.
     pub registration_id: RegistrationId,
@@ -166,7 +209,7 @@ pub struct RegistrationPromoted {
 }
 
 /// See [`Event::RegistrationWithdrawn`] and [`Event::RegistrationRemoved`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RegistrationEnded {
     /// The registration.
     pub registration_id: RegistrationId,
@@ -180,7 +223,7 @@ pub struct RegistrationEnded {
 }
 
 /// See [`Event::RegistrationRefused`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RegistrationRefused {
     /// What was asked for: the kind of the command.
     pub kind: String,
@@ -202,7 +245,7 @@ pub struct RegistrationRefused {
 }
 
 /// See [`Event::DriveRefused`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveRefused {
     /// What was asked for: the kind of the command.
     pub kind: String,
@@ -211,14 +254,14 @@ pub struct DriveRefused {
 }
 
 /// See [`Event::MemberUpdated`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemberUpdated {
     /// Whose profile.
     pub member_id: MemberId,
 }
 
 /// See [`Event::MembersImported`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MembersImported {
     /// How many were new.
     pub imported: u64,
@@ -238,6 +281,8 @@ impl Event {
             Self::DriveClosed(_) => "muster.drive.closed",
             Self::DriveReopened(_) => "muster.drive.reopened",
             Self::DriveCancelled(_) => "muster.drive.cancelled",
+            Self::DriveReminded(_) => "muster.drive.reminded",
+            Self::DriveMessaged(_) => "muster.drive.messaged",
             Self::RegistrationConfirmed(_) => "muster.registration.confirmed",
             Self::RegistrationWaitlisted(_) => "muster.registration.waitlisted",
             Self::RegistrationPromoted(_) => "muster.registration.promoted",
@@ -269,9 +314,10 @@ impl Event {
 /// structured mode, with the [sequence
 /// extension](https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md). The log keeps exactly
 /// these bytes, so any subscriber can recompute the log's hashes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CloudEvent {
     /// `1.0`
+    #[schemars(extend("const" = "1.0"))]
     pub specversion: String,
     /// A function of the command and the event's place in its decision: a repeat has the same.
     pub id: Uuid,
@@ -288,6 +334,7 @@ pub struct CloudEvent {
     /// The command that caused it.
     pub cause: CommandId,
     /// `application/json`
+    #[schemars(extend("const" = "application/json"))]
     pub datacontenttype: String,
     /// Its `type` and `data`.
     #[serde(flatten)]

@@ -76,6 +76,8 @@ pub enum Address {
     Events(String),
     /// Peers of the same queue kind: who is active on which lane.
     Presence(Queue),
+    /// Whoever follows logs and inboxes (see [`super::notice`]).
+    Notices,
     /// The dead letters, for an operator.
     DeadLetters,
     /// The delay ladder; after the delay the message is in the queue named.

@@ -19,6 +19,8 @@ pub mod exchange {
     pub const EVENTS: &str = "muster.events";
     /// Direct, not durable: consumers of one queue kind tell each other which lanes they are busy on.
     pub const PRESENCE: &str = "muster.presence";
+    /// Fanout, not durable: which logs and inboxes have grown.
+    pub const NOTICES: &str = "muster.notices";
     /// Fanout: messages given up, with the reason in their headers.
     pub const DEAD_LETTERS: &str = "muster.dead-letters";
     /// Fanout, the alternate of [`COMMANDS`]: what no queue was bound for.

@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::definition::Definition;
+use super::message::MessageDrive;
 use super::state::{Drive, State};
 use super::when::When;
 use super::{
     AdvanceDrive, CancelDrive, ClosedBy, CreateDrive, DriveCommand, ReopenDrive, Status, UpdateDrive,
 };
 use crate::bus::event::{
-    DriveCancelled, DriveClosed, DriveCreated, DriveRefused, DriveReopened, DriveUpdated, Empty,
-    RegistrationPromoted,
+    DriveCancelled, DriveClosed, DriveCreated, DriveMessaged, DriveRefused, DriveReopened, DriveUpdated,
+    Empty, RegistrationPromoted,
 };
 use crate::bus::{Actor, CommandSet as _, Event};
 use crate::clock::Instant;
@@ -82,6 +83,8 @@ pub fn decide(state: &State, command: &DriveCommand, cx: &Context<'_>) -> Decisi
         DriveCommand::ReopenDrive(it) => lifecycle(state, command, cx, reopen(state, it, cx)),
         DriveCommand::CancelDrive(it) => lifecycle(state, command, cx, cancel(state, it)),
         DriveCommand::AdvanceDrive(it) => lifecycle(state, command, cx, advance(state, it)),
+        DriveCommand::RemindDrive(_) => lifecycle(state, command, cx, remind(state, cx)),
+        DriveCommand::MessageDrive(it) => lifecycle(state, command, cx, message(state, it)),
     }
 }
 
@@ -194,6 +197,21 @@ fn cancel(state: &State, command: &CancelDrive) -> Result<Vec<Event>, Refusal> {
 fn advance(state: &State, command: &AdvanceDrive) -> Result<Vec<Event>, Refusal> {
     let drive = existing(state)?;
     Ok(by_schedule(drive.status, &drive.definition, command.due))
+}
+
+/// Whoever is to be reminded of something by now. If the drive was changed meanwhile, perhaps nobody.
+fn remind(state: &State, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
+    let reminders = existing(state)?.reminders(cx.accepted_at);
+    Ok(reminders.into_iter().map(Event::DriveReminded).collect())
+}
+
+/// An organiser writes to people who signed up, whatever has become of the drive since it was announced.
+fn message(state: &State, command: &MessageDrive) -> Result<Vec<Event>, Refusal> {
+    if existing(state)?.status == Status::Draft {
+        return Err(Code::DriveNotPublished.into());
+    }
+    let MessageDrive { subject, text, to, .. } = command.clone();
+    Ok(vec![Event::DriveMessaged(DriveMessaged { subject, text, to })])
 }
 
 /// What has happened to a drive by the instant `at`, going by its schedule alone.

@@ -1,10 +1,12 @@
 //! What a drive is, complete and checked; and the checks, in one place for the API and for the lane.
 
 use chrono_tz::Tz;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
 use super::draft::SlotDraft;
+use super::reminder;
 use super::when::When;
 use crate::clock::Instant;
 use crate::eligibility::{DriveFacts, Rule, Rules};
@@ -24,7 +26,7 @@ pub const MAX_SLOTS: usize = 100;
 pub const MAX_PLACES: u32 = 10_000_000;
 
 /// How people get in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Admission {
     /// Whoever comes first, in the order of the drive's lane.
@@ -33,7 +35,7 @@ pub enum Admission {
 }
 
 /// A slot as it is stored. A drive without slots has one implicit slot, whose id is the drive's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Slot {
     /// Its id.
     pub slot_id: SlotId,
@@ -50,7 +52,7 @@ pub struct Slot {
 }
 
 /// A drive as it is stored and logged: complete, checked, all instants absolute.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Definition {
     /// Its title.
     pub title: String,
@@ -61,6 +63,7 @@ pub struct Definition {
     /// Where.
     pub venue: String,
     /// Where the clock hangs: an IANA zone.
+    #[schemars(with = "String")]
     pub time_zone: Tz,
     /// Registration begins.
     pub opens_at: Instant,
@@ -78,6 +81,9 @@ pub struct Definition {
     pub rules: Vec<Rule>,
     /// What is asked of those who register.
     pub questions: Vec<Question>,
+    /// So many seconds before it begins, or their slot does, those who hold a place are reminded; the longest first.
+    #[serde(default = "reminder::unsaid", skip_serializing_if = "reminder::is_unsaid")]
+    pub reminders: Vec<u32>,
 }
 
 impl Definition {
@@ -181,6 +187,26 @@ impl Faults {
             });
         }
         slots
+    }
+
+    /// How long before a start people are reminded, the longest first.
+    pub(super) fn reminders(&mut self, drafts: &[u32]) -> Vec<u32> {
+        let most = reminder::MOST;
+        if drafts.len() > most {
+            self.add("reminders", format!("there are at most {most} reminders"));
+        }
+        let (shortest, longest) = reminder::RANGE.into_inner();
+        for (index, seconds) in drafts.iter().enumerate().take(most) {
+            let field = format!("reminders[{index}]");
+            if !reminder::RANGE.contains(seconds) {
+                self.add(field, format!("a reminder is {shortest} to {longest} seconds before the start"));
+            } else if drafts[..index].contains(seconds) {
+                self.add(field, "another reminder is at the same time");
+            }
+        }
+        let mut reminders = drafts.to_vec();
+        reminders.sort_unstable_by(|one, other| other.cmp(one));
+        reminders
     }
 
     pub(super) fn check(&mut self, drive: &Definition, drive_id: DriveId) {

@@ -1,11 +1,13 @@
 //! What organisers write: a new drive, or changes of one.
 
 use chrono_tz::Tz;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use super::Kind;
 use super::definition::{Admission, Definition, Faults, Slot, implicit_slot};
+use super::reminder;
 use super::when::When;
 use crate::clock::Instant;
 use crate::eligibility::Rule;
@@ -14,7 +16,7 @@ use crate::refusal::Refusal;
 use crate::registration::questions::Question;
 
 /// A slot as an organiser writes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SlotDraft {
     /// When changing a drive: the slot that is meant; absent for a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,7 +38,7 @@ pub struct SlotDraft {
 }
 
 /// A drive as an organiser writes it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Draft {
     /// Its title.
     pub title: String,
@@ -78,6 +80,9 @@ pub struct Draft {
     /// How people get in.
     #[serde(default)]
     pub admission: Admission,
+    /// So many seconds before it begins, or their slot does, those who hold a place are reminded; empty means never.
+    #[serde(default = "reminder::unsaid", skip_serializing_if = "reminder::is_unsaid")]
+    pub reminders: Vec<u32>,
 }
 
 impl Draft {
@@ -105,6 +110,7 @@ impl Draft {
             },
             rules: self.rules.clone(),
             questions: self.questions.clone(),
+            reminders: faults.reminders(&self.reminders),
         };
         faults.check(&definition, drive_id);
         faults.finish(definition)
@@ -119,7 +125,7 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 /// What changes of a drive. Absent fields stay; null takes away what may be absent.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Changes {
     /// The title.
@@ -164,6 +170,9 @@ pub struct Changes {
     /// All questions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub questions: Option<Vec<Question>>,
+    /// All reminders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reminders: Option<Vec<u32>>,
 }
 
 impl Changes {
@@ -221,6 +230,9 @@ impl Changes {
         }
         new.rules = self.rules.clone().unwrap_or(new.rules);
         new.questions = self.questions.clone().unwrap_or(new.questions);
+        if let Some(reminders) = &self.reminders {
+            new.reminders = faults.reminders(reminders);
+        }
         faults.check(&new, drive_id);
         faults.finish(new)
     }
@@ -250,6 +262,7 @@ pub fn check_changes(changes: &Changes) -> Result<(), Refusal> {
         slots: vec![implicit_slot(drive_id, None, None)],
         rules: Vec::new(),
         questions: Vec::new(),
+        reminders: Vec::new(),
     };
     // Slots that exist are known to the lane only; here they count as if they did.
     let existing = changes.slots.iter().flatten().filter_map(|slot| slot.slot_id);

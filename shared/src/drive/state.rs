@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::definition::{Definition, Slot};
+use super::reminder::Reminded;
 use super::{ClosedBy, Status};
 use crate::bus::Event;
 use crate::clock::Instant;
@@ -23,6 +24,8 @@ pub struct Drive {
     pub cancel_reason: Option<String>,
     /// The version of its rules.
     pub rules_version: u32,
+    /// What people were reminded of.
+    pub reminded: Reminded,
 }
 
 /// How the places of a slot stand.
@@ -111,15 +114,17 @@ impl State {
                     closed_by: None,
                     cancel_reason: None,
                     rules_version: 1,
+                    reminded: Reminded::default(),
                 });
             }
             Event::DriveUpdated(event) => {
                 self.rules = Rules::compile_stored(&event.definition.rules, event.rules_version);
+                let kept = |slot: &SlotId| event.definition.slots.iter().any(|other| other.slot_id == *slot);
                 if let Some(drive) = &mut self.drive {
                     drive.definition = event.definition.clone();
                     drive.rules_version = event.rules_version;
+                    drive.reminded.keep(kept);
                 }
-                let kept = |slot: &SlotId| event.definition.slots.iter().any(|other| other.slot_id == *slot);
                 self.places.retain(|slot, _| kept(slot));
             }
             Event::DrivePublished(_) => self.set_status(Status::Published),
@@ -136,6 +141,7 @@ impl State {
                 self.set_status(Status::Cancelled);
                 self.with_drive(|drive| drive.cancel_reason = Some(event.reason.clone()));
             }
+            Event::DriveReminded(event) => self.with_drive(|drive| drive.remember(event)),
             Event::RegistrationConfirmed(event) => self.change(Registration {
                 id: event.registration_id,
                 member_id: event.member_id,
@@ -165,6 +171,7 @@ impl State {
             }
             Event::RegistrationRefused(_)
             | Event::DriveRefused(_)
+            | Event::DriveMessaged(_)
             | Event::MemberUpdated(_)
             | Event::MembersImported(_) => {}
         }

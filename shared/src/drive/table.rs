@@ -11,6 +11,7 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect};
 use super::state::{Drive, Places};
 use super::{ClosedBy, Kind, Status};
 use crate::clock::Instant;
+use crate::database::rows;
 use crate::id::{DriveId, SlotId};
 use crate::log::Head;
 
@@ -34,6 +35,9 @@ pub mod drives {
         pub rules_version: i32,
         pub opens_at: ChronoDateTimeUtc,
         pub closes_at: ChronoDateTimeUtc,
+        pub remind_at: Option<ChronoDateTimeUtc>,
+        #[sea_orm(column_type = "Text", nullable)]
+        pub reminded: Option<String>,
         pub sequence: i64,
         pub head: Vec<u8>,
         pub created_at: ChronoDateTimeUtc,
@@ -179,6 +183,33 @@ pub async fn entries(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
     Ok(all.into_tuple::<i64>().all(db).await?.into_iter().map(i64::unsigned_abs).sum())
 }
 
+/// Where the logs of these drives end; of those that exist.
+pub async fn ends(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = DriveId>,
+) -> Result<Vec<(DriveId, u64)>, DbErr> {
+    let ends = drives::Entity::find()
+        .select_only()
+        .columns([drives::Column::Id, drives::Column::Sequence])
+        .filter(rows::is_one_of(db, drives::Column::Id, ids.into_iter().map(|id| id.0)))
+        .into_tuple::<(Uuid, i64)>()
+        .all(db)
+        .await?;
+    Ok(ends.into_iter().map(|(id, end)| (DriveId(id), end.unsigned_abs())).collect())
+}
+
+/// Where all drives' logs end, oldest drive first.
+pub async fn all_ends(db: &impl ConnectionTrait) -> Result<Vec<(DriveId, u64)>, DbErr> {
+    let ends = drives::Entity::find()
+        .select_only()
+        .columns([drives::Column::Id, drives::Column::Sequence])
+        .order_by_asc(drives::Column::Id)
+        .into_tuple::<(Uuid, i64)>()
+        .all(db)
+        .await?;
+    Ok(ends.into_iter().map(|(id, end)| (DriveId(id), end.unsigned_abs())).collect())
+}
+
 async fn views(db: &impl ConnectionTrait, rows: Vec<drives::Model>) -> Result<Vec<DriveView>, DbErr> {
     let ids = rows.iter().map(|row| row.id);
     let mut places_of: HashMap<Uuid, HashMap<SlotId, Places>> = HashMap::new();
@@ -198,11 +229,43 @@ async fn views(db: &impl ConnectionTrait, rows: Vec<drives::Model>) -> Result<Ve
         .collect()
 }
 
-/// A drive whose opening or closing has come.
+/// The drives about which something was logged at `since` or later, by their ids, after `after`; with the numbers of the last
+/// events in their logs.
+pub async fn changed_since(
+    db: &impl ConnectionTrait,
+    since: Instant,
+    after: Option<DriveId>,
+    limit: u64,
+) -> Result<Vec<(DriveId, u64)>, DbErr> {
+    let mut select = drives::Entity::find()
+        .select_only()
+        .columns([drives::Column::Id, drives::Column::Sequence])
+        .filter(drives::Column::UpdatedAt.gte(since))
+        .order_by_asc(drives::Column::Id)
+        .limit(limit);
+    if let Some(after) = after {
+        select = select.filter(drives::Column::Id.gt(after.0));
+    }
+    let rows = select.into_tuple::<(Uuid, i64)>().all(db).await?;
+    Ok(rows.into_iter().map(|(id, sequence)| (DriveId(id), sequence.unsigned_abs())).collect())
+}
+
+/// What can fall due for a drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It opens or closes.
+    Advance,
+    /// People are reminded of something.
+    Remind,
+}
+
+/// A drive for which something has fallen due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
     /// The drive.
     pub drive_id: DriveId,
+    /// What has.
+    pub what: What,
     /// The instant that has come.
     pub at: Instant,
     /// The number of the last event in its log.
@@ -236,7 +299,29 @@ pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<
         .await?;
     let due = |(id, opens_at, closes_at, sequence): (_, _, _, i64)| Due {
         drive_id: DriveId(id),
+        what: What::Advance,
         at: if closes_at <= now { closes_at } else { opens_at },
+        sequence: sequence.unsigned_abs(),
+    };
+    Ok(rows.into_iter().map(due).collect())
+}
+
+/// The drives of which a reminder has fallen due; the most overdue first.
+pub async fn reminders(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<Vec<Due>, DbErr> {
+    let rows = drives::Entity::find()
+        .select_only()
+        .columns([drives::Column::Id, drives::Column::RemindAt, drives::Column::Sequence])
+        .filter(drives::Column::RemindAt.lte(now))
+        .order_by_asc(drives::Column::RemindAt)
+        .order_by_asc(drives::Column::Id)
+        .limit(limit)
+        .into_tuple::<(Uuid, Instant, i64)>()
+        .all(db)
+        .await?;
+    let due = |(id, at, sequence): (_, _, i64)| Due {
+        drive_id: DriveId(id),
+        what: What::Remind,
+        at,
         sequence: sequence.unsigned_abs(),
     };
     Ok(rows.into_iter().map(due).collect())
@@ -249,6 +334,8 @@ fn places(slot: &slots::Model) -> Places {
 /// A drive as its row has it.
 fn drive(row: &drives::Model) -> Result<Drive, DbErr> {
     let definition = serde_json::from_str(&row.definition).map_err(|error| DbErr::Json(error.to_string()))?;
+    let reminded = row.reminded.as_deref().map(serde_json::from_str).transpose();
+    let reminded = reminded.map_err(|error| DbErr::Json(error.to_string()))?.unwrap_or_default();
     let status =
         Status::from_word(&row.status).ok_or_else(|| DbErr::Type(format!("status {:?}", row.status)))?;
     let closed_by = match row.closed_by.as_deref() {
@@ -258,5 +345,6 @@ fn drive(row: &drives::Model) -> Result<Drive, DbErr> {
         Some(other) => return Err(DbErr::Type(format!("closed_by {other:?}"))),
     };
     let rules_version = row.rules_version.unsigned_abs();
-    Ok(Drive { definition, status, closed_by, cancel_reason: row.cancel_reason.clone(), rules_version })
+    let cancel_reason = row.cancel_reason.clone();
+    Ok(Drive { definition, status, closed_by, cancel_reason, rules_version, reminded })
 }

@@ -5,12 +5,13 @@ use std::str::FromStr;
 
 use chrono::{DateTime, LocalResult, NaiveDateTime, SecondsFormat, SubsecRound as _, TimeZone as _};
 use chrono_tz::Tz;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Instant};
 
 /// An instant, or a local date and time in a zone that is known elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub enum When {
     /// RFC 3339, with an offset.

@@ -95,6 +95,19 @@ pub async fn attributes(
         .collect()
 }
 
+/// The ids of those who have a profile, after `after`: all who were imported have one.
+pub async fn ids(
+    db: &impl ConnectionTrait,
+    after: Option<MemberId>,
+    limit: u64,
+) -> Result<Vec<MemberId>, DbErr> {
+    let mut select = Entity::find().select_only().column(Column::Id).order_by_asc(Column::Id).limit(limit);
+    if let Some(after) = after {
+        select = select.filter(Column::Id.gt(after.0));
+    }
+    Ok(select.into_tuple::<Uuid>().all(db).await?.into_iter().map(MemberId).collect())
+}
+
 /// Writes profiles, whether they are there already or not.
 pub async fn save(
     db: &impl ConnectionTrait,

@@ -1,5 +1,6 @@
 //! Questions to those who register, and their answers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::member::{Attribute, Attributes, MAX_TEXT, is_attribute_name};
@@ -14,7 +15,7 @@ pub const MAX_CHOICES: usize = 50;
 pub type Answers = Attributes;
 
 /// What kind of answer a question wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerKind {
     /// Any text.
@@ -28,7 +29,7 @@ pub enum AnswerKind {
 }
 
 /// One question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Question {
     /// Unique in its drive: `shirt_size`.
     pub name: String,

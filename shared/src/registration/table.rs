@@ -226,6 +226,34 @@ pub async fn waitlist_positions(
         .collect()
 }
 
+/// The members with registrations of a drive in these states, and in which slot each of them is.
+pub async fn members_in(
+    db: &impl ConnectionTrait,
+    drive_id: DriveId,
+    states: &[RegistrationState],
+) -> Result<Vec<(MemberId, SlotId)>, DbErr> {
+    let found = Entity::find()
+        .select_only()
+        .columns([Column::MemberId, Column::SlotId])
+        .filter(Column::DriveId.eq(drive_id.0))
+        .filter(Column::State.is_in(states.iter().map(|state| state.as_str())))
+        .into_tuple::<(Uuid, Uuid)>()
+        .all(db)
+        .await?;
+    Ok(found.into_iter().map(|(member_id, slot_id)| (MemberId(member_id), SlotId(slot_id))).collect())
+}
+
+/// The registrations of any of these members for any of these drives.
+pub async fn standing(
+    db: &impl ConnectionTrait,
+    drives: &BTreeSet<DriveId>,
+    members: &BTreeSet<MemberId>,
+) -> Result<Vec<OfDrive>, DbErr> {
+    let of_members = rows::is_one_of(db, Column::MemberId, members.iter().map(|id| id.0));
+    let for_drives = rows::is_one_of(db, Column::DriveId, drives.iter().map(|id| id.0));
+    all(Entity::find().filter(of_members.and(for_drives)).all(db).await?)
+}
+
 /// All registrations of a drive by their ids, for those who check every one.
 pub async fn page(
     db: &impl ConnectionTrait,

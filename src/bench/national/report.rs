@@ -349,14 +349,6 @@ fn between(ends: &[f64], instant: f64) -> f64 {
     before + (after - before) * instant.fract()
 }
 
-impl Percentiles {
-    /// Those of a histogram of microseconds.
-    fn read(all: &Histogram<u64>) -> Self {
-        let at = |share| all.value_at_quantile(share) as f64 / 1000.0;
-        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: all.max() as f64 / 1000.0 }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,12 +5,13 @@ use poem_openapi::types::MaybeUndefined;
 use shared::clock::Instant;
 use shared::drive::definition::Admission;
 use shared::drive::draft::{Changes, Draft, SlotDraft};
+use shared::drive::reminder;
 use shared::drive::when::When;
 use shared::id::SlotId;
 use shared::refusal::{Code, FieldError, Refusal};
 use uuid::Uuid;
 
-use super::parts::{AdmissionKind, Kind, QuestionObject, RuleObject};
+use super::parts::{AdmissionKind, Audience, Kind, QuestionObject, RuleObject};
 use crate::problem::Problem;
 
 /// A slot with places of its own, as an organiser writes it.
@@ -60,6 +61,9 @@ pub(super) struct DriveBody {
     #[oai(default)]
     questions: Vec<QuestionObject>,
     admission: Option<AdmissionKind>,
+    /// So many seconds before it begins, or their slot does, those who hold a place are reminded: at most 5, each a minute
+    /// to 30 days. Left out: a day and an hour; empty: never.
+    reminders: Option<Vec<u32>>,
 }
 
 /// What changes of a drive. What is left out stays; null takes away what may be absent.
@@ -83,6 +87,8 @@ pub(super) struct ChangesBody {
     rules: Option<Vec<RuleObject>>,
     /// All of them.
     questions: Option<Vec<QuestionObject>>,
+    /// All of them.
+    reminders: Option<Vec<u32>>,
 }
 
 /// The new end of registration.
@@ -99,6 +105,18 @@ pub(super) struct Reopening {
 pub(super) struct Cancelling {
     /// For everyone to read.
     pub(super) reason: String,
+}
+
+/// What an organiser writes to all of a drive.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+pub(super) struct Writing {
+    /// One line of at most 200 characters.
+    pub(super) subject: String,
+    /// At most 10,000 characters.
+    pub(super) text: String,
+    /// Left out: all.
+    pub(super) to: Option<Audience>,
 }
 
 /// Nothing more to say.
@@ -164,6 +182,7 @@ impl TryFrom<DriveBody> for Draft {
             rules: body.rules.into_iter().map(Into::into).collect(),
             questions: body.questions.into_iter().map(Into::into).collect(),
             admission: body.admission.map_or(Admission::FirstCome, Into::into),
+            reminders: body.reminders.unwrap_or_else(reminder::unsaid),
         };
         times.finish(draft)
     }
@@ -197,6 +216,7 @@ impl TryFrom<ChangesBody> for Changes {
             slots: body.slots.map(|slots| times.slots(slots)),
             rules: body.rules.map(|rules| rules.into_iter().map(Into::into).collect()),
             questions: body.questions.map(|questions| questions.into_iter().map(Into::into).collect()),
+            reminders: body.reminders,
         };
         times.finish(changes)
     }

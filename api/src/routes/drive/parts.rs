@@ -2,7 +2,7 @@
 
 use poem_openapi::{Enum, Object};
 use shared::drive::definition::Admission;
-use shared::drive::{self as drives};
+use shared::drive::{self as drives, message};
 use shared::eligibility::Rule;
 use shared::registration::questions::{AnswerKind, Question};
 
@@ -27,6 +27,15 @@ pub(super) enum Status {
     Open,
     Closed,
     Cancelled,
+}
+
+/// Whom a message is for: those who hold a place, those who wait for one, or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "snake_case", remote = "message::Audience")]
+pub(super) enum Audience {
+    Confirmed,
+    Waitlisted,
+    All,
 }
 
 /// How people get in.

@@ -54,6 +54,8 @@ pub(super) struct Drive {
     rules_version: u32,
     questions: Vec<QuestionObject>,
     admission: AdmissionKind,
+    /// So many seconds before it begins, or their slot does, those who hold a place are reminded.
+    reminders: Vec<u32>,
     /// Why it was called off, if it was.
     cancel_reason: Option<String>,
 }
@@ -99,6 +101,7 @@ impl From<DriveView> for Drive {
             rules_version: drive.rules_version,
             questions: definition.questions.into_iter().map(Into::into).collect(),
             admission: definition.admission.into(),
+            reminders: definition.reminders,
             cancel_reason: drive.cancel_reason,
         }
     }

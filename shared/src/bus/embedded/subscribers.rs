@@ -61,7 +61,7 @@ impl Subscribers {
     pub(super) fn event(&self, key: &str, message: &Message) {
         let listens = |subscriber: &Subscriber| match &subscriber.source {
             Source::Events(patterns) => patterns.iter().any(|pattern| topic_matches(pattern, key)),
-            Source::Presence(_) | Source::Replies => false,
+            Source::Presence(_) | Source::Notices | Source::Replies => false,
         };
         self.all().values().filter(|each| listens(each)).for_each(|each| each.send(message));
     }
@@ -69,6 +69,11 @@ impl Subscribers {
     pub(super) fn presence(&self, queue: Queue, message: &Message) {
         let listens =
             |subscriber: &Subscriber| matches!(subscriber.source, Source::Presence(of) if of == queue);
+        self.all().values().filter(|each| listens(each)).for_each(|each| each.send(message));
+    }
+
+    pub(super) fn notice(&self, message: &Message) {
+        let listens = |subscriber: &Subscriber| matches!(subscriber.source, Source::Notices);
         self.all().values().filter(|each| listens(each)).for_each(|each| each.send(message));
     }
 

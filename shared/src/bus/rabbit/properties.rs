@@ -70,6 +70,7 @@ pub(super) fn route(to: &Address) -> (&'static str, &str) {
         Address::Commands(queue) => (exchange::COMMANDS, queue),
         Address::Events(key) => (exchange::EVENTS, key),
         Address::Presence(queue) => (exchange::PRESENCE, queue.name()),
+        Address::Notices => (exchange::NOTICES, ""),
         Address::DeadLetters => (exchange::DEAD_LETTERS, ""),
         Address::Later(delay, queue) => (delay.exchange(), queue),
         // The default exchange leads to the queue of that name.
@@ -77,10 +78,10 @@ pub(super) fn route(to: &Address) -> (&'static str, &str) {
     }
 }
 
-/// Whether the message must reach a queue: nobody may be listening to events and replies.
+/// Whether the message must reach a queue: nobody may be listening to events, notices and replies.
 pub(super) fn mandatory(to: &Address) -> bool {
     match to {
         Address::Commands(_) | Address::DeadLetters | Address::Later(..) => true,
-        Address::Events(_) | Address::Presence(_) | Address::Reply(_) => false,
+        Address::Events(_) | Address::Presence(_) | Address::Notices | Address::Reply(_) => false,
     }
 }

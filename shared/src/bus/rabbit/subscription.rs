@@ -108,6 +108,7 @@ async fn open(channel: &Channel, name: &str, source: &Source) -> lapin::Result<l
             patterns.iter().map(|pattern| (exchange::EVENTS, pattern.as_str())).collect()
         }
         Source::Presence(queue) => vec![(exchange::PRESENCE, queue.name())],
+        Source::Notices => vec![(exchange::NOTICES, "")],
         Source::Replies => Vec::new(),
     };
     for (from, key) in bindings {

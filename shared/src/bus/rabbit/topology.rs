@@ -12,6 +12,8 @@ use crate::bus::topology::{Delay, Purpose, QueueSpec, Topology, exchange};
 const NOT_FOUND: u16 = 404;
 /// The most messages a durable queue holds; a publisher of more is refused (503 at the API).
 const MAX_LENGTH: u64 = 1_000_000;
+/// The most bytes a peer's queue holds; without it a stream would have no bound.
+const MAX_PEER_BYTES: u64 = 1024 * 1024 * 1024;
 /// A crash counts against every message of the batch that was held. Lanes must not lose innocents to it.
 const LANE_DELIVERIES: u64 = 1000;
 /// Where there is no order, a message that took its consumer down this often is given up.
@@ -32,6 +34,7 @@ fn exchanges() -> Vec<ExchangeSpec> {
         spec(exchange::COMMANDS, ExchangeKind::Direct, true, Some(exchange::UNROUTED)),
         spec(exchange::EVENTS, ExchangeKind::Topic, true, None),
         spec(exchange::PRESENCE, ExchangeKind::Direct, false, None),
+        spec(exchange::NOTICES, ExchangeKind::Fanout, false, None),
         spec(exchange::DEAD_LETTERS, ExchangeKind::Fanout, true, Some(exchange::UNROUTED)),
     ];
     all.extend(
@@ -197,6 +200,10 @@ pub fn definitions(topology: Topology) -> Value {
             // Looking at a parked message counts as a delivery; it must not vanish from being looked at.
             policy("parking", "^(dead-letters|unrouted)$",
                    json!({ "delivery-limit": MAX_LENGTH, "max-length": MAX_LENGTH, "overflow": "reject-publish" })),
+            // A peer that stays away loses its oldest events. If its queue refused them instead, the lanes would wait.
+            policy("peers", "^peer\\.",
+                   json!({ "delivery-limit": LANE_DELIVERIES, "max-length": MAX_LENGTH,
+                           "max-length-bytes": MAX_PEER_BYTES, "overflow": "drop-head" })),
         ],
     })
 }

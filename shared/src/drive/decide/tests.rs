@@ -9,9 +9,12 @@ use super::*;
 use crate::account::Role;
 use crate::clock;
 use crate::drive::draft::{Changes, Draft};
+use crate::drive::message::Audience;
 use crate::drive::{CloseDrive, PublishDrive};
 use crate::id::{MemberId, RegistrationId, SlotId};
 use crate::registration::{AddRegistration, Register, RemoveRegistration, Withdraw};
+
+mod reminders;
 
 const OPENS: i64 = 1_000_000;
 const CLOSES: i64 = 2_000_000;
@@ -183,6 +186,20 @@ fn a_drive_goes_through_its_life_and_nowhere_else() {
     assert_eq!(code(&lane.register(CLOSES + 2, 2)), "drive-cancelled");
     assert_eq!(code(&lane.withdraw(1)), "drive-cancelled");
     assert_eq!(code(&lane.update(CLOSES, serde_json::json!({ "title": "x" }))), "drive-cancelled");
+}
+
+#[test]
+fn an_organiser_writes_to_those_of_a_drive_that_was_announced() {
+    let mut lane = Lane::new(serde_json::json!({}));
+    let drive_id = lane.drive_id;
+    let message =
+        || MessageDrive { drive_id, subject: "S".into(), text: "T".into(), to: Audience::Waitlisted };
+    assert_eq!(code(&lane.at(0, message())), "drive-not-published");
+    lane.at(0, PublishDrive { drive_id });
+    lane.at(OPENS, CancelDrive { drive_id, reason: "rain".into() });
+    let written = lane.at(OPENS, message());
+    let Event::DriveMessaged(event) = &written.events[0] else { panic!("{written:?}") };
+    assert_eq!((event.subject.as_str(), event.text.as_str(), event.to), ("S", "T", Audience::Waitlisted));
 }
 
 #[test]

@@ -117,6 +117,29 @@ fn what_is_not_named_stays_and_null_takes_away() {
 }
 
 #[test]
+fn reminders_are_few_apart_and_neither_too_soon_nor_too_late() {
+    let (drive_id, cause) = ids();
+    let define =
+        |reminders: &[u32]| Draft { reminders: reminders.to_vec(), ..draft() }.define(drive_id, cause);
+    assert_eq!(draft().define(drive_id, cause).unwrap().reminders, [86_400, 3_600]);
+    assert_eq!(define(&[60, 2_592_000, 61]).unwrap().reminders, [2_592_000, 61, 60]);
+    assert_eq!(define(&[]).unwrap().reminders, [0; 0]);
+    assert_eq!(
+        fields(define(&[59, 3600, 2_592_001, 3600])),
+        ["reminders[0]", "reminders[2]", "reminders[3]"]
+    );
+    assert_eq!(fields(define(&[60, 61, 62, 63, 64, 65])), ["reminders"]);
+    let changes = Changes { reminders: Some(vec![1]), ..Changes::default() };
+    assert_eq!(check_changes(&changes).unwrap_err().errors[0].field, "reminders[0]");
+    let old = define(&[]).unwrap();
+    assert_eq!(
+        Changes::default().apply(&old, drive_id, cause).unwrap().reminders,
+        [0; 0],
+        "never stays never"
+    );
+}
+
+#[test]
 fn changes_survive_their_journey_on_the_bus() {
     let changes: Changes =
         serde_json::from_value(serde_json::json!({ "capacity": null, "venue": "Hall" })).unwrap();

@@ -11,6 +11,7 @@ use crate::bus::Failure;
 use crate::clock::Instant;
 use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::drive::definition::{Definition, Slot};
+use crate::drive::reminder::Reminded;
 use crate::drive::state::{Drive, Places, State};
 use crate::drive::{ClosedBy, DriveCommand};
 use crate::eligibility::Rules;
@@ -27,10 +28,21 @@ pub struct Loaded {
     pub head: Head,
     /// The definition as it was loaded; none for a drive that is not there yet.
     before: Option<Drive>,
+    /// When the next reminder falls due, as the row has it.
+    remind_at: Option<Instant>,
+    /// Up to when this batch has looked for reminders that are due, if it has.
+    looked_until: Option<Instant>,
     /// The slots that have rows, as those say.
     slots: BTreeMap<SlotId, Places>,
     /// The members that have rows.
     known: BTreeSet<MemberId>,
+}
+
+impl Loaded {
+    /// Everything that was due by `now` is decided: what was not told by then is not told any more.
+    pub fn has_looked(&mut self, now: Instant) {
+        self.looked_until = Ord::max(self.looked_until, Some(now));
+    }
 }
 
 /// What a batch of commands needs to see.
@@ -100,6 +112,8 @@ pub async fn load(
             state: State::default(),
             head: Head::default(),
             before: None,
+            remind_at: None,
+            looked_until: None,
             slots: BTreeMap::new(),
             known: BTreeSet::new(),
         });
@@ -137,6 +151,8 @@ fn read(
         state: State::stored(drive.clone(), head.sequence, rules, slots.clone().into_iter().collect()),
         head,
         before: Some(drive),
+        remind_at: row.remind_at,
+        looked_until: None,
         slots,
         known: BTreeSet::new(),
     })
@@ -169,6 +185,9 @@ pub async fn save(
         }
     }
     advance(db, &moved, now).await?;
+    for (drive_id, drive) in loaded {
+        remind(db, *drive_id, drive, heads.get(drive_id).copied().unwrap_or(drive.head), now).await?;
+    }
     let mut counts = Vec::new();
     for (_, _, drive) in touched() {
         let kept = drive.slots.iter().filter(|(slot, _)| has_slot(drive, **slot));
@@ -187,6 +206,32 @@ pub async fn save(
     }
     registrations::insert(db, &new).await?;
     registrations::replace(db, &known).await?;
+    Ok(())
+}
+
+/// Writes when the next reminder falls due, if the drive has changed or somebody has looked: what came too late is due no
+/// more, though nothing has happened to the drive. Never for a process that lost its lane.
+async fn remind(
+    db: &impl ConnectionTrait,
+    drive_id: DriveId,
+    loaded: &Loaded,
+    head: Head,
+    now: Instant,
+) -> Result<(), DbErr> {
+    let drive = loaded.state.drive.as_ref();
+    if loaded.looked_until.is_none() && loaded.before.as_ref() == drive {
+        return Ok(());
+    }
+    let until = loaded.looked_until.map_or(now, |looked| Ord::max(looked, now));
+    let next = drive.and_then(|drive| drive.next_reminder(until));
+    if next != loaded.remind_at {
+        drives::Entity::update_many()
+            .set(drives::ActiveModel { remind_at: Set(next), ..Default::default() })
+            .filter(drives::Column::Id.eq(drive_id.0))
+            .filter(drives::Column::Sequence.eq(head.stored_sequence()))
+            .exec(db)
+            .await?;
+    }
     Ok(())
 }
 
@@ -215,6 +260,8 @@ fn columns(drive: &Drive) -> drives::ActiveModel {
         rules_version: Set(signed(drive.rules_version)),
         opens_at: Set(definition.opens_at),
         closes_at: Set(definition.closes_at),
+        reminded: Set((drive.reminded != Reminded::default())
+            .then(|| serde_json::to_string(&drive.reminded).expect("what was told is plain data"))),
         ..Default::default()
     }
 }

@@ -1,0 +1,359 @@
+//! Feeds: what has grown is brought to those who watch, live, and from any number on.
+//!
+//! A feed is a numbered list without gaps: a drive's log, or a member's inbox. Each process reads what is new of the watched
+//! feeds once, together, when a notice says so, and keeps the latest of it for all who watch. A watcher is a number; whoever is
+//! behind what is kept reads the tables, page by page, so nobody is left out and nobody who is slow costs memory.
+
+mod live;
+mod places;
+pub mod stream;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sea_orm::DbErr;
+use shared::bus::broker::Source;
+use shared::bus::{Broker, Notice, Received};
+use shared::database::Database;
+use shared::drive::table as drives;
+use shared::id::{DriveId, MemberId};
+use shared::inbox::table as inboxes;
+use shared::log;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::live::Live;
+use self::places::Standings;
+use crate::problem::Problem;
+
+/// The most streams of a process; others are told to come again.
+const STREAMS: usize = 20_000;
+/// How often the watched feeds are looked at without a notice: one may have been lost.
+const LOOK: Duration = Duration::from_secs(5);
+/// The most that one watcher reads of a feed at once: as long as it has not sent them, these wait in memory.
+const PAGE: u64 = 100;
+/// How many feeds are read with one statement: it names each of them.
+const TOGETHER: usize = 100;
+/// How long the database may take for one of these.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Those who read behind what is kept, at a time.
+const READERS: usize = 4;
+
+/// Something that grows, numbered from 1 without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Feed {
+    /// A drive's log.
+    Log(DriveId),
+    /// A member's inbox.
+    Inbox(MemberId),
+    /// A drive's log of which only the end matters: how the drive stands is read elsewhere.
+    Standing(DriveId),
+}
+
+/// One of its entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its number.
+    pub number: u64,
+    /// A CloudEvent's exact bytes.
+    pub bytes: Bytes,
+}
+
+/// How many entries are kept of a feed for those who watch it: many watch a log, one an inbox.
+fn kept(feed: Feed) -> usize {
+    match feed {
+        Feed::Log(_) => 1000,
+        Feed::Inbox(_) => 32,
+        Feed::Standing(_) => 0,
+    }
+}
+
+/// The feeds of a process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Feeds {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    db: Database,
+    watched: Mutex<HashMap<Feed, Arc<Live>>>,
+    places: Arc<Semaphore>,
+    readers: Semaphore,
+    standings: Standings,
+    /// A feed has grown, and nobody was there to hear it.
+    again: Notify,
+    ending: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Whoever watches a feed, from a number on. It ends with this value.
+#[derive(Debug)]
+pub struct Watcher {
+    feeds: Feeds,
+    feed: Feed,
+    live: Arc<Live>,
+    grown: tokio::sync::watch::Receiver<u64>,
+    /// The number of the last entry that it has.
+    has: u64,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Feeds {
+    /// Begins to listen for notices, until shutdown.
+    #[must_use]
+    pub fn start(db: &Database, broker: &Broker, shutdown: CancellationToken) -> Self {
+        let inner = Inner {
+            db: db.clone(),
+            watched: Mutex::default(),
+            places: Arc::new(Semaphore::new(STREAMS)),
+            readers: Semaphore::new(READERS),
+            standings: Standings::default(),
+            again: Notify::new(),
+            ending: shutdown,
+            tasks: TaskTracker::new(),
+        };
+        let feeds = Self { inner: Arc::new(inner) };
+        tokio::spawn(feeds.clone().listen(broker.clone()));
+        feeds
+    }
+
+    async fn listen(self, broker: Broker) {
+        let mut notices = broker.subscribe(Source::Notices);
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.inner.ending.cancelled() => return,
+                _ = look.tick() => self.look().await,
+                () = self.inner.again.notified() => self.look().await,
+                received = notices.next() => match received {
+                    Some(Received::Message(message)) => self.heard(Notice::read(&message)).await,
+                    Some(Received::Gap) => self.look().await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Reads what a notice says is new, of what is watched.
+    async fn heard(&self, notice: Notice) {
+        let logs = notice.logs.into_iter();
+        let logs = logs.flat_map(|(id, end)| [(Feed::Log(id), end), (Feed::Standing(id), end)]);
+        let inboxes = notice.inboxes.into_iter().map(|(id, end)| (Feed::Inbox(id), end));
+        let ends = {
+            let watched = self.watched();
+            if watched.is_empty() {
+                return;
+            }
+            logs.chain(inboxes).filter(|(feed, _)| watched.contains_key(feed)).collect()
+        };
+        self.grow(ends).await;
+    }
+
+    /// Looks at all that is watched, and forgets what is not any more.
+    async fn look(&self) {
+        let feeds: Vec<Feed> = {
+            let mut watched = self.watched();
+            watched.retain(|_, live| live.is_watched());
+            metrics::gauge!("muster_feeds").set(watched.len() as f64);
+            watched.keys().copied().collect()
+        };
+        let taken = STREAMS - self.inner.places.available_permits();
+        metrics::gauge!("muster_streams").set(taken as f64);
+        for some in feeds.chunks(1000) {
+            match self.in_time(self.ends(some)).await {
+                Ok(ends) => self.grow(ends).await,
+                Err(error) => tracing::warn!(%error, "could not look at what is watched; looking again"),
+            }
+        }
+    }
+
+    /// What the database says, if it does so in time: everybody waits for the one who reads.
+    async fn in_time<T>(&self, read: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        tokio::time::timeout(ANSWER, read).await.unwrap_or_else(|_| {
+            self.inner.db.did_not_answer();
+            Err(DbErr::Custom("no answer in time".to_owned()))
+        })
+    }
+
+    /// Where feeds end now.
+    async fn ends(&self, feeds: &[Feed]) -> Result<Vec<(Feed, u64)>, DbErr> {
+        let (mut drives, mut members) = (BTreeSet::new(), BTreeSet::new());
+        for feed in feeds {
+            match feed {
+                Feed::Log(id) | Feed::Standing(id) => drop(drives.insert(*id)),
+                Feed::Inbox(id) => drop(members.insert(*id)),
+            }
+        }
+        let db = &self.inner.db.read;
+        let logs: HashMap<_, _> = drives::ends(db, drives).await?.into_iter().collect();
+        let inboxes = inboxes::ends(db, &members).await?;
+        let end = |feed: &Feed| match feed {
+            Feed::Log(id) | Feed::Standing(id) => logs.get(id),
+            Feed::Inbox(id) => inboxes.get(id),
+        };
+        Ok(feeds.iter().filter_map(|feed| Some((*feed, *end(feed)?))).collect())
+    }
+
+    /// Reads these feeds up to their new ends, many together, and wakes who watches them.
+    async fn grow(&self, ends: Vec<(Feed, u64)>) {
+        let mut wanted = Vec::new();
+        {
+            let watched = self.watched();
+            for (feed, end) in ends {
+                let Some(live) = watched.get(&feed) else { continue };
+                match (feed, live.missing(end)) {
+                    (Feed::Standing(_), Some(range)) => live.reach(range.end - 1),
+                    (_, Some(range)) => wanted.push((feed, live.clone(), range)),
+                    (_, None) => {}
+                }
+            }
+        }
+        for some in wanted.chunks(TOGETHER) {
+            let ranges = some.iter().map(|(feed, _, range)| (*feed, range.start, range.end - range.start));
+            match self.in_time(self.ranges(ranges)).await {
+                Ok(mut read) => {
+                    for (feed, live, range) in some {
+                        live.grow(range.start, read.remove(feed).unwrap_or_default());
+                    }
+                }
+                // Whoever watches will be told at the next look.
+                Err(error) => tracing::warn!(%error, "could not read what is new; looking again"),
+            }
+        }
+    }
+
+    async fn ranges(
+        &self,
+        wanted: impl Iterator<Item = (Feed, u64, u64)> + Clone,
+    ) -> Result<HashMap<Feed, Vec<Item>>, DbErr> {
+        let db = &self.inner.db.read;
+        let mut read: HashMap<Feed, Vec<Item>> = HashMap::new();
+        let logs = wanted.clone().filter_map(|(feed, first, count)| match feed {
+            Feed::Log(id) => Some((id, first, count)),
+            _ => None,
+        });
+        for log::Entry { drive_id, head, bytes } in log::ranges(db, logs).await? {
+            read.entry(Feed::Log(drive_id)).or_default().push(Item { number: head.sequence, bytes });
+        }
+        let inboxes = wanted.filter_map(|(feed, first, count)| match feed {
+            Feed::Inbox(id) => Some((id, first, count)),
+            _ => None,
+        });
+        for (member_id, item) in inboxes::ranges(db, inboxes).await? {
+            let item = Item { number: item.number, bytes: item.bytes };
+            read.entry(Feed::Inbox(member_id)).or_default().push(item);
+        }
+        Ok(read)
+    }
+
+    /// Watches a feed after the number `after`; after its end if there is none.
+    pub async fn watch(&self, feed: Feed, after: Option<u64>) -> Result<Watcher, Problem> {
+        let place = self.inner.places.clone().try_acquire_owned().map_err(|_| Problem::overloaded())?;
+        let (live, grown) = {
+            let mut watched = self.watched();
+            let live = watched.entry(feed).or_insert_with(|| Arc::new(Live::new(kept(feed)))).clone();
+            let grown = live.watch();
+            (live, grown)
+        };
+        // Notices count from now on; where it ends is read after that.
+        let mut end = live.end().filter(|end| after.is_none_or(|after| after <= *end));
+        if end.is_none() {
+            let stored = self.in_time(self.ends(&[feed])).await?.first().map_or(0, |(_, end)| *end);
+            end = Some(live.begin(stored).max(stored));
+            if live.is_behind() {
+                // It has grown between the two.
+                self.inner.again.notify_one();
+            }
+        }
+        let end = end.unwrap_or_default();
+        if after.is_some_and(|after| after > end) {
+            return Err(Problem::invalid_parameter().detail(format!("after: there are {end} so far")));
+        }
+        Ok(Watcher { feeds: self.clone(), feed, live, grown, has: after.unwrap_or(end), _place: place })
+    }
+
+    /// Runs a stream's task: the process ends when it has ended.
+    pub fn run<F: Future<Output = ()> + Send>(&self, task: F) -> impl Future<Output = ()> + Send + use<F> {
+        self.inner.tasks.track_future(task)
+    }
+
+    /// Whether the process ends.
+    pub async fn ending(&self) {
+        self.inner.ending.cancelled().await;
+    }
+
+    /// Waits until all tasks of streams have ended.
+    pub async fn ended(&self) {
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    fn watched(&self) -> MutexGuard<'_, HashMap<Feed, Arc<Live>>> {
+        self.inner.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watcher {
+    /// The next entries, in order and without a gap, as soon as there are any; `None` at the end of the process.
+    pub async fn next(&mut self) -> Result<Option<Vec<Item>>, Problem> {
+        loop {
+            if self.feeds.inner.ending.is_cancelled() {
+                return Ok(None);
+            }
+            let end = *self.grown.borrow_and_update();
+            if self.has < end {
+                let items = match self.live.after(self.has) {
+                    Some(items) => items,
+                    None => self.read().await?,
+                };
+                if let Some(last) = items.last() {
+                    self.has = last.number;
+                    return Ok(Some(items));
+                }
+            }
+            tokio::select! {
+                () = self.feeds.inner.ending.cancelled() => return Ok(None),
+                changed = self.grown.changed() => if changed.is_err() { return Ok(None) },
+            }
+        }
+    }
+
+    /// The number of the last entry that there is; waits until it is another than `known`. `None` at the end of the process.
+    pub async fn end_other_than(&mut self, known: Option<u64>) -> Option<u64> {
+        loop {
+            let end = *self.grown.borrow_and_update();
+            if known != Some(end) {
+                return Some(end);
+            }
+            tokio::select! {
+                () = self.feeds.inner.ending.cancelled() => return None,
+                changed = self.grown.changed() => changed.ok()?,
+            }
+        }
+    }
+
+    /// What stands in the tables after what it has.
+    async fn read(&self) -> Result<Vec<Item>, Problem> {
+        let inner = &self.feeds.inner;
+        // Those who come back after a long time must not take all the connections.
+        let _turn = inner.readers.acquire().await.map_err(|_| Problem::overloaded())?;
+        let db = &inner.db.read;
+        Ok(match self.feed {
+            Feed::Log(id) | Feed::Standing(id) => log::read(db, id, self.has, PAGE)
+                .await?
+                .into_iter()
+                .map(|entry| Item { number: entry.head.sequence, bytes: entry.bytes })
+                .collect(),
+            Feed::Inbox(id) => inboxes::after(db, id, self.has, PAGE)
+                .await?
+                .into_iter()
+                .map(|item| Item { number: item.number, bytes: item.bytes })
+                .collect(),
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! The latest entries of one watched feed, for all who watch it.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::Item;
+
+/// The most bytes of entries that are kept of a feed.
+const KEPT_BYTES: usize = 512 * 1024;
+/// The most entries that are handed out at once.
+const HANDED: usize = 100;
+
+/// What is kept of a feed.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// The most entries that are kept.
+    most: usize,
+    kept: Mutex<Kept>,
+    end: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The number of the last entry that is known of; none before it was looked up.
+    end: Option<u64>,
+    /// How far it was said to reach.
+    said: u64,
+    /// The last entries, the last of them with the number `end`.
+    items: VecDeque<Item>,
+    bytes: usize,
+}
+
+impl Live {
+    /// A feed of which at most so many entries are kept.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, kept: Mutex::default(), end: watch::channel(0).0 }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.end.subscribe()
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        self.end.receiver_count() > 0
+    }
+
+    /// Where it ends, if that is known.
+    pub(super) fn end(&self) -> Option<u64> {
+        self.kept().end
+    }
+
+    /// It was found to end here, when nothing was known of it. Returns where it ends as far as is known now.
+    pub(super) fn begin(&self, end: u64) -> u64 {
+        let mut kept = self.kept();
+        let known = *kept.end.get_or_insert(end);
+        self.end.send_replace(known);
+        known
+    }
+
+    /// Whether it was said to reach further than is known.
+    pub(super) fn is_behind(&self) -> bool {
+        let kept = self.kept();
+        kept.end.is_some_and(|end| end < kept.said)
+    }
+
+    /// The numbers that are missing up to `end`; the last of them if there are more than are kept.
+    pub(super) fn missing(&self, end: u64) -> Option<Range<u64>> {
+        let mut kept = self.kept();
+        kept.said = kept.said.max(end);
+        let known = kept.end?;
+        let most = u64::try_from(self.most.max(1)).unwrap_or(u64::MAX);
+        (known < end).then(|| (known + 1).max((end + 1).saturating_sub(most))..end + 1)
+    }
+
+    /// It reaches so far now; what it says is not kept. Wakes who watches.
+    pub(super) fn reach(&self, end: u64) {
+        self.kept().end = Some(end);
+        self.end.send_replace(end);
+    }
+
+    /// These entries are new, from the number `first` on. Wakes who watches.
+    pub(super) fn grow(&self, first: u64, items: Vec<Item>) {
+        let mut kept = self.kept();
+        // Nothing but one task makes it grow, and each entry of a feed is there before the next one.
+        let Some(last) = items.last().map(|item| item.number) else { return };
+        if kept.end.is_none_or(|end| end + 1 < first) {
+            kept.items.clear();
+            kept.bytes = 0;
+        }
+        for item in items {
+            kept.bytes += item.bytes.len();
+            kept.items.push_back(item);
+        }
+        while kept.items.len() > self.most || kept.bytes > KEPT_BYTES {
+            let Some(oldest) = kept.items.pop_front() else { break };
+            kept.bytes -= oldest.bytes.len();
+        }
+        kept.end = Some(last);
+        self.end.send_replace(last);
+    }
+
+    /// The entries after the number `after`, at most so many as are handed out at once; none if they are not kept.
+    pub(super) fn after(&self, after: u64) -> Option<Vec<Item>> {
+        let kept = self.kept();
+        let first = kept.items.front()?.number;
+        let skipped = usize::try_from((after + 1).checked_sub(first)?).ok()?;
+        Some(kept.items.iter().skip(skipped).take(HANDED).cloned().collect())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn items(numbers: Range<u64>) -> Vec<Item> {
+        numbers.map(|number| Item { number, bytes: Bytes::from_static(b"{}") }).collect()
+    }
+
+    fn numbers(items: Option<Vec<Item>>) -> Option<Vec<u64>> {
+        items.map(|items| items.into_iter().map(|item| item.number).collect())
+    }
+
+    #[test]
+    fn whoever_has_a_number_gets_what_follows_it() {
+        let live = Live::new(1000);
+        assert_eq!(live.missing(9), None, "nothing is known yet");
+        assert_eq!(live.begin(4), 4);
+        assert!(live.is_behind(), "a notice came too early");
+        assert_eq!(live.begin(7), 4, "another task was first");
+        let missing = live.missing(9).unwrap();
+        assert_eq!(missing, 5..10);
+        live.grow(missing.start, items(missing));
+        assert_eq!(numbers(live.after(6)), Some(vec![7, 8, 9]));
+        assert_eq!(numbers(live.after(9)), Some(vec![]));
+        assert_eq!(live.after(3), None, "that is in the tables");
+        assert_eq!(live.missing(9), None);
+    }
+
+    #[test]
+    fn after_a_leap_only_the_end_is_kept_and_what_is_kept_has_no_gap() {
+        let live = Live::new(1000);
+        live.begin(0);
+        live.grow(1, items(1..4));
+        let missing = live.missing(5000).unwrap();
+        assert_eq!(missing, 4001..5001);
+        live.grow(missing.start, items(missing));
+        assert_eq!(live.after(3), None);
+        assert_eq!(numbers(live.after(4998)), Some(vec![4999, 5000]));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let live = Live::new(1000);
+        live.begin(0);
+        for first in (1..5001).step_by(500) {
+            live.grow(first, items(first..first + 500));
+        }
+        assert_eq!(live.kept().items.len(), 1000);
+        assert_eq!(live.after(4000).unwrap().len(), HANDED);
+        assert_eq!(live.after(3999), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! How a drive stands, for everyone to watch: its state and its places, and nobody's name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use moka::future::Cache;
+use serde::Serialize;
+use shared::database::Database;
+use shared::drive::table::{self as drives, DriveView};
+use shared::id::{DriveId, SlotId};
+use shared::refusal::Code;
+use shared::refusal::Refusal;
+
+use super::{Item, Watcher};
+use crate::problem::Problem;
+
+/// How old the answer is at most: a crowd that watches one drive costs one read in so long.
+const AGE: Duration = Duration::from_millis(200);
+/// The most drives of which an answer is kept.
+const KEPT: u64 = 10_000;
+
+/// How a slot stands.
+#[derive(Debug, Serialize)]
+struct SlotStanding {
+    slot_id: SlotId,
+    places_left: Option<u32>,
+    confirmed: u32,
+    waitlisted: u32,
+}
+
+/// How a drive stands after the entry `sequence` of its log.
+#[derive(Debug, Serialize)]
+struct Standing {
+    drive_id: DriveId,
+    sequence: u64,
+    status: &'static str,
+    /// Null: as many as come.
+    places_left: Option<u32>,
+    confirmed: u32,
+    waitlisted: u32,
+    slots: Vec<SlotStanding>,
+}
+
+impl Standing {
+    fn new(view: &DriveView) -> Self {
+        let slots: Vec<_> = view
+            .drive
+            .definition
+            .slots
+            .iter()
+            .map(|slot| {
+                let places = view.places.get(&slot.slot_id).copied().unwrap_or_default();
+                SlotStanding {
+                    slot_id: slot.slot_id,
+                    places_left: slot.capacity.map(|capacity| capacity.saturating_sub(places.confirmed)),
+                    confirmed: places.confirmed,
+                    waitlisted: places.waitlisted,
+                }
+            })
+            .collect();
+        Self {
+            drive_id: view.id,
+            sequence: view.sequence,
+            status: view.drive.status.as_str(),
+            places_left: slots.iter().map(|slot| slot.places_left).sum(),
+            confirmed: slots.iter().map(|slot| slot.confirmed).sum(),
+            waitlisted: slots.iter().map(|slot| slot.waitlisted).sum(),
+            slots,
+        }
+    }
+}
+
+/// How drives stand, as far as somebody has just asked.
+#[derive(Debug, Clone)]
+pub(super) struct Standings(Cache<DriveId, Item>);
+
+impl Default for Standings {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(KEPT).time_to_live(AGE).build())
+    }
+}
+
+impl Standings {
+    async fn of(&self, db: &Database, drive_id: DriveId) -> Result<Item, Problem> {
+        let read = async {
+            let view = drives::find(&db.read, drive_id).await?;
+            let view = view.ok_or_else(|| Problem::from(Refusal::new(Code::DriveNotFound)))?;
+            let bytes = serde_json::to_vec(&Standing::new(&view)).expect("a standing is plain data");
+            Ok::<_, Problem>(Item { number: view.sequence, bytes: Bytes::from(bytes) })
+        };
+        self.0.try_get_with(drive_id, read).await.map_err(|problem: Arc<Problem>| (*problem).clone())
+    }
+}
+
+/// Whoever watches how a drive stands. It is told the last of it, not all that happened between.
+#[derive(Debug)]
+pub struct Places {
+    watcher: Watcher,
+    drive_id: DriveId,
+    told: Option<u64>,
+}
+
+impl Places {
+    /// Whoever was told of the entry `told` last, by a watcher of the drive's log.
+    pub(super) fn new(watcher: Watcher, drive_id: DriveId, told: Option<u64>) -> Self {
+        Self { watcher, drive_id, told }
+    }
+
+    /// How the drive stands, as soon as it stands otherwise; `None` at the end of the process.
+    pub(super) async fn next(&mut self) -> Result<Option<Item>, Problem> {
+        loop {
+            if self.watcher.end_other_than(self.told).await.is_none() {
+                return Ok(None);
+            }
+            let inner = &self.watcher.feeds.inner;
+            let standing = inner.standings.of(&inner.db, self.drive_id).await?;
+            if self.told.is_none_or(|told| told < standing.number) {
+                self.told = Some(standing.number);
+                return Ok(Some(standing));
+            }
+            // The answer is about to be too old.
+            if inner.ending.run_until_cancelled(tokio::time::sleep(AGE)).await.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Streams of feeds: as server-sent events ([WHATWG HTML
+//! §9.2](https://html.spec.whatwg.org/multipage/server-sent-events.html)), or the same over a WebSocket (RFC 6455).
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::{SinkExt as _, StreamExt as _, stream};
+use poem::http::{HeaderValue, header};
+use poem::web::websocket::{CloseCode, Message, WebSocket, WebSocketConfig, WebSocketStream};
+use poem::{Body, IntoResponse, Response};
+use poem_openapi::ApiResponse;
+use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::types::Type as _;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::places::Places;
+use super::{Feed, Feeds, Item, Watcher};
+use crate::problem::Problem;
+
+/// How long a stream is silent. Those between us and the client close what is silent for a minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long a WebSocket's client may take for one message before it is let go: it resumes where it was.
+const SLOW: Duration = Duration::from_secs(30);
+/// How long its client may take for the last one.
+const CLOSING: Duration = Duration::from_secs(1);
+/// The most messages that are heard of a client, which has nothing to say.
+const MESSAGES: usize = 16;
+/// How soon a client that was cut off comes again.
+const RETRY: &str = "retry: 1000\n\n";
+/// The longest message of a client, in bytes; none says anything.
+const HEARD: usize = 4 * 1024;
+
+/// What a stream is made of.
+#[derive(Debug)]
+pub enum Source {
+    /// Every entry of a feed.
+    All(Watcher),
+    /// How a drive stands.
+    Places(Places),
+}
+
+impl Source {
+    /// Every entry of a feed after the number `after`; without one, those to come.
+    pub async fn all(feeds: &Feeds, feed: Feed, after: Option<u64>) -> Result<Self, Problem> {
+        Ok(Self::All(feeds.watch(feed, after).await?))
+    }
+
+    /// How a drive stands, now (unless that is what it was after the entry `told`) and whenever it changes.
+    pub async fn places(
+        feeds: &Feeds,
+        drive_id: shared::id::DriveId,
+        told: Option<u64>,
+    ) -> Result<Self, Problem> {
+        let watcher = feeds.watch(Feed::Standing(drive_id), told).await?;
+        Ok(Self::Places(Places::new(watcher, drive_id, told)))
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<Item>>, Problem> {
+        match self {
+            Self::All(watcher) => watcher.next().await,
+            Self::Places(places) => Ok(places.next().await?.map(|item| vec![item])),
+        }
+    }
+
+    /// The next entries; none when it is time to show life; `Err` at the end of the stream. It ends with the process, when the
+    /// token that opened it expires, and when the database cannot be read: whoever comes again resumes.
+    async fn next_or_sign_of_life(&mut self, end: Instant) -> Result<Vec<Item>, ()> {
+        if Instant::now() >= end {
+            return Err(());
+        }
+        match timeout_at(end.min(Instant::now() + KEEP_ALIVE), self.next()).await {
+            Ok(Ok(Some(items))) => Ok(items),
+            Ok(Ok(None)) => Err(()),
+            Ok(Err(problem)) => {
+                tracing::warn!(%problem, "a stream ends");
+                Err(())
+            }
+            Err(_) if Instant::now() >= end => Err(()),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+/// A stream: server-sent events, or a WebSocket.
+#[derive(Debug)]
+pub struct Streamed(Response);
+
+impl Streamed {
+    /// Streams to a client for so long: over the WebSocket that it asked for, or as server-sent events.
+    pub fn new(feeds: &Feeds, source: Source, lasts: Duration, upgrade: Option<WebSocket>) -> Self {
+        let end = Instant::now() + lasts;
+        match upgrade {
+            Some(socket) => Self(over_websocket(feeds.clone(), source, end, socket)),
+            None => Self(server_sent_events(source, end)),
+        }
+    }
+}
+
+fn server_sent_events(source: Source, end: Instant) -> Response {
+    let opened = stream::iter([Ok::<_, Infallible>(Bytes::from_static(RETRY.as_bytes()))]);
+    // It is asked for the next entries when the client has taken the last ones, so a slow one makes nothing wait in memory.
+    let entries = stream::unfold(source, move |mut source| async move {
+        let items = source.next_or_sign_of_life(end).await.ok()?;
+        Some((Ok(frames(&items)), source))
+    });
+    Response::builder()
+        .content_type("text/event-stream")
+        .header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
+        .header("x-accel-buffering", HeaderValue::from_static("no"))
+        .body(Body::from_bytes_stream(
+            opened.chain(entries).map(|bytes| bytes.map_err(std::io::Error::other)),
+        ))
+}
+
+/// Entries as server-sent events; a comment if there are none. An event's JSON is one line.
+fn frames(items: &[Item]) -> Bytes {
+    if items.is_empty() {
+        return Bytes::from_static(b":\n\n");
+    }
+    let mut bytes = BytesMut::with_capacity(items.iter().map(|item| item.bytes.len() + 40).sum());
+    for item in items {
+        bytes.put_slice(format!("id: {}\ndata: ", item.number).as_bytes());
+        bytes.put_slice(&item.bytes);
+        bytes.put_slice(b"\n\n");
+    }
+    bytes.freeze()
+}
+
+fn over_websocket(feeds: Feeds, source: Source, end: Instant, socket: WebSocket) -> Response {
+    let bounds = WebSocketConfig::default().max_message_size(Some(HEARD)).max_frame_size(Some(HEARD));
+    let upgraded = socket.config(bounds).on_upgrade(move |socket| {
+        let task = talk(feeds.clone(), source, end, socket);
+        feeds.run(task)
+    });
+    upgraded.into_response()
+}
+
+/// Tells everything to a client until either of them ends it.
+async fn talk(feeds: Feeds, mut source: Source, end: Instant, mut socket: WebSocketStream) {
+    let mut messages = 0;
+    loop {
+        let next = source.next_or_sign_of_life(end);
+        tokio::pin!(next);
+        let items = loop {
+            tokio::select! {
+                items = &mut next => break items,
+                heard = socket.next() => match heard {
+                    Some(Ok(message)) if !message.is_close() => {
+                        // Pings are answered by the library; a client has nothing to say.
+                        messages += usize::from(message.is_text() || message.is_binary());
+                        if messages > MESSAGES {
+                            return;
+                        }
+                    }
+                    _ => return,
+                },
+            }
+        };
+        let Ok(items) = items else { break };
+        let told = tokio::select! {
+            told = tell(&mut socket, &items) => told,
+            () = feeds.ending() => break,
+        };
+        if told.is_err() {
+            return;
+        }
+    }
+    let away = Message::close_with(CloseCode::Away, "come again, with ?after= the last id");
+    // Whoever does not take it finds out soon enough.
+    let _ = timeout(CLOSING, socket.send(away)).await;
+}
+
+/// Sends entries, or shows life; fails if the client is gone, or slow.
+async fn tell(socket: &mut WebSocketStream, items: &[Item]) -> Result<(), ()> {
+    let sent = async {
+        if items.is_empty() {
+            socket.feed(Message::ping(Vec::new())).await?;
+        }
+        for item in items {
+            let data = String::from_utf8_lossy(&item.bytes);
+            socket.feed(Message::text(format!("{{\"id\":{},\"data\":{data}}}", item.number))).await?;
+        }
+        socket.flush().await
+    };
+    if let Ok(sent) = timeout(SLOW, sent).await {
+        return sent.map_err(drop);
+    }
+    metrics::counter!("muster_slow_streams_total").increment(1);
+    Err(())
+}
+
+impl IntoResponse for Streamed {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl ApiResponse for Streamed {
+    fn meta() -> MetaResponses {
+        let content = MetaMediaType { content_type: "text/event-stream", schema: String::schema_ref() };
+        let response = |status, description, content| MetaResponse {
+            description,
+            status: Some(status),
+            status_range: None,
+            content,
+            headers: Vec::new(),
+        };
+        MetaResponses {
+            responses: vec![
+                response(101, "The same over a WebSocket: texts {\"id\":…,\"data\":…}", Vec::new()),
+                response(200, "Server-sent events: `id` is a number, `data` is JSON", vec![content]),
+            ],
+        }
+    }
+
+    fn register(_: &mut Registry) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_one_event_with_its_number() {
+        let item = |number, text: &'static str| Item { number, bytes: Bytes::from_static(text.as_bytes()) };
+        assert_eq!(
+            frames(&[item(7, "{\"a\":1}"), item(8, "{}")]),
+            "id: 7\ndata: {\"a\":1}\n\nid: 8\ndata: {}\n\n"
+        );
+        assert_eq!(frames(&[]), ":\n\n");
+    }
+}

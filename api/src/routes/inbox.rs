@@ -1,0 +1,117 @@
+//! The inbox: everything that was decided about a member, read or not.
+
+use std::collections::BTreeSet;
+
+use poem::web::Data;
+use poem_openapi::param::Query;
+use poem_openapi::payload::Json;
+use poem_openapi::types::Any;
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use serde_json::Value;
+use shared::inbox::{Item, table};
+use uuid::Uuid;
+
+use crate::at::At;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::context::Context;
+use crate::page;
+use crate::problem::Problem;
+
+/// A message.
+#[derive(Debug, Object)]
+struct Notification {
+    /// Its number in the inbox, from 1 without gaps: the `id` of the stream.
+    number: u64,
+    drive_id: Uuid,
+    at: At,
+    /// Whether it was marked as read.
+    read: bool,
+    /// The CloudEvent that says what was decided.
+    event: Any<Value>,
+}
+
+impl Notification {
+    fn new(item: Item, read_up_to: u64) -> Self {
+        Self {
+            number: item.number,
+            drive_id: item.drive_id.0,
+            at: At(item.at),
+            read: item.number <= read_up_to,
+            event: Any(serde_json::from_slice(&item.bytes).unwrap_or_default()),
+        }
+    }
+}
+
+/// A page of the inbox.
+#[derive(Debug, Object)]
+struct NotificationList {
+    /// Newest first.
+    items: Vec<Notification>,
+    next_cursor: Option<String>,
+}
+
+/// What was read.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+struct ReadBody {
+    /// The number of the last message that was read; all before it count as read, too.
+    up_to: u64,
+}
+
+/// It is noted.
+#[derive(Debug, ApiResponse)]
+enum Noted {
+    #[oai(status = 204)]
+    Noted,
+}
+
+/// The inbox.
+#[derive(Debug)]
+pub struct InboxRoutes;
+
+#[OpenApi]
+impl InboxRoutes {
+    /// Read my inbox
+    ///
+    /// Everything that was decided about me, newest first. Nothing depends on a mail that arrives.
+    #[oai(path = "/me/notifications", method = "get", operation_id = "read-inbox")]
+    async fn list(
+        &self,
+        cx: Data<&Context>,
+        caller: Caller,
+        /// Only what is not read yet.
+        unread: Query<Option<bool>>,
+        cursor: Query<Option<String>>,
+        limit: Query<Option<u64>>,
+    ) -> Result<Json<NotificationList>, Problem> {
+        let member_id = caller.person()?;
+        let below = page::position::<u64>(cursor.0.as_deref())?;
+        let limit = page::limit(limit.0)?;
+        let read_up_to = table::read_up_to(&cx.db.read, member_id).await?;
+        let above = if unread.0.unwrap_or_default() { read_up_to } else { 0 };
+        let mut items = table::newest(&cx.db.read, member_id, above, below, limit + 1).await?;
+        let more = page::cut(&mut items, limit);
+        let next_cursor = items.last().filter(|_| more).map(|last| page::cursor(&last.number));
+        let items = items.into_iter().map(|item| Notification::new(item, read_up_to)).collect();
+        Ok(Json(NotificationList { items, next_cursor }))
+    }
+
+    /// Mark messages as read
+    #[oai(path = "/me/notifications/read", method = "post", operation_id = "mark-read")]
+    async fn read(
+        &self,
+        cx: Data<&Context>,
+        caller: Caller,
+        body: JsonBody<ReadBody>,
+    ) -> Result<Noted, Problem> {
+        let member_id = caller.person()?;
+        let ends = table::ends(&cx.db.read, &BTreeSet::from([member_id])).await?;
+        let end = ends.get(&member_id).copied().unwrap_or_default();
+        if body.value.up_to > end {
+            return Err(Problem::invalid_body().detail(format!("up_to: there are {end} messages")));
+        }
+        table::mark_read(cx.db.writer(), member_id, body.value.up_to).await?;
+        Ok(Noted::Noted)
+    }
+}

@@ -1,0 +1,209 @@
+//! What a member wants by mail, and the link in mails that ends them. The API's own rows, like accounts.
+
+use chrono::NaiveTime;
+use chrono_tz::Tz;
+use poem::web::Data;
+use poem_openapi::param::Path;
+use poem_openapi::payload::{Html, Json};
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use shared::id::{MailId, MemberId};
+use shared::mail::preferences::{Preferences, QuietHours};
+use shared::mail::table::{self, settings};
+use shared::mail::{Language, Topic};
+use shared::refusal::FieldError;
+use uuid::Uuid;
+
+use crate::at::At;
+use crate::auth::Caller;
+use crate::body::JsonBody;
+use crate::context::Context;
+use crate::problem::Problem;
+
+/// How a time of the day is written.
+const TIME: &str = "%H:%M";
+
+/// The time of the day at which nothing comes that can wait.
+#[derive(Debug, Object)]
+#[oai(rename = "QuietHours", deny_unknown_fields)]
+struct QuietBody {
+    /// `22:00`
+    from: String,
+    /// `07:00`; it may be on the next day.
+    until: String,
+    /// An IANA zone.
+    time_zone: String,
+}
+
+/// What comes by mail. What others do to a registration (a place from the waiting list, one that is taken away, a drive that is
+/// called off) always does.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+struct MailTopics {
+    /// What came of my own clicks; left out: true.
+    outcomes: Option<bool>,
+    /// That something begins soon; left out: true.
+    reminders: Option<bool>,
+    /// What organisers write to all of a drive; left out: true.
+    messages: Option<bool>,
+}
+
+/// What I want by mail.
+#[derive(Debug, Object)]
+#[oai(rename = "Preferences", deny_unknown_fields)]
+struct PreferencesBody {
+    /// `en`, `hi`, or another one that the organisers have written templates in; left out: `en`.
+    language: Option<String>,
+    mail: Option<MailTopics>,
+    quiet_hours: Option<QuietBody>,
+}
+
+/// What a member wants by mail.
+#[derive(Debug, Object)]
+struct PreferencesObject {
+    language: String,
+    mail: MailTopics,
+    quiet_hours: Option<QuietBody>,
+    /// Since when mail servers say that there is no such mailbox: nothing is sent to it. Saving the preferences tries it again.
+    bounced_at: Option<At>,
+}
+
+impl From<Preferences> for PreferencesObject {
+    fn from(wanted: Preferences) -> Self {
+        let is_wanted = |topic| Some(!wanted.unwanted.contains(&topic));
+        Self {
+            mail: MailTopics {
+                outcomes: is_wanted(Topic::Outcomes),
+                reminders: is_wanted(Topic::Reminders),
+                messages: is_wanted(Topic::Messages),
+            },
+            quiet_hours: wanted.quiet_hours.map(|quiet| QuietBody {
+                from: quiet.from.format(TIME).to_string(),
+                until: quiet.until.format(TIME).to_string(),
+                time_zone: quiet.zone.name().to_owned(),
+            }),
+            bounced_at: wanted.bounced_at.map(At),
+            language: wanted.language.into(),
+        }
+    }
+}
+
+impl PreferencesBody {
+    fn read(self) -> Result<Preferences, Vec<FieldError>> {
+        let mut faults = Vec::new();
+        let mut fault = |field: &str, detail: String| faults.push(FieldError::new(field, detail));
+        let language = match self.language.map(|text| text.parse::<Language>()) {
+            None => Language::default(),
+            Some(Ok(language)) => language,
+            Some(Err(error)) => {
+                fault("language", error.to_string());
+                Language::default()
+            }
+        };
+        let quiet_hours = self.quiet_hours.and_then(|quiet| {
+            let mut time = |field: &str, text: &str| {
+                let time = NaiveTime::parse_from_str(text, TIME).ok();
+                if time.is_none() {
+                    fault(field, "a time of the day is written 22:00".to_owned());
+                }
+                time
+            };
+            let from = time("quiet_hours.from", &quiet.from);
+            let until = time("quiet_hours.until", &quiet.until);
+            let Ok(zone) = quiet.time_zone.parse::<Tz>() else {
+                fault("quiet_hours.time_zone", "there is no such IANA zone".to_owned());
+                return None;
+            };
+            Some(QuietHours { from: from?, until: until?, zone })
+        });
+        let said = self.mail.map_or([None; 3], |mail| [mail.outcomes, mail.reminders, mail.messages]);
+        let topics = [Topic::Outcomes, Topic::Reminders, Topic::Messages].into_iter().zip(said);
+        let unwanted = topics.filter(|(_, wanted)| *wanted == Some(false)).map(|(topic, _)| topic).collect();
+        if faults.is_empty() {
+            Ok(Preferences { language, unwanted, quiet_hours, bounced_at: None })
+        } else {
+            Err(faults)
+        }
+    }
+}
+
+/// A page for a person's browser.
+#[derive(Debug, ApiResponse)]
+enum Page {
+    /// It says what the link does, or what it did.
+    #[oai(status = 200)]
+    Page(Html<String>),
+}
+
+impl Page {
+    fn new(text: &str) -> Self {
+        Self::Page(Html(format!(
+            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+             content=\"width=device-width\"><title>Muster</title></head><body style=\"font-family: sans-serif; \
+             max-width: 32rem; margin: 4rem auto; padding: 0 1rem\">{text}</body></html>"
+        )))
+    }
+}
+
+/// Preferences.
+#[derive(Debug)]
+pub struct PreferencesRoutes;
+
+#[OpenApi]
+impl PreferencesRoutes {
+    /// Read what I want by mail
+    #[oai(path = "/me/preferences", method = "get", operation_id = "read-preferences")]
+    async fn read(&self, cx: Data<&Context>, caller: Caller) -> Result<Json<PreferencesObject>, Problem> {
+        Ok(Json(settings::of_member(&cx.db.read, caller.person()?).await?.into()))
+    }
+
+    /// Say what I want by mail
+    ///
+    /// All of it: what is left out is as if it had never been said. The inbox has everything, whatever this says.
+    #[oai(path = "/me/preferences", method = "put", operation_id = "save-preferences")]
+    async fn save(
+        &self,
+        cx: Data<&Context>,
+        caller: Caller,
+        body: JsonBody<PreferencesBody>,
+    ) -> Result<Json<PreferencesObject>, Problem> {
+        let member_id = caller.person()?;
+        let wanted = body.value.read().map_err(|faults| Problem::invalid_body().errors(faults))?;
+        settings::save(cx.db.writer(), member_id, &wanted).await?;
+        Ok(Json(wanted.into()))
+    }
+
+    /// See what a mail's link would end
+    ///
+    /// For people: it changes nothing, as those who only look at links must not (RFC 8058). The link works for 90 days.
+    #[oai(path = "/unsubscribe/:mail_id", method = "get", operation_id = "show-unsubscribe")]
+    async fn ask(&self, cx: Data<&Context>, mail_id: Path<Uuid>) -> Result<Page, Problem> {
+        let (_, topic) = cx.unsubscribing(mail_id.0).await?;
+        Ok(Page::new(&format!(
+            "<h1>No more mails?</h1><p>Mails about <b>{}</b> will not come any more. What others change about your \
+             registrations still comes.</p><form method=\"post\"><button>Unsubscribe</button></form>",
+            topic.as_str()
+        )))
+    }
+
+    /// End mails like this one
+    ///
+    /// One click (RFC 8058): the mail's header `List-Unsubscribe` leads here, and nobody has to log in.
+    #[oai(path = "/unsubscribe/:mail_id", method = "post", operation_id = "unsubscribe")]
+    async fn unsubscribe(&self, cx: Data<&Context>, mail_id: Path<Uuid>) -> Result<Page, Problem> {
+        let (member_id, topic) = cx.unsubscribing(mail_id.0).await?;
+        settings::unsubscribe(cx.db.writer(), member_id, topic).await?;
+        Ok(Page::new(&format!(
+            "<h1>Done</h1><p>Mails about <b>{}</b> will not come any more. Your preferences can bring them back.</p>",
+            topic.as_str()
+        )))
+    }
+}
+
+impl Context {
+    /// Whose mail it is, and what it belongs to.
+    async fn unsubscribing(&self, mail_id: Uuid) -> Result<(MemberId, Topic), Problem> {
+        let mail = table::find(&self.db.read, MailId(mail_id)).await?.ok_or_else(Problem::mail_not_found)?;
+        let topic = mail.kind.topic().ok_or_else(Problem::mail_is_essential)?;
+        Ok((mail.member_id, topic))
+    }
+}

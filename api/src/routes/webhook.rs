@@ -1,0 +1,296 @@
+//! Webhooks: who gets events, and what came of sending them. They are the API's own rows, like accounts; the deliveries
+//! are made and sent by the webhooks follower.
+
+#![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
+
+mod body;
+mod redeliver;
+
+use poem::web::Data;
+use poem_openapi::OpenApi;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use shared::clock;
+use shared::id::{DeliveryId, WebhookId};
+use shared::refusal::FieldError;
+use shared::webhook::secret::Secret;
+use shared::webhook::table::{self, delivery};
+use shared::webhook::{self as webhooks, Delivery, Disabled, MAX_WEBHOOKS, Webhook};
+use uuid::Uuid;
+
+use crate::at::At;
+use crate::auth::Owner;
+use crate::body::JsonBody;
+use crate::context::Context;
+use crate::page;
+use crate::problem::Problem;
+use crate::read::{Reading, Tagged, fresh};
+use body::{
+    Accepted, Changed, Created, DeliveryList, DeliveryState, Gone, NewWebhook, Pinged, Redeliver,
+    Redelivered, Rotate, Rotated, WebhookChanges, WebhookList, WebhookObject, WithSecret, parsed_secret,
+};
+
+/// How long the old secret is valid after a rotation, unless it is said otherwise: a day.
+const OLD_SECRET_VALID: u32 = 24 * 3600;
+/// How long it may be: a week.
+const OLD_SECRET_MOST: u32 = 7 * OLD_SECRET_VALID;
+
+impl Context {
+    async fn webhook(&self, owner: Owner, id: Uuid) -> Result<Webhook, Problem> {
+        let found = table::find(&self.db.read, WebhookId(id), owner.scope()).await?;
+        found.ok_or_else(Problem::webhook_not_found)
+    }
+
+    /// One that is switched on: nothing is sent to the others.
+    async fn enabled_webhook(&self, owner: Owner, id: Uuid) -> Result<Webhook, Problem> {
+        let webhook = self.webhook(owner, id).await?;
+        if webhook.disabled.is_some() { Err(Problem::webhook_disabled()) } else { Ok(webhook) }
+    }
+}
+
+/// Webhooks.
+#[derive(Debug)]
+pub struct WebhookRoutes;
+
+#[OpenApi]
+impl WebhookRoutes {
+    /// Make a webhook
+    ///
+    /// From now on, what happens is sent to the address, signed by [Standard
+    /// Webhooks](https://www.standardwebhooks.com). A service account manages its own webhooks, an admin all.
+    #[oai(path = "/webhooks", method = "post", operation_id = "create-webhook")]
+    async fn create(
+        &self,
+        cx: Data<&Context>,
+        owner: Owner,
+        body: JsonBody<NewWebhook>,
+    ) -> Result<Created, Problem> {
+        let NewWebhook { url, description, event_types, drives, ordered, secret } = body.value;
+        let mut faults = Vec::new();
+        let secret = parsed_secret(secret.as_deref(), &mut faults);
+        let mut webhook = Webhook {
+            id: WebhookId::new(),
+            url: String::new(),
+            description: String::new(),
+            filter: webhooks::Filter::default(),
+            ordered: ordered.unwrap_or_default(),
+            secret: secret.unwrap_or_else(Secret::generate),
+            old_secret: None,
+            owner: owner.0.id,
+            created_at: clock::now(),
+            failing_since: None,
+            disabled: None,
+        };
+        let changes =
+            WebhookChanges { url: Some(url), description, event_types, drives, ordered, enabled: None };
+        changes.apply(&mut webhook, &cx.webhook_allow, &mut faults);
+        if !faults.is_empty() {
+            return Err(Problem::invalid_body().errors(faults));
+        }
+        if table::count(&cx.db.read).await? >= MAX_WEBHOOKS {
+            return Err(Problem::too_many_webhooks().detail(format!("there are at most {MAX_WEBHOOKS}")));
+        }
+        table::insert(cx.db.writer(), &webhook).await?;
+        let secret = webhook.secret.reveal();
+        Ok(Created::Created(Json(WithSecret { webhook: webhook.into(), secret })))
+    }
+
+    /// List webhooks
+    #[oai(path = "/webhooks", method = "get", operation_id = "list-webhooks")]
+    async fn list(
+        &self,
+        cx: Data<&Context>,
+        owner: Owner,
+        reading: Reading,
+    ) -> Result<Tagged<WebhookList>, Problem> {
+        let all = table::list(&cx.db.read, owner.scope()).await?;
+        // There are so few that all stand on one page.
+        let list = WebhookList { items: all.into_iter().map(Into::into).collect(), next_cursor: None };
+        Ok(Tagged::page(fresh(&list), &reading))
+    }
+
+    /// Read a webhook
+    #[oai(path = "/webhooks/:webhook_id", method = "get", operation_id = "read-webhook")]
+    async fn read(
+        &self,
+        cx: Data<&Context>,
+        owner: Owner,
+        reading: Reading,
+        webhook_id: Path<Uuid>,
+    ) -> Result<Tagged<WebhookObject>, Problem> {
+        let webhook = cx.webhook(owner, webhook_id.0).await?;
+        Ok(Tagged::new(fresh(&WebhookObject::from(webhook)), &reading))
+    }
+
+    /// Change a webhook
+    ///
+    /// What is left out stays. `enabled` switches it on and off; switched off, it misses what happens (redeliver `since`
+    /// makes up for it), and what was on its way waits.
+    #[oai(path = "/webhooks/:webhook_id", method = "patch", operation_id = "update-webhook")]
+    async fn update(
+        &self,
+        cx: Data<&Context>,
+        owner: Owner,
+        webhook_id: Path<Uuid>,
+        body: JsonBody<WebhookChanges>,
+    ) -> Result<Changed, Problem> {
+        let mut webhook = cx.webhook(owner, webhook_id.0).await?;
+        let (enabled, mut faults) = (body.value.enabled, Vec::new());
+        body.value.apply(&mut webhook, &cx.webhook_allow, &mut faults);
+        if !faults.is_empty() {
+            return Err(Problem::invalid_body().errors(faults));
+        }
+        let tx = cx.db.begin().await?;
+        table::change(&tx, &webhook).await?;
+        match enabled {
+            Some(true) => table::enable(&tx, webhook.id).await?,
+            Some(false) => {
+                table::disable(&tx, webhook.id, clock::now(), Disabled::ByHand).await?;
+            }
+            None => {}
+        }
+        tx.commit().await?;
+        Ok(Changed::Changed(Json(cx.webhook(owner, webhook_id.0).await?.into())))
+    }
+
+    /// Delete a webhook
+    ///
+    /// With everything that is on its way to it.
+    #[oai(path = "/webhooks/:webhook_id", method = "delete", operation_id = "delete-webhook")]
+    async fn delete(
+        &self,
+        cx: Data<&Context>,
+        owner: Owner,
+        webhook_id: Path<Uuid>,
+    ) -> Result<Gone, Problem> {
+        let webhook = cx.webhook(owner, webhook_id.0).await?;
+        let tx = cx.db.begin().await?;
+        table::delete(&tx, webhook.id).await?;
+        tx.commit().await?;
+        Ok(Gone::Deleted)
+    }
+
+    /// Rotate a webhook's secret
+    ///
+    /// The secret it had stays valid for a day, or as long as is said: meanwhile every message carries a signature with
+    /// each.
+    #[oai(
+        path = "/webhooks/:webhook_id/rotate-secret",
+        method = "post",
+        operation_id = "rotate-webhook-secret"
+    )]
+    async fn rotate(
+        &self,
+        cx: Data<&Context>,
+        owner: Owner,
+        webhook_id: Path<Uuid>,
+        body: JsonBody<Rotate>,
+    ) -> Result<Rotated, Problem> {
+        let webhook = cx.webhook(owner, webhook_id.0).await?;
+        let mut faults = Vec::new();
+        let secret = parsed_secret(body.value.secret.as_deref(), &mut faults);
+        let valid_for = body.value.old_valid_for.unwrap_or(OLD_SECRET_VALID);
+        if valid_for > OLD_SECRET_MOST {
+            let detail = format!("the old secret is valid for at most {OLD_SECRET_MOST} seconds");
+            faults.push(FieldError::new("old_valid_for", detail));
+        }
+        if !faults.is_empty() {
+            return Err(Problem::invalid_body().errors(faults));
+        }
+        let secret = secret.unwrap_or_else(Secret::generate);
+        let until = clock::now() + chrono::Duration::seconds(i64::from(valid_for));
+        table::rotate(cx.db.writer(), &webhook, &secret, until).await?;
+        let webhook = cx.webhook(owner, webhook_id.0).await?;
+        Ok(Rotated::Rotated(Json(WithSecret { webhook: webhook.into(), secret: secret.reveal() })))
+    }
+
+    /// Test a webhook
+    ///
+    /// Sends an event of the type `muster.webhook.ping`, once; what came of it is in the list of deliveries.
+    #[oai(path = "/webhooks/:webhook_id/ping", method = "post", operation_id = "ping-webhook")]
+    async fn ping(
+        &self,
+        cx: Data<&Context>,
+        owner: Owner,
+        webhook_id: Path<Uuid>,
+    ) -> Result<Accepted<Pinged>, Problem> {
+        let webhook = cx.enabled_webhook(owner, webhook_id.0).await?;
+        let ping = Delivery::ping(webhook.id, clock::now());
+        let delivery_id = ping.id.0;
+        delivery::insert_missing(cx.db.writer(), &[ping]).await?;
+        Ok(Accepted::Accepted(Json(Pinged { delivery_id })))
+    }
+
+    /// List a webhook's deliveries
+    ///
+    /// Newest event first, with every attempt. Kept for 30 days.
+    #[oai(
+        path = "/webhooks/:webhook_id/deliveries",
+        method = "get",
+        operation_id = "list-webhook-deliveries"
+    )]
+    async fn deliveries(
+        &self,
+        cx: Data<&Context>,
+        owner: Owner,
+        reading: Reading,
+        webhook_id: Path<Uuid>,
+        state: Query<Option<DeliveryState>>,
+        cursor: Query<Option<String>>,
+        limit: Query<Option<u64>>,
+    ) -> Result<Tagged<DeliveryList>, Problem> {
+        let (limit, before) = (page::limit(limit.0)?, page::position::<DeliveryId>(cursor.0.as_deref())?);
+        let webhook = cx.webhook(owner, webhook_id.0).await?;
+        let states = state.0.map_or_else(|| webhooks::State::ALL.to_vec(), |state| vec![state.into()]);
+        let mut found = delivery::list(&cx.db.read, webhook.id, &states, before, limit + 1).await?;
+        let more = page::cut(&mut found, limit);
+        let next_cursor = found.last().filter(|_| more).map(|last| page::cursor(&last.id));
+        let ids = found.iter().map(|delivery| delivery.id);
+        let mut attempts = delivery::attempts_of(&cx.db.read, ids).await?;
+        let items = found.into_iter().map(|delivery| {
+            let attempts = attempts.remove(&delivery.id).unwrap_or_default();
+            body::delivery(delivery, attempts)
+        });
+        Ok(Tagged::page(fresh(&DeliveryList { items: items.collect(), next_cursor }), &reading))
+    }
+
+    /// Send events again
+    ///
+    /// One delivery (`delivery_id`); the entries `from` to `to` of a drive's log (`drive_id`); or everything since an
+    /// instant (`since`). The webhook's filter counts, whether it was there at the time does not. Receivers know a repetition
+    /// by its `webhook-id`.
+    #[oai(path = "/webhooks/:webhook_id/redeliver", method = "post", operation_id = "redeliver-webhook")]
+    async fn redeliver(
+        &self,
+        cx: Data<&Context>,
+        owner: Owner,
+        webhook_id: Path<Uuid>,
+        body: JsonBody<Redeliver>,
+    ) -> Result<Accepted<Redelivered>, Problem> {
+        let webhook = cx.enabled_webhook(owner, webhook_id.0).await?;
+        let now = clock::now();
+        let redelivered = match body.value {
+            Redeliver { delivery_id: Some(id), drive_id: None, from: None, to: None, since: None } => {
+                let found = delivery::restart(cx.db.writer(), webhook.id, [DeliveryId(id)], now).await?;
+                if found == 0 {
+                    return Err(Problem::delivery_not_found());
+                }
+                found
+            }
+            Redeliver { delivery_id: None, drive_id: Some(drive_id), from, to, since: None } => {
+                let range = from.unwrap_or(1)..=to.unwrap_or(u64::MAX);
+                let all = redeliver::of_range(&cx.db, &webhook, drive_id.into(), range, now).await?;
+                redeliver::send_again(&cx.db, &webhook, &all, now).await?
+            }
+            Redeliver { delivery_id: None, drive_id: None, from: None, to: None, since: Some(At(since)) } => {
+                let all = redeliver::of_everything(&cx.db, &webhook, since, now).await?;
+                redeliver::send_again(&cx.db, &webhook, &all, now).await?
+            }
+            _ => {
+                let detail = "give either delivery_id, or drive_id with from and to, or since";
+                return Err(Problem::invalid_body().detail(detail));
+            }
+        };
+        Ok(Accepted::Accepted(Json(Redelivered { redelivered })))
+    }
+}

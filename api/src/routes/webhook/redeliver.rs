@@ -1,0 +1,121 @@
+//! Which events are sent again. What is read for one request is bounded, and nothing is sent again if it is too much.
+
+use std::ops::RangeInclusive;
+
+use shared::bus::CloudEvent;
+use shared::clock::{Instant, is_storable};
+use shared::database::Database;
+use shared::drive::table as drives;
+use shared::id::DriveId;
+use shared::log::{self, Entry};
+use shared::refusal::FieldError;
+use shared::webhook::table::delivery;
+use shared::webhook::{Delivery, Webhook};
+
+use crate::problem::Problem;
+
+/// The most entries that are looked at for one request.
+const MOST: usize = 50_000;
+/// Entries that are read at a time.
+const PAGE: u64 = 500;
+/// Drives that are looked for at a time.
+const DRIVES: u64 = 200;
+
+/// The entries that were looked at.
+struct Gathering<'w> {
+    webhook: &'w Webhook,
+    now: Instant,
+    looked_at: usize,
+    found: Vec<Delivery>,
+}
+
+impl Gathering<'_> {
+    /// Looks at entries that happened at `since` or later. Returns whether the first one did.
+    fn look(&mut self, entries: &[Entry], since: Option<Instant>) -> Result<bool, Problem> {
+        self.looked_at += entries.len();
+        if self.looked_at > MOST {
+            let detail = format!("more than {MOST} entries would be looked at; ask for less at a time");
+            return Err(Problem::too_many_deliveries().detail(detail));
+        }
+        let mut first = None;
+        for entry in entries {
+            let event: CloudEvent = serde_json::from_slice(&entry.bytes).map_err(|error| {
+                tracing::error!(%error, drive_id = %entry.drive_id, "an entry of a log cannot be read");
+                Problem::internal()
+            })?;
+            let in_time = since.is_none_or(|since| event.time >= since);
+            first = first.or(Some(in_time));
+            if in_time && self.webhook.filter.matches(entry.drive_id, event.event.kind()) {
+                let place = (entry.drive_id, entry.head.sequence);
+                self.found.push(Delivery::new(self.webhook.id, place, &event, self.now));
+            }
+        }
+        Ok(first.unwrap_or_default())
+    }
+}
+
+/// A range of a drive's log.
+pub(super) async fn of_range(
+    db: &Database,
+    webhook: &Webhook,
+    drive_id: DriveId,
+    range: RangeInclusive<u64>,
+    now: Instant,
+) -> Result<Vec<Delivery>, Problem> {
+    let mut gathering = Gathering { webhook, now, looked_at: 0, found: Vec::new() };
+    let (mut after, end) = (range.start().saturating_sub(1), *range.end());
+    while after < end {
+        let entries = log::read(&db.read, drive_id, after, PAGE.min(end - after)).await?;
+        let Some(last) = entries.last() else { break };
+        after = last.head.sequence;
+        gathering.look(&entries, None)?;
+    }
+    Ok(gathering.found)
+}
+
+/// Everything since an instant.
+pub(super) async fn of_everything(
+    db: &Database,
+    webhook: &Webhook,
+    since: Instant,
+    now: Instant,
+) -> Result<Vec<Delivery>, Problem> {
+    if !is_storable(since) {
+        let error = FieldError::new("since", "an instant is between 1970 and 9998");
+        return Err(Problem::invalid_body().errors(vec![error]));
+    }
+    let mut gathering = Gathering { webhook, now, looked_at: 0, found: Vec::new() };
+    let mut after = None;
+    loop {
+        let drives = drives::changed_since(&db.read, since, after, DRIVES).await?;
+        let Some((last, _)) = drives.last() else { break };
+        after = Some(*last);
+        for (drive_id, head) in drives {
+            // Backwards, in longer and longer steps: most drives have little that is new.
+            let (mut end, mut step) = (head, 16);
+            while end > 0 {
+                let start = end.saturating_sub(step);
+                let entries = log::read(&db.read, drive_id, start, end - start).await?;
+                if !gathering.look(&entries, Some(since))? {
+                    break;
+                }
+                (end, step) = (start, (step * 4).min(PAGE));
+            }
+        }
+    }
+    Ok(gathering.found)
+}
+
+/// Makes all of these due now, whether they were on their way before or not. Returns how many there are.
+pub(super) async fn send_again(
+    db: &Database,
+    webhook: &Webhook,
+    all: &[Delivery],
+    now: Instant,
+) -> Result<u64, Problem> {
+    let tx = db.begin().await?;
+    let known = delivery::insert_missing(&tx, all).await?;
+    delivery::restart(&tx, webhook.id, known, now).await?;
+    tx.commit().await?;
+    Ok(all.len() as u64)
+}

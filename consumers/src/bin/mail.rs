@@ -1,0 +1,5 @@
+//! Sends mails.
+
+fn main() -> std::process::ExitCode {
+    consumers::mail::main()
+}

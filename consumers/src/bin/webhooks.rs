@@ -1,0 +1,5 @@
+//! Sends what happens to webhooks.
+
+fn main() -> std::process::ExitCode {
+    consumers::webhooks::main()
+}

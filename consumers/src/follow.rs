@@ -1,0 +1,254 @@
+//! Those who follow the drives' logs: they take in each entry once, per drive in order, whatever dies in between.
+//!
+//! A notice wakes a follower; what there is to take it finds by its cursors. The cursors move on in the transaction that keeps
+//! what was made of the entries, each from where it was found, so several processes may follow at once: one of them wins,
+//! the others look again. A notice that is lost costs until the next look.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use process::Connections;
+use process::watch::Liveness;
+use sea_orm::DatabaseTransaction;
+use shared::backoff::Backoff;
+use shared::bus::broker::Source;
+use shared::bus::{Broker, CloudEvent, Failure, Notice, Received, Reject, Subscription};
+use shared::clock::{self, Instant};
+use shared::cursor::{Behind, table as cursors};
+use shared::database::Database;
+use shared::id::DriveId;
+use shared::log;
+use tokio_util::sync::CancellationToken;
+
+/// The most logs that are read together.
+const LOGS: u64 = 200;
+/// About how many entries are taken in together.
+const ENTRIES: u64 = 1000;
+/// How many entries of a log are read at least, however many logs there are.
+const SHARE: u64 = 10;
+/// A batch costs about as much as its entries: after a notice, a few more are let come for so long.
+const GATHER: Duration = Duration::from_millis(20);
+/// How long a follower waits for a notice before it looks by itself.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long the database may take for one step.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// One entry of a drive's log.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// Whose log.
+    pub drive_id: DriveId,
+    /// Its number there.
+    pub sequence: u64,
+    /// What it says.
+    pub event: CloudEvent,
+    /// Its exact bytes.
+    pub bytes: Bytes,
+}
+
+/// What is done with the entries of all drives' logs.
+pub trait Follower: Send + Sync + 'static {
+    /// Its name among the cursors.
+    const NAME: &'static str;
+
+    /// Takes in the next entries of some drives, in the transaction that moves its cursors on. Returns what has grown by it.
+    fn take(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Instant,
+        entries: &[Followed],
+    ) -> impl Future<Output = Result<Notice, Failure>> + Send;
+
+    /// Whether an entry is so much work that none is taken in with it after it: a transaction holds as much as one of them.
+    #[must_use]
+    fn is_large(_event: &CloudEvent) -> bool {
+        false
+    }
+
+    /// They are committed: wakes whoever works on them.
+    fn taken(&self) {}
+}
+
+/// Lets a follower follow until shutdown.
+pub async fn follow<F: Follower>(
+    follower: &F,
+    connections: &Connections,
+    liveness: Liveness,
+    shutdown: CancellationToken,
+) {
+    let Connections { db, broker, .. } = connections.clone();
+    let mut notices = broker.subscribe(Source::Notices);
+    let following = Following { follower, db, broker };
+    let mut backoff = Backoff::default();
+    let up = liveness.up(F::NAME);
+    while !shutdown.is_cancelled() {
+        match following.catch_up(backoff.failures(), &shutdown).await {
+            Ok(()) => backoff = Backoff::default(),
+            Err(failure) => {
+                metrics::counter!("muster_retries_total", "queue" => F::NAME).increment(1);
+                if !matches!(failure, Failure::Contended(_)) {
+                    tracing::warn!(follower = F::NAME, %failure, "could not take entries in; trying again");
+                }
+                shutdown.run_until_cancelled(backoff.wait()).await;
+                continue;
+            }
+        }
+        shutdown.run_until_cancelled(grown(&mut notices)).await;
+    }
+    drop(up);
+}
+
+/// Waits until some log has grown, or may have.
+async fn grown(notices: &mut Subscription) {
+    let heard = async {
+        loop {
+            match notices.next().await {
+                Some(Received::Message(message)) if Notice::read(&message).logs.is_empty() => {}
+                Some(_) => break tokio::time::sleep(GATHER).await,
+                // The broker is closed, and so is soon the process.
+                None => std::future::pending().await,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LOOK, heard).await;
+    // In a rush there is a notice for every batch. One look finds all that these tell.
+    while let Some(Some(_)) = notices.next().now_or_never() {}
+}
+
+struct Following<'a, F> {
+    follower: &'a F,
+    db: Database,
+    broker: Broker,
+}
+
+impl<F: Follower> Following<'_, F> {
+    /// Takes in all there is, until a look at all logs finds nothing. After a failure each log stands alone, so that one that
+    /// cannot be taken in holds no other up, and has more time each time.
+    async fn catch_up(&self, failures: u32, shutdown: &CancellationToken) -> Result<(), Failure> {
+        let (logs, patience) = (if failures == 0 { LOGS } else { 1 }, ANSWER * 2_u32.pow(failures.min(4)));
+        loop {
+            let (mut after, mut moved, mut result) = (None, false, Ok(()));
+            loop {
+                let behind = cursors::behind(&self.db.read, F::NAME, after, logs).await?;
+                let Some(last) = behind.last() else { break };
+                after = Some(last.drive_id);
+                match self.step_in_time(behind, patience).await {
+                    Ok(some) => moved |= some,
+                    Err(failure) if failures == 0 => return Err(failure),
+                    Err(failure) => result = Err(failure),
+                }
+                if shutdown.is_cancelled() {
+                    return result;
+                }
+            }
+            if !moved || result.is_err() {
+                return result;
+            }
+        }
+    }
+
+    async fn step_in_time(&self, behind: Vec<Behind>, patience: Duration) -> Result<bool, Failure> {
+        let step = AssertUnwindSafe(self.step(behind)).catch_unwind();
+        let step = tokio::time::timeout(patience, step).await.unwrap_or_else(|_| {
+            self.db.did_not_answer();
+            Ok(Err(Failure::Retry("the database did not answer in time".to_owned())))
+        });
+        step.unwrap_or_else(|_| {
+            metrics::counter!("muster_panics_total").increment(1);
+            Err(Reject::panicked("a follower panicked").into())
+        })
+    }
+
+    /// Takes in the next entries of these logs, in one transaction. Returns whether there were any.
+    async fn step(&self, behind: Vec<Behind>) -> Result<bool, Failure> {
+        let share = (ENTRIES / behind.len() as u64).max(SHARE);
+        let wanted = behind.iter().map(|log| {
+            let first = log.read.unwrap_or(0) + 1;
+            (log.drive_id, first, share.min((log.end + 1).saturating_sub(first)))
+        });
+        let entries = log::ranges(&self.db.read, wanted).await?;
+        let mut reached: BTreeMap<DriveId, u64> =
+            behind.iter().map(|log| (log.drive_id, log.read.unwrap_or(0))).collect();
+        let (mut followed, mut is_full) = (Vec::with_capacity(entries.len()), false);
+        for entry in entries {
+            let reached = reached.entry(entry.drive_id).or_default();
+            // Nothing behind a hole is taken in before the hole is filled.
+            if is_full || *reached + 1 != entry.head.sequence {
+                continue;
+            }
+            *reached += 1;
+            if let Some(entry) = read(entry) {
+                is_full = F::is_large(&entry.event);
+                followed.push(entry);
+            }
+        }
+        let moved: Vec<_> = behind
+            .iter()
+            .map(|log| (*log, reached[&log.drive_id]))
+            .filter(|(log, to)| *to > log.read.unwrap_or(0))
+            .collect();
+        let stuck = |log: &&Behind| moved.iter().all(|(other, _)| other.drive_id != log.drive_id);
+        for log in behind.iter().filter(|log| !is_full && stuck(log)) {
+            tracing::error!(drive_id = %log.drive_id, read = log.read, end = log.end, "a log has a hole; run `muster verify`");
+        }
+        if moved.is_empty() {
+            return Ok(false);
+        }
+        let tx = self.db.begin().await?;
+        // First of all: who comes second learns it before it has done anything.
+        cursors::advance(&tx, F::NAME, &moved).await?;
+        let notice = self.follower.take(&tx, clock::now(), &followed).await?;
+        tx.commit().await?;
+        metrics::counter!("muster_followed_entries_total", "follower" => F::NAME)
+            .increment(followed.len() as u64);
+        self.follower.taken();
+        let notices: Vec<_> = notice.in_parts().filter_map(|part| part.message()).collect();
+        if let Err(error) = self.broker.publish_all(notices).await {
+            // Those whom they would have woken look by themselves.
+            tracing::warn!(follower = F::NAME, %error, "could not tell that something has grown");
+        }
+        Ok(true)
+    }
+}
+
+/// An entry as its followers see it. It was an event when it was written; one that is not is left to `verify`.
+fn read(entry: log::Entry) -> Option<Followed> {
+    let log::Entry { drive_id, head, bytes } = entry;
+    match serde_json::from_slice(&bytes) {
+        Ok(event) => Some(Followed { drive_id, sequence: head.sequence, event, bytes }),
+        Err(error) => {
+            tracing::error!(%drive_id, sequence = head.sequence, %error, "an entry cannot be read; run `muster verify`");
+            None
+        }
+    }
+}
+
+/// What a batch of decisions has made grow: each drive's log, up to the last entry of the last decision.
+#[must_use]
+pub fn grown_logs(ends: impl Iterator<Item = (DriveId, u64)>) -> Notice {
+    let mut logs: BTreeMap<DriveId, u64> = BTreeMap::new();
+    for (drive_id, end) in ends {
+        let known = logs.entry(drive_id).or_default();
+        *known = (*known).max(end);
+    }
+    Notice { logs: logs.into_iter().collect(), inboxes: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_notice_names_each_log_once_with_its_end() {
+        let (one, other) = (DriveId::new(), DriveId::new());
+        let notice = grown_logs([(one, 3), (other, 7), (one, 5), (one, 4)].into_iter());
+        let logs: BTreeSet<_> = notice.logs.into_iter().collect();
+        assert_eq!(logs, BTreeSet::from([(one, 5), (other, 7)]));
+        assert!(grown_logs(std::iter::empty()).message().is_none());
+    }
+}

@@ -1,0 +1,87 @@
+//! Fills the members' inboxes from the drives' logs.
+
+use process::Connections;
+use sea_orm::DatabaseTransaction;
+use shared::bus::{CloudEvent, Event, Failure, Notice};
+use shared::clock::Instant;
+use shared::config::Outlet;
+use shared::drive::message::Audience;
+use shared::drive::reminder::Beginning;
+use shared::id::SlotId;
+use shared::inbox::{New, table as inboxes};
+use shared::mail;
+use shared::registration::table as registrations;
+
+use crate::follow::{Followed, Follower};
+use crate::mail::make;
+
+/// Fills the inboxes.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Whether what is put into them goes out by mail, too.
+    pub mails: bool,
+}
+
+impl Inbox {
+    /// As it is configured.
+    #[must_use]
+    pub fn new(connections: &Connections) -> Self {
+        Self { mails: connections.mailing.outlet != Outlet::Nowhere }
+    }
+}
+
+impl Follower for Inbox {
+    const NAME: &'static str = "inbox";
+
+    async fn take(
+        &self,
+        tx: &DatabaseTransaction,
+        now: Instant,
+        entries: &[Followed],
+    ) -> Result<Notice, Failure> {
+        let mut messages = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let message = |member_id| New {
+                member_id,
+                drive_id: entry.drive_id,
+                sequence: entry.sequence,
+                at: entry.event.time,
+            };
+            let event = &entry.event.event;
+            if let Some(member_id) = entry.event.subject {
+                messages.push(message(member_id));
+            } else if let Some(audience) = audience(event) {
+                let members = registrations::members_in(tx, entry.drive_id, audience.states()).await?;
+                let concerned = members.into_iter().filter(|(_, slot_id)| concerns(event, *slot_id));
+                messages.extend(concerned.map(|(member_id, _)| message(member_id)));
+            }
+        }
+        let ends = inboxes::put(tx, &messages).await?;
+        if self.mails {
+            let kinds = entries.iter().filter_map(|entry| {
+                Some(((entry.drive_id, entry.sequence), mail::Kind::of(&entry.event.event)?))
+            });
+            make(tx, now, &kinds.collect(), &messages).await?;
+        }
+        Ok(Notice { logs: Vec::new(), inboxes: ends.into_iter().collect() })
+    }
+
+    fn is_large(event: &CloudEvent) -> bool {
+        audience(&event.event).is_some()
+    }
+}
+
+/// Who must know of what has happened to a whole drive.
+fn audience(event: &Event) -> Option<Audience> {
+    match event {
+        Event::DriveCancelled(_) => Some(Audience::All),
+        Event::DriveReminded(event) if event.kind == Beginning::Start => Some(Audience::Confirmed),
+        Event::DriveMessaged(event) => Some(event.to),
+        _ => None,
+    }
+}
+
+/// Whether it is about this slot.
+fn concerns(event: &Event, slot_id: SlotId) -> bool {
+    !matches!(event, Event::DriveReminded(event) if !event.concerns(slot_id))
+}

@@ -1,0 +1,80 @@
+//! Mail: what is put into an inbox is made a mail in the same transaction ([`make`]); the [`sender`] claims what is due,
+//! writes it ([`compose`]) and hands it to a mail server or a folder ([`post`]). Several senders may run.
+
+pub mod compose;
+pub mod post;
+pub mod sender;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+use process::{Connections, worker};
+use sea_orm::{DatabaseTransaction, DbErr};
+use shared::clock::Instant;
+use shared::id::{DriveId, MailId};
+use shared::inbox::New;
+use shared::mail::table::{self, settings};
+use shared::mail::{Kind, MOST_LATE, Mail, State};
+use tokio_util::sync::CancellationToken;
+
+use post::Post;
+use sender::Sender;
+
+/// Makes mails of what is put into inboxes, as far as it is told by mail and wanted. `kinds` is what the entries are told as.
+pub async fn make(
+    tx: &DatabaseTransaction,
+    now: Instant,
+    kinds: &BTreeMap<(DriveId, u64), Kind>,
+    messages: &[New],
+) -> Result<(), DbErr> {
+    let told: Vec<_> = messages
+        .iter()
+        .filter(|message| now - message.at <= MOST_LATE)
+        .filter_map(|message| Some((message, *kinds.get(&(message.drive_id, message.sequence))?)))
+        .collect();
+    let members: BTreeSet<_> = told.iter().map(|(message, _)| message.member_id).collect();
+    let preferences = settings::of_members(tx, &members).await?;
+    let wanted = |message: &New, kind| match preferences.get(&message.member_id) {
+        Some(preferences) => preferences.due(kind, now),
+        None => Some(now),
+    };
+    let mails: Vec<_> = told
+        .into_iter()
+        .filter_map(|(message, kind)| {
+            Some(Mail {
+                id: MailId::new(),
+                member_id: message.member_id,
+                drive_id: message.drive_id,
+                sequence: message.sequence,
+                kind,
+                state: State::Pending,
+                attempts: 0,
+                due_at: wanted(message, kind)?,
+                created_at: now,
+                error: None,
+            })
+        })
+        .collect();
+    table::insert(tx, &mails).await
+}
+
+/// Sends until shutdown.
+///
+/// # Errors
+/// If what is configured cannot be used.
+pub async fn run(connections: &Connections, shutdown: CancellationToken) -> anyhow::Result<()> {
+    match Post::open(&connections.mailing)? {
+        Some(post) => Sender::new(connections.db.clone(), post).run(shutdown).await,
+        // Nobody makes mails then, either.
+        None => shutdown.cancelled().await,
+    }
+    Ok(())
+}
+
+/// The main function of the binary.
+#[must_use]
+pub fn main() -> ExitCode {
+    worker::main("mail-sender", "Sends the mails of Muster", Vec::new(), |connections, _, shutdown| {
+        Box::pin(async move { run(&connections, shutdown).await })
+    })
+}

@@ -1,0 +1,220 @@
+//! What a mail says: pure, from what is known about the event, the drive and the member.
+
+use chrono_tz::Tz;
+use icalendar::{Calendar, Component as _, EventLike as _, EventStatus};
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::message::{Attachment, Mailbox, Message, MultiPart};
+use shared::bus::Event;
+use shared::clock::Instant;
+use shared::drive::Status;
+use shared::drive::definition::{Definition, Slot};
+use shared::drive::state::Drive;
+use shared::id::SlotId;
+use shared::mail::table::settings::Written;
+use shared::mail::template::{Facts, Rendered, Template};
+use shared::mail::{Kind, Language, Mail};
+use shared::member::table::Listed;
+use shared::registration::{Registration, RegistrationState};
+
+/// Where mails come from, and where their links lead.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// Who sends them.
+    pub from: Mailbox,
+    /// Where the members' API is, without a slash at its end.
+    pub public_url: String,
+}
+
+/// The template for mails of a kind in a language, or the nearest there is.
+#[must_use]
+pub fn template(kind: Kind, language: &Language, written: &[Written]) -> Template {
+    let own = |language: &Language| {
+        let same = |one: &&Written| one.kind == kind && one.language == *language;
+        written.iter().find(same).map(|one| one.template.clone())
+    };
+    language
+        .fallbacks()
+        .find_map(|language| own(&language).or_else(|| Template::built_in(kind, &language)))
+        .expect("every kind is built in in English")
+}
+
+/// What a mail is about.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// What happened.
+    pub event: &'a Event,
+    /// The drive as it is now.
+    pub drive: &'a Drive,
+    /// To whom.
+    pub member: &'a Listed,
+    /// Their registration as it is now, if they have or had one.
+    pub registration: Option<&'a Registration>,
+}
+
+impl About<'_> {
+    /// The slot that it is about: the event's, or the member's.
+    fn slot(&self) -> Option<&Slot> {
+        let own = || self.registration.map(|registration| registration.slot_id);
+        let id = slot_of(self.event).or_else(own)?;
+        self.drive.definition.slots.iter().find(|slot| slot.slot_id == id)
+    }
+
+    /// Whether it is still so: a mail may have waited, and what came of it since be told already.
+    #[must_use]
+    pub fn holds(&self, kind: Kind, now: Instant) -> bool {
+        let state = self.registration.map(|registration| registration.state);
+        let has_a_place = state == Some(RegistrationState::Confirmed);
+        let takes_place = self.drive.status != Status::Cancelled;
+        match (kind, self.event) {
+            (Kind::Confirmed | Kind::Promoted, _) => takes_place && has_a_place,
+            (Kind::Waitlisted, _) => takes_place && state == Some(RegistrationState::Waitlisted),
+            (Kind::Reminded, Event::DriveReminded(reminded)) => {
+                let (starts, _) = time(&self.drive.definition, self.slot());
+                takes_place && has_a_place && reminded.starts_at > now && starts == Some(reminded.starts_at)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// What can be said about it.
+fn facts(about: &About<'_>, unsubscribe: Option<String>) -> Facts {
+    let About { event, drive, member, .. } = about;
+    let Drive { definition, .. } = drive;
+    let zone = definition.time_zone;
+    let slot = about.slot();
+    let (starts, ends) = time(definition, slot);
+    let (mut position, mut reason, mut rules) = (None, None, Vec::new());
+    let (mut subject, mut message) = (None, None);
+    match event {
+        Event::RegistrationWaitlisted(waitlisted) => position = Some(waitlisted.position),
+        Event::RegistrationRefused(refused) => {
+            reason = Some(refused.code.title().to_owned());
+            rules.clone_from(&refused.failed);
+        }
+        Event::DriveMessaged(messaged) => {
+            subject = Some(messaged.subject.clone());
+            message = Some(messaged.text.clone());
+        }
+        Event::DriveCancelled(cancelled) => reason = Some(cancelled.reason.clone()),
+        _ => {}
+    }
+    Facts {
+        name: member.profile.name.clone(),
+        title: definition.title.clone(),
+        venue: definition.venue.clone(),
+        slot: slot.map(|slot| slot.name.clone()).filter(|name| !name.is_empty()),
+        starts: starts.map(|at| local(at, zone)),
+        ends: ends.map(|at| local(at, zone)),
+        time_zone: zone.name().to_owned(),
+        position,
+        reason,
+        rules,
+        subject,
+        message,
+        unsubscribe,
+    }
+}
+
+/// The mail as it is sent.
+///
+/// # Errors
+/// In words, if it cannot be written.
+pub fn message(
+    sender: &Sender,
+    mail: &Mail,
+    about: &About<'_>,
+    template: &Template,
+) -> Result<Message, String> {
+    let About { member, .. } = about;
+    let address = member.email.parse().map_err(|error| format!("the address cannot be used: {error}"))?;
+    let to = Mailbox::new(Some(member.profile.name.clone()), address);
+    let unsubscribe =
+        mail.kind.topic().map(|_| format!("{}/api/v1/unsubscribe/{}", sender.public_url, mail.id));
+    let facts = facts(about, unsubscribe.clone());
+    // It was checked when it was saved; a template of another version of Muster may fail all the same.
+    let rendered = template.render(&facts).unwrap_or_else(|fault| {
+        tracing::warn!(kind = mail.kind.as_str(), %fault.detail, "a template cannot be used; using the one that Muster brings along");
+        let built_in = Template::built_in(mail.kind, &Language::default());
+        built_in.and_then(|built_in| built_in.render(&facts).ok()).expect("a test renders it")
+    });
+    let Rendered { subject, text, html } = rendered;
+    let mut builder = Message::builder()
+        .from(sender.from.clone())
+        .to(to)
+        .subject(subject)
+        .date(mail.created_at.into())
+        // The same however often it is sent.
+        .message_id(Some(format!("<{}@{}>", mail.id, sender.from.email.domain())))
+        // https://www.rfc-editor.org/rfc/rfc3834: nobody's absence is to be told to a machine.
+        .raw_header(header("Auto-Submitted", "auto-generated"));
+    if let Some(unsubscribe) = unsubscribe {
+        // https://www.rfc-editor.org/rfc/rfc8058
+        builder = builder
+            .raw_header(header("List-Unsubscribe", &format!("<{unsubscribe}>")))
+            .raw_header(header("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"));
+    }
+    let texts = MultiPart::alternative_plain_html(text, html);
+    let composed = match calendar(mail, about) {
+        Some((calendar, method)) => {
+            let kind = format!("text/calendar; charset=utf-8; method={method}");
+            let kind = ContentType::parse(&kind).expect("it is one");
+            let attached = Attachment::new("muster.ics".to_owned()).body(calendar, kind);
+            builder.multipart(MultiPart::mixed().multipart(texts).singlepart(attached))
+        }
+        None => builder.multipart(texts),
+    };
+    composed.map_err(|error| error.to_string())
+}
+
+fn header(name: &'static str, value: &str) -> HeaderValue {
+    HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
+}
+
+/// The registration as an entry of a calendar ([RFC 5545](https://www.rfc-editor.org/rfc/rfc5545)), and what the calendar
+/// is to do with it; none if there is no date, or nothing changes.
+fn calendar(mail: &Mail, about: &About<'_>) -> Option<(String, &'static str)> {
+    let takes_place = mail.kind.calendar()?;
+    let definition = &about.drive.definition;
+    let (starts, ends) = time(definition, about.slot());
+    let starts = starts?;
+    let mut entry = icalendar::Event::new();
+    entry
+        // The same entry for all that is ever said about this member and drive.
+        .uid(&format!("{}.{}@muster", mail.drive_id, mail.member_id))
+        .sequence(u32::try_from(mail.sequence).unwrap_or(u32::MAX))
+        .timestamp(mail.created_at)
+        .starts(starts)
+        .summary(&definition.title)
+        .location(&definition.venue)
+        .status(if takes_place { EventStatus::Confirmed } else { EventStatus::Cancelled });
+    if let Some(ends) = ends {
+        entry.ends(ends);
+    }
+    let method = if takes_place { "PUBLISH" } else { "CANCEL" };
+    let mut calendar = Calendar::new();
+    calendar.append_property(("METHOD", method)).push(entry.done());
+    Some((calendar.to_string(), method))
+}
+
+fn slot_of(event: &Event) -> Option<SlotId> {
+    match event {
+        Event::RegistrationConfirmed(event) => Some(event.slot_id),
+        Event::RegistrationWaitlisted(event) => Some(event.slot_id),
+        Event::RegistrationPromoted(event) => Some(event.slot_id),
+        Event::RegistrationWithdrawn(event) | Event::RegistrationRemoved(event) => Some(event.slot_id),
+        _ => None,
+    }
+}
+
+/// When it begins and ends for those in this slot.
+fn time(definition: &Definition, slot: Option<&Slot>) -> (Option<Instant>, Option<Instant>) {
+    match slot {
+        Some(slot) if slot.starts_at.is_some() => (slot.starts_at, slot.ends_at),
+        _ => (definition.starts_at, definition.ends_at),
+    }
+}
+
+fn local(at: Instant, zone: Tz) -> String {
+    at.with_timezone(&zone).format("%Y-%m-%d %H:%M").to_string()
+}

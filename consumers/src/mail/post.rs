@@ -1,0 +1,124 @@
+//! Where mails go: to a mail server, or into a folder.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lettre::message::{Mailbox, Message};
+use lettre::transport::smtp::Error;
+use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
+use shared::config::{Mailing, Outlet};
+use shared::id::MailId;
+use shared::text::{shortened, with_causes};
+
+use super::compose::Sender;
+
+/// How long the server may take to be connected to.
+const CONNECT: Duration = Duration::from_secs(20);
+/// How long a mail may take in all. Whoever gives up sooner gets mails delivered again and again that the server has taken
+/// ([RFC 5321, 4.5.3.2.6](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.2.6)).
+pub const PATIENCE: Duration = Duration::from_mins(10);
+/// How much is kept of what a server says.
+const MOST_REASON: usize = 500;
+
+/// Sends mails.
+#[derive(Debug)]
+pub struct Post {
+    /// From whom.
+    pub sender: Sender,
+    outlet: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Folder(PathBuf),
+    Server(Box<AsyncSmtpTransport<Tokio1Executor>>),
+}
+
+/// Why a mail was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// It may be taken later.
+    NotNow(String),
+    /// Not this mail.
+    Never(String),
+    /// There is no such mailbox.
+    NoMailbox(String),
+}
+
+impl Post {
+    /// What the configuration says; none if nothing is to be sent.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub fn open(mailing: &Mailing) -> anyhow::Result<Option<Self>> {
+        let outlet = match &mailing.outlet {
+            Outlet::Nowhere => return Ok(None),
+            Outlet::Folder(folder) => {
+                let made = std::fs::create_dir_all(folder);
+                made.with_context(|| format!("make the folder for mails, {}", folder.display()))?;
+                Way::Folder(folder.clone())
+            }
+            Outlet::Server(url) => {
+                let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
+                    .context("MAIL_URL must be smtp://USER:PASSWORD@HOST:PORT?tls=required or smtps://…")?
+                    .timeout(Some(CONNECT))
+                    .build();
+                Way::Server(Box::new(server))
+            }
+        };
+        let from: Mailbox = mailing.from.parse().with_context(|| {
+            format!(
+                "MAIL_FROM must be an address such as Muster <muster@example.org>, not {:?}",
+                mailing.from
+            )
+        })?;
+        let public_url = mailing.public_url.trim_end_matches('/').to_owned();
+        Ok(Some(Self { sender: Sender { from, public_url }, outlet }))
+    }
+
+    /// Sends a mail once.
+    pub async fn send(&self, id: MailId, message: &Message) -> Result<(), Refused> {
+        match &self.outlet {
+            Way::Folder(folder) => {
+                // A name of its own until it is complete; the same file however often it is sent.
+                let (part, file) = (folder.join(format!("{id}.part")), folder.join(format!("{id}.eml")));
+                let written = async {
+                    tokio::fs::write(&part, message.formatted()).await?;
+                    tokio::fs::rename(&part, &file).await
+                };
+                written.await.map_err(|error| Refused::NotNow(format!("{}: {error}", folder.display())))
+            }
+            Way::Server(server) => {
+                let sent = tokio::time::timeout(PATIENCE, server.send(message.clone())).await;
+                let Ok(sent) = sent else {
+                    return Err(Refused::NotNow(format!("no answer within {} min", PATIENCE.as_secs() / 60)));
+                };
+                sent.map(drop).map_err(|error| refused(&error))
+            }
+        }
+    }
+}
+
+/// What an error means for a mail.
+///
+/// The code alone says too little: 550 is "no such mailbox" and "you may not send", and to be taken for the first when it is the second
+/// would silence everybody. The enhanced code that follows it tells ([RFC 3463](https://www.rfc-editor.org/rfc/rfc3463)); without
+/// one it may be us, or the operator's to mend, and is tried again.
+fn refused(error: &Error) -> Refused {
+    // As every database takes it.
+    let why = shortened(with_causes(error).replace('\0', "\u{fffd}"), MOST_REASON);
+    if error.is_client() {
+        // It cannot be written down, whoever is asked.
+        return Refused::Never(why);
+    }
+    let enhanced = why.split_whitespace().find_map(|word| word.strip_prefix("5.")).unwrap_or_default();
+    let (subject, detail) = enhanced.split_once('.').unwrap_or_default();
+    match (error.is_permanent(), subject) {
+        // But for 5.1.7 and 5.1.8, which are about who sends.
+        (true, "1") if !matches!(detail, "7" | "8") => Refused::NoMailbox(why),
+        // The mailbox takes nothing, or not such a message.
+        (true, "2" | "6") => Refused::Never(why),
+        _ => Refused::NotNow(why),
+    }
+}

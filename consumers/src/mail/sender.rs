@@ -1,0 +1,275 @@
+//! Sends what is due, some at a time. Several senders may run.
+//!
+//! A mail is claimed by an update: it is due again only after the lease, so no other sender takes it meanwhile, and if this one
+//! dies it comes again, with the same `Message-ID`. What came of it is written as long as the lease holds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lettre::message::Message;
+use sea_orm::DbErr;
+use shared::backoff::Backoff;
+use shared::bus::CloudEvent;
+use shared::clock::{self, Instant};
+use shared::database::Database;
+use shared::id::MailId;
+use shared::mail::table::{self, settings};
+use shared::mail::{MOST_LATE, Mail, State, next_attempt};
+use shared::registration::table as registrations;
+use shared::{drive, failpoint, log, member};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::compose::{self, About};
+use super::post::{self, Post, Refused};
+
+/// Rounds at a time. A server that takes long over one mail holds up its round, and no other.
+const ROUNDS: usize = 4;
+/// Mails of a round. Each has a connection of its own.
+const TOGETHER: usize = 8;
+/// How long a claim lasts: longer than all of a round, and the writing of it, can take.
+const LEASE: Duration = post::PATIENCE.saturating_add(Duration::from_mins(5));
+/// How long there is no look when nothing was due.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a database may take for a step.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it is tried to write what came of a round: for some minutes, as long as the lease lasts.
+const WRITES: u32 = 30;
+/// How long those under way are waited for at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Sends what is due.
+#[derive(Debug)]
+pub struct Sender {
+    db: Database,
+    post: Post,
+    /// Those who claim at the same time would claim the same.
+    claiming: Mutex<()>,
+}
+
+/// What is to become of a mail that was claimed.
+#[derive(Debug)]
+enum Next {
+    Send(Box<Message>),
+    /// It is settled without.
+    Settled,
+}
+
+impl Sender {
+    /// A sender.
+    #[must_use]
+    pub fn new(db: Database, post: Post) -> Self {
+        Self { db, post, claiming: Mutex::new(()) }
+    }
+
+    /// Sends until shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let rounds = (0..ROUNDS).map(|_| self.rounds(&shutdown));
+        futures_util::future::join_all(rounds).await;
+    }
+
+    async fn rounds(&self, shutdown: &CancellationToken) {
+        let mut backoff = Backoff::default();
+        while !shutdown.is_cancelled() {
+            match self.round(clock::now(), shutdown).await {
+                Ok(0) => {
+                    backoff = Backoff::default();
+                    shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await;
+                }
+                Ok(_) => backoff = Backoff::default(),
+                Err(why) => {
+                    tracing::warn!(%why, "could not work on mails; trying again");
+                    shutdown.run_until_cancelled(backoff.wait()).await;
+                }
+            }
+        }
+    }
+
+    /// Sends some of what is due at `now`, and writes what came of it. Returns how many there were.
+    ///
+    /// # Errors
+    /// In words, if the database fails. What was sent and not written then is sent again, as the same mail.
+    pub async fn round(&self, now: Instant, shutdown: &CancellationToken) -> Result<usize, String> {
+        let lease = Uuid::now_v7();
+        let claimed = {
+            let _alone = self.claiming.lock().await;
+            self.in_time(self.claim(lease, now)).await?
+        };
+        if claimed.is_empty() {
+            return Ok(0);
+        }
+        let count = claimed.len();
+        let composed = self.compose(claimed, now).await;
+        let settled = self.send(composed, now, shutdown).await;
+        failpoint::hit("mail-sent");
+        let mut backoff = Backoff::default();
+        while let Err(why) = self.in_time(self.record(lease, &settled)).await {
+            tracing::warn!(%why, "could not write what came of mails; trying again");
+            if backoff.failures() >= WRITES || shutdown.is_cancelled() {
+                return Err(why);
+            }
+            shutdown.run_until_cancelled(backoff.wait()).await;
+        }
+        for mail in settled.iter().filter(|mail| mail.state == State::Bounced) {
+            settings::mailbox_is_gone(self.db.writer(), mail.member_id, now)
+                .await
+                .unwrap_or_else(|error| tracing::warn!(%error, "could not note that a mailbox is gone"));
+        }
+        Ok(count)
+    }
+
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, DbErr>>) -> Result<T, String> {
+        let Ok(done) = tokio::time::timeout(PATIENCE, step).await else {
+            self.db.did_not_answer();
+            return Err("the database did not answer in time".to_owned());
+        };
+        done.map_err(|error| error.to_string())
+    }
+
+    /// Takes what is due.
+    async fn claim(&self, lease: Uuid, now: Instant) -> Result<Vec<Mail>, DbErr> {
+        let mut ids = table::due(&self.db.read, now, TOGETHER as u64).await?;
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Always in the same order, so that two senders never wait for each other.
+        ids.sort_unstable();
+        let tx = self.db.begin().await?;
+        let mails = table::claim(&tx, &ids, lease, now, now + LEASE).await?;
+        tx.commit().await?;
+        Ok(mails)
+    }
+
+    /// Writes the texts. If something about them cannot be read, each stands alone, so that none waits for another.
+    async fn compose(&self, mails: Vec<Mail>, now: Instant) -> Vec<(Mail, Next)> {
+        if let Ok(composed) = self.in_time(self.compose_all(&mails, now)).await {
+            return composed;
+        }
+        let mut all = Vec::with_capacity(mails.len());
+        for mail in mails {
+            match self.in_time(self.compose_all(std::slice::from_ref(&mail), now)).await {
+                Ok(composed) => all.extend(composed),
+                Err(why) => {
+                    tracing::warn!(mail_id = %mail.id, %why, "a mail cannot be written now");
+                    all.push((settled(mail, Err(Refused::NotNow(why)), now), Next::Settled));
+                }
+            }
+        }
+        all
+    }
+
+    async fn compose_all(&self, mails: &[Mail], now: Instant) -> Result<Vec<(Mail, Next)>, DbErr> {
+        let db = &self.db.read;
+        let (of, to) = (
+            mails.iter().map(|mail| mail.drive_id).collect(),
+            mails.iter().map(|mail| mail.member_id).collect(),
+        );
+        let members = member::table::by_ids(db, mails.iter().map(|mail| mail.member_id)).await?;
+        let drives = drive::table::by_ids(db, mails.iter().map(|mail| mail.drive_id)).await?;
+        let drives: HashMap<_, _> = drives.into_iter().map(|view| (view.id, view.drive)).collect();
+        let standing = registrations::standing(db, &of, &to).await?.into_iter();
+        let standing: HashMap<_, _> =
+            standing.map(|(drive_id, row)| ((drive_id, row.member_id), row)).collect();
+        let wanted = settings::of_members(db, &to).await?;
+        let written = settings::templates(db).await?;
+        let places = mails.iter().map(|mail| (mail.drive_id, mail.sequence, 1));
+        let entries = log::ranges(db, places).await?.into_iter().filter_map(|entry| {
+            let event = serde_json::from_slice::<CloudEvent>(&entry.bytes).ok()?;
+            Some(((entry.drive_id, entry.head.sequence), event))
+        });
+        let entries: HashMap<_, _> = entries.collect();
+        let compose = |mail: &Mail| {
+            let about = entries.get(&(mail.drive_id, mail.sequence)).and_then(|event| {
+                let registration = standing.get(&(mail.drive_id, mail.member_id));
+                let (drive, member) = (drives.get(&mail.drive_id)?, members.get(&mail.member_id)?);
+                Some(About { event: &event.event, drive, member, registration })
+            });
+            let preferences = wanted.get(&mail.member_id).cloned().unwrap_or_default();
+            let end = |state, error| (Mail { state, error, due_at: now, ..mail.clone() }, Next::Settled);
+            let holds = about.filter(|about| about.holds(mail.kind, now));
+            // They may have unsubscribed, or have turned out not to be there, since it was made.
+            let (Some(about), Some(due_at)) = (holds, preferences.due(mail.kind, now)) else {
+                return end(State::Dropped, mail.error.clone());
+            };
+            if now - mail.created_at > MOST_LATE {
+                let state = if mail.error.is_some() { State::Failed } else { State::Dropped };
+                return end(state, mail.error.clone());
+            }
+            if due_at > now {
+                // It has become quiet meanwhile.
+                return (Mail { due_at, ..mail.clone() }, Next::Settled);
+            }
+            let template = compose::template(mail.kind, &preferences.language, &written);
+            match compose::message(&self.post.sender, mail, &about, &template) {
+                Ok(message) => (mail.clone(), Next::Send(Box::new(message))),
+                Err(why) => end(State::Failed, Some(why)),
+            }
+        };
+        Ok(mails.iter().map(compose).collect())
+    }
+
+    /// Sends; after shutdown nothing is begun, and what is under way has a little time left.
+    async fn send(
+        &self,
+        composed: Vec<(Mail, Next)>,
+        now: Instant,
+        shutdown: &CancellationToken,
+    ) -> Vec<Mail> {
+        let last_call = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        let sending = futures_util::stream::iter(composed).map(|(mail, next)| async move {
+            match next {
+                Next::Settled => mail,
+                // Due again at once, for whoever is next.
+                Next::Send(_) if shutdown.is_cancelled() => Mail { due_at: now, ..mail },
+                Next::Send(message) => {
+                    let sent = self.post.send(mail.id, &message).await;
+                    settled(mail, sent, now)
+                }
+            }
+        });
+        // All of a round at once: nothing waits behind what hangs.
+        sending.buffer_unordered(TOGETHER).take_until(Box::pin(last_call)).collect().await
+    }
+
+    /// Writes what came of mails, in as few statements as there are different ends.
+    async fn record(&self, lease: Uuid, settled: &[Mail]) -> Result<(), DbErr> {
+        let mut ends: BTreeMap<_, (&Mail, Vec<MailId>)> = BTreeMap::new();
+        for mail in settled {
+            let end = (mail.state, mail.attempts, mail.due_at, &mail.error);
+            ends.entry(end).or_insert((mail, Vec::new())).1.push(mail.id);
+        }
+        let tx = self.db.begin().await?;
+        for (outcome, ids) in ends.into_values() {
+            table::settle(&tx, ids, lease, outcome).await?;
+        }
+        tx.commit().await?;
+        for mail in settled {
+            metrics::counter!("muster_mails_total", "state" => mail.state.as_str()).increment(1);
+        }
+        Ok(())
+    }
+}
+
+/// What came of an attempt.
+fn settled(mail: Mail, sent: Result<(), Refused>, now: Instant) -> Mail {
+    let attempts = mail.attempts + 1;
+    let mail = Mail { attempts, due_at: now, ..mail };
+    match sent {
+        Ok(()) => Mail { state: State::Sent, error: None, ..mail },
+        Err(Refused::NoMailbox(why)) => Mail { state: State::Bounced, error: Some(why), ..mail },
+        Err(Refused::Never(why)) => Mail { state: State::Failed, error: Some(why), ..mail },
+        Err(Refused::NotNow(why)) => {
+            let jitter = rand::random_range(0.0..=1.0);
+            let error = Some(why);
+            match next_attempt(mail.created_at, attempts, now, jitter) {
+                Some(due_at) => Mail { due_at, error, ..mail },
+                None => Mail { state: State::Failed, error, ..mail },
+            }
+        }
+    }
+}

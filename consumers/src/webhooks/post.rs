@@ -1,0 +1,163 @@
+//! One message to one address: signed, and never to where only this machine and its network reach.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, redirect};
+use shared::clock;
+use shared::text::{shortened, with_causes};
+use shared::webhook::address::{Allowed, Refused};
+use shared::webhook::{Attempt, Delivery, Webhook};
+use uuid::Uuid;
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long an attempt may take in all, from looking the name up to the last byte.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
+/// How much of an answer is read: enough to use the connection again after an ordinary one.
+const MOST_READ: usize = 16 * 1024;
+/// How much of it is kept.
+const MOST_KEPT: usize = 1024;
+/// How much is kept of the reason why there was no answer.
+const MOST_REASON: usize = 300;
+
+/// Finds a name's addresses.
+pub type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> + Send + Sync>;
+
+/// Sends messages.
+#[derive(Debug, Clone)]
+pub struct Post {
+    client: Client,
+    allowed: Arc<Allowed>,
+}
+
+/// Resolves names to addresses that may be connected to. The addresses that it gives are the very ones that are connected
+/// to, so a name that leads elsewhere the next time (rebinding) gains nothing.
+struct Guard {
+    allowed: Arc<Allowed>,
+    lookup: Lookup,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("allowed", &self.allowed).finish_non_exhaustive()
+    }
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (allowed, found) = (self.allowed.clone(), (self.lookup)(name.as_str().to_owned()));
+        Box::pin(async move {
+            let found = found.await?;
+            let may = |address: &IpAddr| allowed.host(name.as_str()) || allowed.address(*address);
+            let may: Vec<_> =
+                found.iter().copied().filter(may).map(|address| SocketAddr::new(address, 0)).collect();
+            if may.is_empty() {
+                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+                return Err(Refused::NotPublic(found.join(", ")).into());
+            }
+            Ok(Box::new(may.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn system(host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
+    let looked_up = async move {
+        let found = tokio::net::lookup_host((host, 0)).await?;
+        Ok(found.map(|address| address.ip()).collect())
+    };
+    looked_up.boxed()
+}
+
+impl Post {
+    /// Sends to public addresses, and to what is allowed besides.
+    #[must_use]
+    pub fn new(allowed: Allowed) -> Self {
+        Self::with_lookup(allowed, Arc::new(system))
+    }
+
+    /// The same with another way to find a name's addresses.
+    #[must_use]
+    pub fn with_lookup(allowed: Allowed, lookup: Lookup) -> Self {
+        let allowed = Arc::new(allowed);
+        let client = Client::builder()
+            .dns_resolver(Arc::new(Guard { allowed: allowed.clone(), lookup }))
+            .redirect(redirect::Policy::none())
+            // A proxy would resolve names by itself.
+            .no_proxy()
+            .connect_timeout(CONNECT)
+            .timeout(TIMEOUT)
+            .user_agent(concat!("Muster/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .expect("these settings go together");
+        Self { client, allowed }
+    }
+
+    /// Sends a delivery once. `body` is its event, if that is still there.
+    pub async fn send(&self, webhook: &Webhook, delivery: &Delivery, body: Option<Bytes>) -> Attempt {
+        let (at, since) = (clock::now(), std::time::Instant::now());
+        let request_headers = vec![
+            (CONTENT_TYPE.to_string(), "application/cloudevents+json; charset=utf-8".to_owned()),
+            ("webhook-id".to_owned(), delivery.event_id.to_string()),
+            ("webhook-timestamp".to_owned(), at.timestamp().to_string()),
+        ];
+        let answered = async {
+            let body = body.ok_or_else(|| "the event is not in its drive's log any more".to_owned())?;
+            let url = self.allowed.url(&webhook.url).map_err(|refused| refused.to_string())?;
+            let mut request = self.client.post(url);
+            for (name, value) in &request_headers {
+                request = request.header(name, value);
+            }
+            let signatures = webhook.signatures(at, delivery.event_id, &body);
+            let request = request.header("webhook-signature", signatures).body(body);
+            let response = request.send().await.map_err(|error| reason(error.without_url()))?;
+            Ok::<_, String>((response.status().as_u16(), beginning(response).await))
+        };
+        let (status, answer, error) = match answered.await {
+            Ok((status, answer)) => (Some(status), answer, None),
+            Err(reason) => (None, String::new(), Some(storable(&reason, MOST_REASON))),
+        };
+        Attempt {
+            id: Uuid::now_v7(),
+            delivery_id: delivery.id,
+            at,
+            took: since.elapsed(),
+            request_headers,
+            status,
+            answer,
+            error,
+        }
+    }
+}
+
+/// The beginning of an answer, as text. One that does not end, or breaks off, was an answer all the same.
+async fn beginning(mut response: reqwest::Response) -> String {
+    let mut read = Vec::new();
+    while let Ok(Some(piece)) = response.chunk().await {
+        read.extend_from_slice(&piece[..piece.len().min(MOST_READ - read.len())]);
+        if read.len() >= MOST_READ {
+            break;
+        }
+    }
+    storable(&String::from_utf8_lossy(&read), MOST_KEPT)
+}
+
+/// A text as every database takes it.
+fn storable(text: &str, most: usize) -> String {
+    shortened(text.replace('\0', "\u{fffd}"), most)
+}
+
+/// Why there was no answer.
+fn reason(error: reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {} s", TIMEOUT.as_secs());
+    }
+    with_causes(&error)
+}

@@ -1,0 +1,295 @@
+//! Sends what is due. Several senders may run, in one process or many.
+//!
+//! A delivery is claimed by an update: it is due again only after the lease, so no other sender takes it meanwhile, and if
+//! this one dies it comes again, with the same `webhook-id`. What came of it is written as long as the lease holds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::{DbErr, SqlErr};
+use shared::backoff::Backoff;
+use shared::clock::{self, Instant};
+use shared::database::Database;
+use shared::id::{DeliveryId, WebhookId};
+use shared::webhook::table::{self, delivery};
+use shared::webhook::{Attempt, Delivery, Health, State, Webhook, health, next_attempt};
+use shared::{failpoint, log};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::post::Post;
+
+/// Attempts at a time, of a process.
+const AT_A_TIME: usize = 256;
+/// Attempts at a time to one webhook: one that hangs must not take all the room.
+const AT_A_TIME_EACH: usize = 8;
+/// How long a claim lasts: longer than an attempt and the writing of it can take.
+const LEASE: chrono::Duration = chrono::Duration::seconds(60);
+/// The longest time without looking: others make deliveries due without a word (a ping, a redelivery).
+const LONGEST_SLEEP: Duration = Duration::from_secs(2);
+/// How long a database may take for a round.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long attempts under way are waited for at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What came of an attempt.
+#[derive(Debug)]
+struct Sent {
+    /// The claim under which it was sent.
+    lease: Uuid,
+    ordered: bool,
+    delivery: Delivery,
+    attempt: Attempt,
+}
+
+/// Sends what is due.
+#[derive(Debug)]
+pub struct Sender {
+    db: Database,
+    post: Post,
+    wake: Arc<Notify>,
+    room: Arc<Semaphore>,
+    rooms: HashMap<WebhookId, Arc<Semaphore>>,
+    under_way: JoinSet<Sent>,
+    /// What is not written yet.
+    sent: Vec<Sent>,
+}
+
+impl Sender {
+    /// A sender that looks whenever it is woken.
+    #[must_use]
+    pub fn new(db: Database, post: Post, wake: Arc<Notify>) -> Self {
+        Self {
+            db,
+            post,
+            wake,
+            room: Arc::new(Semaphore::new(AT_A_TIME)),
+            rooms: HashMap::new(),
+            under_way: JoinSet::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    /// Sends until shutdown.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut backoff = Backoff::default();
+        while !shutdown.is_cancelled() {
+            let sleep = match self.round().await {
+                Ok(sleep) => {
+                    backoff = Backoff::default();
+                    sleep
+                }
+                Err(why) => {
+                    tracing::warn!(%why, "could not work on webhooks; trying again");
+                    shutdown.run_until_cancelled(backoff.wait()).await;
+                    continue;
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(sleep) => {}
+                Some(done) = self.under_way.join_next() => self.came_back(done),
+            }
+            while let Some(done) = self.under_way.try_join_next() {
+                self.came_back(done);
+            }
+        }
+        let farewell = async {
+            while let Some(done) = self.under_way.join_next().await {
+                self.came_back(done);
+            }
+        };
+        // What does not come back in time is sent again by whoever is next.
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        if let Err(error) = self.record().await {
+            tracing::warn!(%error, "could not write what came of webhooks; they are sent again");
+        }
+    }
+
+    fn came_back(&mut self, done: Result<Sent, tokio::task::JoinError>) {
+        match done {
+            Ok(sent) => self.sent.push(sent),
+            // Its lease runs out, and it is sent again.
+            Err(error) => tracing::error!(%error, "sending to a webhook panicked; this is a bug"),
+        }
+    }
+
+    /// Writes what came back, and sends what is due. Returns how long there is nothing to do.
+    async fn round(&mut self) -> Result<Duration, String> {
+        let db = self.db.clone();
+        let round = async {
+            self.record().await?;
+            self.begin().await
+        };
+        let Ok(done) = tokio::time::timeout(PATIENCE, round).await else {
+            db.did_not_answer();
+            return Err("the database did not answer in time".to_owned());
+        };
+        done.map_err(|error| error.to_string())
+    }
+
+    /// Claims what is due, as far as there is room, and begins to send it.
+    async fn begin(&mut self) -> Result<Duration, DbErr> {
+        let now = clock::now();
+        let waiting = table::waiting(&self.db.read).await?;
+        let behind = waiting.first().map_or(0, |(_, due_at)| (now - *due_at).num_milliseconds().max(0));
+        metrics::gauge!("muster_webhooks_behind_seconds").set(behind as f64 / 1000.0);
+        self.rooms.retain(|id, room| {
+            room.available_permits() < AT_A_TIME_EACH || waiting.iter().any(|(waiting, _)| waiting == id)
+        });
+        let mut next_due = waiting.iter().map(|(_, due_at)| *due_at).find(|due_at| *due_at > now);
+        let due: Vec<_> = waiting.iter().filter(|(_, due_at)| *due_at <= now).map(|(id, _)| *id).collect();
+        if !due.is_empty() {
+            let webhooks = table::enabled(&self.db.read).await?;
+            let webhooks: HashMap<_, _> =
+                webhooks.into_iter().map(|webhook| (webhook.id, Arc::new(webhook))).collect();
+            let ids = self.choose(&due, &webhooks, now, &mut next_due).await?;
+            if !ids.is_empty() {
+                let lease = Uuid::now_v7();
+                let claimed = delivery::claim(self.db.writer(), &ids, lease, now, now + LEASE).await?;
+                self.send(lease, claimed, &webhooks).await?;
+            }
+        }
+        let sleep = next_due.and_then(|due_at| (due_at - now).to_std().ok());
+        Ok(sleep.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP))
+    }
+
+    /// What is sent now, of these webhooks' deliveries, the most overdue webhook first. Notes what is due later.
+    async fn choose(
+        &mut self,
+        due: &[WebhookId],
+        webhooks: &HashMap<WebhookId, Arc<Webhook>>,
+        now: Instant,
+        next_due: &mut Option<Instant>,
+    ) -> Result<Vec<DeliveryId>, DbErr> {
+        let mut ids = Vec::new();
+        for id in due {
+            let room = self.rooms.entry(*id).or_insert_with(|| Arc::new(Semaphore::new(AT_A_TIME_EACH)));
+            let left = self.room.available_permits().saturating_sub(ids.len());
+            let most = room.available_permits().min(left);
+            // Without room, whatever comes back makes some. Without the webhook, it was switched off this very moment.
+            let (Some(webhook), true) = (webhooks.get(id), most > 0) else { continue };
+            let next = delivery::next(&self.db.read, *id, webhook.ordered, most as u64 + 1).await?;
+            ids.extend(next.iter().take(most).filter(|(_, due_at)| *due_at <= now).map(|(id, _)| *id));
+            if let Some((_, later)) = next.iter().find(|(_, due_at)| *due_at > now) {
+                *next_due = Some(next_due.map_or(*later, |other| other.min(*later)));
+            }
+        }
+        // Always in the same order, so that two senders never wait for each other.
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Begins to send what was claimed.
+    async fn send(
+        &mut self,
+        lease: Uuid,
+        claimed: Vec<Delivery>,
+        webhooks: &HashMap<WebhookId, Arc<Webhook>>,
+    ) -> Result<(), DbErr> {
+        let places = claimed.iter().filter_map(|delivery| delivery.place);
+        let entries =
+            log::ranges(&self.db.read, places.map(|(drive_id, sequence)| (drive_id, sequence, 1))).await?;
+        let bodies: HashMap<_, _> =
+            entries.into_iter().map(|entry| ((entry.drive_id, entry.head.sequence), entry.bytes)).collect();
+        for delivery in claimed {
+            let Some(webhook) = webhooks.get(&delivery.webhook_id).cloned() else { continue };
+            let Some(permits) = self.enter(webhook.id) else { continue };
+            let body = match delivery.place {
+                Some(place) => bodies.get(&place).cloned(),
+                None => Some(delivery.ping_body()),
+            };
+            let post = self.post.clone();
+            self.under_way.spawn(async move {
+                let attempt = post.send(&webhook, &delivery, body).await;
+                drop(permits);
+                Sent { lease, ordered: webhook.ordered, delivery, attempt }
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes a place in the process and with the webhook. There is one: no more was claimed than there was room for.
+    fn enter(&self, id: WebhookId) -> Option<[OwnedSemaphorePermit; 2]> {
+        let room = self.rooms.get(&id)?.clone();
+        Some([self.room.clone().try_acquire_owned().ok()?, room.try_acquire_owned().ok()?])
+    }
+
+    /// Writes what came of attempts.
+    async fn record(&mut self) -> Result<(), DbErr> {
+        if self.sent.is_empty() {
+            return Ok(());
+        }
+        failpoint::hit("webhook-answered");
+        match self.write().await {
+            // Attempts have ids of their own, so this was committed before, and only the word of it was lost.
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+                tracing::warn!("what came of webhooks was written already");
+            }
+            written => written?,
+        }
+        self.sent.clear();
+        Ok(())
+    }
+
+    async fn write(&self) -> Result<(), DbErr> {
+        let now = clock::now();
+        let attempts: Vec<_> = self.sent.iter().map(|sent| sent.attempt.clone()).collect();
+        let tx = self.db.begin().await?;
+        delivery::insert_attempts(&tx, &attempts).await?;
+        // Those of a claim that came to the same at the same webhook are written together.
+        let mut settled: BTreeMap<_, (Instant, Vec<_>)> = BTreeMap::new();
+        for Sent { lease, ordered, delivery, attempt } in &self.sent {
+            let tried = delivery.attempts + 1;
+            let jitter = rand::random_range(0.0..=1.0);
+            let (state, due_at) = match next_attempt(delivery, tried, *ordered, now, jitter) {
+                _ if attempt.succeeded() => (State::Delivered, now),
+                Some(again) => (State::Pending, again),
+                None => (State::Failed, now),
+            };
+            metrics::counter!("muster_webhook_attempts_total", "succeeded" => attempt.succeeded().to_string())
+                .increment(1);
+            let group = settled
+                .entry((*lease, delivery.webhook_id, state, tried))
+                .or_insert_with(|| (due_at, vec![]));
+            group.1.push(delivery.id);
+        }
+        for ((lease, _, state, tried), (due_at, ids)) in settled {
+            delivery::settle(&tx, ids, lease, (state, tried, due_at)).await?;
+        }
+        self.judge(&tx, now).await?;
+        tx.commit().await
+    }
+
+    /// Writes what the attempts say about the webhooks themselves. Pings say nothing.
+    async fn judge(&self, tx: &sea_orm::DatabaseTransaction, now: Instant) -> Result<(), DbErr> {
+        let mut of: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for sent in self.sent.iter().filter(|sent| sent.delivery.place.is_some()) {
+            of.entry(sent.delivery.webhook_id).or_default().push(&sent.attempt);
+        }
+        // As they are now: other attempts may have come back since these were begun.
+        let webhooks = if of.is_empty() { Vec::new() } else { table::enabled(tx).await? };
+        for webhook in webhooks {
+            let Some(attempts) = of.get(&webhook.id) else { continue };
+            match health(webhook.failing_since, now, attempts.iter().copied()) {
+                Health::Well if webhook.failing_since.is_some() => {
+                    table::set_failing_since(tx, webhook.id, None).await?;
+                }
+                Health::FailingSince(since) if webhook.failing_since.is_none() => {
+                    table::set_failing_since(tx, webhook.id, Some(since)).await?;
+                }
+                Health::Off(why) => {
+                    table::disable(tx, webhook.id, now, why).await?;
+                    let (webhook_id, owner, why) = (webhook.id, webhook.owner, why.as_str());
+                    tracing::warn!(%webhook_id, %owner, why, "a webhook was switched off");
+                }
+                Health::Well | Health::FailingSince(_) => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! A peer: reads Muster's events from a queue of its own and prints one line per event.
+//!
+//! `cargo run --example peer -- amqp://alumni:PASSWORD@localhost:5672/%2f alumni 'drive.#' 'registration.#'`
+//!
+//! It knows nothing of Muster but what is on the wire: AMQP 0-9-1 and CloudEvents (`docs/asyncapi.json`). How to get a user
+//! on the broker: `docs/subscribers.md`. The same in Python: `peer.py`.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures_util::StreamExt as _;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Connection, ConnectionProperties};
+use serde::Deserialize;
+
+/// How many events the broker sends ahead of what was acknowledged.
+const PREFETCH: u16 = 100;
+/// How many ids are remembered of events that have no sequence.
+const RECENT: usize = 10_000;
+
+/// What is needed of an event. Fields that are not named are ignored: there may be more of them one day.
+#[derive(Deserialize)]
+struct Event {
+    id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    source: String,
+    sequence: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(url), Some(name)) = (arguments.next(), arguments.next()) else {
+        bail!("usage: peer URL NAME [KEY…]");
+    };
+    let mut keys: Vec<_> = arguments.collect();
+    if keys.is_empty() {
+        keys.push("#".to_owned());
+    }
+    let mut seen = Seen::default();
+    loop {
+        if let Err(error) = read(&url, &name, &keys, &mut seen).await {
+            eprintln!("{error:#}; connecting again");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Reads until the connection is lost. Whatever was not acknowledged by then comes again.
+async fn read(url: &str, name: &str, keys: &[String], seen: &mut Seen) -> anyhow::Result<()> {
+    let properties = ConnectionProperties::default().with_connection_name(format!("peer {name}").into());
+    let connection = Connection::connect(url, properties).await.context("connect")?;
+    let channel = connection.create_channel().await?;
+
+    // Durable and replicated, so that nothing is missed while this program is away. With a single active consumer the
+    // order stays, however many copies of it run.
+    let queue = format!("peer.{name}.events");
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(queue.as_str().into(), durable, arguments).await.context("declare the queue")?;
+    for key in keys {
+        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+        let bound = channel.queue_bind(
+            queue.as_str().into(),
+            "muster.events".into(),
+            key.as_str().into(),
+            options,
+            none,
+        );
+        bound.await.with_context(|| format!("bind {key}"))?;
+    }
+
+    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+    let mut deliveries =
+        channel.basic_consume(queue.as_str().into(), name.into(), options, none).await.context("consume")?;
+    eprintln!("reading {queue}");
+    while let Some(delivery) = deliveries.next().await {
+        let delivery = delivery?;
+        let event: Event = serde_json::from_slice(&delivery.data).context("read an event")?;
+        if seen.is_new(&event) {
+            let sequence = event.sequence.as_deref().unwrap_or("-");
+            println!("{} {sequence} {} {}", event.source, event.kind, event.id);
+        }
+        // Only now: an event that was not dealt with comes again.
+        delivery.ack(BasicAckOptions::default()).await?;
+    }
+    bail!("the connection was lost")
+}
+
+/// What has been dealt with. A peer that writes to a database keeps `last` there, and moves it on in the transaction in
+/// which it does what the event says: then a repeat changes nothing, not even after a crash.
+#[derive(Default)]
+struct Seen {
+    /// The sequence of each drive's last event.
+    last: HashMap<String, u64>,
+    /// The last events of no drive: changed profiles, imports.
+    recent: VecDeque<String>,
+}
+
+impl Seen {
+    /// Whether an event is no repeat; says so if events are missing before it.
+    fn is_new(&mut self, event: &Event) -> bool {
+        let Some(sequence) = event.sequence.as_ref().and_then(|text| text.parse::<u64>().ok()) else {
+            if self.recent.contains(&event.id) {
+                return false;
+            }
+            self.recent.truncate(RECENT - 1);
+            self.recent.push_front(event.id.clone());
+            return true;
+        };
+        match self.last.get(&event.source) {
+            Some(last) if sequence <= *last => return false,
+            // Fewer keys than all of a drive's leave gaps, and so does a queue that was full. The drive's log has what is
+            // missing.
+            Some(last) if sequence > last + 1 => {
+                eprintln!("gap: {} has {sequence} after {last}", event.source);
+            }
+            _ => {}
+        }
+        self.last.insert(event.source.clone(), sequence);
+        true
+    }
+}

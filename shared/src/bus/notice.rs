@@ -1,0 +1,56 @@
+//! Notices: something has grown. They wake those who follow logs and inboxes; what has grown they read for themselves, so a
+//! notice that is lost, doubled or late costs time and nothing else.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::message::{Address, Message, Outgoing};
+use crate::id::{DriveId, MemberId};
+
+/// What has grown, and how far it reaches now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Drives' logs, with the number of the last entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<(DriveId, u64)>,
+    /// Members' inboxes, with the number of the last one in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inboxes: Vec<(MemberId, u64)>,
+}
+
+/// The most inboxes that one message names.
+const INBOXES: usize = 1000;
+
+impl Notice {
+    /// The same, in parts of which each fits into a message.
+    pub fn in_parts(self) -> impl Iterator<Item = Self> {
+        let logs = Self { logs: self.logs, inboxes: Vec::new() };
+        let inboxes: Vec<_> = self.inboxes.chunks(INBOXES).map(<[_]>::to_vec).collect();
+        let inboxes = inboxes.into_iter().map(|inboxes| Self { logs: Vec::new(), inboxes });
+        std::iter::once(logs).chain(inboxes)
+    }
+
+    /// The message that carries it; none if nothing has grown.
+    #[must_use]
+    pub fn message(&self) -> Option<Outgoing> {
+        if self.logs.is_empty() && self.inboxes.is_empty() {
+            return None;
+        }
+        let message = Message {
+            id: Uuid::now_v7(),
+            kind: "notice".to_owned(),
+            content_type: "application/json".to_owned(),
+            headers: Vec::new(),
+            reply_to: None,
+            payload: Bytes::from(serde_json::to_vec(self).expect("a notice is plain data")),
+        };
+        Some(Outgoing { to: Address::Notices, message })
+    }
+
+    /// What a message says; an unreadable one, say of a newer version, says nothing.
+    #[must_use]
+    pub fn read(message: &Message) -> Self {
+        serde_json::from_slice(&message.payload).unwrap_or_default()
+    }
+}

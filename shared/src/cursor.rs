@@ -1,0 +1,19 @@
+//! How far those who follow the drives' logs have read them.
+//!
+//! A follower reads the entries behind its cursor and moves the cursor on in the transaction that keeps what it made of them,
+//! from where it was: so each entry is taken once, however often a follower dies and however many processes follow.
+
+pub mod table;
+
+use crate::id::DriveId;
+
+/// A log that a follower has not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Behind {
+    /// Whose log.
+    pub drive_id: DriveId,
+    /// The number of the last entry that was read; none if the follower has never read this log.
+    pub read: Option<u64>,
+    /// The number of the last entry that there is.
+    pub end: u64,
+}

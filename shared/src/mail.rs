@@ -1,0 +1,262 @@
+//! Mail: what stands in a member's inbox goes out by e-mail, too, as far as they want it.
+//!
+//! Everything here is pure; [`table`] keeps it, the mail sender among the consumers works on it. A mail is a row that is
+//! written together with the inbox's message, so each message is at most one mail; its id is in its `Message-ID`, so a
+//! repeat, after a crash between a server's answer and the writing of it, can be told from news.
+
+pub mod preferences;
+pub mod table;
+pub mod template;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bus::Event;
+use crate::clock::Instant;
+use crate::drive::reminder::Beginning;
+use crate::id::{DriveId, MailId, MemberId};
+use crate::refusal::Code;
+
+/// How long mails are kept. A link that unsubscribes works for as long.
+pub const MAILS_STAY: chrono::Duration = chrono::Duration::days(90);
+/// What is older is not told by mail any more; the inbox has it.
+pub const MOST_LATE: chrono::Duration = chrono::Duration::days(2);
+
+/// How long after an attempt that may be repeated comes the next; the last one again and again, until [`MOST_LATE`].
+const WAITS: [Duration; 7] = [
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+    Duration::from_mins(1),
+    Duration::from_mins(2),
+    Duration::from_mins(5),
+    Duration::from_mins(10),
+    Duration::from_mins(30),
+];
+/// A wait is longer by up to this share of itself, by chance.
+const JITTER: f64 = 0.1;
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The word on the wire and in tables.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// The one with this word.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|one| one.as_str() == word)
+            }
+        }
+    };
+}
+
+words! {
+    /// What a mail tells.
+    Kind {
+        /// A place.
+        Confirmed = "confirmed",
+        /// A place on the waiting list.
+        Waitlisted = "waitlisted",
+        /// No place.
+        Refused = "refused",
+        /// A place, after waiting for one.
+        Promoted = "promoted",
+        /// The member gave their registration up.
+        Withdrawn = "withdrawn",
+        /// An organiser took their registration away.
+        Removed = "removed",
+        /// The drive will not take place.
+        Cancelled = "cancelled",
+        /// It begins soon.
+        Reminded = "reminded",
+        /// What an organiser wrote to all of a drive.
+        Messaged = "messaged",
+    }
+}
+
+words! {
+    /// What a member can do without.
+    Topic {
+        /// What came of their own clicks; they saw it when they clicked.
+        Outcomes = "outcomes",
+        /// That something begins soon.
+        Reminders = "reminders",
+        /// What organisers write to all of a drive.
+        Messages = "messages",
+    }
+}
+
+words! {
+    /// Where a mail is.
+    State {
+        /// It is to be sent.
+        Pending = "pending",
+        /// The mail server has taken it.
+        Sent = "sent",
+        /// There is no such mailbox.
+        Bounced = "bounced",
+        /// It was not taken, and is not tried again.
+        Failed = "failed",
+        /// It was not needed any more: the member or the drive is gone, or it came too late.
+        Dropped = "dropped",
+    }
+}
+
+impl Kind {
+    /// What an event is told as, if it is told by mail. What only repeats what the member knows is not.
+    #[must_use]
+    pub fn of(event: &Event) -> Option<Self> {
+        match event {
+            Event::RegistrationConfirmed(_) => Some(Self::Confirmed),
+            Event::RegistrationWaitlisted(_) => Some(Self::Waitlisted),
+            Event::RegistrationPromoted(_) => Some(Self::Promoted),
+            Event::RegistrationWithdrawn(_) => Some(Self::Withdrawn),
+            Event::RegistrationRemoved(_) => Some(Self::Removed),
+            Event::DriveCancelled(_) => Some(Self::Cancelled),
+            Event::DriveReminded(reminded) => (reminded.kind == Beginning::Start).then_some(Self::Reminded),
+            Event::DriveMessaged(_) => Some(Self::Messaged),
+            Event::RegistrationRefused(refused) => {
+                let asked_to_come = matches!(refused.kind.as_str(), "register" | "add-registration");
+                (asked_to_come && refused.code != Code::AlreadyRegistered).then_some(Self::Refused)
+            }
+            _ => None,
+        }
+    }
+
+    /// What it belongs to, if it can be done without. What others did to a member's registration cannot.
+    #[must_use]
+    pub fn topic(self) -> Option<Topic> {
+        match self {
+            Self::Confirmed | Self::Waitlisted | Self::Refused | Self::Withdrawn => Some(Topic::Outcomes),
+            Self::Reminded => Some(Topic::Reminders),
+            Self::Messaged => Some(Topic::Messages),
+            Self::Promoted | Self::Removed | Self::Cancelled => None,
+        }
+    }
+
+    /// Whether it changes what the entry in a calendar says: taken into it (`true`) or out of it (`false`).
+    #[must_use]
+    pub fn calendar(self) -> Option<bool> {
+        match self {
+            Self::Confirmed | Self::Promoted => Some(true),
+            Self::Withdrawn | Self::Removed | Self::Cancelled => Some(false),
+            Self::Waitlisted | Self::Refused | Self::Reminded | Self::Messaged => None,
+        }
+    }
+}
+
+/// A mail on its way, or what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// Its id, which only those who have the mail know; it is in the link that unsubscribes.
+    pub id: MailId,
+    /// To whom.
+    pub member_id: MemberId,
+    /// About which drive.
+    pub drive_id: DriveId,
+    /// The number of the event in the drive's log.
+    pub sequence: u64,
+    /// What it tells.
+    pub kind: Kind,
+    /// Where it is.
+    pub state: State,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is tried next; or when it was settled.
+    pub due_at: Instant,
+    /// When it was made.
+    pub created_at: Instant,
+    /// What the server said, if it did not take it.
+    pub error: Option<String>,
+}
+
+/// When a mail is tried again after so many attempts, if it is. `jitter` is between 0 and 1.
+#[must_use]
+pub fn next_attempt(created_at: Instant, attempts: u32, now: Instant, jitter: f64) -> Option<Instant> {
+    let index = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
+    let wait = WAITS[index.min(WAITS.len() - 1)].mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0));
+    let again = now + chrono::Duration::milliseconds(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
+    (again <= created_at + MOST_LATE).then_some(again)
+}
+
+/// A language by its [BCP 47](https://www.rfc-editor.org/info/bcp47) tag, as far as that is a language and perhaps a region:
+/// `en`, `pt-BR`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Language(String);
+
+/// The text is no language.
+#[derive(Debug, thiserror::Error)]
+#[error("a language is two or three small letters, and perhaps a region: en, hi, pt-BR")]
+pub struct NoLanguage;
+
+impl FromStr for Language {
+    type Err = NoLanguage;
+
+    fn from_str(text: &str) -> Result<Self, NoLanguage> {
+        let (language, region) =
+            text.split_once('-').map_or((text, None), |(first, rest)| (first, Some(rest)));
+        let is_language =
+            (2..=3).contains(&language.len()) && language.bytes().all(|byte| byte.is_ascii_lowercase());
+        let is_region = region
+            .is_none_or(|region| region.len() == 2 && region.bytes().all(|byte| byte.is_ascii_uppercase()));
+        if is_language && is_region { Ok(Self(text.to_owned())) } else { Err(NoLanguage) }
+    }
+}
+
+impl TryFrom<String> for Language {
+    type Error = NoLanguage;
+
+    fn try_from(text: String) -> Result<Self, NoLanguage> {
+        text.parse()
+    }
+}
+
+impl From<Language> for String {
+    fn from(language: Language) -> Self {
+        language.0
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Default for Language {
+    fn default() -> Self {
+        Self("en".to_owned())
+    }
+}
+
+impl Language {
+    /// Its tag.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Those whose texts do for this one, best first: itself, without its region, and English.
+    pub fn fallbacks(&self) -> impl Iterator<Item = Self> {
+        let general = self.0.split('-').next().unwrap_or_default();
+        [self.0.as_str(), general, "en"].map(|tag| Self(tag.to_owned())).into_iter()
+    }
+}

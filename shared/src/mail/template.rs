@@ -1,0 +1,279 @@
+//! The texts of mails: templates in the language of [Jinja](https://jinja.palletsprojects.com/en/stable/templates/), checked
+//! when they are saved, so that none fails when it is needed.
+
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, filters, tests};
+use serde::Serialize;
+
+use super::{Kind, Language};
+use crate::refusal::FieldError;
+
+/// The longest subject, in bytes.
+pub const MAX_SUBJECT: usize = 300;
+/// The longest text, and the longest HTML, in bytes.
+pub const MAX_TEXT: usize = 50_000;
+/// What a template may come to, in bytes: it can repeat things.
+const MAX_RENDERED: usize = 200_000;
+/// How many steps a template may take.
+const FUEL: u64 = 100_000;
+
+/// The text of a mail of one kind in one language.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// One line.
+    pub subject: String,
+    /// Plain text.
+    pub text: String,
+    /// The same as HTML. Without it, it is made of the text.
+    pub html: Option<String>,
+}
+
+/// A mail's text, ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// One line.
+    pub subject: String,
+    /// Plain text.
+    pub text: String,
+    /// HTML.
+    pub html: String,
+}
+
+/// What templates may name. What a mail has nothing to say about is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// The member's name.
+    pub name: String,
+    /// The drive's title.
+    pub title: String,
+    /// Where it is.
+    pub venue: String,
+    /// The name of the slot, if the drive has slots.
+    pub slot: Option<String>,
+    /// When it begins, in the drive's time zone: `2026-11-21 09:30`.
+    pub starts: Option<String>,
+    /// When it ends.
+    pub ends: Option<String>,
+    /// The drive's time zone.
+    pub time_zone: String,
+    /// For `waitlisted`: how many waited then, with this member.
+    pub position: Option<u32>,
+    /// For `refused` and `cancelled`: why.
+    pub reason: Option<String>,
+    /// For `refused`: the names of the rules that were not met.
+    pub rules: Vec<String>,
+    /// For `messaged`: what the message is about.
+    pub subject: Option<String>,
+    /// For `messaged`: what it says.
+    pub message: Option<String>,
+    /// A link that ends mails of this kind, where they can be done without.
+    pub unsubscribe: Option<String>,
+}
+
+impl Facts {
+    /// The names that templates may use.
+    pub const NAMES: [&str; 13] = [
+        "name",
+        "title",
+        "venue",
+        "slot",
+        "starts",
+        "ends",
+        "time_zone",
+        "position",
+        "reason",
+        "rules",
+        "subject",
+        "message",
+        "unsubscribe",
+    ];
+
+    /// Two people whose mails show what a template makes of everything, and of as little as there can be.
+    #[must_use]
+    pub fn samples() -> [Self; 2] {
+        let full = Self {
+            name: "Asha Rao".to_owned(),
+            title: "Blood drive at the town hall".to_owned(),
+            venue: "Town hall, ground floor".to_owned(),
+            slot: Some("Morning".to_owned()),
+            starts: Some("2026-12-05 09:00".to_owned()),
+            ends: Some("2026-12-05 12:30".to_owned()),
+            time_zone: "Asia/Kolkata".to_owned(),
+            position: Some(7),
+            reason: Some("The member does not meet the drive's rules".to_owned()),
+            rules: vec!["at least 18 years old".to_owned()],
+            subject: Some("Bring your card".to_owned()),
+            message: Some("Doors open at nine.".to_owned()),
+            unsubscribe: Some("https://muster.example/api/v1/unsubscribe/0".to_owned()),
+        };
+        [full, Self { time_zone: "UTC".to_owned(), ..Self::default() }]
+    }
+}
+
+macro_rules! built_in {
+    ($($language:literal: $($kind:ident = $file:literal)*;)*) => {
+        /// The languages that every kind of mail is there in, without anybody's doing.
+        pub const LANGUAGES: &[&str] = &[$($language,)*];
+
+        fn file(kind: Kind, language: &str) -> Option<&'static str> {
+            match (kind, language) {
+                $($((Kind::$kind, $language) =>
+                    Some(include_str!(concat!("templates/", $language, "/", $file, ".txt"))),)*)*
+                _ => None,
+            }
+        }
+    };
+}
+
+built_in! {
+    "en":
+        Confirmed = "confirmed" Waitlisted = "waitlisted" Refused = "refused" Promoted = "promoted"
+        Withdrawn = "withdrawn" Removed = "removed" Cancelled = "cancelled"
+        Reminded = "reminded" Messaged = "messaged";
+    "hi":
+        Confirmed = "confirmed" Waitlisted = "waitlisted" Refused = "refused" Promoted = "promoted"
+        Withdrawn = "withdrawn" Removed = "removed" Cancelled = "cancelled"
+        Reminded = "reminded" Messaged = "messaged";
+}
+
+impl Template {
+    /// The one that Muster brings along: its subject on the first line, its text after an empty one.
+    #[must_use]
+    pub fn built_in(kind: Kind, language: &Language) -> Option<Self> {
+        let (subject, text) = file(kind, language.as_str())?.split_once("\n\n")?;
+        Some(Self { subject: subject.to_owned(), text: text.to_owned(), html: None })
+    }
+
+    /// Everything that is wrong with it: it is too long, cannot be read, names what there is not, or fails.
+    #[must_use]
+    pub fn faults(&self) -> Vec<FieldError> {
+        let parts = [
+            ("subject", Some(&self.subject), MAX_SUBJECT),
+            ("text", Some(&self.text), MAX_TEXT),
+            ("html", self.html.as_ref(), MAX_TEXT),
+        ];
+        let mut faults = Vec::new();
+        for (field, source, most) in parts {
+            let Some(source) = source else { continue };
+            if source.trim().is_empty() {
+                faults.push(FieldError::new(field, "is empty"));
+            } else if source.len() > most {
+                faults.push(FieldError::new(field, format!("is longer than {most} bytes")));
+            } else if let Err(fault) = check(field, source) {
+                faults.push(fault);
+            }
+        }
+        faults
+    }
+
+    /// Fills it in.
+    pub fn render(&self, facts: &Facts) -> Result<Rendered, FieldError> {
+        let text = fill("text", &self.text, facts)?;
+        let subject = fill("subject", &self.subject, facts)?;
+        let html = match &self.html {
+            Some(html) => fill("html", html, facts)?,
+            None => as_html(&text),
+        };
+        // A subject is one line, whatever is put into it.
+        let subject = subject.split_whitespace().collect::<Vec<_>>().join(" ");
+        Ok(Rendered { subject, text, html })
+    }
+}
+
+/// With the name of the template as the name of the field: `html` is escaped. Of the filters there are those that texts need, and
+/// none that makes much of little.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::empty();
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    environment.set_fuel(Some(FUEL));
+    environment.set_auto_escape_callback(
+        |name| {
+            if name == "html" { AutoEscape::Html } else { AutoEscape::None }
+        },
+    );
+    environment.add_filter("capitalize", filters::capitalize);
+    environment.add_filter("default", filters::default);
+    environment.add_filter("first", filters::first);
+    environment.add_filter("join", filters::join);
+    environment.add_filter("last", filters::last);
+    environment.add_filter("length", filters::length);
+    environment.add_filter("lower", filters::lower);
+    environment.add_filter("title", filters::title);
+    environment.add_filter("trim", filters::trim);
+    environment.add_filter("upper", filters::upper);
+    environment.add_test("defined", tests::is_defined);
+    environment
+}
+
+fn check(field: &str, source: &str) -> Result<(), FieldError> {
+    let environment = environment();
+    let template =
+        environment.template_from_named_str(field, source).map_err(|error| fault(field, &error))?;
+    let mut unknown: Vec<_> = template
+        .undeclared_variables(false)
+        .into_iter()
+        .filter(|name| !Facts::NAMES.contains(&name.as_str()))
+        .collect();
+    unknown.sort_unstable();
+    if !unknown.is_empty() {
+        let known = Facts::NAMES.join(", ");
+        let detail = format!("there is no {}; there are {known}", unknown.join(", "));
+        return Err(FieldError::new(field, detail));
+    }
+    Facts::samples().iter().try_for_each(|facts| fill(field, source, facts).map(drop))
+}
+
+fn fill(field: &str, source: &str, facts: &Facts) -> Result<String, FieldError> {
+    let environment = environment();
+    let mut out = Bounded { bytes: Vec::new(), field };
+    let filled = environment
+        .template_from_named_str(field, source)
+        .and_then(|template| template.render_captured_to(Serde(facts), &mut out).map(drop));
+    filled.map_err(|error| fault(field, &error))?;
+    Ok(String::from_utf8_lossy(&out.bytes).into_owned())
+}
+
+/// What a template is written to: it ends where a mail should.
+struct Bounded<'a> {
+    bytes: Vec<u8>,
+    field: &'a str,
+}
+
+impl std::io::Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.bytes.len() + bytes.len() > MAX_RENDERED {
+            let message = format!("{} comes to more than {MAX_RENDERED} bytes", self.field);
+            return Err(std::io::Error::other(message));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn fault(field: &str, error: &Error) -> FieldError {
+    let mut detail = error.kind().to_string();
+    let more =
+        [error.detail().map(ToOwned::to_owned), std::error::Error::source(error).map(ToString::to_string)];
+    for part in more.into_iter().flatten() {
+        detail = format!("{detail}: {part}");
+    }
+    let line = error.line().and_then(|line| u32::try_from(line).ok());
+    FieldError { line, ..FieldError::new(field, detail) }
+}
+
+/// Paragraphs of a text as HTML.
+fn as_html(text: &str) -> String {
+    let mut html = String::from("<!doctype html>\n<html><head><meta charset=\"utf-8\"></head><body>\n");
+    for paragraph in text.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty()) {
+        let escaped = paragraph.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        html.push_str("<p>");
+        html.push_str(&escaped.replace('\n', "<br>\n"));
+        html.push_str("</p>\n");
+    }
+    html.push_str("</body></html>\n");
+    html
+}

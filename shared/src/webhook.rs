@@ -1,0 +1,372 @@
+//! Webhooks: what is decided about drives is sent to the addresses that asked for it, signed, by [Standard
+//! Webhooks](https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md).
+//!
+//! Everything here is pure; [`table`] keeps it, the sender among the consumers works on it.
+
+pub mod address;
+pub mod secret;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::bus::CloudEvent;
+use crate::bus::envelope::sha256;
+use crate::bus::event::rfc3339;
+use crate::clock::Instant;
+use crate::id::{DeliveryId, DriveId, WebhookId, id_at};
+use secret::Secret;
+
+/// The most webhooks of a deployment: each is looked at whenever something happens.
+pub const MAX_WEBHOOKS: u64 = 100;
+/// The longest address, in bytes.
+pub const MAX_URL: usize = 2000;
+/// The longest description, in bytes.
+pub const MAX_DESCRIPTION: usize = 200;
+/// The most drives that a webhook may name.
+pub const MAX_DRIVES: usize = 100;
+/// How long deliveries and attempts are kept.
+pub const DELIVERIES_STAY: chrono::Duration = chrono::Duration::days(30);
+
+/// The type of the event that the test button sends.
+pub const PING: &str = "muster.webhook.ping";
+
+/// The types of events that stand in drives' logs, which are those that webhooks get.
+pub const EVENT_TYPES: [&str; 16] = [
+    "muster.drive.created",
+    "muster.drive.updated",
+    "muster.drive.published",
+    "muster.drive.opened",
+    "muster.drive.closed",
+    "muster.drive.reopened",
+    "muster.drive.cancelled",
+    "muster.drive.reminded",
+    "muster.drive.messaged",
+    "muster.drive.refused",
+    "muster.registration.confirmed",
+    "muster.registration.waitlisted",
+    "muster.registration.promoted",
+    "muster.registration.withdrawn",
+    "muster.registration.removed",
+    "muster.registration.refused",
+];
+
+/// Which events a webhook gets. What is empty does not restrict.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Of these types.
+    pub event_types: BTreeSet<String>,
+    /// About these drives.
+    pub drives: BTreeSet<DriveId>,
+}
+
+impl Filter {
+    /// Whether it lets through an event of this type about this drive.
+    #[must_use]
+    pub fn matches(&self, drive_id: DriveId, event_type: &str) -> bool {
+        (self.event_types.is_empty() || self.event_types.contains(event_type))
+            && (self.drives.is_empty() || self.drives.contains(&drive_id))
+    }
+}
+
+/// Why a webhook is switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disabled {
+    /// Whoever may change it said so.
+    ByHand,
+    /// Nothing but failures for [`PATIENCE`].
+    Failing,
+    /// It answered `410 Gone`.
+    Gone,
+    /// The service account that it belongs to was revoked.
+    OwnerRevoked,
+}
+
+impl Disabled {
+    /// The word in answers and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ByHand => "by-hand",
+            Self::Failing => "failing",
+            Self::Gone => "gone",
+            Self::OwnerRevoked => "owner-revoked",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::ByHand, Self::Failing, Self::Gone, Self::OwnerRevoked]
+            .into_iter()
+            .find(|one| one.as_str() == word)
+    }
+}
+
+/// An address that events are sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Its id.
+    pub id: WebhookId,
+    /// The address.
+    pub url: String,
+    /// What it is for.
+    pub description: String,
+    /// Which events it gets.
+    pub filter: Filter,
+    /// Whether each drive's events come one after another, in the order of the drive's log.
+    pub ordered: bool,
+    /// What is signed with.
+    pub secret: Secret,
+    /// What was signed with before, and until when it still is.
+    pub old_secret: Option<(Secret, Instant)>,
+    /// Whoever made it: an admin or a service account.
+    pub owner: Uuid,
+    /// When it was made. It gets what happens from then on.
+    pub created_at: Instant,
+    /// Since when nothing but failures came of it.
+    pub failing_since: Option<Instant>,
+    /// Since when it is switched off, and why.
+    pub disabled: Option<(Instant, Disabled)>,
+}
+
+impl Webhook {
+    /// Whether it gets an event as it happens.
+    #[must_use]
+    pub fn wants(&self, drive_id: DriveId, event: &CloudEvent) -> bool {
+        self.disabled.is_none()
+            && event.time >= self.created_at
+            && self.filter.matches(drive_id, event.event.kind())
+    }
+
+    /// The header `webhook-signature` of a message: a signature with each secret that is valid now.
+    #[must_use]
+    pub fn signatures(&self, now: Instant, id: Uuid, body: &[u8]) -> String {
+        let old = self.old_secret.as_ref().filter(|(_, until)| now < *until).map(|(secret, _)| secret);
+        let signed = std::iter::once(&self.secret).chain(old).map(|secret| secret.sign(id, now, body));
+        signed.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// How a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It is, or will be, tried.
+    Pending,
+    /// It was answered with 2xx.
+    Delivered,
+    /// It was given up.
+    Failed,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Delivered, Self::Failed];
+
+    /// The word in answers and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// What a word means.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+/// One event on its way to one webhook. The event itself stays in its drive's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// A function of webhook and event, so that an event is taken in once; grows with the event's time.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub webhook_id: WebhookId,
+    /// The event, and the message's `webhook-id`.
+    pub event_id: Uuid,
+    /// The event's type.
+    pub event_type: String,
+    /// When the event happened.
+    pub event_time: Instant,
+    /// Whose log it stands in, and where; none for a ping.
+    pub place: Option<(DriveId, u64)>,
+    /// How it stands.
+    pub state: State,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is tried next. While it is being tried: when that attempt counts as lost. In the end: when it ended.
+    pub due_at: Instant,
+}
+
+impl Delivery {
+    /// An event of a drive's log on its way to a webhook.
+    #[must_use]
+    pub fn new(
+        webhook_id: WebhookId,
+        (drive_id, sequence): (DriveId, u64),
+        event: &CloudEvent,
+        now: Instant,
+    ) -> Self {
+        let mut both = [0; 32];
+        both[..16].copy_from_slice(webhook_id.0.as_bytes());
+        both[16..].copy_from_slice(event.id.as_bytes());
+        Self {
+            id: DeliveryId(id_at(event.time, &sha256(&both))),
+            webhook_id,
+            event_id: event.id,
+            event_type: event.event.kind().to_owned(),
+            event_time: event.time,
+            place: Some((drive_id, sequence)),
+            state: State::Pending,
+            attempts: 0,
+            due_at: now,
+        }
+    }
+
+    /// What the test button sends.
+    #[must_use]
+    pub fn ping(webhook_id: WebhookId, now: Instant) -> Self {
+        let id = DeliveryId::new();
+        Self {
+            id,
+            webhook_id,
+            event_id: id.0,
+            event_type: PING.to_owned(),
+            event_time: now,
+            place: None,
+            state: State::Pending,
+            attempts: 0,
+            due_at: now,
+        }
+    }
+
+    /// The event that a ping sends: no drive's, and in no log.
+    #[must_use]
+    pub fn ping_body(&self) -> Bytes {
+        let event = json!({
+            "specversion": "1.0",
+            "id": self.event_id,
+            "source": format!("/webhooks/{}", self.webhook_id),
+            "time": rfc3339(self.event_time),
+            "type": self.event_type,
+            "datacontenttype": "application/json",
+            "data": {},
+        });
+        Bytes::from(event.to_string())
+    }
+}
+
+/// What came of sending a delivery once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which one.
+    pub id: Uuid,
+    /// The delivery that was sent.
+    pub delivery_id: DeliveryId,
+    /// When.
+    pub at: Instant,
+    /// How long it took.
+    pub took: Duration,
+    /// The request's headers but for the signature.
+    pub request_headers: Vec<(String, String)>,
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// The answer's beginning.
+    pub answer: String,
+    /// Why there was no answer.
+    pub error: Option<String>,
+}
+
+impl Attempt {
+    /// Whether it was taken.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.status.is_some_and(|status| (200..300).contains(&status))
+    }
+
+    /// Whether the address said that it will never take anything again.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.status == Some(410)
+    }
+}
+
+/// What is waited after each failed attempt.
+const WAITS: [Duration; 7] = [
+    Duration::from_secs(5),
+    Duration::from_mins(5),
+    Duration::from_mins(30),
+    Duration::from_hours(2),
+    Duration::from_hours(5),
+    Duration::from_hours(10),
+    Duration::from_hours(10),
+];
+/// By how much a wait may be longer than it says, so that what failed together does not come back together.
+const JITTER: f64 = 0.2;
+/// How long a webhook may do nothing but fail.
+pub const PATIENCE: chrono::Duration = chrono::Duration::days(5);
+
+/// When a delivery is tried again after its `attempts`-th attempt failed at `now`; none when it is given up. `jitter` is a
+/// random number from 0 to 1.
+///
+/// With order, nothing may be left out: the last wait is repeated until the webhook is switched off. A ping is tried once.
+#[must_use]
+pub fn next_attempt(
+    delivery: &Delivery,
+    attempts: u32,
+    ordered: bool,
+    now: Instant,
+    jitter: f64,
+) -> Option<Instant> {
+    delivery.place?;
+    let index = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
+    let last = WAITS.last().filter(|_| ordered);
+    let wait = WAITS.get(index).or(last)?;
+    let wait = wait.mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0));
+    Some(now + chrono::Duration::milliseconds(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// What some attempts say about the webhook itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It takes what it gets.
+    Well,
+    /// It failed, and has since this instant.
+    FailingSince(Instant),
+    /// It is to be switched off.
+    Off(Disabled),
+}
+
+/// What these attempts say about a webhook that was failing since `failing_since`, if it was. One success is enough.
+#[must_use]
+pub fn health<'a>(
+    failing_since: Option<Instant>,
+    now: Instant,
+    attempts: impl IntoIterator<Item = &'a Attempt>,
+) -> Health {
+    let mut gone = false;
+    for attempt in attempts {
+        if attempt.succeeded() {
+            return Health::Well;
+        }
+        gone |= attempt.is_gone();
+    }
+    let since = failing_since.unwrap_or(now);
+    if gone {
+        Health::Off(Disabled::Gone)
+    } else if now - since >= PATIENCE {
+        Health::Off(Disabled::Failing)
+    } else {
+        Health::FailingSince(since)
+    }
+}

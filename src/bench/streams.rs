@@ -1,0 +1,244 @@
+//! Many streams on one process: what each costs, and how long after the decision it tells.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use clap::Args;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use hdrhistogram::Histogram;
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::client::conn::http1::handshake;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use shared::account::Role;
+use shared::bus::Actor;
+use shared::clock;
+use shared::config::Deployment;
+use shared::signing::SigningKey;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::deploy;
+use super::load::Load;
+use super::report::{Percentiles, machine, percentiles};
+use super::rush::{address, bar};
+use super::usage::{self, Usage, is_ours};
+
+/// Streams that are opened at a time.
+const OPENING: usize = 64;
+/// How long memory is let settle before it is looked at.
+const SETTLE: Duration = Duration::from_secs(3);
+/// How long the last streams may take to be told.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Flags of `muster bench streams`.
+#[derive(Debug, Clone, Args)]
+pub struct StreamsArguments {
+    /// People who watch their inboxes, each over a connection of their own, and then register.
+    #[arg(long, default_value_t = 10_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub streams: u32,
+
+    /// Clicks per second.
+    #[arg(long, default_value_t = 1_000.0, value_name = "NUMBER")]
+    pub rate: f64,
+
+    /// The folder for the report: streams.json.
+    #[arg(long, default_value = "./bench", value_name = "FOLDER")]
+    pub out: PathBuf,
+
+    /// Where the parts of the deployment to start are.
+    #[command(flatten)]
+    pub deployment: Deployment,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: &'static str,
+    at: clock::Instant,
+    machine: String,
+    streams: u32,
+    rate: f64,
+    /// Resident memory of the process that serves them, before and with them, in megabytes.
+    megabytes: [f64; 2],
+    kilobytes_per_stream: f64,
+    /// From the decision (by the log) until the client had it.
+    decision_to_told: Percentiles,
+    application_cpu_seconds_per_1000: f64,
+}
+
+/// Opens the streams, plays the rush, and reports.
+pub(super) async fn run(arguments: StreamsArguments) -> anyhow::Result<()> {
+    ensure!(arguments.rate > 0.0, "rate: more than 0");
+    let count = arguments.streams;
+    let (deployed, client) = deploy::start(&arguments.deployment, 64).await?;
+    let key = SigningKey::load_or_create(&arguments.deployment.key_file())?;
+    let drive = json!({ "title": "Bench", "kind": "other", "time_zone": "UTC", "capacity": count / 2 + 1 });
+    let drive_id = client.open_drive(drive).await?;
+    let tokens: Vec<String> = (0..count)
+        .map(|_| {
+            let actor = Actor { role: Role::Member, id: Uuid::now_v7() };
+            format!("Bearer {}", api::auth::issue(&key, actor, clock::now()))
+        })
+        .collect();
+    let (address, url) = (address(client.members_url()).await?, client.members_url().to_owned());
+    let host = url.split_once("://").map(|(_, host)| host.to_owned()).context("read the URL")?;
+
+    tokio::time::sleep(SETTLE).await;
+    let before = usage::resident(deployed.members_api());
+    let told = Arc::new(Told::default());
+    let opened = bar(u64::from(count), "streams")?;
+    let opening = tokens.iter().map(|token| {
+        let (told, host, opened) = (told.clone(), host.clone(), opened.clone());
+        async move {
+            let reading = open(address, &host, token, told).await?;
+            opened.inc(1);
+            anyhow::Ok(reading)
+        }
+    });
+    let mut readers: JoinSet<()> = JoinSet::new();
+    let mut opening = stream::iter(opening).buffer_unordered(OPENING);
+    while let Some(reading) = opening.try_next().await? {
+        readers.spawn(reading);
+    }
+    drop(opening);
+    opened.finish_and_clear();
+    tokio::time::sleep(SETTLE).await;
+    let with = usage::resident(deployed.members_api());
+
+    let clicks = bar(u64::from(count), "clicks")?;
+    let used = Usage::start();
+    let path = format!("/api/v1/drives/{drive_id}/registrations");
+    let load = Load {
+        address,
+        requests: Box::new(move |click| {
+            Request::builder()
+                .method(Method::POST)
+                .uri(&path)
+                .header("host", &host)
+                .header("authorization", &tokens[click])
+                .header("content-type", "application/json")
+                .body(Full::from(Bytes::from_static(b"{}")))
+                .expect("all parts are visible ASCII")
+        }),
+        clicks: count as usize,
+        connections: 64,
+        rate: Some(arguments.rate),
+    };
+    load.fire(&clicks, |_| Ok(())).await?;
+    clicks.finish_and_clear();
+    let since = Instant::now();
+    while told.count() < u64::from(count) {
+        ensure!(since.elapsed() < PATIENCE, "{} of {count} were told", told.count());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let used = used.stop();
+    let cpu: f64 = used.iter().filter(|(kind, _)| is_ours(kind)).map(|(_, used)| used.cpu_seconds).sum();
+    readers.shutdown().await;
+    deployed.end().await;
+
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        at: clock::now(),
+        machine: machine(),
+        streams: count,
+        rate: arguments.rate,
+        megabytes: [megabytes(before), megabytes(with)],
+        kilobytes_per_stream: with.saturating_sub(before) as f64 / 1e3 / f64::from(count),
+        decision_to_told: Percentiles::read(&told.latencies()),
+        application_cpu_seconds_per_1000: cpu / f64::from(count) * 1000.0,
+    };
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.add_row(["machine".to_owned(), report.machine.clone()]);
+    table.add_row(["streams · clicks/s".to_owned(), format!("{count} · {}", report.rate)]);
+    table.add_row([
+        "memory before · with streams".to_owned(),
+        format!("{:.0} · {:.0} MB", report.megabytes[0], report.megabytes[1]),
+    ]);
+    table.add_row(["memory per stream".to_owned(), format!("{:.1} KB", report.kilobytes_per_stream)]);
+    table.add_row(["decision to told".to_owned(), percentiles(&report.decision_to_told)]);
+    table.add_row([
+        "application CPU per 1,000".to_owned(),
+        format!("{:.3} s", report.application_cpu_seconds_per_1000),
+    ]);
+    println!("{table}");
+    std::fs::create_dir_all(&arguments.out).with_context(|| format!("make {}", arguments.out.display()))?;
+    let file = arguments.out.join("streams.json");
+    std::fs::write(&file, serde_json::to_vec_pretty(&report)?).context("write streams.json")?;
+    println!("{}", file.display());
+    Ok(())
+}
+
+/// When everybody was told.
+struct Told(Mutex<Histogram<u64>>);
+
+impl Default for Told {
+    fn default() -> Self {
+        Self(Mutex::new(Histogram::new(3).expect("three digits are few")))
+    }
+}
+
+impl Told {
+    fn note(&self, microseconds: u64) {
+        let mut latencies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        latencies.saturating_record(microseconds);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn latencies(&self) -> Histogram<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Opens a stream, and says what reads it to its end.
+async fn open(
+    address: SocketAddr,
+    host: &str,
+    token: &str,
+    told: Arc<Told>,
+) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
+    let connection = TcpStream::connect(address).await.context("connect")?;
+    let (mut sender, connection) = handshake(TokioIo::new(connection)).await.context("connect")?;
+    let connection = tokio::spawn(connection);
+    let request = Request::get("/api/v1/me/events")
+        .header("host", host)
+        .header("authorization", token)
+        .body(Empty::<Bytes>::new())?;
+    let answer = sender.send_request(request).await.context("open a stream")?;
+    ensure!(answer.status() == StatusCode::OK, "a stream was answered {}", answer.status());
+    let mut body = answer.into_body();
+    Ok(async move {
+        let mut text = String::new();
+        while let Some(Ok(frame)) = body.frame().await {
+            text.push_str(&frame.data_ref().map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default());
+            while let Some((event, rest)) = text.split_once("\n\n") {
+                #[derive(Deserialize)]
+                struct Decided {
+                    time: clock::Instant,
+                }
+                let data = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or_default();
+                if let Ok(Decided { time }) = serde_json::from_str(data) {
+                    let waited = (clock::now() - time).num_microseconds().unwrap_or_default();
+                    told.note(waited.max(0).unsigned_abs());
+                }
+                text = rest.to_owned();
+            }
+        }
+        drop(sender);
+        connection.abort();
+    })
+}

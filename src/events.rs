@@ -1,0 +1,208 @@
+//! `muster events`: the drives' logs for people to read, from any number on, and on as they grow.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use sea_orm::DbErr;
+use shared::backoff::Backoff;
+use shared::bus::event::rfc3339;
+use shared::bus::{CloudEvent, Event};
+use shared::config::Deployment;
+use shared::database::Database;
+use shared::drive::table as drives;
+use shared::id::DriveId;
+use shared::log;
+use tokio_util::sync::CancellationToken;
+
+/// Entries that are read at a time.
+const PAGE: u64 = 500;
+/// How often the logs are looked at while they are followed.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Flags of `muster events`.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArguments {
+    /// Where the parts are.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// Only this drive.
+    #[arg(long, value_name = "ID")]
+    pub drive: Option<DriveId>,
+
+    /// Go on as the logs grow, until Ctrl-C.
+    #[arg(long, short)]
+    pub follow: bool,
+
+    /// Begin after this entry of the drive's log. [default: 0]
+    #[arg(long, value_name = "NUMBER", requires = "drive", conflicts_with = "resume")]
+    pub after: Option<u64>,
+
+    /// Begin where the last run with this file ended, and keep there where this one does.
+    #[arg(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
+
+    /// Print each event as it stands in the log, one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints events until there are no more, or until shutdown.
+pub async fn run(arguments: EventsArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let db = Database::connect(&arguments.deployment.database_url(), 1, "muster-events").await;
+    let db = db.context("open the database")?;
+    let mut told = match &arguments.resume {
+        Some(file) => read_positions(file)?,
+        None => BTreeMap::new(),
+    };
+    if let Some(drive_id) = arguments.drive {
+        let end = drives::ends(&db.read, [drive_id]).await?.first().map(|(_, end)| *end);
+        let end = end.with_context(|| format!("there is no drive {drive_id}"))?;
+        if let Some(after) = arguments.after {
+            ensure!(after <= end, "--after {after}: the log of this drive has {end} entries");
+            told.insert(drive_id, after);
+        }
+    }
+    let mut backoff = Backoff::default();
+    loop {
+        match print_new(&db, &arguments, &mut told, &shutdown).await {
+            Ok(()) => backoff = Backoff::default(),
+            Err(Ended::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => break,
+            Err(Ended::Output(error)) => return Err(error).context("print"),
+            Err(Ended::Database(error)) if arguments.follow => {
+                tracing::warn!(%error, "could not read the logs; trying again");
+                shutdown.run_until_cancelled(backoff.wait()).await;
+            }
+            Err(Ended::Database(error)) => return Err(error).context("read the logs"),
+        }
+        let waited = shutdown.run_until_cancelled(tokio::time::sleep(LOOK));
+        if !arguments.follow || waited.await.is_none() {
+            break;
+        }
+    }
+    db.close().await;
+    Ok(())
+}
+
+/// Why printing ended.
+enum Ended {
+    Output(std::io::Error),
+    Database(DbErr),
+}
+
+impl From<DbErr> for Ended {
+    fn from(error: DbErr) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<std::io::Error> for Ended {
+    fn from(error: std::io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// Prints what there is after what was told, drive by drive.
+async fn print_new(
+    db: &Database,
+    arguments: &EventsArguments,
+    told: &mut BTreeMap<DriveId, u64>,
+    shutdown: &CancellationToken,
+) -> Result<(), Ended> {
+    let ends = match arguments.drive {
+        Some(drive_id) => drives::ends(&db.read, [drive_id]).await?,
+        None => drives::all_ends(&db.read).await?,
+    };
+    let mut is_new = false;
+    for (drive_id, end) in ends {
+        let mut after = told.get(&drive_id).copied().unwrap_or(0);
+        while after < end && !shutdown.is_cancelled() {
+            let entries = log::read(&db.read, drive_id, after, PAGE).await?;
+            let Some(last) = entries.last() else { break };
+            let mut out = anstream::stdout().lock();
+            for entry in &entries {
+                if arguments.json {
+                    out.write_all(&entry.bytes)?;
+                    out.write_all(b"\n")?;
+                } else {
+                    writeln!(out, "{}", line(entry))?;
+                }
+            }
+            out.flush()?;
+            after = last.head.sequence;
+            told.insert(drive_id, after);
+            is_new = true;
+        }
+    }
+    if let Some(file) = arguments.resume.as_ref().filter(|_| is_new) {
+        keep_positions(file, told)?;
+    }
+    Ok(())
+}
+
+/// Where the last run ended; nowhere if there was none.
+fn read_positions(file: &Path) -> anyhow::Result<BTreeMap<DriveId, u64>> {
+    match std::fs::read(file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+            format!("{} does not say where to go on; delete it to begin anew", file.display())
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
+    }
+}
+
+/// Writes where to go on: whole or not at all.
+fn keep_positions(file: &Path, told: &BTreeMap<DriveId, u64>) -> std::io::Result<()> {
+    let new = file.with_extension("new");
+    std::fs::write(&new, serde_json::to_vec(told)?)?;
+    std::fs::rename(new, file)
+}
+
+/// An entry on one line: when, which drive and number, what, and about whom.
+fn line(entry: &log::Entry) -> String {
+    let Ok(event) = serde_json::from_slice::<CloudEvent>(&entry.bytes) else {
+        return format!("{} #{} cannot be read", entry.drive_id, entry.head.sequence);
+    };
+    let (dim, kind) = (Style::new().dimmed(), style(&event.event));
+    let name = event.event.kind().trim_start_matches("muster.");
+    let subject = event.subject.map(|member_id| format!(" member {member_id}")).unwrap_or_default();
+    format!(
+        "{dim}{} {} #{}{dim:#} {kind}{name}{kind:#}{subject}{}",
+        rfc3339(event.time),
+        entry.drive_id,
+        entry.head.sequence,
+        details(&event.event),
+    )
+}
+
+fn style(event: &Event) -> Style {
+    let colour = match event {
+        Event::RegistrationConfirmed(_) | Event::RegistrationPromoted(_) => AnsiColor::Green,
+        Event::RegistrationWaitlisted(_) => AnsiColor::Yellow,
+        Event::RegistrationRefused(_) | Event::DriveRefused(_) | Event::DriveCancelled(_) => AnsiColor::Red,
+        Event::RegistrationWithdrawn(_) | Event::RegistrationRemoved(_) => AnsiColor::Magenta,
+        _ => AnsiColor::Cyan,
+    };
+    colour.on_default().bold()
+}
+
+fn details(event: &Event) -> String {
+    match event {
+        Event::RegistrationConfirmed(event) => format!(", place {}", event.place),
+        Event::RegistrationPromoted(event) => format!(", place {}", event.place),
+        Event::RegistrationWaitlisted(event) => format!(", position {}", event.position),
+        Event::RegistrationRefused(event) if event.failed.is_empty() => format!(", {}", event.code),
+        Event::RegistrationRefused(event) => format!(", {}: {}", event.code, event.failed.join(", ")),
+        Event::DriveRefused(event) => format!(", {}: {}", event.kind, event.code),
+        Event::DriveCreated(event) => format!(", {}", event.definition.title),
+        Event::DriveCancelled(event) => format!(", {}", event.reason),
+        Event::DriveReminded(event) => format!(", of {}", rfc3339(event.starts_at)),
+        Event::DriveMessaged(event) => format!(", {}", event.subject),
+        _ => String::new(),
+    }
+}

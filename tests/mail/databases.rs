@@ -1,0 +1,120 @@
+//! Mails on all three databases, on a clock that the test turns.
+
+use chrono::Duration;
+use consumers::mail::post::Post;
+use consumers::mail::sender::Sender;
+use serde_json::json;
+use shared::clock::{self, Instant};
+use shared::config::Outlet;
+use shared::mail::{Mail, State, table};
+use tokio_util::sync::CancellationToken;
+
+use super::server::MailServer;
+use crate::deployment::{Engine, eventually};
+use crate::local::Local;
+
+on_every_database! {
+    while_the_server_is_away_for_ten_minutes_mails_wait_and_several_senders_send_each_once,
+    a_mail_that_is_never_taken_is_given_up_after_two_days,
+    a_claim_keeps_others_away_until_it_is_over,
+}
+
+/// A deployment in which so many people have registered, and the mails that this made.
+async fn registered(engine: Engine, people: usize) -> (Local, Vec<Mail>) {
+    let mut local = Local::start(engine).await;
+    let drive_id = local.open_drive(json!({ "title": "Ünïcode 🎓 रक्तदान" })).await;
+    local.fill_inboxes(Outlet::Server(String::new()));
+    for _ in 0..people {
+        let member_id = local.member(json!({})).await;
+        local.register(drive_id, member_id).await;
+    }
+    let mails = eventually("everybody has a mail", || async {
+        let mails = all(&local).await;
+        (mails.len() == people).then_some(mails)
+    })
+    .await;
+    (local, mails)
+}
+
+async fn all(local: &Local) -> Vec<Mail> {
+    table::list(&local.db.read, State::ALL, None, 1000).await.unwrap()
+}
+
+fn sender(local: &Local, port: u16) -> Sender {
+    let connections = local.connections(Outlet::Server(format!("smtp://127.0.0.1:{port}")));
+    Sender::new(local.db.clone(), Post::open(&connections.mailing).unwrap().unwrap())
+}
+
+/// Sends until nothing is due any more.
+async fn send(sender: &Sender, now: Instant) {
+    let shutdown = CancellationToken::new();
+    // One that meets another in the database tries again.
+    while sender.round(now, &shutdown).await != Ok(0) {}
+}
+
+async fn while_the_server_is_away_for_ten_minutes_mails_wait_and_several_senders_send_each_once(
+    engine: Engine,
+) {
+    let (mut local, mails) = registered(engine, 30).await;
+    let port = super::server::free_port();
+    let start = clock::now();
+    let alone = sender(&local, port);
+    for seconds in (0..600).step_by(20) {
+        send(&alone, start + Duration::seconds(seconds)).await;
+    }
+    let waiting = all(&local).await;
+    for mail in &waiting {
+        assert_eq!(mail.state, State::Pending);
+        assert!((5..10).contains(&mail.attempts), "{mail:?}");
+        assert!(mail.error.as_ref().unwrap().contains("refused"), "{mail:?}");
+    }
+    let server = MailServer::start_on(port);
+    let later = start + Duration::minutes(20);
+    let (one, other) = (sender(&local, port), sender(&local, port));
+    tokio::join!(send(&one, later), send(&other, later), send(&alone, later));
+    let received = server.received();
+    let mut ids: Vec<_> = received.iter().map(|mail| mail["headers"]["message-id"].to_string()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((received.len(), ids.len()), (mails.len(), mails.len()), "each once");
+    assert!(all(&local).await.iter().all(|mail| mail.state == State::Sent && mail.error.is_none()));
+    local.end().await;
+}
+
+async fn a_mail_that_is_never_taken_is_given_up_after_two_days(engine: Engine) {
+    let (mut local, _) = registered(engine, 2).await;
+    // Nobody is there.
+    let sender = sender(&local, 1);
+    let start = clock::now();
+    for half_hours in 0..48 * 2 + 4 {
+        send(&sender, start + Duration::minutes(30 * half_hours)).await;
+    }
+    for mail in all(&local).await {
+        assert_eq!(mail.state, State::Failed, "{mail:?}");
+        assert!(mail.error.unwrap().contains("refused"));
+    }
+    // It is forgotten in the end.
+    assert_eq!(table::forget(local.db.writer(), start + Duration::days(1)).await.unwrap(), 2);
+    local.end().await;
+}
+
+async fn a_claim_keeps_others_away_until_it_is_over(engine: Engine) {
+    let (mut local, _) = registered(engine, 5).await;
+    let (now, minute) = (clock::now(), Duration::minutes(1));
+    let ids = table::due(&local.db.read, now, 3).await.unwrap();
+    assert_eq!(ids.len(), 3, "no more than were asked for");
+    let claim = |lease, now| table::claim(local.db.writer(), &ids, lease, now, now + minute);
+    let [first, second] = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()];
+    let taken = claim(first, now).await.unwrap();
+    assert_eq!(taken.len(), 3);
+    assert_eq!(claim(second, now).await.unwrap(), [], "they are taken");
+    assert_eq!(table::due(&local.db.read, now, 100).await.unwrap().len(), 2);
+    assert_eq!(claim(second, now + minute).await.unwrap().len(), 3, "the claim is over");
+    // Whoever comes too late changes nothing.
+    let sent = Mail { state: State::Sent, ..taken[0].clone() };
+    table::settle(local.db.writer(), [sent.id], first, &sent).await.unwrap();
+    assert_eq!(table::find(&local.db.read, sent.id).await.unwrap().unwrap().state, State::Pending);
+    table::settle(local.db.writer(), [sent.id], second, &sent).await.unwrap();
+    assert_eq!(table::find(&local.db.read, sent.id).await.unwrap().unwrap().state, State::Sent);
+    local.end().await;
+}

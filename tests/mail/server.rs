@@ -1,0 +1,62 @@
+//! A mail server of another make: Python's aiosmtpd.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::deployment::Folder;
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A running mail server.
+pub struct MailServer {
+    child: Child,
+    pub port: u16,
+    folder: Folder,
+}
+
+impl MailServer {
+    pub fn start() -> Self {
+        Self::start_on(free_port())
+    }
+
+    pub fn start_on(port: u16) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let libraries = root.join("target/python");
+        assert!(libraries.join("aiosmtpd").exists(), "run `cargo xtask test`, which installs it");
+        let folder = Folder::new();
+        let mut child = Command::new("python3")
+            .arg(root.join("tests/mail/server.py"))
+            .args([&port.to_string(), &folder.0.display().to_string()])
+            .env("PYTHONPATH", libraries)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self { child, port, folder }
+    }
+
+    /// What it has taken, oldest first, as Python's own library reads it.
+    pub fn received(&self) -> Vec<Value> {
+        let files = std::fs::read_dir(&self.folder.0).unwrap().map(|file| file.unwrap().path());
+        let mut files: Vec<_> =
+            files.filter(|file| file.extension().is_some_and(|extension| extension == "json")).collect();
+        files.sort_unstable();
+        files.iter().map(|file| serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()).collect()
+    }
+}
+
+impl Drop for MailServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
