@@ -340,7 +340,7 @@ async fn received(subscription: &mut shared::bus::Subscription, count: usize) ->
 
 async fn a_reply_reaches_its_subscription_and_nobody_else(place: Place) {
     let broker = place.open().await;
-    let (mut one, mut other) = (broker.subscribe(Source::Replies), broker.subscribe(Source::Replies));
+    let (mut one, mut other) = (broker.subscribe(Source::Notices), broker.subscribe(Source::Notices));
     one.ready().await;
     other.ready().await;
     let address = one.address().current().unwrap();

@@ -9,7 +9,7 @@ use consumers::members::Members;
 use consumers::{Cx, Decided, Handler};
 use serde_json::json;
 use shared::bus::broker::Source;
-use shared::bus::message::header;
+use shared::bus::message::{DECISION, header};
 use shared::bus::topology::DEAD_LETTERS;
 use shared::bus::{Address, CloudEvent, Envelope, Failure, Message, Outgoing, Received, Subscription};
 use shared::drive::{CloseDrive, CreateDrive, DriveCommand, PublishDrive};
@@ -192,6 +192,16 @@ async fn events(subscription: &mut Subscription, count: usize) -> Vec<Message> {
     events
 }
 
+/// The next decision, between the notices.
+async fn decision(subscription: &mut Subscription) -> Row {
+    loop {
+        let message = events(subscription, 1).await.remove(0);
+        if message.kind == DECISION {
+            return serde_json::from_slice(&message.payload).unwrap();
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_are_cloudevents_and_a_redelivered_command_publishes_the_same_ones() {
     let local = Local::start(Engine::Sqlite).await;
@@ -235,7 +245,7 @@ async fn events_are_cloudevents_and_a_redelivered_command_publishes_the_same_one
 async fn whoever_waits_hears_of_every_kind_of_end() {
     let local = Local::start(Engine::Sqlite).await;
     let drive_id = local.open_drive(json!({ "capacity": 1 })).await;
-    let mut replies = local.broker.subscribe(Source::Replies);
+    let mut replies = local.broker.subscribe(Source::Notices);
     replies.ready().await;
     let reply_to = replies.address().current();
     let member_id = MemberId::new();
@@ -249,7 +259,7 @@ async fn whoever_waits_hears_of_every_kind_of_end() {
         [(&click, Status::Succeeded), (&click, Status::Succeeded), (&refused, Status::Refused)]
     {
         local.send(sent.clone()).await;
-        let reply: Row = serde_json::from_slice(&events(&mut replies, 1).await[0].payload).unwrap();
+        let reply = decision(&mut replies).await;
         assert_eq!((reply.id, reply.status), (sent.id, expected));
     }
     let poison = broken(&local, drive_id, |message| {
@@ -257,7 +267,7 @@ async fn whoever_waits_hears_of_every_kind_of_end() {
         message.reply_to = reply_to;
     });
     local.broker.publish(poison).await.unwrap();
-    let reply: Row = serde_json::from_slice(&events(&mut replies, 1).await[0].payload).unwrap();
+    let reply = decision(&mut replies).await;
     assert_eq!(reply.status, Status::Failed);
 }
 

@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sea_orm::DbErr;
-use shared::bus::broker::Source;
-use shared::bus::{Broker, Notice, Received};
+use shared::bus::Notice;
 use shared::database::Database;
 use shared::drive::table as drives;
 use shared::id::{DriveId, MemberId};
@@ -84,7 +83,11 @@ struct Inner {
     places: Arc<Semaphore>,
     readers: Semaphore,
     standings: Standings,
-    /// A feed has grown, and nobody was there to hear it.
+    /// How far what is watched reaches by the notices that were not read after yet.
+    grown: Mutex<HashMap<Feed, u64>>,
+    /// There is something in `grown`.
+    news: Notify,
+    /// A feed may have grown, and nobody was there to hear it.
     again: Notify,
     ending: CancellationToken,
     tasks: TaskTracker,
@@ -103,26 +106,27 @@ pub struct Watcher {
 }
 
 impl Feeds {
-    /// Begins to listen for notices, until shutdown.
+    /// Begins to read what is [`heard`](Self::heard) of, until shutdown.
     #[must_use]
-    pub fn start(db: &Database, broker: &Broker, shutdown: CancellationToken) -> Self {
+    pub(crate) fn start(db: &Database, shutdown: CancellationToken) -> Self {
         let inner = Inner {
             db: db.clone(),
             watched: Mutex::default(),
             places: Arc::new(Semaphore::new(STREAMS)),
             readers: Semaphore::new(READERS),
             standings: Standings::default(),
+            grown: Mutex::default(),
+            news: Notify::new(),
             again: Notify::new(),
             ending: shutdown,
             tasks: TaskTracker::new(),
         };
         let feeds = Self { inner: Arc::new(inner) };
-        tokio::spawn(feeds.clone().listen(broker.clone()));
+        tokio::spawn(feeds.clone().follow());
         feeds
     }
 
-    async fn listen(self, broker: Broker) {
-        let mut notices = broker.subscribe(Source::Notices);
+    async fn follow(self) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -130,28 +134,33 @@ impl Feeds {
                 () = self.inner.ending.cancelled() => return,
                 _ = look.tick() => self.look().await,
                 () = self.inner.again.notified() => self.look().await,
-                received = notices.next() => match received {
-                    Some(Received::Message(message)) => self.heard(Notice::read(&message)).await,
-                    Some(Received::Gap) => self.look().await,
-                    None => return,
-                },
+                () = self.inner.news.notified() => {
+                    let grown = std::mem::take(&mut *self.grown());
+                    self.grow(grown).await;
+                }
             }
         }
     }
 
-    /// Reads what a notice says is new, of what is watched.
-    async fn heard(&self, notice: Notice) {
+    /// Has what a notice says read, of what is watched.
+    pub(crate) fn heard(&self, notice: Notice) {
         let logs = notice.logs.into_iter();
         let logs = logs.flat_map(|(id, end)| [(Feed::Log(id), end), (Feed::Standing(id), end)]);
         let inboxes = notice.inboxes.into_iter().map(|(id, end)| (Feed::Inbox(id), end));
-        let ends = {
-            let watched = self.watched();
-            if watched.is_empty() {
-                return;
-            }
-            logs.chain(inboxes).filter(|(feed, _)| watched.contains_key(feed)).collect()
-        };
-        self.grow(ends).await;
+        let watched = self.watched();
+        let mut grown = self.grown();
+        for (feed, end) in logs.chain(inboxes).filter(|(feed, _)| watched.contains_key(feed)) {
+            let known = grown.entry(feed).or_default();
+            *known = end.max(*known);
+        }
+        if !grown.is_empty() {
+            self.inner.news.notify_one();
+        }
+    }
+
+    /// Has all that is watched looked at: notices may have been missed.
+    pub(crate) fn look_again(&self) {
+        self.inner.again.notify_one();
     }
 
     /// Looks at all that is watched, and forgets what is not any more.
@@ -200,7 +209,7 @@ impl Feeds {
     }
 
     /// Reads these feeds up to their new ends, many together, and wakes who watches them.
-    async fn grow(&self, ends: Vec<(Feed, u64)>) {
+    async fn grow(&self, ends: impl IntoIterator<Item = (Feed, u64)>) {
         let mut wanted = Vec::new();
         {
             let watched = self.watched();
@@ -291,6 +300,10 @@ impl Feeds {
     pub async fn ended(&self) {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+    }
+
+    fn grown(&self) -> MutexGuard<'_, HashMap<Feed, u64>> {
+        self.inner.grown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<Feed, Arc<Live>>> {

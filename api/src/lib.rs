@@ -22,4 +22,5 @@ pub mod routes;
 pub mod serve;
 pub mod service;
 pub mod submit;
+mod told;
 pub mod waiting;

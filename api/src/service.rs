@@ -17,11 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, DEFAULT_EMAIL, FirstAdmin};
 use crate::auth::Revoked;
 use crate::context::{Context, Parts};
-use crate::feed::Feeds;
 use crate::operations::Operations;
 use crate::read;
 use crate::serve::{self, Surfaces};
-use crate::waiting::Waiting;
+use crate::told;
 
 /// How the first admin gets in.
 #[derive(Debug, Clone, Args)]
@@ -139,8 +138,7 @@ pub fn context(
     let Connections { db, broker, files, webhook_allow, .. } = connections.clone();
     let cache = Cache::open(&deployment.cache_url)?;
     read::forget_changed(&broker, cache.clone(), shutdown.clone());
-    let waiting = Waiting::start(&broker, shutdown.clone());
-    let feeds = Feeds::start(&db, &broker, shutdown.clone());
+    let (feeds, waiting) = told::start(&db, &broker, shutdown);
     let revoked = Revoked::default();
     Ok(Context::new(Parts { db, broker, cache, files, key, waiting, feeds, revoked, webhook_allow }))
 }

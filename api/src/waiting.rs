@@ -1,28 +1,39 @@
-//! Requests that wait for a decision (`Prefer: wait`): one reply queue per process, no polling.
+//! Requests that wait for a decision (`Prefer: wait`): they are told, and nobody asks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shared::bus::broker::{ReplyAddress, Source};
-use shared::bus::{Broker, Received};
+use shared::bus::broker::ReplyAddress;
+use shared::database::Database;
 use shared::id::CommandId;
-use shared::ledger::Row;
+use shared::ledger::{self, Row};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 /// The most requests that wait at a time; others get their receipt at once.
 const MOST: usize = 20_000;
+/// How many decisions are looked up with one statement.
+const TOGETHER: usize = 1000;
+/// How long the database may take for one.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Who waits for which decision. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Waiting {
+    db: Database,
     address: ReplyAddress,
     /// None once the process is ending: then nobody waits any more, and everyone has their receipt.
     waiters: Arc<Mutex<Option<Waiters>>>,
 }
 
-type Waiters = HashMap<CommandId, Vec<oneshot::Sender<Row>>>;
+type Waiters = HashMap<CommandId, Waiter>;
+
+#[derive(Debug)]
+struct Waiter {
+    /// Where the decision is sent.
+    address: String,
+    answers: Vec<oneshot::Sender<Row>>,
+}
 
 /// One request's place among those who wait. It ends with this value.
 #[derive(Debug)]
@@ -35,23 +46,9 @@ pub struct Wait {
 }
 
 impl Waiting {
-    /// Begins listening for decisions, until shutdown.
-    #[must_use]
-    pub fn start(broker: &Broker, shutdown: CancellationToken) -> Self {
-        let mut replies = broker.subscribe(Source::Replies);
-        let all = Self { address: replies.address(), waiters: Arc::new(Mutex::new(Some(Waiters::new()))) };
-        let waiting = all.clone();
-        tokio::spawn(async move {
-            while let Some(Some(received)) = shutdown.run_until_cancelled(replies.next()).await {
-                let Received::Message(message) = received else { continue };
-                match serde_json::from_slice::<Row>(&message.payload) {
-                    Ok(row) => waiting.decided(&row),
-                    Err(error) => tracing::warn!(%error, "a reply cannot be read"),
-                }
-            }
-            *waiting.waiters() = None;
-        });
-        all
+    /// Nobody yet; `address` is where decisions reach the process.
+    pub(crate) fn new(db: Database, address: ReplyAddress) -> Self {
+        Self { db, address, waiters: Arc::new(Mutex::new(Some(Waiters::new()))) }
     }
 
     /// Whether decisions reach this process now.
@@ -60,7 +57,7 @@ impl Waiting {
         self.address.current().is_some()
     }
 
-    /// Takes a place; none when the reply queue is away or too many wait, and then nobody needs to.
+    /// Takes a place; none when no decision would come here or too many wait, and then nobody needs to.
     #[must_use]
     pub fn wait(&self, id: CommandId) -> Option<Wait> {
         let address = self.address.current()?;
@@ -70,17 +67,51 @@ impl Waiting {
             return None;
         }
         let (sender, answer) = oneshot::channel();
-        waiters.entry(id).or_default().push(sender);
+        let waiter =
+            waiters.entry(id).or_insert_with(|| Waiter { address: address.clone(), answers: Vec::new() });
+        waiter.answers.push(sender);
         metrics::gauge!("muster_waiting_requests").set(waiters.len() as f64);
         Some(Wait { id, answer, all: self.clone(), address })
     }
 
-    fn decided(&self, row: &Row) {
-        let waiting = self.waiters().as_mut().and_then(|waiters| waiters.remove(&row.id));
-        for waiter in waiting.unwrap_or_default() {
+    /// Tells whoever waits for this decision.
+    pub(crate) fn decided(&self, row: &Row) {
+        let waiter = self.waiters().as_mut().and_then(|waiters| waiters.remove(&row.id));
+        for answer in waiter.into_iter().flat_map(|waiter| waiter.answers) {
             // It may have stopped waiting.
-            let _ = waiter.send(row.clone());
+            let _ = answer.send(row.clone());
         }
+    }
+
+    /// Looks up the decisions that were sent to where this process does not listen any more.
+    pub(crate) async fn look_for_strays(&self) {
+        let current = self.address.current();
+        self.look(|waiter| current.as_ref() != Some(&waiter.address)).await;
+    }
+
+    /// Looks up all decisions that are waited for: some may have been missed.
+    pub(crate) async fn look_for_all(&self) {
+        self.look(|_| true).await;
+    }
+
+    async fn look(&self, wanted: impl Fn(&Waiter) -> bool) {
+        let ids: Vec<CommandId> = {
+            let waiters = self.waiters();
+            let waiters = waiters.iter().flatten();
+            waiters.filter(|(_, waiter)| wanted(waiter)).map(|(id, _)| *id).collect()
+        };
+        for some in ids.chunks(TOGETHER) {
+            match tokio::time::timeout(ANSWER, ledger::find(&self.db.read, some.iter().copied())).await {
+                Ok(Ok(rows)) => rows.values().for_each(|row| self.decided(row)),
+                Ok(Err(error)) => tracing::warn!(%error, "could not look for decisions; looking again"),
+                Err(_) => self.db.did_not_answer(),
+            }
+        }
+    }
+
+    /// Nobody waits any more: the process ends, and decisions are found by their receipts.
+    pub(crate) fn end(&self) {
+        *self.waiters() = None;
     }
 
     fn waiters(&self) -> MutexGuard<'_, Option<Waiters>> {
@@ -100,9 +131,9 @@ impl Drop for Wait {
         self.answer.close();
         let mut waiters = self.all.waiters();
         let Some(waiters) = waiters.as_mut() else { return };
-        if let Some(waiting) = waiters.get_mut(&self.id) {
-            waiting.retain(|sender| !sender.is_closed());
-            if waiting.is_empty() {
+        if let Some(waiter) = waiters.get_mut(&self.id) {
+            waiter.answers.retain(|sender| !sender.is_closed());
+            if waiter.answers.is_empty() {
                 waiters.remove(&self.id);
             }
         }

@@ -1,7 +1,7 @@
 //! The messages that the runtime itself sends: answers, dead letters, and what comes again later; and the row of a message
 //! that nobody could decide.
 
-use shared::bus::message::header;
+use shared::bus::message::{DECISION, header};
 use shared::bus::topology::Delay;
 use shared::bus::{Actor, Address, Message, Outgoing, Reject};
 use shared::clock;
@@ -15,7 +15,7 @@ pub(crate) fn reply(address: &str, row: &Row) -> Outgoing {
         to: Address::Reply(address.to_owned()),
         message: Message {
             id: row.id.0,
-            kind: "decision".to_owned(),
+            kind: DECISION.to_owned(),
             content_type: "application/json".to_owned(),
             headers: Vec::new(),
             reply_to: None,

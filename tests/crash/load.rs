@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use shared::account::Role;
 use shared::bus::Actor;
@@ -83,12 +83,33 @@ impl Load {
         key: &str,
         body: &Value,
     ) -> Option<(StatusCode, Value)> {
+        answer(self.request(token, method, path)?.header("idempotency-key", key).json(body)).await
+    }
+
+    fn request(&self, token: &str, method: Method, path: &str) -> Option<RequestBuilder> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let url = self.targets.pick(NUMBER.fetch_add(1, Ordering::Relaxed))?;
-        let request = self.http.request(method, format!("{url}{path}")).bearer_auth(token);
-        let answer = request.header("idempotency-key", key).json(body).send().await.ok()?;
-        let status = answer.status();
-        Some((status, answer.json().await.ok()?))
+        Some(self.http.request(method, format!("{url}{path}")).bearer_auth(token))
+    }
+
+    /// Clicks and waits, again and again until it is decided; how often it took.
+    pub async fn click_and_wait(&self, drive: DriveId, member: MemberId) -> (usize, Receipt) {
+        let (token, path) = (self.token(member), format!("/api/v1/drives/{drive}/registrations"));
+        for clicks in 1.. {
+            let request = self.request(&token, Method::POST, &path).expect("there is an API");
+            let request = request.header("idempotency-key", "click").header("prefer", "wait=30");
+            match answer(request.timeout(Duration::from_secs(40)).json(&json!({}))).await {
+                Some((StatusCode::OK, body)) => {
+                    return (
+                        clicks,
+                        Receipt { command: body["command_id"].as_str().unwrap().parse().unwrap() },
+                    );
+                }
+                Some((status, body)) if status.is_client_error() => panic!("{status}: {body}"),
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+        unreachable!("people do not give up")
     }
 
     /// Clicks until there is a receipt.
@@ -131,6 +152,13 @@ impl Load {
         }
         Clicking { stop, tasks }
     }
+}
+
+/// What was answered, if anything was.
+async fn answer(request: RequestBuilder) -> Option<(StatusCode, Value)> {
+    let answer = request.send().await.ok()?;
+    let status = answer.status();
+    Some((status, answer.json().await.ok()?))
 }
 
 /// People at it.

@@ -30,6 +30,7 @@ mod relay;
 mod report;
 mod schedulers;
 mod servers;
+mod waiting;
 mod zombie;
 
 #[path = "../deployment.rs"]

@@ -242,11 +242,14 @@ impl WebhookRoutes {
         let (limit, before) = (page::limit(limit.0)?, page::position::<DeliveryId>(cursor.0.as_deref())?);
         let webhook = cx.webhook(owner, webhook_id.0).await?;
         let states = state.0.map_or_else(|| webhooks::State::ALL.to_vec(), |state| vec![state.into()]);
-        let mut found = delivery::list(&cx.db.read, webhook.id, &states, before, limit + 1).await?;
+        // A delivery and its attempts are written together.
+        let tx = cx.db.snapshot().await?;
+        let mut found = delivery::list(&tx, webhook.id, &states, before, limit + 1).await?;
         let more = page::cut(&mut found, limit);
         let next_cursor = found.last().filter(|_| more).map(|last| page::cursor(&last.id));
         let ids = found.iter().map(|delivery| delivery.id);
-        let mut attempts = delivery::attempts_of(&cx.db.read, ids).await?;
+        let mut attempts = delivery::attempts_of(&tx, ids).await?;
+        tx.commit().await?;
         let items = found.into_iter().map(|delivery| {
             let attempts = attempts.remove(&delivery.id).unwrap_or_default();
             body::delivery(delivery, attempts)

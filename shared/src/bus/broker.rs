@@ -41,7 +41,7 @@ pub enum PublishError {
     TimedOut,
 }
 
-/// What a subscription listens to.
+/// What a subscription listens to, besides replies to its own address.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// Events whose key matches one of these topic patterns (`*` one word, `#` any number).
@@ -50,8 +50,6 @@ pub enum Source {
     Presence(Queue),
     /// Which logs and inboxes have grown.
     Notices,
-    /// Nothing but replies to its own address.
-    Replies,
 }
 
 /// What a subscription receives.

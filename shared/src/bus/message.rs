@@ -67,6 +67,9 @@ impl Message {
     }
 }
 
+/// The [`Message::kind`] of a decision that somebody waits for: the ledger's row, as JSON.
+pub const DECISION: &str = "decision";
+
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {

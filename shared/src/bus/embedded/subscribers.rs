@@ -61,7 +61,7 @@ impl Subscribers {
     pub(super) fn event(&self, key: &str, message: &Message) {
         let listens = |subscriber: &Subscriber| match &subscriber.source {
             Source::Events(patterns) => patterns.iter().any(|pattern| topic_matches(pattern, key)),
-            Source::Presence(_) | Source::Notices | Source::Replies => false,
+            Source::Presence(_) | Source::Notices => false,
         };
         self.all().values().filter(|each| listens(each)).for_each(|each| each.send(message));
     }

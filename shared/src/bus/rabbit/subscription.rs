@@ -14,8 +14,8 @@ use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, Received, Source, Subscription, lifetime};
 use crate::bus::topology::exchange;
 
-/// What may wait in the broker for this process; the oldest are dropped beyond that.
-const QUEUED: u32 = 10_000;
+/// What may wait in the broker for this process; the oldest are dropped beyond that. More than may wait for replies.
+const QUEUED: u32 = 25_000;
 /// What may wait in this process; beyond that the broker waits.
 const WAITING: usize = 1024;
 /// What the broker sends ahead; lapin's own queue has no bound.
@@ -109,7 +109,6 @@ async fn open(channel: &Channel, name: &str, source: &Source) -> lapin::Result<l
         }
         Source::Presence(queue) => vec![(exchange::PRESENCE, queue.name())],
         Source::Notices => vec![(exchange::NOTICES, "")],
-        Source::Replies => Vec::new(),
     };
     for (from, key) in bindings {
         let options = options::QueueBindOptions::default();

@@ -1,0 +1,58 @@
+//! People who wait for their decision (`Prefer: wait`) while all connections are closed, and while the API that they wait at
+//! dies.
+
+use serde_json::json;
+use shared::id::{DriveId, MemberId};
+use tokio::task::JoinSet;
+
+use crate::cluster::Cluster;
+use crate::deployment::{Engine, eventually, rabbitmqctl};
+use crate::history::History;
+use crate::load::Receipt;
+use crate::report::size;
+
+/// Without a consumer, so that everybody waits: this many people click.
+async fn people_wait(cluster: &mut Cluster, drive: DriveId, people: usize) -> JoinSet<(usize, Receipt)> {
+    let (_, consumer) = cluster.processes.pop().unwrap();
+    consumer.kill();
+    let mut waiting = JoinSet::new();
+    for _ in 0..people {
+        let load = cluster.load.clone();
+        waiting.spawn(async move { load.click_and_wait(drive, MemberId::new()).await });
+    }
+    let metrics = format!("{}/metrics", cluster.processes[1].1.url);
+    eventually("everybody waits", || async {
+        let text = reqwest::get(&metrics).await.ok()?.text().await.ok()?;
+        text.lines().any(|line| line == format!("muster_waiting_requests {people}")).then_some(())
+    })
+    .await;
+    waiting
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_is_told_when_connections_are_closed_and_finds_it_when_the_api_is_killed() {
+    let names = ["admin-api", "member-api", "drives-consumer"];
+    let mut cluster = Cluster::on_machine(Engine::Postgres, &names).await;
+    let drives = cluster.open_drives(1, json!({})).await;
+    let people = size(200, 5_000);
+
+    // What is decided is sent to where they listened before, and nobody is there.
+    let waiting = people_wait(&mut cluster, drives[0], people).await;
+    let host = cluster.urls.amqp.rsplit('/').next().unwrap();
+    rabbitmqctl(&["close_all_connections", "--vhost", host, "test"]);
+    cluster.again("drives-consumer").await;
+    let told = waiting.join_all().await;
+    assert!(told.iter().all(|(clicks, _)| *clicks == 1), "nobody had to ask again");
+
+    // They do not even have a receipt, but their key.
+    let waiting = people_wait(&mut cluster, drives[0], people).await;
+    cluster.restart(1, &[]).await;
+    cluster.again("drives-consumer").await;
+    let found = waiting.join_all().await;
+    assert!(found.iter().all(|(clicks, _)| *clicks > 1));
+
+    let lines: Vec<_> = told.into_iter().chain(found).map(|(_, receipt)| vec![receipt]).collect();
+    let history = History { lines: &lines, drives: &drives, ordered: true };
+    let scope = format!("2 × {people} people, all connections closed, then their API killed");
+    history.conclude("people who wait", &scope, &cluster).await;
+}
