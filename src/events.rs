@@ -202,6 +202,9 @@ fn details(event: &Event) -> String {
         Event::DriveCreated(event) => format!(", {}", event.definition.title),
         Event::DriveCancelled(event) => format!(", {}", event.reason),
         Event::DriveReminded(event) => format!(", of {}", rfc3339(event.starts_at)),
+        Event::DriveDigested(event) => {
+            format!(", {} confirmed, {} waiting", event.confirmed, event.waitlisted)
+        }
         Event::DriveMessaged(event) => format!(", {}", event.subject),
         _ => String::new(),
     }

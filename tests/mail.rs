@@ -9,9 +9,11 @@ use chrono::{Duration, Utc};
 use reqwest::Method;
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
+use shared::clock;
 use shared::database::Database;
 
 use crate::deployment::{Client, Embedded, Folder, Process, answer, eventually, muster};
+use crate::webhooks::receiver::{Receiver, Reply};
 use server::MailServer;
 
 /// Everything in one process, and a mail server.
@@ -95,7 +97,7 @@ async fn what_is_decided_arrives_with_a_calendar_and_in_ones_own_language() {
     let saved = answer(ravi.request(Method::PUT, "/api/v1/me/preferences").json(&preferences)).await;
     assert_eq!(
         (saved.status.as_u16(), &saved.body["mail"]),
-        (200, &json!({ "outcomes": true, "reminders": true, "messages": true }))
+        (200, &json!({ "outcomes": true, "reminders": true, "messages": true, "digests": true }))
     );
     for member in [&asha, &ravi, &late] {
         register(member, &drive).await;
@@ -175,7 +177,10 @@ async fn reminders_and_messages_come_to_those_who_want_them() {
     muster.received(3).await;
     let neither = json!({ "mail": { "reminders": false, "messages": false } });
     let saved = answer(ravi.request(Method::PUT, "/api/v1/me/preferences").json(&neither)).await;
-    assert_eq!(saved.body["mail"], json!({ "outcomes": true, "reminders": false, "messages": false }));
+    assert_eq!(
+        saved.body["mail"],
+        json!({ "outcomes": true, "reminders": false, "messages": false, "digests": true })
+    );
     let message = json!({ "subject": "Bring your card", "text": "Doors open at nine.\n\n<b>Thanks</b>" });
     let path = format!("/admin/v1/drives/{drive}");
     let sent = muster.admin.decide(Method::POST, &format!("{path}/messages"), &message).await;
@@ -483,4 +488,51 @@ async fn without_a_server_mails_go_into_a_folder_or_nowhere() {
         let (succeeded, said) = muster(&[], &env);
         assert!(!succeeded && said.contains(name), "{name}={value}: {said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_run_muster_get_a_digest_of_a_drive_that_has_one() {
+    let muster = Muster::start().await;
+    let opens_at = clock::now() - Duration::days(2);
+    let drive = json!({ "capacity": 1, "waitlist_capacity": 1, "opens_at": opens_at, "time_zone": "UTC" });
+    let drive = muster.drive(drive).await;
+    for name in ["asha", "ravi"] {
+        register(&muster.member(name).await, &drive).await;
+    }
+    muster.received(2).await;
+    // Half a day ago, so that there is one that is overdue, and no other comes now.
+    let digest_at = (clock::now() + Duration::hours(12)).format("%H:%M").to_string();
+    let path = format!("/admin/v1/drives/{drive}");
+    let changed = muster.admin.decide(Method::PATCH, &path, &json!({ "digest_at": "8 o'clock" })).await;
+    assert_eq!((changed.code(), &changed.body["errors"][0]["field"]), ("invalid-drive", &json!("digest_at")));
+    muster.admin.decide(Method::PATCH, &path, &json!({ "digest_at": digest_at })).await;
+    assert_eq!(muster.admin.get(&path).await.body["digest_at"], digest_at);
+    let digest = muster.received(3).await.pop().unwrap();
+    assert_eq!(subject(&digest), "1 confirmed, 1 waiting: Blood drive");
+    assert!(digest["text"].as_str().unwrap().contains("Confirmed: 1 (before: 0)"), "{digest:#}");
+    assert!(digest["headers"]["list-unsubscribe"].is_string(), "{digest:#}");
+    let told = muster.admin.get("/api/v1/me/notifications").await;
+    assert_eq!(told.body["items"][0]["event"]["type"], "muster.drive.digested", "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_owns_a_webhook_is_told_when_it_is_switched_off() {
+    let (folder, server) = (Folder::new(), MailServer::start());
+    let allow = [("WEBHOOK_ALLOW", "127.0.0.1".to_owned())];
+    let process = process(&folder, &server, &allow).await;
+    let admin = Client::admin(&process.url, &process.url).await;
+    let muster = Muster { embedded: Embedded { folder, process }, admin, server };
+    let receiver = Receiver::start().await;
+    receiver.answers(|_| Reply::Status(410));
+    let webhook = json!({ "url": receiver.url, "description": "Ward 7" });
+    let made = muster.admin.post("/admin/v1/webhooks", &webhook).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    muster.drive(json!({})).await;
+    let mail = muster.received(1).await.remove(0);
+    assert_eq!(subject(&mail), "A webhook was switched off: Ward 7");
+    assert!(mail["text"].as_str().unwrap().contains("it has answered 410 Gone"), "{mail:#}");
+    assert!(mail["headers"]["list-unsubscribe"].is_null(), "essential: {mail:#}");
+    let sent = muster.until("sent", 1).await.remove(0);
+    assert_eq!(sent["webhook_id"], made.body["webhook"]["webhook_id"]);
+    assert!(sent["drive_id"].is_null() && sent["kind"] == "webhook_disabled", "{sent}");
 }

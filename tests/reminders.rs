@@ -137,6 +137,56 @@ async fn a_start_that_moves_is_told_of_again_and_one_that_is_called_off_is_not()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_a_drive_stands_is_told_once_a_day_at_its_own_time() {
+    let local = Local::start(Engine::Sqlite).await;
+    let (opens_at, day): (Instant, _) = ("2026-01-01T00:00:00Z".parse().unwrap(), Duration::days(1));
+    let drive_id = local
+        .open_drive(json!({
+            "opens_at": opens_at, "closes_at": "2036-01-03T00:00:00Z", "time_zone": "Asia/Kolkata",
+            "capacity": 1, "waitlist_capacity": 5, "digest_at": "08:00",
+        }))
+        .await;
+    let told = async || {
+        let events = local.entries(drive_id).await.into_iter();
+        let events = events.map(|entry| serde_json::from_slice::<Value>(&entry.bytes).unwrap());
+        let digested = events.filter(|event| event["type"] == "muster.drive.digested");
+        digested.map(|event| event["data"].clone()).collect::<Vec<_>>()
+    };
+    // Nobody looked for years: what is told is how it stands, and of when.
+    let first: Instant = "2036-01-01T02:30:00Z".parse().unwrap();
+    look(&local, first, drive_id).await;
+    let expected = json!({
+        "at": "2036-01-01T02:30:00Z", "entries": 3,
+        "confirmed": 0, "waitlisted": 0, "confirmed_before": 0, "waitlisted_before": 0,
+    });
+    assert_eq!(told().await, [expected]);
+    for _ in 0..3 {
+        let member_id = local.member(json!({})).await;
+        assert_ok(&local.decide_as(local::member(member_id), register(drive_id, member_id)).await);
+    }
+    for now in [first + Duration::hours(1), first + day, first + day, first + day * 2, first + day * 9] {
+        look(&local, now, drive_id).await;
+    }
+    let numbers: Vec<_> = told().await[1..]
+        .iter()
+        .map(|said| {
+            let number = |name: &str| said[name].as_u64().unwrap();
+            (
+                said["at"].as_str().unwrap().to_owned(),
+                number("confirmed"),
+                number("waitlisted"),
+                number("confirmed_before"),
+            )
+        })
+        .collect();
+    let expected =
+        [("2036-01-02T02:30:00Z".to_owned(), 1, 2, 0), ("2036-01-03T02:30:00Z".to_owned(), 1, 2, 1)];
+    assert_eq!(numbers, expected, "until the first after its end");
+    assert_eq!(drives::reminders(&local.db.read, first + day * 99, 10).await.unwrap(), [], "nothing is left");
+    local.verify().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drives_from_before_there_were_reminders_are_looked_at_once() {
     let local = Local::start(Engine::Sqlite).await;
     let start = clock::now() + Duration::days(10);

@@ -4,7 +4,7 @@
 mod addresses;
 mod databases;
 mod owners;
-mod receiver;
+pub(crate) mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use process::Connections;
 use sea_orm::DatabaseTransaction;
+use shared::account::table as accounts;
 use shared::bus::{CloudEvent, Event, Failure, Notice};
 use shared::clock::Instant;
 use shared::config::Outlet;
@@ -50,6 +51,8 @@ impl Follower for Inbox {
             let event = &entry.event.event;
             if let Some(member_id) = entry.event.subject {
                 messages.push(message(member_id));
+            } else if let Event::DriveDigested(_) = event {
+                messages.extend(accounts::admins(tx).await?.into_iter().map(message));
             } else if let Some(audience) = audience(event) {
                 let members = registrations::members_in(tx, entry.drive_id, audience.states()).await?;
                 let concerned = members.into_iter().filter(|(_, slot_id)| concerns(event, *slot_id));

@@ -11,10 +11,10 @@ use std::process::ExitCode;
 use process::{Connections, worker};
 use sea_orm::{DatabaseTransaction, DbErr};
 use shared::clock::Instant;
-use shared::id::{DriveId, MailId};
+use shared::id::DriveId;
 use shared::inbox::New;
 use shared::mail::table::{self, settings};
-use shared::mail::{Kind, MOST_LATE, Mail, State};
+use shared::mail::{Kind, MOST_LATE, Mail, Source};
 use tokio_util::sync::CancellationToken;
 
 use post::Post;
@@ -41,18 +41,8 @@ pub async fn make(
     let mails: Vec<_> = told
         .into_iter()
         .filter_map(|(message, kind)| {
-            Some(Mail {
-                id: MailId::new(),
-                member_id: message.member_id,
-                drive_id: message.drive_id,
-                sequence: message.sequence,
-                kind,
-                state: State::Pending,
-                attempts: 0,
-                due_at: wanted(message, kind)?,
-                created_at: now,
-                error: None,
-            })
+            let source = Source::Entry(message.drive_id, message.sequence);
+            Some(Mail::new(message.member_id, source, kind, now, wanted(message, kind)?))
         })
         .collect();
     table::insert(tx, &mails).await

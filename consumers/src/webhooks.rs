@@ -15,6 +15,7 @@ use process::{Connections, worker};
 use sea_orm::DatabaseTransaction;
 use shared::bus::{Failure, Notice};
 use shared::clock::Instant;
+use shared::config::Outlet;
 use shared::webhook::Delivery;
 use shared::webhook::table::{self, delivery};
 use tokio::sync::Notify;
@@ -63,7 +64,8 @@ impl Follower for Webhooks {
 pub async fn run(connections: &Connections, liveness: Liveness, shutdown: CancellationToken) {
     let wake = Arc::new(Notify::new());
     let post = Post::new(connections.webhook_allow.clone());
-    let sender = Sender::new(connections.db.clone(), post, wake.clone());
+    let mails = connections.mailing.outlet != Outlet::Nowhere;
+    let sender = Sender::new(connections.db.clone(), post, wake.clone(), mails);
     let webhooks = Webhooks { wake };
     tokio::join!(
         follow::follow(&webhooks, connections, liveness, shutdown.clone()),

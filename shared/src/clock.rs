@@ -1,6 +1,7 @@
 //! The only place that reads the time.
 
-use chrono::{DateTime, Datelike as _, SubsecRound, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDateTime, SubsecRound, TimeDelta, TimeZone as _, Utc};
+use chrono_tz::Tz;
 
 /// An instant, in UTC. What Muster stamps has millisecond precision, so that every database keeps it exactly.
 pub type Instant = DateTime<Utc>;
@@ -15,6 +16,17 @@ pub fn now() -> Instant {
 #[must_use]
 pub fn is_storable(instant: Instant) -> bool {
     (1970..=9998).contains(&instant.year())
+}
+
+/// The instant at which the clock on a wall in `zone` shows this. Where the clock skips it, the first instant a number of quarters
+/// of an hour later that it shows; where it comes twice, the second. None beyond the calendar.
+#[must_use]
+pub fn local(local: NaiveDateTime, zone: Tz) -> Option<Instant> {
+    // At most some hours are skipped, once in history a day; every zone has a time like this within a day.
+    (0..=24 * 4).find_map(|quarter| {
+        let shown = local.checked_add_signed(TimeDelta::minutes(15 * quarter))?;
+        Some(zone.from_local_datetime(&shown).latest()?.to_utc())
+    })
 }
 
 /// The instant `ms` milliseconds after 1970-01-01T00:00:00Z; the epoch itself if that is beyond the calendar.

@@ -5,6 +5,7 @@
 
 pub mod decide;
 pub mod definition;
+pub mod digest;
 pub mod draft;
 pub mod message;
 pub mod reminder;

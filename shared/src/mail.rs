@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::bus::Event;
 use crate::clock::Instant;
 use crate::drive::reminder::Beginning;
-use crate::id::{DriveId, MailId, MemberId};
+use crate::id::{DriveId, MailId, MemberId, WebhookId};
 use crate::refusal::Code;
 
 /// How long mails are kept. A link that unsubscribes works for as long.
@@ -86,13 +86,17 @@ words! {
         Cancelled = "cancelled",
         /// It begins soon.
         Reminded = "reminded",
+        /// How a drive stands, for those who run Muster.
+        Digested = "digested",
         /// What an organiser wrote to all of a drive.
         Messaged = "messaged",
+        /// A webhook was switched off.
+        WebhookDisabled = "webhook_disabled",
     }
 }
 
 words! {
-    /// What a member can do without.
+    /// What a member, or one of those who run Muster, can do without.
     Topic {
         /// What came of their own clicks; they saw it when they clicked.
         Outcomes = "outcomes",
@@ -100,6 +104,8 @@ words! {
         Reminders = "reminders",
         /// What organisers write to all of a drive.
         Messages = "messages",
+        /// How a drive stands, once a day.
+        Digests = "digests",
     }
 }
 
@@ -131,6 +137,7 @@ impl Kind {
             Event::RegistrationRemoved(_) => Some(Self::Removed),
             Event::DriveCancelled(_) => Some(Self::Cancelled),
             Event::DriveReminded(reminded) => (reminded.kind == Beginning::Start).then_some(Self::Reminded),
+            Event::DriveDigested(digested) => (digested.entries > 0).then_some(Self::Digested),
             Event::DriveMessaged(_) => Some(Self::Messaged),
             Event::RegistrationRefused(refused) => {
                 let asked_to_come = matches!(refused.kind.as_str(), "register" | "add-registration");
@@ -147,7 +154,8 @@ impl Kind {
             Self::Confirmed | Self::Waitlisted | Self::Refused | Self::Withdrawn => Some(Topic::Outcomes),
             Self::Reminded => Some(Topic::Reminders),
             Self::Messaged => Some(Topic::Messages),
-            Self::Promoted | Self::Removed | Self::Cancelled => None,
+            Self::Digested => Some(Topic::Digests),
+            Self::Promoted | Self::Removed | Self::Cancelled | Self::WebhookDisabled => None,
         }
     }
 
@@ -157,9 +165,18 @@ impl Kind {
         match self {
             Self::Confirmed | Self::Promoted => Some(true),
             Self::Withdrawn | Self::Removed | Self::Cancelled => Some(false),
-            Self::Waitlisted | Self::Refused | Self::Reminded | Self::Messaged => None,
+            _ => None,
         }
     }
+}
+
+/// What a mail is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// An entry of a drive's log, by its number.
+    Entry(DriveId, u64),
+    /// A webhook of theirs.
+    Webhook(WebhookId),
 }
 
 /// A mail on its way, or what came of it.
@@ -169,10 +186,8 @@ pub struct Mail {
     pub id: MailId,
     /// To whom.
     pub member_id: MemberId,
-    /// About which drive.
-    pub drive_id: DriveId,
-    /// The number of the event in the drive's log.
-    pub sequence: u64,
+    /// About what.
+    pub source: Source,
     /// What it tells.
     pub kind: Kind,
     /// Where it is.
@@ -185,6 +200,24 @@ pub struct Mail {
     pub created_at: Instant,
     /// What the server said, if it did not take it.
     pub error: Option<String>,
+}
+
+impl Mail {
+    /// A new one, to be sent from `due_at` on.
+    #[must_use]
+    pub fn new(member_id: MemberId, source: Source, kind: Kind, now: Instant, due_at: Instant) -> Self {
+        let (id, state) = (MailId::new(), State::Pending);
+        Self { id, member_id, source, kind, state, attempts: 0, due_at, created_at: now, error: None }
+    }
+
+    /// The entry that it is about: its drive, and its number in the log.
+    #[must_use]
+    pub fn place(&self) -> Option<(DriveId, u64)> {
+        match self.source {
+            Source::Entry(drive_id, sequence) => Some((drive_id, sequence)),
+            Source::Webhook(_) => None,
+        }
+    }
 }
 
 /// When a mail is tried again after so many attempts, if it is. `jitter` is between 0 and 1.

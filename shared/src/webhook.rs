@@ -39,7 +39,7 @@ pub const DELIVERIES_STAY: chrono::Duration = chrono::Duration::days(30);
 pub const PING: &str = "muster.webhook.ping";
 
 /// The types of events that stand in drives' logs, which are those that webhooks get.
-pub const EVENT_TYPES: [&str; 16] = [
+pub const EVENT_TYPES: [&str; 17] = [
     "muster.drive.created",
     "muster.drive.updated",
     "muster.drive.published",
@@ -48,6 +48,7 @@ pub const EVENT_TYPES: [&str; 16] = [
     "muster.drive.reopened",
     "muster.drive.cancelled",
     "muster.drive.reminded",
+    "muster.drive.digested",
     "muster.drive.messaged",
     "muster.drive.refused",
     "muster.registration.confirmed",

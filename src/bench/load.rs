@@ -110,17 +110,17 @@ impl Load {
         loop {
             let answered = self.send(click, connection).await;
             match answered {
-                Ok((StatusCode::ACCEPTED, body)) => {
+                Ok((StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS, _)) => {}
+                // A receipt, or a decision: yes or no.
+                Ok((status, body)) => {
                     #[derive(Deserialize)]
-                    struct Receipt {
+                    struct Answer {
                         command_id: CommandId,
                     }
-                    let receipt: Receipt = serde_json::from_slice(&body).context("read a receipt")?;
-                    return Ok(receipt.command_id);
-                }
-                Ok((StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS, _)) => {}
-                Ok((status, body)) => {
-                    bail!("a click was answered {status}: {}", String::from_utf8_lossy(&body))
+                    let Ok(Answer { command_id }) = serde_json::from_slice(&body) else {
+                        bail!("a click was answered {status}: {}", String::from_utf8_lossy(&body))
+                    };
+                    return Ok(command_id);
                 }
                 Err(error) if backoff.failures() >= ATTEMPTS => return Err(error),
                 Err(_) => {

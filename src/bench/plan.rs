@@ -39,6 +39,9 @@ pub struct Plan {
     /// (closed loop).
     #[arg(long, value_name = "NUMBER")]
     pub rate: Option<f64>,
+    /// Each click waits for its decision, at most so many seconds (`Prefer: wait`). Without it, for its receipt.
+    #[arg(long, value_name = "SECONDS")]
+    pub wait: Option<u8>,
     /// Access tokens that are used. [default: one per applicant]
     #[arg(long, value_name = "NUMBER")]
     pub tokens: Option<u32>,
@@ -59,6 +62,7 @@ impl Default for Plan {
             withdrawals: 0.0,
             connections: 64,
             rate: None,
+            wait: None,
             tokens: None,
             seed: 1,
         }
@@ -86,7 +90,8 @@ impl Plan {
         ensure!((1..=10_000_000).contains(&self.applicants), "applicants: 1 to 10,000,000");
         ensure!((1..=self.applicants).contains(&self.drives), "drives: 1 to as many as applicants");
         ensure!(self.places >= self.drives, "places: at least one per drive");
-        ensure!((1..=4096).contains(&self.connections), "connections: 1 to 4096");
+        ensure!((1..=16_000).contains(&self.connections), "connections: 1 to 16,000");
+        ensure!(self.wait.is_none_or(|wait| (1..=30).contains(&wait)), "wait: 1 to 30 s");
         ensure!(self.tokens.is_none_or(|tokens| tokens > 0), "tokens: at least 1");
         ensure!(self.rate.is_none_or(|rate| rate.is_finite() && rate > 0.0), "rate: more than 0");
         for (name, share) in [

@@ -150,7 +150,7 @@ impl Stage {
             self.drives.iter().map(|drive_id| format!("/api/v1/drives/{drive_id}/registrations")).collect();
         let members = self.members.clone();
         let tokens: Vec<_> = self.tokens.iter().map(|token| format!("Bearer {token}")).collect();
-        let has_keys = plan.has_keys();
+        let (has_keys, wait) = (plan.has_keys(), plan.wait.map(|seconds| format!("wait={seconds}")));
         Ok(Box::new(move |index| {
             let Click { action, applicant } = clicks[index];
             let applicant = applicant as usize;
@@ -167,6 +167,9 @@ impl Stage {
                 .header("content-type", "application/json");
             if has_keys {
                 request = request.header("idempotency-key", format!("{action:?} {}", members[applicant]));
+            }
+            if let Some(wait) = &wait {
+                request = request.header("prefer", wait);
             }
             let body = format!("{{\"member_id\":\"{}\"}}", members[applicant]);
             request.body(Full::from(body)).expect("all parts are visible ASCII")

@@ -111,6 +111,7 @@ fn draft(opens_at: Instant, closes_at: Instant, places: &[Places], min_age: Opti
         questions: Vec::new(),
         admission: shared::drive::definition::Admission::FirstCome,
         reminders: Vec::new(),
+        digest_at: None,
     }
 }
 

@@ -83,7 +83,7 @@ async fn until(local: &Local, webhook: &Webhook, state: State, count: usize) {
 }
 
 fn sender(local: &Local) -> Sender {
-    Sender::new(local.db.clone(), Post::new("127.0.0.1".parse().unwrap()), Arc::new(Notify::new()))
+    Sender::new(local.db.clone(), Post::new("127.0.0.1".parse().unwrap()), Arc::new(Notify::new()), true)
 }
 
 async fn an_event_is_taken_in_once_and_several_senders_send_it_once(engine: Engine) {

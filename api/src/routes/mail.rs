@@ -119,9 +119,12 @@ impl From<mails::State> for MailState {
 struct MailObject {
     mail_id: Uuid,
     member_id: Uuid,
-    drive_id: Uuid,
+    /// The drive that it is about, if it is about one.
+    drive_id: Option<Uuid>,
     /// The number of the event in the drive's log.
-    sequence: u64,
+    sequence: Option<u64>,
+    /// The webhook that it is about, if it is about one.
+    webhook_id: Option<Uuid>,
     /// What it tells.
     kind: String,
     state: MailState,
@@ -138,8 +141,12 @@ impl From<mails::Mail> for MailObject {
         Self {
             mail_id: mail.id.0,
             member_id: mail.member_id.0,
-            drive_id: mail.drive_id.0,
-            sequence: mail.sequence,
+            drive_id: mail.place().map(|(drive_id, _)| drive_id.0),
+            sequence: mail.place().map(|(_, sequence)| sequence),
+            webhook_id: match mail.source {
+                mails::Source::Webhook(id) => Some(id.0),
+                mails::Source::Entry(..) => None,
+            },
             kind: mail.kind.as_str().to_owned(),
             state: mail.state.into(),
             attempts: mail.attempts,

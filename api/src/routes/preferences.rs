@@ -45,6 +45,8 @@ struct MailTopics {
     reminders: Option<bool>,
     /// What organisers write to all of a drive; left out: true.
     messages: Option<bool>,
+    /// For those who run Muster: how a drive stands, once a day; left out: true.
+    digests: Option<bool>,
 }
 
 /// What I want by mail.
@@ -75,6 +77,7 @@ impl From<Preferences> for PreferencesObject {
                 outcomes: is_wanted(Topic::Outcomes),
                 reminders: is_wanted(Topic::Reminders),
                 messages: is_wanted(Topic::Messages),
+                digests: is_wanted(Topic::Digests),
             },
             quiet_hours: wanted.quiet_hours.map(|quiet| QuietBody {
                 from: quiet.from.format(TIME).to_string(),
@@ -115,8 +118,10 @@ impl PreferencesBody {
             };
             Some(QuietHours { from: from?, until: until?, zone })
         });
-        let said = self.mail.map_or([None; 3], |mail| [mail.outcomes, mail.reminders, mail.messages]);
-        let topics = [Topic::Outcomes, Topic::Reminders, Topic::Messages].into_iter().zip(said);
+        let said = |mail: MailTopics| [mail.outcomes, mail.reminders, mail.messages, mail.digests];
+        let said = self.mail.map_or([None; 4], said);
+        let topics =
+            [Topic::Outcomes, Topic::Reminders, Topic::Messages, Topic::Digests].into_iter().zip(said);
         let unwanted = topics.filter(|(_, wanted)| *wanted == Some(false)).map(|(topic, _)| topic).collect();
         if faults.is_empty() {
             Ok(Preferences { language, unwanted, quiet_hours, bounced_at: None })

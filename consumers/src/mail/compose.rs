@@ -15,6 +15,7 @@ use shared::mail::template::{Facts, Rendered, Template};
 use shared::mail::{Kind, Language, Mail};
 use shared::member::table::Listed;
 use shared::registration::{Registration, RegistrationState};
+use shared::webhook::{Disabled, Webhook};
 
 /// Where mails come from, and where their links lead.
 #[derive(Debug, Clone)]
@@ -77,15 +78,46 @@ impl About<'_> {
     }
 }
 
-/// What can be said about it.
-fn facts(about: &About<'_>, unsubscribe: Option<String>) -> Facts {
+/// What a mail says, before it is put into words.
+#[derive(Debug)]
+pub struct Said {
+    facts: Facts,
+    /// A calendar, and what is to be done with it.
+    calendar: Option<(String, &'static str)>,
+}
+
+impl Said {
+    /// About an entry of a drive's log.
+    #[must_use]
+    pub fn of_entry(about: &About<'_>, mail: &Mail) -> Self {
+        Self { facts: facts(about), calendar: calendar(mail, about) }
+    }
+
+    /// About a webhook that was switched off; none if it is not any more.
+    #[must_use]
+    pub fn of_webhook(webhook: &Webhook, member: &Listed) -> Option<Self> {
+        let why = match webhook.disabled?.1 {
+            Disabled::Failing => "it has done nothing but fail for five days",
+            Disabled::Gone => "it has answered 410 Gone",
+            // Who did that knows.
+            Disabled::ByHand | Disabled::OwnerRevoked => return None,
+        };
+        let title = if webhook.description.is_empty() { &webhook.url } else { &webhook.description };
+        let (name, title) = (member.profile.name.clone(), title.clone());
+        let facts = Facts { name, title, reason: Some(why.to_owned()), ..Facts::default() };
+        Some(Self { facts, calendar: None })
+    }
+}
+
+/// What can be said about an entry.
+fn facts(about: &About<'_>) -> Facts {
     let About { event, drive, member, .. } = about;
     let Drive { definition, .. } = drive;
     let zone = definition.time_zone;
     let slot = about.slot();
     let (starts, ends) = time(definition, slot);
     let (mut position, mut reason, mut rules) = (None, None, Vec::new());
-    let (mut subject, mut message) = (None, None);
+    let (mut subject, mut message, mut digest) = (None, None, None);
     match event {
         Event::RegistrationWaitlisted(waitlisted) => position = Some(waitlisted.position),
         Event::RegistrationRefused(refused) => {
@@ -96,6 +128,7 @@ fn facts(about: &About<'_>, unsubscribe: Option<String>) -> Facts {
             subject = Some(messaged.subject.clone());
             message = Some(messaged.text.clone());
         }
+        Event::DriveDigested(digested) => digest = Some(digested),
         Event::DriveCancelled(cancelled) => reason = Some(cancelled.reason.clone()),
         _ => {}
     }
@@ -112,7 +145,11 @@ fn facts(about: &About<'_>, unsubscribe: Option<String>) -> Facts {
         rules,
         subject,
         message,
-        unsubscribe,
+        confirmed: digest.map_or(0, |digest| digest.confirmed),
+        waitlisted: digest.map_or(0, |digest| digest.waitlisted),
+        confirmed_before: digest.map_or(0, |digest| digest.confirmed_before),
+        waitlisted_before: digest.map_or(0, |digest| digest.waitlisted_before),
+        unsubscribe: None,
     }
 }
 
@@ -123,15 +160,15 @@ fn facts(about: &About<'_>, unsubscribe: Option<String>) -> Facts {
 pub fn message(
     sender: &Sender,
     mail: &Mail,
-    about: &About<'_>,
+    member: &Listed,
+    Said { facts, calendar }: Said,
     template: &Template,
 ) -> Result<Message, String> {
-    let About { member, .. } = about;
     let address = member.email.parse().map_err(|error| format!("the address cannot be used: {error}"))?;
     let to = Mailbox::new(Some(member.profile.name.clone()), address);
     let unsubscribe =
         mail.kind.topic().map(|_| format!("{}/api/v1/unsubscribe/{}", sender.public_url, mail.id));
-    let facts = facts(about, unsubscribe.clone());
+    let facts = Facts { unsubscribe: unsubscribe.clone(), ..facts };
     // It was checked when it was saved; a template of another version of Muster may fail all the same.
     let rendered = template.render(&facts).unwrap_or_else(|fault| {
         tracing::warn!(kind = mail.kind.as_str(), %fault.detail, "a template cannot be used; using the one that Muster brings along");
@@ -155,7 +192,7 @@ pub fn message(
             .raw_header(header("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"));
     }
     let texts = MultiPart::alternative_plain_html(text, html);
-    let composed = match calendar(mail, about) {
+    let composed = match calendar {
         Some((calendar, method)) => {
             let kind = format!("text/calendar; charset=utf-8; method={method}");
             let kind = ContentType::parse(&kind).expect("it is one");
@@ -176,13 +213,14 @@ fn header(name: &'static str, value: &str) -> HeaderValue {
 fn calendar(mail: &Mail, about: &About<'_>) -> Option<(String, &'static str)> {
     let takes_place = mail.kind.calendar()?;
     let definition = &about.drive.definition;
+    let (drive_id, sequence) = mail.place()?;
     let (starts, ends) = time(definition, about.slot());
     let starts = starts?;
     let mut entry = icalendar::Event::new();
     entry
         // The same entry for all that is ever said about this member and drive.
-        .uid(&format!("{}.{}@muster", mail.drive_id, mail.member_id))
-        .sequence(u32::try_from(mail.sequence).unwrap_or(u32::MAX))
+        .uid(&format!("{}.{}@muster", drive_id, mail.member_id))
+        .sequence(u32::try_from(sequence).unwrap_or(u32::MAX))
         .timestamp(mail.created_at)
         .starts(starts)
         .summary(&definition.title)

@@ -15,14 +15,14 @@ use shared::clock::{self, Instant};
 use shared::database::Database;
 use shared::id::MailId;
 use shared::mail::table::{self, settings};
-use shared::mail::{MOST_LATE, Mail, State, next_attempt};
+use shared::mail::{MOST_LATE, Mail, Source, State, next_attempt};
 use shared::registration::table as registrations;
-use shared::{drive, failpoint, log, member};
+use shared::{drive, failpoint, log, member, webhook};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::compose::{self, About};
+use super::compose::{self, About, Said};
 use super::post::{self, Post, Refused};
 
 /// Rounds at a time. A server that takes long over one mail holds up its round, and no other.
@@ -162,35 +162,50 @@ impl Sender {
 
     async fn compose_all(&self, mails: &[Mail], now: Instant) -> Result<Vec<(Mail, Next)>, DbErr> {
         let db = &self.db.read;
+        let places = || mails.iter().filter_map(Mail::place);
         let (of, to) = (
-            mails.iter().map(|mail| mail.drive_id).collect(),
+            places().map(|(drive_id, _)| drive_id).collect(),
             mails.iter().map(|mail| mail.member_id).collect(),
         );
         let members = member::table::by_ids(db, mails.iter().map(|mail| mail.member_id)).await?;
-        let drives = drive::table::by_ids(db, mails.iter().map(|mail| mail.drive_id)).await?;
+        let drives = drive::table::by_ids(db, places().map(|(drive_id, _)| drive_id)).await?;
         let drives: HashMap<_, _> = drives.into_iter().map(|view| (view.id, view.drive)).collect();
         let standing = registrations::standing(db, &of, &to).await?.into_iter();
         let standing: HashMap<_, _> =
             standing.map(|(drive_id, row)| ((drive_id, row.member_id), row)).collect();
         let wanted = settings::of_members(db, &to).await?;
         let written = settings::templates(db).await?;
-        let places = mails.iter().map(|mail| (mail.drive_id, mail.sequence, 1));
+        let places = places().map(|(drive_id, sequence)| (drive_id, sequence, 1));
         let entries = log::ranges(db, places).await?.into_iter().filter_map(|entry| {
             let event = serde_json::from_slice::<CloudEvent>(&entry.bytes).ok()?;
             Some(((entry.drive_id, entry.head.sequence), event))
         });
         let entries: HashMap<_, _> = entries.collect();
+        let mut webhooks = HashMap::new();
+        for mail in mails {
+            if let Source::Webhook(id) = mail.source {
+                webhooks.insert(id, webhook::table::find(db, id, None).await?);
+            }
+        }
+        let said = |mail: &Mail| match mail.source {
+            Source::Entry(drive_id, sequence) => {
+                let event = &entries.get(&(drive_id, sequence))?.event;
+                let registration = standing.get(&(drive_id, mail.member_id));
+                let (drive, member) = (drives.get(&drive_id)?, members.get(&mail.member_id)?);
+                let about = About { event, drive, member, registration };
+                about.holds(mail.kind, now).then(|| Said::of_entry(&about, mail))
+            }
+            Source::Webhook(id) => {
+                let webhook = webhooks.get(&id)?.as_ref()?;
+                Said::of_webhook(webhook, members.get(&mail.member_id)?)
+            }
+        };
         let compose = |mail: &Mail| {
-            let about = entries.get(&(mail.drive_id, mail.sequence)).and_then(|event| {
-                let registration = standing.get(&(mail.drive_id, mail.member_id));
-                let (drive, member) = (drives.get(&mail.drive_id)?, members.get(&mail.member_id)?);
-                Some(About { event: &event.event, drive, member, registration })
-            });
             let preferences = wanted.get(&mail.member_id).cloned().unwrap_or_default();
             let end = |state, error| (Mail { state, error, due_at: now, ..mail.clone() }, Next::Settled);
-            let holds = about.filter(|about| about.holds(mail.kind, now));
             // They may have unsubscribed, or have turned out not to be there, since it was made.
-            let (Some(about), Some(due_at)) = (holds, preferences.due(mail.kind, now)) else {
+            let (member, due_at) = (members.get(&mail.member_id), preferences.due(mail.kind, now));
+            let (Some(said), Some(member), Some(due_at)) = (said(mail), member, due_at) else {
                 return end(State::Dropped, mail.error.clone());
             };
             if now - mail.created_at > MOST_LATE {
@@ -202,7 +217,7 @@ impl Sender {
                 return (Mail { due_at, ..mail.clone() }, Next::Settled);
             }
             let template = compose::template(mail.kind, &preferences.language, &written);
-            match compose::message(&self.post.sender, mail, &about, &template) {
+            match compose::message(&self.post.sender, mail, member, said, &template) {
                 Ok(message) => (mail.clone(), Next::Send(Box::new(message))),
                 Err(why) => end(State::Failed, Some(why)),
             }

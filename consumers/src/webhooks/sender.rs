@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::{DbErr, SqlErr};
+use shared::account::table as accounts;
 use shared::backoff::Backoff;
 use shared::clock::{self, Instant};
 use shared::database::Database;
 use shared::id::{DeliveryId, WebhookId};
+use shared::mail::table as mails;
+use shared::mail::{Kind, Mail, Source};
 use shared::webhook::table::{self, delivery};
 use shared::webhook::{Attempt, Delivery, Health, State, Webhook, health, next_attempt};
 use shared::{failpoint, log};
@@ -51,6 +54,8 @@ pub struct Sender {
     db: Database,
     post: Post,
     wake: Arc<Notify>,
+    /// Whether owners are told by mail.
+    mails: bool,
     room: Arc<Semaphore>,
     rooms: HashMap<WebhookId, Arc<Semaphore>>,
     under_way: JoinSet<Sent>,
@@ -59,13 +64,14 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A sender that looks whenever it is woken.
+    /// A sender that looks whenever it is woken. With `mails`, owners are told by mail of what was switched off.
     #[must_use]
-    pub fn new(db: Database, post: Post, wake: Arc<Notify>) -> Self {
+    pub fn new(db: Database, post: Post, wake: Arc<Notify>, mails: bool) -> Self {
         Self {
             db,
             post,
             wake,
+            mails,
             room: Arc::new(Semaphore::new(AT_A_TIME)),
             rooms: HashMap::new(),
             under_way: JoinSet::new(),
@@ -283,7 +289,16 @@ impl Sender {
                     table::set_failing_since(tx, webhook.id, Some(since)).await?;
                 }
                 Health::Off(why) => {
-                    table::disable(tx, webhook.id, now, why).await?;
+                    let switched = table::disable(tx, webhook.id, now, why).await?;
+                    let owner = if switched > 0 && self.mails {
+                        accounts::behind(tx, webhook.owner).await?
+                    } else {
+                        None
+                    };
+                    let told = owner.map(|owner| {
+                        Mail::new(owner, Source::Webhook(webhook.id), Kind::WebhookDisabled, now, now)
+                    });
+                    mails::insert(tx, told.as_slice()).await?;
                     let (webhook_id, owner, why) = (webhook.id, webhook.owner, why.as_str());
                     tracing::warn!(%webhook_id, %owner, why, "a webhook was switched off");
                 }

@@ -146,6 +146,18 @@ pub async fn hold(db: &impl ConnectionTrait, ids: &BTreeSet<MemberId>) -> Result
     Ok(())
 }
 
+/// Those who run Muster.
+pub async fn admins(db: &impl ConnectionTrait) -> Result<Vec<MemberId>, DbErr> {
+    let ids = accounts::Entity::find()
+        .select_only()
+        .column(accounts::Column::Id)
+        .filter(accounts::Column::Role.eq(Role::Admin.as_str()))
+        .into_tuple::<Uuid>()
+        .all(db)
+        .await?;
+    Ok(ids.into_iter().map(MemberId).collect())
+}
+
 /// The first admin, if there is any.
 pub async fn first_admin(db: &impl ConnectionTrait) -> Result<Option<Account>, DbErr> {
     let row = accounts::Entity::find()
@@ -173,6 +185,13 @@ pub async fn insert_service(
     };
     service_accounts::Entity::insert(row).exec_without_returning(db).await?;
     Ok(())
+}
+
+/// The person behind an account: themselves, or whoever made the service account.
+pub async fn behind(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<MemberId>, DbErr> {
+    let service = service_accounts::Entity::find_by_id(id).one(db).await?;
+    let person = by_id(db, MemberId(service.map_or(id, |service| service.created_by))).await?;
+    Ok(person.map(|account| account.id))
 }
 
 /// The service accounts that were revoked.

@@ -47,6 +47,9 @@ pub enum Event {
     /// Something is about to begin.
     #[serde(rename = "muster.drive.reminded")]
     DriveReminded(DriveReminded),
+    /// How a drive stands, once a day.
+    #[serde(rename = "muster.drive.digested")]
+    DriveDigested(DriveDigested),
     /// An organiser wrote to people who signed up.
     #[serde(rename = "muster.drive.messaged")]
     DriveMessaged(DriveMessaged),
@@ -142,6 +145,23 @@ impl DriveReminded {
     pub fn concerns(&self, slot_id: SlotId) -> bool {
         self.kind == Beginning::Start && (self.slots.is_empty() || self.slots.contains(&slot_id))
     }
+}
+
+/// See [`Event::DriveDigested`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DriveDigested {
+    /// When it was due: the drive's `digest_at` on a day.
+    pub at: Instant,
+    /// How many hold a place.
+    pub confirmed: u32,
+    /// How many wait for one.
+    pub waitlisted: u32,
+    /// How many held a place by the digest before.
+    pub confirmed_before: u32,
+    /// How many waited for one by the digest before.
+    pub waitlisted_before: u32,
+    /// How many entries the log has between the two.
+    pub entries: u64,
 }
 
 /// See [`Event::DriveMessaged`].
@@ -282,6 +302,7 @@ impl Event {
             Self::DriveReopened(_) => "muster.drive.reopened",
             Self::DriveCancelled(_) => "muster.drive.cancelled",
             Self::DriveReminded(_) => "muster.drive.reminded",
+            Self::DriveDigested(_) => "muster.drive.digested",
             Self::DriveMessaged(_) => "muster.drive.messaged",
             Self::RegistrationConfirmed(_) => "muster.registration.confirmed",
             Self::RegistrationWaitlisted(_) => "muster.registration.waitlisted",

@@ -199,10 +199,12 @@ fn advance(state: &State, command: &AdvanceDrive) -> Result<Vec<Event>, Refusal>
     Ok(by_schedule(drive.status, &drive.definition, command.due))
 }
 
-/// Whoever is to be reminded of something by now. If the drive was changed meanwhile, perhaps nobody.
+/// What is to be told by now: reminders, the day's digest. If the drive was changed meanwhile, perhaps nothing.
 fn remind(state: &State, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
-    let reminders = existing(state)?.reminders(cx.accepted_at);
-    Ok(reminders.into_iter().map(Event::DriveReminded).collect())
+    let drive = existing(state)?;
+    let digest = drive.digest(cx.accepted_at).map(|at| Event::DriveDigested(state.digest(at)));
+    let reminders = drive.reminders(cx.accepted_at);
+    Ok(digest.into_iter().chain(reminders.into_iter().map(Event::DriveReminded)).collect())
 }
 
 /// An organiser writes to people who signed up, whatever has become of the drive since it was announced.

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
+use super::digest::TimeOfDay;
 use super::draft::SlotDraft;
 use super::reminder;
 use super::when::When;
@@ -84,6 +85,9 @@ pub struct Definition {
     /// So many seconds before it begins, or their slot does, those who hold a place are reminded; the longest first.
     #[serde(default = "reminder::unsaid", skip_serializing_if = "reminder::is_unsaid")]
     pub reminders: Vec<u32>,
+    /// When those who run Muster are told each day how it stands, by the clock where it is; absent means never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest_at: Option<TimeOfDay>,
 }
 
 impl Definition {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Kind;
 use super::definition::{Admission, Definition, Faults, Slot, implicit_slot};
+use super::digest::TimeOfDay;
 use super::reminder;
 use super::when::When;
 use crate::clock::Instant;
@@ -83,6 +84,9 @@ pub struct Draft {
     /// So many seconds before it begins, or their slot does, those who hold a place are reminded; empty means never.
     #[serde(default = "reminder::unsaid", skip_serializing_if = "reminder::is_unsaid")]
     pub reminders: Vec<u32>,
+    /// When those who run Muster are told each day how it stands, by the clock where it is; absent means never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest_at: Option<TimeOfDay>,
 }
 
 impl Draft {
@@ -111,6 +115,7 @@ impl Draft {
             rules: self.rules.clone(),
             questions: self.questions.clone(),
             reminders: faults.reminders(&self.reminders),
+            digest_at: self.digest_at,
         };
         faults.check(&definition, drive_id);
         faults.finish(definition)
@@ -173,6 +178,9 @@ pub struct Changes {
     /// All reminders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reminders: Option<Vec<u32>>,
+    /// The time of the daily digest.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub digest_at: Option<Option<TimeOfDay>>,
 }
 
 impl Changes {
@@ -233,6 +241,7 @@ impl Changes {
         if let Some(reminders) = &self.reminders {
             new.reminders = faults.reminders(reminders);
         }
+        new.digest_at = self.digest_at.unwrap_or(new.digest_at);
         faults.check(&new, drive_id);
         faults.finish(new)
     }
@@ -263,6 +272,7 @@ pub fn check_changes(changes: &Changes) -> Result<(), Refusal> {
         rules: Vec::new(),
         questions: Vec::new(),
         reminders: Vec::new(),
+        digest_at: None,
     };
     // Slots that exist are known to the lane only; here they count as if they did.
     let existing = changes.slots.iter().flatten().filter_map(|slot| slot.slot_id);

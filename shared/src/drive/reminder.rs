@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Status;
+use super::digest::Digested;
 use super::state::Drive;
 use crate::bus::event::DriveReminded;
 use crate::clock::Instant;
@@ -44,6 +45,9 @@ pub struct Reminded {
     /// Of which start those of a slot were told last, and how many seconds before it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     starts: BTreeMap<SlotId, (Instant, u32)>,
+    /// The last digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) digest: Option<Digested>,
 }
 
 impl Reminded {
@@ -102,10 +106,10 @@ impl Drive {
             .collect()
     }
 
-    /// When the next reminder falls due, or has, of those whose start is after `now`.
+    /// When the next reminder falls due, or has, of those whose start is after `now`; or the next digest.
     #[must_use]
     pub fn next_reminder(&self, now: Instant) -> Option<Instant> {
-        self.untold(now).map(|untold| untold.at).min()
+        self.untold(now).map(|untold| untold.at).chain(self.next_digest()).min()
     }
 
     /// Remembers what was told.

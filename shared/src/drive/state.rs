@@ -24,7 +24,7 @@ pub struct Drive {
     pub cancel_reason: Option<String>,
     /// The version of its rules.
     pub rules_version: u32,
-    /// What people were reminded of.
+    /// What people were told of by the clock.
     pub reminded: Reminded,
 }
 
@@ -142,6 +142,7 @@ impl State {
                 self.with_drive(|drive| drive.cancel_reason = Some(event.reason.clone()));
             }
             Event::DriveReminded(event) => self.with_drive(|drive| drive.remember(event)),
+            Event::DriveDigested(event) => self.digested(event),
             Event::RegistrationConfirmed(event) => self.change(Registration {
                 id: event.registration_id,
                 member_id: event.member_id,

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{NaiveTime, TimeZone as _};
+use chrono::NaiveTime;
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Language, Topic};
-use crate::clock::Instant;
+use crate::clock::{self, Instant};
 
 /// The time of a day at which nothing comes that can wait. It may reach beyond midnight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,12 +37,7 @@ impl QuietHours {
             (time < self.until).then_some(today)
         };
         let Some(day) = ends_on else { return now };
-        // At most some hours are skipped; every zone has a time like this within a day.
-        let ends = (0..=24 * 4).find_map(|quarter| {
-            let end = day.and_time(self.until) + chrono::Duration::minutes(15 * quarter);
-            self.zone.from_local_datetime(&end).latest()
-        });
-        ends.map_or(now, |end| end.to_utc().max(now))
+        clock::local(day.and_time(self.until), self.zone).map_or(now, |end| end.max(now))
     }
 }
 

@@ -6,10 +6,10 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::ExprTrait as _;
 use sea_orm::{ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
 
-use super::{Kind, Mail, State};
+use super::{Kind, Mail, Source, State};
 use crate::clock::Instant;
 use crate::database::rows;
-use crate::id::{DriveId, MailId, MemberId, id_at};
+use crate::id::{DriveId, MailId, MemberId, WebhookId, id_at};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "mails")]
@@ -18,8 +18,9 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     pub member_id: Uuid,
-    pub drive_id: Uuid,
-    pub sequence: i64,
+    pub drive_id: Option<Uuid>,
+    pub sequence: Option<i64>,
+    pub webhook_id: Option<Uuid>,
     pub kind: String,
     pub state: String,
     pub attempts: i32,
@@ -41,11 +42,14 @@ impl TryFrom<Model> for Mail {
 
     fn try_from(row: Model) -> Result<Self, DbErr> {
         let (kind, state) = (Kind::from_word(&row.kind), State::from_word(&row.state));
+        let entry = row.drive_id.zip(row.sequence);
+        let entry =
+            entry.map(|(drive_id, sequence)| Source::Entry(DriveId(drive_id), sequence.unsigned_abs()));
+        let source = entry.or_else(|| row.webhook_id.map(|id| Source::Webhook(WebhookId(id))));
         Ok(Self {
             id: MailId(row.id),
             member_id: MemberId(row.member_id),
-            drive_id: DriveId(row.drive_id),
-            sequence: row.sequence.unsigned_abs(),
+            source: source.ok_or_else(|| DbErr::Type(format!("mail {} is about nothing", row.id)))?,
             kind: kind.ok_or_else(|| DbErr::Type(format!("kind {:?}", row.kind)))?,
             state: state.ok_or_else(|| DbErr::Type(format!("state {:?}", row.state)))?,
             attempts: row.attempts.unsigned_abs(),
@@ -63,8 +67,12 @@ pub async fn insert(db: &impl ConnectionTrait, mails: &[Mail]) -> Result<(), DbE
         .map(|mail| ActiveModel {
             id: Set(mail.id.0),
             member_id: Set(mail.member_id.0),
-            drive_id: Set(mail.drive_id.0),
-            sequence: Set(i64::try_from(mail.sequence).unwrap_or(i64::MAX)),
+            drive_id: Set(mail.place().map(|(drive_id, _)| drive_id.0)),
+            sequence: Set(mail.place().map(|(_, sequence)| i64::try_from(sequence).unwrap_or(i64::MAX))),
+            webhook_id: Set(match mail.source {
+                Source::Webhook(id) => Some(id.0),
+                Source::Entry(..) => None,
+            }),
             kind: Set(mail.kind.as_str().to_owned()),
             state: Set(mail.state.as_str().to_owned()),
             attempts: Set(i32::try_from(mail.attempts).unwrap_or(i32::MAX)),

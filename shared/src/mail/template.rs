@@ -44,7 +44,7 @@ pub struct Rendered {
 pub struct Facts {
     /// The member's name.
     pub name: String,
-    /// The drive's title.
+    /// The drive's title; for `webhook_disabled` the webhook's description, or its address.
     pub title: String,
     /// Where it is.
     pub venue: String,
@@ -58,7 +58,7 @@ pub struct Facts {
     pub time_zone: String,
     /// For `waitlisted`: how many waited then, with this member.
     pub position: Option<u32>,
-    /// For `refused` and `cancelled`: why.
+    /// For `refused`, `cancelled` and `webhook_disabled`: why.
     pub reason: Option<String>,
     /// For `refused`: the names of the rules that were not met.
     pub rules: Vec<String>,
@@ -66,13 +66,21 @@ pub struct Facts {
     pub subject: Option<String>,
     /// For `messaged`: what it says.
     pub message: Option<String>,
+    /// For `digested`: how many hold a place.
+    pub confirmed: u32,
+    /// For `digested`: how many wait for one.
+    pub waitlisted: u32,
+    /// For `digested`: how many held a place by the digest before.
+    pub confirmed_before: u32,
+    /// For `digested`: how many waited for one by the digest before.
+    pub waitlisted_before: u32,
     /// A link that ends mails of this kind, where they can be done without.
     pub unsubscribe: Option<String>,
 }
 
 impl Facts {
     /// The names that templates may use.
-    pub const NAMES: [&str; 13] = [
+    pub const NAMES: [&str; 17] = [
         "name",
         "title",
         "venue",
@@ -85,6 +93,10 @@ impl Facts {
         "rules",
         "subject",
         "message",
+        "confirmed",
+        "waitlisted",
+        "confirmed_before",
+        "waitlisted_before",
         "unsubscribe",
     ];
 
@@ -104,6 +116,10 @@ impl Facts {
             rules: vec!["at least 18 years old".to_owned()],
             subject: Some("Bring your card".to_owned()),
             message: Some("Doors open at nine.".to_owned()),
+            confirmed: 40,
+            waitlisted: 7,
+            confirmed_before: 32,
+            waitlisted_before: 0,
             unsubscribe: Some("https://muster.example/api/v1/unsubscribe/0".to_owned()),
         };
         [full, Self { time_zone: "UTC".to_owned(), ..Self::default() }]
@@ -129,11 +145,13 @@ built_in! {
     "en":
         Confirmed = "confirmed" Waitlisted = "waitlisted" Refused = "refused" Promoted = "promoted"
         Withdrawn = "withdrawn" Removed = "removed" Cancelled = "cancelled"
-        Reminded = "reminded" Messaged = "messaged";
+        Reminded = "reminded" Digested = "digested" Messaged = "messaged"
+        WebhookDisabled = "webhook_disabled";
     "hi":
         Confirmed = "confirmed" Waitlisted = "waitlisted" Refused = "refused" Promoted = "promoted"
         Withdrawn = "withdrawn" Removed = "removed" Cancelled = "cancelled"
-        Reminded = "reminded" Messaged = "messaged";
+        Reminded = "reminded" Digested = "digested" Messaged = "messaged"
+        WebhookDisabled = "webhook_disabled";
 }
 
 impl Template {

@@ -4,6 +4,7 @@ use poem_openapi::Object;
 use poem_openapi::types::MaybeUndefined;
 use shared::clock::Instant;
 use shared::drive::definition::Admission;
+use shared::drive::digest::TimeOfDay;
 use shared::drive::draft::{Changes, Draft, SlotDraft};
 use shared::drive::reminder;
 use shared::drive::when::When;
@@ -64,6 +65,9 @@ pub(super) struct DriveBody {
     /// So many seconds before it begins, or their slot does, those who hold a place are reminded: at most 5, each a minute
     /// to 30 days. Left out: a day and an hour; empty: never.
     reminders: Option<Vec<u32>>,
+    /// `08:00`: when those who run Muster are told each day how the drive stands, by the clock in its zone, from when
+    /// registration opens until the drive is over. Left out: never.
+    digest_at: Option<String>,
 }
 
 /// What changes of a drive. What is left out stays; null takes away what may be absent.
@@ -89,6 +93,7 @@ pub(super) struct ChangesBody {
     questions: Option<Vec<QuestionObject>>,
     /// All of them.
     reminders: Option<Vec<u32>>,
+    digest_at: MaybeUndefined<String>,
 }
 
 /// The new end of registration.
@@ -140,6 +145,11 @@ impl Times {
         text.map(|text| self.read(field, &text))
     }
 
+    fn time_of_day(&mut self, text: Option<String>) -> Option<TimeOfDay> {
+        let read = text?.parse();
+        read.map_err(|detail: String| self.0.push(FieldError::new("digest_at", detail))).ok()
+    }
+
     pub(super) fn slots(&mut self, slots: Vec<SlotBody>) -> Vec<SlotDraft> {
         let mut read = |(index, slot): (usize, SlotBody)| SlotDraft {
             slot_id: slot.slot_id.map(SlotId),
@@ -183,6 +193,7 @@ impl TryFrom<DriveBody> for Draft {
             questions: body.questions.into_iter().map(Into::into).collect(),
             admission: body.admission.map_or(Admission::FirstCome, Into::into),
             reminders: body.reminders.unwrap_or_else(reminder::unsaid),
+            digest_at: times.time_of_day(body.digest_at),
         };
         times.finish(draft)
     }
@@ -217,6 +228,7 @@ impl TryFrom<ChangesBody> for Changes {
             rules: body.rules.map(|rules| rules.into_iter().map(Into::into).collect()),
             questions: body.questions.map(|questions| questions.into_iter().map(Into::into).collect()),
             reminders: body.reminders,
+            digest_at: nullable(body.digest_at).map(|text| times.time_of_day(text)),
         };
         times.finish(changes)
     }

@@ -56,6 +56,8 @@ pub(super) struct Drive {
     admission: AdmissionKind,
     /// So many seconds before it begins, or their slot does, those who hold a place are reminded.
     reminders: Vec<u32>,
+    /// `08:00`: when the daily digest comes, by the clock in the drive's zone.
+    digest_at: Option<String>,
     /// Why it was called off, if it was.
     cancel_reason: Option<String>,
 }
@@ -102,6 +104,7 @@ impl From<DriveView> for Drive {
             questions: definition.questions.into_iter().map(Into::into).collect(),
             admission: definition.admission.into(),
             reminders: definition.reminders,
+            digest_at: definition.digest_at.map(Into::into),
             cancel_reason: drive.cancel_reason,
         }
     }

@@ -14,6 +14,7 @@ use crate::drive::{CloseDrive, PublishDrive};
 use crate::id::{MemberId, RegistrationId, SlotId};
 use crate::registration::{AddRegistration, Register, RemoveRegistration, Withdraw};
 
+mod digests;
 mod reminders;
 
 const OPENS: i64 = 1_000_000;
