@@ -1,7 +1,7 @@
 //! Mail: what is decided arrives, once, as people want it, through failures and crashes; and can be ended with one click.
 
 mod databases;
-mod server;
+pub(crate) mod server;
 
 use std::collections::BTreeSet;
 

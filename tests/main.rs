@@ -52,5 +52,6 @@ mod simulation;
 mod streams;
 mod tables;
 mod tidy;
+mod tls;
 mod tracing;
 mod webhooks;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use shared::account::Role;
 use shared::bus::Actor;
 use shared::signing::SigningKey;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
@@ -478,4 +479,90 @@ async fn the_command_line_prints_logs_and_goes_on_where_it_was() {
         let (fine, text) = crate::deployment::muster(&arguments, std::slice::from_ref(&data));
         assert!(!fine && text.contains(says), "{text}");
     }
+}
+
+/// A connection that takes next to nothing ahead.
+async fn narrow(client: &Client) -> tokio::net::TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address = client.url.trim_start_matches("http://").parse().unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+/// A number among the metrics; 0 if it is not there.
+async fn metric(client: &Client, name: &str) -> u64 {
+    let text = client.get("/metrics").await.body.as_str().unwrap().to_owned();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or(0)
+}
+
+#[tokio::test]
+async fn whoever_takes_nothing_for_a_minute_is_cut_off_and_comes_back_to_where_they_were() {
+    let muster = Embedded::start().await;
+    let url = &muster.process.url;
+    let admin = Client::admin(url, url).await;
+    let drive_id = admin.open_drive(json!({})).await;
+    // More than all buffers between two processes hold.
+    let message = json!({ "subject": "Long", "text": "x".repeat(10_000) });
+    let messages = format!("/admin/v1/drives/{drive_id}/messages");
+    futures_util::stream::iter(0..700)
+        .for_each_concurrent(16, |_| async {
+            assert_eq!(admin.post(&messages, &message).await.status, 202);
+        })
+        .await;
+    let path = format!("/admin/v1/drives/{drive_id}/events");
+    let mut awake = Connection::open(&admin, &path, By::Events, Some(0)).await.unwrap();
+    for expected in 1..=703 {
+        assert_eq!(awake.told().await.0, expected);
+    }
+
+    let token = admin.token.clone().unwrap();
+    let mut events = narrow(&admin).await;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nlast-event-id: 0\r\n\r\n"
+    );
+    events.write_all(request.as_bytes()).await.unwrap();
+    let socket = narrow(&admin).await;
+    let mut request =
+        format!("{}{path}?after=0", url.replace("http://", "ws://")).into_client_request().unwrap();
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let (mut socket, _) = tokio_tungstenite::client_async(request, socket).await.unwrap();
+    eventually("both are there", || async { (metric(&admin, "muster_streams").await == 3).then_some(()) })
+        .await;
+    let gone = async || {
+        while metric(&admin, "muster_streams").await > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE * 3, gone()).await.expect("both are cut off");
+    assert_eq!(metric(&admin, "muster_slow_streams_total").await, 1, "the WebSocket, by ourselves");
+
+    // What had been sent is there, in order; from there on it goes on.
+    let mut taken = String::new();
+    let mut piece = [0; 4096];
+    while let Ok(count @ 1..) = events.read(&mut piece).await {
+        taken.push_str(&String::from_utf8_lossy(&piece[..count]));
+    }
+    let numbers: Vec<u64> =
+        taken.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
+    assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() < 703, "{numbers:?}");
+    // The last one may have been cut in the middle.
+    let last = numbers.len() as u64 - 1;
+    let mut again = Connection::open(&admin, &path, By::Events, Some(last)).await.unwrap();
+    for expected in last + 1..=703 {
+        assert_eq!(again.told().await.0, expected);
+    }
+    let (mut last, mut whole) = (0, true);
+    while let Some(Ok(message)) = socket.next().await {
+        let Ok(text) = message.to_text() else { break };
+        let Ok(told) = serde_json::from_str::<Value>(text) else { break };
+        whole &= told["id"] == last + 1;
+        last += 1;
+    }
+    assert!(whole && last < 703, "{last}");
+    let mut again = Connection::open(&admin, &path, By::Socket, Some(last)).await.unwrap();
+    for expected in last + 1..=703 {
+        assert_eq!(again.told().await.0, expected);
+    }
+    assert!(muster.process.stop().await.success());
 }

@@ -20,7 +20,7 @@ use shared::drive::table as drives;
 use shared::id::{DriveId, MemberId};
 use shared::inbox::table as inboxes;
 use shared::log;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,6 +34,8 @@ const STREAMS: usize = 20_000;
 const LOOK: Duration = Duration::from_secs(5);
 /// The most that one watcher reads of a feed at once: as long as it has not sent them, these wait in memory.
 const PAGE: u64 = 100;
+/// Of how many feeds the end is looked up with one statement.
+const LOOKED_AT: usize = 1000;
 /// How many feeds are read with one statement: it names each of them.
 const TOGETHER: usize = 100;
 /// How long the database may take for one of these.
@@ -85,8 +87,10 @@ struct Inner {
     standings: Standings,
     /// How far what is watched reaches by the notices that were not read after yet.
     grown: Mutex<HashMap<Feed, u64>>,
-    /// There is something in `grown`.
+    /// There is something in `grown` or in `asked`.
     news: Notify,
+    /// Feeds whose end somebody waits for.
+    asked: Mutex<HashMap<Feed, Vec<oneshot::Sender<u64>>>>,
     /// A feed may have grown, and nobody was there to hear it.
     again: Notify,
     ending: CancellationToken,
@@ -117,6 +121,7 @@ impl Feeds {
             standings: Standings::default(),
             grown: Mutex::default(),
             news: Notify::new(),
+            asked: Mutex::default(),
             again: Notify::new(),
             ending: shutdown,
             tasks: TaskTracker::new(),
@@ -135,6 +140,8 @@ impl Feeds {
                 _ = look.tick() => self.look().await,
                 () = self.inner.again.notified() => self.look().await,
                 () = self.inner.news.notified() => {
+                    let asked = std::mem::take(&mut *self.asked());
+                    self.look_up(asked).await;
                     let grown = std::mem::take(&mut *self.grown());
                     self.grow(grown).await;
                 }
@@ -173,12 +180,47 @@ impl Feeds {
         };
         let taken = STREAMS - self.inner.places.available_permits();
         metrics::gauge!("muster_streams").set(taken as f64);
-        for some in feeds.chunks(1000) {
+        for some in feeds.chunks(LOOKED_AT) {
             match self.in_time(self.ends(some)).await {
                 Ok(ends) => self.grow(ends).await,
                 Err(error) => tracing::warn!(%error, "could not look at what is watched; looking again"),
             }
         }
+    }
+
+    /// Tells those who have just come where their feeds end, all with a few statements.
+    async fn look_up(&self, mut asked: HashMap<Feed, Vec<oneshot::Sender<u64>>>) {
+        let feeds: Vec<Feed> = asked.keys().copied().collect();
+        for some in feeds.chunks(LOOKED_AT) {
+            let found: HashMap<_, _> = match self.in_time(self.ends(some)).await {
+                Ok(ends) => ends.into_iter().collect(),
+                Err(error) => {
+                    tracing::warn!(%error, "could not look up where feeds end");
+                    continue;
+                }
+            };
+            let ends: Vec<_> =
+                some.iter().map(|feed| (*feed, found.get(feed).copied().unwrap_or_default())).collect();
+            for (feed, end) in &ends {
+                if let Some(live) = self.watched().get(feed) {
+                    live.begin(*end);
+                }
+                for waiter in asked.remove(feed).into_iter().flatten() {
+                    // They may have gone.
+                    let _ = waiter.send(*end);
+                }
+            }
+            self.grow(ends).await;
+        }
+    }
+
+    /// Where a feed ends now.
+    async fn end(&self, feed: Feed) -> Result<u64, Problem> {
+        let (sender, end) = oneshot::channel();
+        self.asked().entry(feed).or_default().push(sender);
+        self.inner.news.notify_one();
+        let end = self.inner.ending.run_until_cancelled(end).await.ok_or_else(Problem::overloaded)?;
+        end.map_err(|_| Problem::database_unavailable())
     }
 
     /// What the database says, if it does so in time: everybody waits for the one who reads.
@@ -270,16 +312,10 @@ impl Feeds {
             (live, grown)
         };
         // Notices count from now on; where it ends is read after that.
-        let mut end = live.end().filter(|end| after.is_none_or(|after| after <= *end));
-        if end.is_none() {
-            let stored = self.in_time(self.ends(&[feed])).await?.first().map_or(0, |(_, end)| *end);
-            end = Some(live.begin(stored).max(stored));
-            if live.is_behind() {
-                // It has grown between the two.
-                self.inner.again.notify_one();
-            }
-        }
-        let end = end.unwrap_or_default();
+        let end = match live.end().filter(|end| after.is_none_or(|after| after <= *end)) {
+            Some(end) => end,
+            None => self.end(feed).await?,
+        };
         if after.is_some_and(|after| after > end) {
             return Err(Problem::invalid_parameter().detail(format!("after: there are {end} so far")));
         }
@@ -302,6 +338,10 @@ impl Feeds {
         self.inner.tasks.wait().await;
     }
 
+    fn asked(&self) -> MutexGuard<'_, HashMap<Feed, Vec<oneshot::Sender<u64>>>> {
+        self.inner.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn grown(&self) -> MutexGuard<'_, HashMap<Feed, u64>> {
         self.inner.grown.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -322,7 +362,8 @@ impl Watcher {
             if self.has < end {
                 let items = match self.live.after(self.has) {
                     Some(items) => items,
-                    None => self.read().await?,
+                    // In a piece of memory of its own, which is there only meanwhile: there are many who wait for news.
+                    None => Box::pin(self.read()).await?,
                 };
                 if let Some(last) = items.last() {
                     self.has = last.number;

@@ -37,6 +37,8 @@ use super::usage::{self, Usage, is_ours};
 const OPENING: usize = 64;
 /// How long memory is let settle before it is looked at.
 const SETTLE: Duration = Duration::from_secs(3);
+/// The longest time that is told apart, in microseconds: ten minutes.
+const LONGEST: u64 = 600_000_000;
 /// How long the last streams may take to be told.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -185,7 +187,7 @@ struct Told(Mutex<Histogram<u64>>);
 
 impl Default for Told {
     fn default() -> Self {
-        Self(Mutex::new(Histogram::new(3).expect("three digits are few")))
+        Self(Mutex::new(Histogram::new_with_bounds(1, LONGEST, 3).expect("these bounds make sense")))
     }
 }
 

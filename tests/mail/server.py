@@ -1,19 +1,22 @@
 """A mail server for tests: keeps what it takes as JSON, and answers by the recipient's name.
 
-    server.py PORT FOLDER
+    server.py PORT FOLDER [CERTIFICATE KEY NAME:PASSWORD]
 
-`nobody@…` has no mailbox (550), `later@…` is to be tried again (451), `never@…` is not taken (554). Needs aiosmtpd 1.4.6.
+`nobody@…` has no mailbox (550), `later@…` is to be tried again (451), `never@…` is not taken (554). With a certificate it
+takes mails over STARTTLS alone, from those who know the name and the password. Needs aiosmtpd 1.4.6.
 """
 
 import email
 import email.policy
 import json
 import pathlib
+import ssl
 import sys
 import threading
 import time
 
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 
 ANSWERS = {"nobody": "550 5.1.1 no such mailbox", "later": "451 4.3.0 come again", "never": "554 5.6.0 not here"}
 
@@ -50,7 +53,18 @@ class Keeper:
         return "250 taken"
 
 
-controller = Controller(Keeper(sys.argv[2]), hostname="127.0.0.1", port=int(sys.argv[1]))
+port, folder, *secured = sys.argv[1:]
+more = {}
+if secured:
+    certificate, key, login = secured
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+
+    def knows(server, session, envelope, mechanism, data):
+        return AuthResult(success=f"{data.login.decode()}:{data.password.decode()}" == login)
+
+    more = {"tls_context": tls, "require_starttls": True, "authenticator": knows, "auth_required": True}
+controller = Controller(Keeper(folder), hostname="127.0.0.1", port=int(port), **more)
 controller.start()
 print("ready", flush=True)
 threading.Event().wait()

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -12,6 +12,14 @@ use crate::deployment::Folder;
 /// A port that nobody listens on.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// How a mail server speaks to those who trust it and know a name and a password.
+pub struct Secured {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// `name:password`
+    pub login: String,
 }
 
 /// A running mail server.
@@ -26,7 +34,17 @@ impl MailServer {
         Self::start_on(free_port())
     }
 
+    /// One that speaks over TLS alone, and takes nothing without a password.
+    pub fn start_over_tls(by: &Secured) -> Self {
+        let (certificate, key) = (by.certificate.display().to_string(), by.key.display().to_string());
+        Self::start_with(free_port(), &[certificate, key, by.login.clone()])
+    }
+
     pub fn start_on(port: u16) -> Self {
+        Self::start_with(port, &[])
+    }
+
+    fn start_with(port: u16, more: &[String]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let libraries = root.join("target/python");
         assert!(libraries.join("aiosmtpd").exists(), "run `cargo xtask test`, which installs it");
@@ -34,6 +52,7 @@ impl MailServer {
         let mut child = Command::new("python3")
             .arg(root.join("tests/mail/server.py"))
             .args([&port.to_string(), &folder.0.display().to_string()])
+            .args(more)
             .env("PYTHONPATH", libraries)
             .stdout(Stdio::piped())
             .spawn()

@@ -14,7 +14,9 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
 /// What was received.
@@ -86,24 +88,48 @@ pub struct Receiver {
 impl Receiver {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let behaviour: Behaviour = Arc::new(Mutex::new(Box::new(|_| Reply::Status(204))));
-        let receiver = Self { url, received: Arc::default(), behaviour };
+        let receiver = Self::at(format!("http://{}/hook", listener.local_addr().unwrap()));
         let server = receiver.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let server = server.clone();
-                let service = service_fn(move |request| {
-                    let server = server.clone();
-                    async move { Ok::<_, Infallible>(server.take(request).await) }
-                });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service),
-                );
+                tokio::spawn(server.clone().serve(stream));
             }
         });
         receiver
+    }
+
+    /// One that is reached over TLS, at `localhost`.
+    pub async fn start_over_tls(acceptor: TlsAcceptor) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let receiver = Self::at(format!("https://localhost:{}/hook", listener.local_addr().unwrap().port()));
+        let server = receiver.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (server, acceptor) = (server.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    // Whoever does not trust it says so, and goes.
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        server.serve(stream).await;
+                    }
+                });
+            }
+        });
+        receiver
+    }
+
+    fn at(url: String) -> Self {
+        let behaviour: Behaviour = Arc::new(Mutex::new(Box::new(|_| Reply::Status(204))));
+        Self { url, received: Arc::default(), behaviour }
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let service = service_fn(move |request| {
+            let server = self.clone();
+            async move { Ok::<_, Infallible>(server.take(request).await) }
+        });
+        let server = hyper::server::conn::http1::Builder::new();
+        // However it ends, the other side has its answer or not.
+        let _ = server.serve_connection(TokioIo::new(stream), service).await;
     }
 
     /// From now on it answers like this.

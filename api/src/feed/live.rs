@@ -26,8 +26,6 @@ pub(super) struct Live {
 struct Kept {
     /// The number of the last entry that is known of; none before it was looked up.
     end: Option<u64>,
-    /// How far it was said to reach.
-    said: u64,
     /// The last entries, the last of them with the number `end`.
     items: VecDeque<Item>,
     bytes: usize,
@@ -52,25 +50,16 @@ impl Live {
         self.kept().end
     }
 
-    /// It was found to end here, when nothing was known of it. Returns where it ends as far as is known now.
-    pub(super) fn begin(&self, end: u64) -> u64 {
-        let mut kept = self.kept();
-        let known = *kept.end.get_or_insert(end);
+    /// It was found to end here; what is before that is not kept if nothing was known of it.
+    pub(super) fn begin(&self, end: u64) {
+        let known = *self.kept().end.get_or_insert(end);
         self.end.send_replace(known);
-        known
     }
 
-    /// Whether it was said to reach further than is known.
-    pub(super) fn is_behind(&self) -> bool {
-        let kept = self.kept();
-        kept.end.is_some_and(|end| end < kept.said)
-    }
-
-    /// The numbers that are missing up to `end`; the last of them if there are more than are kept.
+    /// The numbers that are missing up to `end`; the last of them if there are more than are kept. None are as long as nothing
+    /// is known of it: whoever looks it up finds them.
     pub(super) fn missing(&self, end: u64) -> Option<Range<u64>> {
-        let mut kept = self.kept();
-        kept.said = kept.said.max(end);
-        let known = kept.end?;
+        let known = self.kept().end?;
         let most = u64::try_from(self.most.max(1)).unwrap_or(u64::MAX);
         (known < end).then(|| (known + 1).max((end + 1).saturating_sub(most))..end + 1)
     }
@@ -133,9 +122,9 @@ mod tests {
     fn whoever_has_a_number_gets_what_follows_it() {
         let live = Live::new(1000);
         assert_eq!(live.missing(9), None, "nothing is known yet");
-        assert_eq!(live.begin(4), 4);
-        assert!(live.is_behind(), "a notice came too early");
-        assert_eq!(live.begin(7), 4, "another task was first");
+        live.begin(4);
+        live.begin(7);
+        assert_eq!(live.end(), Some(4), "what is known grows by what is read");
         let missing = live.missing(9).unwrap();
         assert_eq!(missing, 5..10);
         live.grow(missing.start, items(missing));

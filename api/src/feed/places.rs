@@ -114,7 +114,8 @@ impl Places {
                 return Ok(None);
             }
             let inner = &self.watcher.feeds.inner;
-            let standing = inner.standings.of(&inner.db, self.drive_id).await?;
+            // Apart, as in `Watcher::next`.
+            let standing = Box::pin(inner.standings.of(&inner.db, self.drive_id)).await?;
             if self.told.is_none_or(|told| told < standing.number) {
                 self.told = Some(standing.number);
                 return Ok(Some(standing));

@@ -30,6 +30,8 @@ const MESSAGES: usize = 16;
 const RETRY: &str = "retry: 1000\n\n";
 /// The longest message of a client, in bytes; none says anything.
 const HEARD: usize = 4 * 1024;
+/// How many bytes of messages are sent at once.
+const WRITTEN: usize = 16 * 1024;
 
 /// What a stream is made of.
 #[derive(Debug)]
@@ -128,7 +130,12 @@ fn frames(items: &[Item]) -> Bytes {
 }
 
 fn over_websocket(feeds: Feeds, source: Source, end: Instant, socket: WebSocket) -> Response {
-    let bounds = WebSocketConfig::default().max_message_size(Some(HEARD)).max_frame_size(Some(HEARD));
+    let bounds = WebSocketConfig::default()
+        .max_message_size(Some(HEARD))
+        .max_frame_size(Some(HEARD))
+        // By default as much as a thousand events, per client, all the time.
+        .read_buffer_size(HEARD)
+        .write_buffer_size(WRITTEN);
     let upgraded = socket.config(bounds).on_upgrade(move |socket| {
         let task = talk(feeds.clone(), source, end, socket);
         feeds.run(task)
