@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::webhook::MAX_WEBHOOKS;
 use uuid::Uuid;
 
 use super::Muster;
@@ -195,4 +196,42 @@ async fn the_library_of_the_specification_takes_what_is_signed_and_nothing_else(
     assert_eq!(stranger.line(), "refused: No matching signature found");
     let pending = muster.until(&webhook, "pending", 1).await;
     assert_eq!(pending[0]["drive_id"], json!(drive_id));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_are_so_many_webhooks_and_no_more_and_so_much_is_sent_again_and_no_more() {
+    let muster = Muster::start().await;
+    let (one, _) = muster.webhook(json!({})).await;
+    for _ in 1..MAX_WEBHOOKS {
+        muster.webhook(json!({})).await;
+    }
+    let more = json!({ "url": muster.receiver.url });
+    let refused = muster.admin.post("/admin/v1/webhooks", &more).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (409, "too-many-webhooks"));
+    let all = muster.admin.get("/admin/v1/webhooks").await.body["items"].as_array().unwrap().len();
+    assert_eq!(all as u64, MAX_WEBHOOKS);
+    for each in muster.admin.get("/admin/v1/webhooks").await.body["items"].as_array().unwrap() {
+        let path = format!("/admin/v1/webhooks/{}", each["webhook_id"].as_str().unwrap());
+        if path != one {
+            assert_eq!(answer(muster.admin.request(Method::DELETE, &path)).await.status, 204);
+        }
+    }
+    muster.webhook(json!({ "event_types": ["muster.drive.created"] })).await;
+
+    // A log that is longer than what is looked at for one request.
+    let drive = muster.admin.draft(json!({})).await;
+    muster
+        .sql(
+            "with recursive numbers(number) as (select 2 union all select number + 1 from numbers where number < 50001)
+             insert into drive_log (drive_id, sequence, hash, event)
+             select drive_id, number, hash, event from drive_log, numbers where sequence = 1",
+        )
+        .await;
+    let again = async |to: u64| {
+        let range = json!({ "drive_id": drive, "from": 1, "to": to });
+        muster.admin.post(&format!("{one}/redeliver"), &range).await
+    };
+    let refused = again(50_001).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (422, "too-many-deliveries"), "{refused:?}");
+    assert_eq!(again(3).await.status, 202);
 }
