@@ -1,5 +1,7 @@
 //! Subscribers that are cut off, and processes that are killed, at random: each subscriber ends with the complete ordered set.
 
+mod machines;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,19 +14,21 @@ use serde_json::{Value, json};
 use shared::account::Role;
 use shared::bus::Actor;
 use shared::clock;
+use shared::database::Database;
 use shared::signing::SigningKey;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::deployment::{Client, Engine, FullSize, Process, env_or, eventually, ready};
 use crate::streams::{By, Connection, check_inbox, log};
 
 /// Drives, and people, each of whom wants to go to all of them. Every other one gives their place up again: with the promotions
-/// that makes about 5,000 events. `GAP_PEOPLE=2400` makes it 20,000.
+/// that makes about 3,600 events. `GAP_PEOPLE=3400` makes it 20,000.
 const DRIVES: usize = 4;
 const PEOPLE: &str = "600";
 /// Those of them whose inboxes are watched.
-const WATCHED: usize = 26;
+const WATCHED: usize = 23;
 /// How often a process is killed.
 const KILL: Duration = Duration::from_secs(2);
 /// A short rest before another attempt.
@@ -103,7 +107,8 @@ async fn subscribe(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
     let count: usize = env_or("GAP_PEOPLE", PEOPLE).parse().unwrap();
-    let deployment = Arc::new(FullSize::new(Engine::Postgres).await);
+    let deployment = FullSize::new(Engine::Postgres).await.with("WEBHOOK_ALLOW", "127.0.0.1");
+    let deployment = Arc::new(deployment);
     let names = [
         "member-api",
         "member-api",
@@ -117,12 +122,19 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
     for name in names {
         processes.push(deployment.start(name).await);
     }
-    let scheduler = deployment.start("scheduler").await;
+    let others = [deployment.start("scheduler").await, deployment.start("webhooks-follower").await];
     let members: Urls =
         Arc::new(Mutex::new(processes[..2].iter().map(|process| process.url.clone()).collect()));
     let organisers: Urls = Arc::new(Mutex::new(vec![admins.url.clone()]));
     let admin = Client::admin(&processes[0].url, &admins.url).await;
     let key = SigningKey::load_or_create(&deployment.folder.0.join("data/signing-key")).unwrap();
+    // Two webhooks and a peer, who hear of the drives from their beginning.
+    let calm = CancellationToken::new();
+    let webhooks = [
+        machines::Webhook::make(&admin, true, calm.clone()).await,
+        machines::Webhook::make(&admin, false, calm.clone()).await,
+    ];
+    let peer = machines::peer(deployment.virtual_host.url.clone(), calm.clone()).await;
     let mut drives = Vec::new();
     for _ in 0..DRIVES {
         drives.push(admin.open_drive(json!({ "capacity": count / 4, "waitlist_capacity": count / 3 })).await);
@@ -145,7 +157,7 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
         })
         .collect();
 
-    // Fifty subscribers: of each log by both ways, of inboxes by both ways, of each drive's standing.
+    // Fifty subscribers with those: of each log by both ways, of inboxes by both ways, of each drive's standing.
     let (want, wanted) = watch::channel(None);
     let mut logs = Vec::new();
     let mut inboxes = Vec::new();
@@ -170,7 +182,7 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
         let stream = start(client, &members, "/api/v1/me/events".to_owned(), by, &id.to_string());
         inboxes.push((id.to_string(), stream));
     }
-    assert_eq!(logs.len() + inboxes.len() + standings.len(), 50);
+    assert_eq!(logs.len() + inboxes.len() + standings.len() + webhooks.len() + 1, 50);
 
     // Processes are killed meanwhile, and come again.
     let busy = Arc::new(AtomicBool::new(true));
@@ -179,8 +191,10 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
         tokio::spawn(async move {
             let mut chance = rand::rngs::StdRng::seed_from_u64(7);
             let (mut processes, mut killed): (Vec<Process>, _) = (processes, 0);
+            let db = Database::connect(&deployment.database.url, 1, "test").await.unwrap();
             while busy.load(Ordering::Relaxed) {
                 tokio::time::sleep(KILL).await;
+                machines::due(&db).await;
                 let victim = chance.random_range(0..names.len());
                 let new = deployment.begin(names[victim]).await;
                 ready(&new.url).await;
@@ -190,6 +204,7 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
                 std::mem::replace(&mut processes[victim], new).kill();
                 killed += 1;
             }
+            db.close().await;
             (processes, killed)
         })
     };
@@ -275,10 +290,21 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
         events += numbers.len();
         streams += 1;
     }
+    calm.cancel();
+    let told = peer.await.unwrap();
+    machines::check(&told, &said, true);
+    events += told.len();
+    streams += 1;
+    let db = Database::connect(&deployment.database.url, 1, "test").await.unwrap();
+    for webhook in &webhooks {
+        events += webhook.conclude(&admin, &db, &said).await;
+        streams += 1;
+    }
+    db.close().await;
     let total: u64 = drives.iter().map(|drive_id| ends[drive_id]).sum();
     println!(
-        "{total} events, {streams} subscribers, {events} told, {killed} processes killed: no gap, no repeat"
+        "{total} events, {streams} subscribers, {events} told, {killed} processes killed: no gap, and no repeat but of what is known"
     );
     assert!(killed > 0 && total > (count * DRIVES) as u64);
-    drop((processes, scheduler, admins));
+    drop((processes, others, admins));
 }

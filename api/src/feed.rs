@@ -183,7 +183,9 @@ impl Feeds {
         for some in feeds.chunks(LOOKED_AT) {
             match self.in_time(self.ends(some)).await {
                 Ok(ends) => self.grow(ends).await,
-                Err(error) => tracing::warn!(%error, "could not look at what is watched; looking again"),
+                Err(error) => {
+                    return tracing::warn!(%error, "could not look at what is watched; looking again");
+                }
             }
         }
     }
@@ -194,10 +196,8 @@ impl Feeds {
         for some in feeds.chunks(LOOKED_AT) {
             let found: HashMap<_, _> = match self.in_time(self.ends(some)).await {
                 Ok(ends) => ends.into_iter().collect(),
-                Err(error) => {
-                    tracing::warn!(%error, "could not look up where feeds end");
-                    continue;
-                }
+                // Those who wait for it hear that at once.
+                Err(error) => return tracing::warn!(%error, "could not look up where feeds end"),
             };
             let ends: Vec<_> =
                 some.iter().map(|feed| (*feed, found.get(feed).copied().unwrap_or_default())).collect();
@@ -217,10 +217,18 @@ impl Feeds {
     /// Where a feed ends now.
     async fn end(&self, feed: Feed) -> Result<u64, Problem> {
         let (sender, end) = oneshot::channel();
-        self.asked().entry(feed).or_default().push(sender);
+        {
+            let mut asked = self.asked();
+            let waiters = asked.entry(feed).or_default();
+            waiters.retain(|waiter| !waiter.is_closed());
+            waiters.push(sender);
+        }
         self.inner.news.notify_one();
-        let end = self.inner.ending.run_until_cancelled(end).await.ok_or_else(Problem::overloaded)?;
-        end.map_err(|_| Problem::database_unavailable())
+        let end = self.inner.ending.run_until_cancelled(tokio::time::timeout(ANSWER, end)).await;
+        end.ok_or_else(Problem::overloaded)?
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(Problem::database_unavailable)
     }
 
     /// What the database says, if it does so in time: everybody waits for the one who reads.
@@ -273,7 +281,7 @@ impl Feeds {
                     }
                 }
                 // Whoever watches will be told at the next look.
-                Err(error) => tracing::warn!(%error, "could not read what is new; looking again"),
+                Err(error) => return tracing::warn!(%error, "could not read what is new; looking again"),
             }
         }
     }

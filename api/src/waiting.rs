@@ -7,13 +7,17 @@ use std::time::Duration;
 use shared::bus::broker::ReplyAddress;
 use shared::database::Database;
 use shared::id::CommandId;
-use shared::ledger::{self, Row};
-use tokio::sync::oneshot;
+use shared::ledger::{self, Row, Status};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 /// The most requests that wait at a time; others get their receipt at once.
 const MOST: usize = 20_000;
 /// How many decisions are looked up with one statement.
 const TOGETHER: usize = 1000;
+/// How often it is looked whether a decision went where nobody listens any more.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long the database may take for one.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -24,13 +28,15 @@ pub struct Waiting {
     address: ReplyAddress,
     /// None once the process is ending: then nobody waits any more, and everyone has their receipt.
     waiters: Arc<Mutex<Option<Waiters>>>,
+    /// There is something to look up.
+    missed: Arc<Notify>,
 }
 
 type Waiters = HashMap<CommandId, Waiter>;
 
 #[derive(Debug)]
 struct Waiter {
-    /// Where the decision is sent.
+    /// Where the decision is sent; empty if it may have been missed.
     address: String,
     answers: Vec<oneshot::Sender<Row>>,
 }
@@ -48,7 +54,7 @@ pub struct Wait {
 impl Waiting {
     /// Nobody yet; `address` is where decisions reach the process.
     pub(crate) fn new(db: Database, address: ReplyAddress) -> Self {
-        Self { db, address, waiters: Arc::new(Mutex::new(Some(Waiters::new()))) }
+        Self { db, address, waiters: Arc::new(Mutex::new(Some(Waiters::new()))), missed: Arc::default() }
     }
 
     /// Whether decisions reach this process now.
@@ -83,35 +89,59 @@ impl Waiting {
         }
     }
 
-    /// Looks up the decisions that were sent to where this process does not listen any more.
-    pub(crate) async fn look_for_strays(&self) {
-        let current = self.address.current();
-        self.look(|waiter| current.as_ref() != Some(&waiter.address)).await;
+    /// Any decision may have been missed that is waited for now.
+    pub(crate) fn missed(&self) {
+        for waiter in self.waiters().iter_mut().flat_map(HashMap::values_mut) {
+            // Nobody is told anything there.
+            waiter.address.clear();
+        }
+        self.missed.notify_one();
     }
 
-    /// Looks up all decisions that are waited for: some may have been missed.
-    pub(crate) async fn look_for_all(&self) {
-        self.look(|_| true).await;
-    }
-
-    async fn look(&self, wanted: impl Fn(&Waiter) -> bool) {
-        let ids: Vec<CommandId> = {
-            let waiters = self.waiters();
-            let waiters = waiters.iter().flatten();
-            waiters.filter(|(_, waiter)| wanted(waiter)).map(|(id, _)| *id).collect()
+    /// Looks up what was missed, until shutdown.
+    pub(crate) async fn look(self, shutdown: CancellationToken) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let looking = async {
+            loop {
+                tokio::select! {
+                    _ = look.tick() => {}
+                    () = self.missed.notified() => {}
+                }
+                self.look_for_strays().await;
+            }
         };
-        for some in ids.chunks(TOGETHER) {
+        let _: Option<()> = shutdown.run_until_cancelled(looking).await;
+        *self.waiters() = None;
+    }
+
+    /// Looks up the decisions that were sent to where this process does not listen any more.
+    async fn look_for_strays(&self) {
+        let current = self.address.current();
+        let strays: Vec<CommandId> = {
+            let waiters = self.waiters();
+            let strays =
+                waiters.iter().flatten().filter(|(_, waiter)| current.as_ref() != Some(&waiter.address));
+            strays.map(|(id, _)| *id).collect()
+        };
+        for some in strays.chunks(TOGETHER) {
             match tokio::time::timeout(ANSWER, ledger::find(&self.db.read, some.iter().copied())).await {
-                Ok(Ok(rows)) => rows.values().for_each(|row| self.decided(row)),
-                Ok(Err(error)) => tracing::warn!(%error, "could not look for decisions; looking again"),
-                Err(_) => self.db.did_not_answer(),
+                // A failure may be one of before: it is about to be decided again.
+                Ok(Ok(rows)) => {
+                    rows.values()
+                        .filter(|row| row.status != Status::Failed)
+                        .for_each(|row| self.decided(row));
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "could not look for decisions; looking again");
+                    return;
+                }
+                Err(_) => {
+                    self.db.did_not_answer();
+                    return;
+                }
             }
         }
-    }
-
-    /// Nobody waits any more: the process ends, and decisions are found by their receipts.
-    pub(crate) fn end(&self) {
-        *self.waiters() = None;
     }
 
     fn waiters(&self) -> MutexGuard<'_, Option<Waiters>> {

@@ -1,4 +1,5 @@
-//! Mail: what stands in a member's inbox goes out by e-mail, too, as far as they want it.
+//! Mail: what stands in a member's inbox goes out by e-mail, too, as far as they want it; and so does word of a webhook that was
+//! switched off.
 //!
 //! Everything here is pure; [`table`] keeps it, the mail sender among the consumers works on it. A mail is a row that is
 //! written together with the inbox's message, so each message is at most one mail; its id is in its `Message-ID`, so a

@@ -11,8 +11,13 @@ use crate::history::History;
 use crate::load::Receipt;
 use crate::report::size;
 
-/// Without a consumer, so that everybody waits: this many people click.
-async fn people_wait(cluster: &mut Cluster, drive: DriveId, people: usize) -> JoinSet<(usize, Receipt)> {
+/// Without a consumer, so that everybody waits: this many people click at an API that has accepted so much before.
+async fn people_wait(
+    cluster: &mut Cluster,
+    drive: DriveId,
+    people: usize,
+    before: usize,
+) -> JoinSet<(usize, Receipt)> {
     let (_, consumer) = cluster.processes.pop().unwrap();
     consumer.kill();
     let mut waiting = JoinSet::new();
@@ -23,7 +28,12 @@ async fn people_wait(cluster: &mut Cluster, drive: DriveId, people: usize) -> Jo
     let metrics = format!("{}/metrics", cluster.processes[1].1.url);
     eventually("everybody waits", || async {
         let text = reqwest::get(&metrics).await.ok()?.text().await.ok()?;
-        text.lines().any(|line| line == format!("muster_waiting_requests {people}")).then_some(())
+        let waiting = text.lines().any(|line| line == format!("muster_waiting_requests {people}"));
+        // They wait from before the broker has it.
+        let accepted =
+            text.lines().filter_map(|line| line.strip_prefix("muster_accepted_total")?.rsplit_once(' '));
+        let accepted: usize = accepted.filter_map(|(_, count)| count.parse::<usize>().ok()).sum();
+        (waiting && accepted >= before + people).then_some(())
     })
     .await;
     waiting
@@ -37,7 +47,7 @@ async fn whoever_waits_is_told_when_connections_are_closed_and_finds_it_when_the
     let people = size(200, 5_000);
 
     // What is decided is sent to where they listened before, and nobody is there.
-    let waiting = people_wait(&mut cluster, drives[0], people).await;
+    let waiting = people_wait(&mut cluster, drives[0], people, 0).await;
     let host = cluster.urls.amqp.rsplit('/').next().unwrap();
     rabbitmqctl(&["close_all_connections", "--vhost", host, "test"]);
     cluster.again("drives-consumer").await;
@@ -45,7 +55,7 @@ async fn whoever_waits_is_told_when_connections_are_closed_and_finds_it_when_the
     assert!(told.iter().all(|(clicks, _)| *clicks == 1), "nobody had to ask again");
 
     // They do not even have a receipt, but their key.
-    let waiting = people_wait(&mut cluster, drives[0], people).await;
+    let waiting = people_wait(&mut cluster, drives[0], people, people).await;
     cluster.restart(1, &[]).await;
     cluster.again("drives-consumer").await;
     let found = waiting.join_all().await;

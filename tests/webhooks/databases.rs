@@ -9,7 +9,7 @@ use consumers::webhooks::post::Post;
 use consumers::webhooks::sender::Sender;
 use shared::account::table as accounts;
 use shared::clock;
-use shared::id::{DriveId, WebhookId};
+use shared::id::{DeliveryId, DriveId, WebhookId};
 use shared::webhook::secret::Secret;
 use shared::webhook::table::{self, delivery};
 use shared::webhook::{Delivery, Disabled, Filter, PATIENCE, State, Webhook};
@@ -26,6 +26,7 @@ on_every_database! {
     a_claim_keeps_others_away_until_its_lease_is_over,
     a_webhook_that_fails_for_days_or_is_gone_is_switched_off,
     old_deliveries_are_forgotten_and_those_under_way_are_not,
+    however_much_is_waiting_the_first_of_each_drive_is_next,
 }
 
 fn webhook(url: &str, ordered: bool) -> Webhook {
@@ -243,4 +244,26 @@ async fn old_deliveries_are_forgotten_and_those_under_way_are_not(engine: Engine
         delivery::forget(local.db.writer(), clock::now() + chrono::Duration::minutes(1)).await.unwrap();
     assert_eq!(forgotten, ids.len() as u64 - 1);
     assert_eq!(in_state(&local, &webhook, State::Pending).await[0].id, ids[0], "it is still to be sent");
+}
+
+async fn however_much_is_waiting_the_first_of_each_drive_is_next(engine: Engine) {
+    let local = Local::start(engine).await;
+    let webhook = made(&local, "https://x.org/hook", true).await;
+    let event = entries(&local, 1).await.remove(0).event;
+    let drives: [DriveId; 5] = std::array::from_fn(|_| DriveId::new());
+    // As many as come together while a receiver is away: whoever looks at all of them for each of them does not end.
+    let now = clock::now();
+    let all: Vec<_> = (0..20_000_u32)
+        .map(|number| {
+            let place = (drives[number as usize % drives.len()], u64::from(number) / 5 + 1);
+            let later = now + chrono::Duration::milliseconds(number.into());
+            let delivery = Delivery::new(webhook.id, place, &event, later);
+            Delivery { id: DeliveryId(Uuid::now_v7()), event_id: Uuid::now_v7(), ..delivery }
+        })
+        .collect();
+    delivery::insert_missing(local.db.writer(), &all).await.unwrap();
+    let next = delivery::next(&local.db.read, webhook.id, true, 100).await.unwrap();
+    assert_eq!(next, all[..5].iter().map(|first| (first.id, first.due_at)).collect::<Vec<_>>());
+    let next = delivery::next(&local.db.read, webhook.id, false, 7).await.unwrap();
+    assert_eq!(next, all[..7].iter().map(|first| (first.id, first.due_at)).collect::<Vec<_>>());
 }

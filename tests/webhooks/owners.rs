@@ -227,11 +227,14 @@ async fn there_are_so_many_webhooks_and_no_more_and_so_much_is_sent_again_and_no
              select drive_id, number, hash, event from drive_log, numbers where sequence = 1",
         )
         .await;
+    let changed = json!({ "event_types": ["muster.drive.cancelled"] });
+    assert_eq!(muster.patch(&one, changed).await.status, 200);
     let again = async |to: u64| {
         let range = json!({ "drive_id": drive, "from": 1, "to": to });
         muster.admin.post(&format!("{one}/redeliver"), &range).await
     };
     let refused = again(50_001).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (422, "too-many-deliveries"), "{refused:?}");
-    assert_eq!(again(3).await.status, 202);
+    // As much as may be looked at; of the rest nothing is wanted, so nothing is sent.
+    assert_eq!(again(50_000).await.status, 202);
 }

@@ -4,6 +4,8 @@ use chrono_tz::Tz;
 use icalendar::{Calendar, Component as _, EventLike as _, EventStatus};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Attachment, Mailbox, Message, MultiPart};
+use reqwest::Url;
+use shared::account::Role;
 use shared::bus::Event;
 use shared::clock::Instant;
 use shared::drive::Status;
@@ -68,6 +70,7 @@ impl About<'_> {
         let takes_place = self.drive.status != Status::Cancelled;
         match (kind, self.event) {
             (Kind::Confirmed | Kind::Promoted, _) => takes_place && has_a_place,
+            (Kind::Digested, _) => takes_place && self.member.role == Role::Admin,
             (Kind::Waitlisted, _) => takes_place && state == Some(RegistrationState::Waitlisted),
             (Kind::Reminded, Event::DriveReminded(reminded)) => {
                 let (starts, _) = time(&self.drive.definition, self.slot());
@@ -96,15 +99,19 @@ impl Said {
     /// About a webhook that was switched off; none if it is not any more.
     #[must_use]
     pub fn of_webhook(webhook: &Webhook, member: &Listed) -> Option<Self> {
-        let why = match webhook.disabled?.1 {
-            Disabled::Failing => "it has done nothing but fail for five days",
-            Disabled::Gone => "it has answered 410 Gone",
-            // Who did that knows.
-            Disabled::ByHand | Disabled::OwnerRevoked => return None,
+        let why = webhook.disabled?.1;
+        // Who did the rest knows.
+        if !matches!(why, Disabled::Failing | Disabled::Gone) {
+            return None;
+        }
+        let title = if webhook.description.is_empty() {
+            // Of the address no more than that: the rest of it may be a secret.
+            Url::parse(&webhook.url).ok()?.host_str()?.to_owned()
+        } else {
+            webhook.description.clone()
         };
-        let title = if webhook.description.is_empty() { &webhook.url } else { &webhook.description };
-        let (name, title) = (member.profile.name.clone(), title.clone());
-        let facts = Facts { name, title, reason: Some(why.to_owned()), ..Facts::default() };
+        let (name, reason) = (member.profile.name.clone(), Some(why.as_str().to_owned()));
+        let facts = Facts { name, title, reason, ..Facts::default() };
         Some(Self { facts, calendar: None })
     }
 }

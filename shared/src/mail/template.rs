@@ -44,7 +44,7 @@ pub struct Rendered {
 pub struct Facts {
     /// The member's name.
     pub name: String,
-    /// The drive's title; for `webhook_disabled` the webhook's description, or its address.
+    /// The drive's title; for `webhook_disabled` the webhook's description, or its host.
     pub title: String,
     /// Where it is.
     pub venue: String,
@@ -58,7 +58,7 @@ pub struct Facts {
     pub time_zone: String,
     /// For `waitlisted`: how many waited then, with this member.
     pub position: Option<u32>,
-    /// For `refused`, `cancelled` and `webhook_disabled`: why.
+    /// For `refused` and `cancelled`: why. For `webhook_disabled`: `failing` or `gone`.
     pub reason: Option<String>,
     /// For `refused`: the names of the rules that were not met.
     pub rules: Vec<String>,

@@ -7,6 +7,7 @@ use sea_orm::sea_query::{Expr, ExprTrait as _, Func, OnConflict, SelectStatement
 use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, QueryTrait as _, Set};
 
 use super::{Attributes, Profile};
+use crate::account::Role;
 use crate::account::table::accounts;
 use crate::clock::Instant;
 use crate::database::rows::{self, ROWS_PER_INSERT};
@@ -141,6 +142,8 @@ pub struct Listed {
     pub id: MemberId,
     /// Their e-mail address.
     pub email: String,
+    /// Member or admin.
+    pub role: Role,
     /// What is known about them.
     pub profile: Profile,
 }
@@ -205,5 +208,6 @@ impl WithMember for sea_orm::Select<accounts::Entity> {
 
 fn listed((account, member): (accounts::Model, Option<Model>)) -> Result<Listed, DbErr> {
     let profile = member.map(profile).transpose()?.unwrap_or_default();
-    Ok(Listed { id: MemberId(account.id), email: account.email, profile })
+    let role = account.role.parse().map_err(|_| DbErr::Type(format!("role {:?}", account.role)))?;
+    Ok(Listed { id: MemberId(account.id), email: account.email, role, profile })
 }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Condition, Expr, ExprTrait as _, Query};
-use sea_orm::{ConnectionTrait, DbErr, JoinType, Order, QueryOrder, QuerySelect, Set};
+use sea_orm::sea_query::{Expr, ExprTrait as _, Query, WindowStatement};
+use sea_orm::{ConnectionTrait, DbErr, Order, QueryOrder as _, QuerySelect as _, Set};
 
 use crate::clock::Instant;
 use crate::database::rows::{self, ROWS_PER_INSERT};
@@ -165,33 +165,26 @@ pub async fn next(
     ordered: bool,
     limit: u64,
 ) -> Result<Vec<(DeliveryId, Instant)>, DbErr> {
-    let col = |column: Column| Expr::col((Entity, column));
-    let pending = || {
-        Condition::all()
-            .add(col(Column::EndpointId).eq(webhook_id.0))
-            .add(col(Column::State).eq(State::Pending.as_str()))
-    };
-    let mut select = Query::select()
-        .expr(col(Column::Id))
-        .expr(col(Column::DueAt))
+    let mut pending = Query::select();
+    pending
+        .columns([Column::Id, Column::DueAt])
         .from(Entity)
-        .cond_where(pending())
-        .order_by((Entity, Column::DueAt), Order::Asc)
-        .limit(limit)
-        .to_owned();
-    if ordered {
-        let heads = Query::select()
-            .column(Column::DriveId)
-            .expr_as(Expr::col(Column::Sequence).min(), "first")
-            .from(Entity)
-            .cond_where(pending())
-            .group_by_col(Column::DriveId)
-            .to_owned();
-        let is_head = Condition::all()
-            .add(col(Column::DriveId).equals(("heads", Column::DriveId)))
-            .add(col(Column::Sequence).equals(("heads", "first")));
-        select.join_subquery(JoinType::InnerJoin, heads, "heads", is_head);
-    }
+        .and_where(Column::EndpointId.eq(webhook_id.0))
+        .and_where(Column::State.eq(State::Pending.as_str()));
+    let select = if ordered {
+        // One pass over an index, however many there are: a join with the first of each drive is a loop in a loop as soon as the
+        // database thinks that there are few.
+        let of_a_drive =
+            WindowStatement::partition_by(Column::DriveId).order_by(Column::Sequence, Order::Asc).take();
+        pending.expr_window_as(Expr::cust("ROW_NUMBER()"), of_a_drive, "place");
+        let mut heads = Query::select();
+        heads.columns([Column::Id, Column::DueAt]).from_subquery(pending, "pending");
+        heads.and_where(Expr::col("place").eq(1)).take()
+    } else {
+        pending
+    };
+    let mut select = select;
+    select.order_by(Column::DueAt, Order::Asc).limit(limit);
     let rows = db.query_all(&select).await?;
     rows.iter().map(|row| Ok((DeliveryId(row.try_get_by_index(0)?), row.try_get_by_index(1)?))).collect()
 }

@@ -22,6 +22,8 @@ impl Lane {
         let events = self.deliver(id, ms, &command).events;
         // Another scheduler has found the same.
         self.deliver(id, ms, &command);
+        let next = self.state.drive.as_ref().unwrap().next_digest();
+        assert!(next.is_none_or(|next| next > now), "nothing is due for ever");
         let told = |event| match event {
             Event::DriveDigested(told) => told,
             other => panic!("{other:?}"),
@@ -129,6 +131,14 @@ proptest! {
                 prop_assert!(last.is_some_and(|last| last >= shown || shown - last < chrono::Duration::hours(2)), "{shown}");
             }
         }
+        // One more after the end, at most: it may have come already.
+        let over = closes + 4 * DAY;
+        let last = lane.digests(now.max(over));
+        prop_assert!(last.len() <= 1);
+        prop_assert!(lane.digests(now.max(over) + 100 * DAY).is_empty());
+        told.extend(last.iter().map(|digest| digest.at.with_timezone(&zone).date_naive()));
+        let after = told.iter().filter(|day| **day > clock::from_ms(closes + DAY).with_timezone(&zone).date_naive());
+        prop_assert_eq!(after.count(), 0);
         let days: BTreeSet<_> = told.iter().collect();
         prop_assert_eq!(days.len(), told.len(), "one a day");
     }
