@@ -22,8 +22,8 @@ use crate::webhooks::receiver::{Message, Receiver, Reply};
 
 /// A queue that gives nothing for this long has nothing more.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long a test may take to have its webhooks delivered.
-const LONGEST: Duration = Duration::from_secs(240);
+/// How long it may take until its webhooks are delivered: with order they go one by one.
+const LONGEST: Duration = Duration::from_mins(20);
 
 /// A webhook whose receiver breaks down again and again, and sometimes says no.
 pub struct Webhook {
