@@ -41,6 +41,9 @@ impl Follower for Inbox {
         entries: &[Followed],
     ) -> Result<Notice, Failure> {
         let mut messages = Vec::with_capacity(entries.len());
+        // Digests of many drives come at the same time of the day.
+        let digested = |entry: &Followed| matches!(entry.event.event, Event::DriveDigested(_));
+        let admins = if entries.iter().any(digested) { accounts::admins(tx).await? } else { Vec::new() };
         for entry in entries {
             let message = |member_id| New {
                 member_id,
@@ -51,8 +54,8 @@ impl Follower for Inbox {
             let event = &entry.event.event;
             if let Some(member_id) = entry.event.subject {
                 messages.push(message(member_id));
-            } else if let Event::DriveDigested(_) = event {
-                messages.extend(accounts::admins(tx).await?.into_iter().map(message));
+            } else if digested(entry) {
+                messages.extend(admins.iter().copied().map(message));
             } else if let Some(audience) = audience(event) {
                 let members = registrations::members_in(tx, entry.drive_id, audience.states()).await?;
                 let concerned = members.into_iter().filter(|(_, slot_id)| concerns(event, *slot_id));

@@ -14,7 +14,8 @@ use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, Received, Source, Subscription, lifetime};
 use crate::bus::topology::exchange;
 
-/// What may wait in the broker for this process; the oldest are dropped beyond that. More than may wait for replies.
+/// What may wait in the broker for this process; the oldest are dropped beyond that. So many
+/// that 20,000 requests may be told their decisions at once.
 const QUEUED: u32 = 25_000;
 /// What may wait in this process; beyond that the broker waits.
 const WAITING: usize = 1024;
