@@ -8,7 +8,7 @@ use poem::{Endpoint, IntoResponse as _, Request, Response, Route};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::serve::run;
+use crate::serve::connection;
 
 /// Serves `list` and `drive` where the drives' list and page are, until shutdown. Whoever sends `If-None-Match` gets 304.
 pub async fn serve(
@@ -18,7 +18,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let app = Route::new().at("/api/v1/drives", page(list)).at("/api/v1/drives/:drive_id", page(drive));
-    run(listener, app, shutdown).await
+    connection::serve(listener, app, shutdown).await
 }
 
 fn page(body: Bytes) -> impl Endpoint {

@@ -1,5 +1,7 @@
 //! Request bodies: bounded while they stream in, hashed, strict.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use poem::{Request, RequestBody, Result};
 use poem_openapi::payload::{ParsePayload, Payload};
@@ -14,6 +16,17 @@ use crate::problem::Problem;
 
 /// The largest JSON body, in bytes.
 pub const MAX_JSON: usize = 128 * 1024;
+
+/// How long a JSON body may take to come.
+const SOON: Duration = Duration::from_secs(30);
+/// How long a file may take.
+const LATER: Duration = Duration::from_secs(10 * 60);
+
+/// All of a body, if it is no larger than `limit` and comes in time.
+async fn read(body: &mut RequestBody, limit: usize, patience: Duration) -> Result<Bytes> {
+    let whole = tokio::time::timeout(patience, body.take()?.into_bytes_limit(limit)).await;
+    Ok(whole.map_err(|_| Problem::body_too_slow())??)
+}
 
 /// A JSON body and the hash of its bytes. An empty body counts as `{}`.
 #[derive(Debug)]
@@ -44,7 +57,7 @@ impl<T: ParseFromJSON> ParsePayload for JsonBody<T> {
     const IS_REQUIRED: bool = false;
 
     async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
-        let bytes = body.take()?.into_bytes_limit(MAX_JSON).await?;
+        let bytes = read(body, MAX_JSON, SOON).await?;
         Self::parse(&bytes)
     }
 }
@@ -92,7 +105,7 @@ impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
             Some(_) => <Self as ParsePayload>::from_request(request, body).await,
             // Without a type there must be no body.
             None => {
-                let bytes = body.take()?.into_bytes_limit(MAX_JSON).await?;
+                let bytes = read(body, MAX_JSON, SOON).await?;
                 if bytes.is_empty() { Self::parse(&bytes) } else { Err(wrong_type::<Self>("none")) }
             }
         }
@@ -124,7 +137,7 @@ impl ParsePayload for CsvBody {
     const IS_REQUIRED: bool = true;
 
     async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
-        let bytes = body.take()?.into_bytes_limit(MAX_FILE).await?;
+        let bytes = read(body, MAX_FILE, LATER).await?;
         let hash = sha256(&bytes);
         Ok(Self { bytes, hash })
     }

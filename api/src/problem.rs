@@ -95,6 +95,7 @@ macro_rules! problems {
 
 problems! {
     body_too_large = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
+    body_too_slow = REQUEST_TIMEOUT, "body-too-slow", "The body did not come in time";
     broker_unavailable = SERVICE_UNAVAILABLE, "broker-unavailable", "Commands cannot be taken now; nothing was accepted";
     command_not_found = NOT_FOUND, "command-not-found", "There is no such command";
     database_unavailable = SERVICE_UNAVAILABLE, "database-unavailable", "The database does not answer; try again";

@@ -1,5 +1,7 @@
 //! One listener: surfaces, operations, documents, and what every request goes through.
 
+pub(crate) mod connection;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,10 +13,9 @@ use std::time::{Duration, Instant};
 use metrics::Histogram;
 use poem::endpoint::make_sync;
 use poem::http::{Method, StatusCode};
-use poem::listener::TcpAcceptor;
 use poem::middleware::AddData;
 use poem::web::Html;
-use poem::{Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, Route, Server};
+use poem::{Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, Route};
 use poem_openapi::{OpenApi, OpenApiService, OperationId};
 use serde_json::{Value, json};
 use shared::telemetry;
@@ -31,12 +32,10 @@ use crate::routes;
 
 /// The most requests in work at a time; others are told to come again.
 const IN_WORK: usize = 20_000;
-/// How long a connection may be silent.
-const IDLE: Duration = Duration::from_secs(75);
 /// How long what was sent may wait until the client's machine has taken it (`TCP_USER_TIMEOUT`, tcp(7)).
 #[cfg(target_os = "linux")]
 const TAKEN: Duration = Duration::from_secs(60);
-/// How long requests in work may take once the process is asked to stop.
+/// How long streams may take to end once the process is asked to stop.
 const END: Duration = Duration::from_secs(5);
 
 /// Which surfaces a process serves.
@@ -67,18 +66,7 @@ pub async fn serve(
         }
     };
     let app = app(surfaces, cx, &operations);
-    tokio::join!(run(listener, app, shutdown.clone()), streams).0
-}
-
-/// Serves anything until shutdown.
-pub(crate) async fn run(
-    listener: TcpListener,
-    app: impl Endpoint + 'static,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    let acceptor = TcpAcceptor::from_tokio(listener)?;
-    let server = Server::new_with_acceptor(acceptor).idle_timeout(IDLE);
-    Ok(server.run_with_graceful_shutdown(app, shutdown.cancelled_owned(), Some(END)).await?)
+    tokio::join!(connection::serve(listener, app, shutdown.clone()), streams).0
 }
 
 /// Takes a port.

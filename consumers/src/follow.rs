@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use process::Connections;
 use process::watch::Liveness;
-use sea_orm::DatabaseTransaction;
+use sea_orm::{DatabaseConnection, DatabaseTransaction};
 use shared::backoff::Backoff;
 use shared::bus::broker::Source;
 use shared::bus::{Broker, CloudEvent, Failure, Notice, Received, Reject, Subscription};
@@ -53,6 +53,11 @@ pub struct Followed {
 pub trait Follower: Send + Sync + 'static {
     /// Its name among the cursors.
     const NAME: &'static str;
+
+    /// Whether it wants anything of what is logged by now. What nobody wants counts as taken in, unread.
+    fn wants_any(&self, _db: &DatabaseConnection) -> impl Future<Output = Result<bool, Failure>> + Send {
+        std::future::ready(Ok(true))
+    }
 
     /// Takes in the next entries of some drives, in the transaction that moves its cursors on. Returns what has grown by it.
     fn take(
@@ -164,6 +169,37 @@ impl<F: Follower> Following<'_, F> {
 
     /// Takes in the next entries of these logs, in one transaction. Returns whether there were any.
     async fn step(&self, behind: Vec<Behind>) -> Result<bool, Failure> {
+        // Asked after these ends were read: whoever begins to want something wants what comes after.
+        let (moved, followed) = if self.follower.wants_any(&self.db.read).await? {
+            self.next(&behind).await?
+        } else {
+            (behind.iter().map(|log| (*log, log.end)).collect(), Vec::new())
+        };
+        if moved.is_empty() {
+            return Ok(false);
+        }
+        let tx = self.db.begin().await?;
+        // First of all: who comes second learns it before it has done anything.
+        cursors::advance(&tx, F::NAME, &moved).await?;
+        let notice = if followed.is_empty() {
+            Notice::default()
+        } else {
+            self.follower.take(&tx, clock::now(), &followed).await?
+        };
+        tx.commit().await?;
+        metrics::counter!("muster_followed_entries_total", "follower" => F::NAME)
+            .increment(followed.len() as u64);
+        self.follower.taken();
+        let notices: Vec<_> = notice.in_parts().filter_map(|part| part.message()).collect();
+        if let Err(error) = self.broker.publish_all(notices).await {
+            // Those whom they would have woken look by themselves.
+            tracing::warn!(follower = F::NAME, %error, "could not tell that something has grown");
+        }
+        Ok(true)
+    }
+
+    /// The next entries of these logs, and up to where each of those that moved on is read with them.
+    async fn next(&self, behind: &[Behind]) -> Result<(Vec<(Behind, u64)>, Vec<Followed>), Failure> {
         let share = (ENTRIES / behind.len() as u64).max(SHARE);
         let wanted = behind.iter().map(|log| {
             let first = log.read.unwrap_or(0) + 1;
@@ -194,23 +230,7 @@ impl<F: Follower> Following<'_, F> {
         for log in behind.iter().filter(|log| !is_full && stuck(log)) {
             tracing::error!(drive_id = %log.drive_id, read = log.read, end = log.end, "a log has a hole; run `muster verify`");
         }
-        if moved.is_empty() {
-            return Ok(false);
-        }
-        let tx = self.db.begin().await?;
-        // First of all: who comes second learns it before it has done anything.
-        cursors::advance(&tx, F::NAME, &moved).await?;
-        let notice = self.follower.take(&tx, clock::now(), &followed).await?;
-        tx.commit().await?;
-        metrics::counter!("muster_followed_entries_total", "follower" => F::NAME)
-            .increment(followed.len() as u64);
-        self.follower.taken();
-        let notices: Vec<_> = notice.in_parts().filter_map(|part| part.message()).collect();
-        if let Err(error) = self.broker.publish_all(notices).await {
-            // Those whom they would have woken look by themselves.
-            tracing::warn!(follower = F::NAME, %error, "could not tell that something has grown");
-        }
-        Ok(true)
+        Ok((moved, followed))
     }
 }
 

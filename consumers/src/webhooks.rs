@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use process::watch::Liveness;
 use process::{Connections, worker};
-use sea_orm::DatabaseTransaction;
+use sea_orm::{DatabaseConnection, DatabaseTransaction};
 use shared::bus::{Failure, Notice};
 use shared::clock::Instant;
 use shared::config::Outlet;
@@ -34,6 +34,10 @@ pub struct Webhooks {
 
 impl Follower for Webhooks {
     const NAME: &'static str = "webhooks";
+
+    async fn wants_any(&self, db: &DatabaseConnection) -> Result<bool, Failure> {
+        Ok(!table::enabled(db).await?.is_empty())
+    }
 
     async fn take(
         &self,

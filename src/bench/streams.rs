@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::client::conn::http1::handshake;
@@ -25,6 +25,9 @@ use shared::config::Deployment;
 use shared::signing::SigningKey;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_tungstenite::client_async_with_config;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use uuid::Uuid;
 
 use super::deploy;
@@ -53,6 +56,10 @@ pub struct StreamsArguments {
     #[arg(long, default_value_t = 1_000.0, value_name = "NUMBER")]
     pub rate: f64,
 
+    /// Over WebSockets instead of server-sent events.
+    #[arg(long)]
+    pub websocket: bool,
+
     /// The folder for the report: streams.json.
     #[arg(long, default_value = "./bench", value_name = "FOLDER")]
     pub out: PathBuf,
@@ -69,6 +76,7 @@ struct Report {
     at: clock::Instant,
     machine: String,
     streams: u32,
+    websocket: bool,
     rate: f64,
     /// Resident memory of the process that serves them, before and with them, in megabytes.
     megabytes: [f64; 2],
@@ -102,7 +110,11 @@ pub(super) async fn run(arguments: StreamsArguments) -> anyhow::Result<()> {
     let opening = tokens.iter().map(|token| {
         let (told, host, opened) = (told.clone(), host.clone(), opened.clone());
         async move {
-            let reading = open(address, &host, token, told).await?;
+            let reading = if arguments.websocket {
+                open_websocket(address, &host, token, told).await?.boxed()
+            } else {
+                open_events(address, &host, token, told).await?.boxed()
+            };
             opened.inc(1);
             anyhow::Ok(reading)
         }
@@ -154,6 +166,7 @@ pub(super) async fn run(arguments: StreamsArguments) -> anyhow::Result<()> {
         at: clock::now(),
         machine: machine(),
         streams: count,
+        websocket: arguments.websocket,
         rate: arguments.rate,
         megabytes: [megabytes(before), megabytes(with)],
         kilobytes_per_stream: with.saturating_sub(before) as f64 / 1e3 / f64::from(count),
@@ -191,10 +204,18 @@ impl Default for Told {
     }
 }
 
+/// When something was decided.
+#[derive(Deserialize)]
+struct Decided {
+    time: clock::Instant,
+}
+
 impl Told {
-    fn note(&self, microseconds: u64) {
+    /// Somebody was told of it just now.
+    fn note(&self, decided: &Decided) {
+        let waited = (clock::now() - decided.time).num_microseconds().unwrap_or_default();
         let mut latencies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        latencies.saturating_record(microseconds);
+        latencies.saturating_record(waited.max(0).unsigned_abs());
     }
 
     fn count(&self) -> u64 {
@@ -206,8 +227,11 @@ impl Told {
     }
 }
 
-/// Opens a stream, and says what reads it to its end.
-async fn open(
+/// Where an inbox is watched.
+const PATH: &str = "/api/v1/me/events";
+
+/// Opens a stream of server-sent events, and says what reads it to its end.
+async fn open_events(
     address: SocketAddr,
     host: &str,
     token: &str,
@@ -216,10 +240,8 @@ async fn open(
     let connection = TcpStream::connect(address).await.context("connect")?;
     let (mut sender, connection) = handshake(TokioIo::new(connection)).await.context("connect")?;
     let connection = tokio::spawn(connection);
-    let request = Request::get("/api/v1/me/events")
-        .header("host", host)
-        .header("authorization", token)
-        .body(Empty::<Bytes>::new())?;
+    let request =
+        Request::get(PATH).header("host", host).header("authorization", token).body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await.context("open a stream")?;
     ensure!(answer.status() == StatusCode::OK, "a stream was answered {}", answer.status());
     let mut body = answer.into_body();
@@ -228,19 +250,41 @@ async fn open(
         while let Some(Ok(frame)) = body.frame().await {
             text.push_str(&frame.data_ref().map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default());
             while let Some((event, rest)) = text.split_once("\n\n") {
-                #[derive(Deserialize)]
-                struct Decided {
-                    time: clock::Instant,
-                }
-                let data = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or_default();
-                if let Ok(Decided { time }) = serde_json::from_str(data) {
-                    let waited = (clock::now() - time).num_microseconds().unwrap_or_default();
-                    told.note(waited.max(0).unsigned_abs());
+                let data = event.lines().find_map(|line| line.strip_prefix("data: "));
+                if let Some(Ok(decided)) = data.map(serde_json::from_str) {
+                    told.note(&decided);
                 }
                 text = rest.to_owned();
             }
         }
         drop(sender);
         connection.abort();
+    })
+}
+
+/// Opens a WebSocket, and says what reads it to its end.
+async fn open_websocket(
+    address: SocketAddr,
+    host: &str,
+    token: &str,
+    told: Arc<Told>,
+) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
+    #[derive(Deserialize)]
+    struct Item {
+        data: Decided,
+    }
+    let connection = TcpStream::connect(address).await.context("connect")?;
+    let mut request = format!("ws://{host}{PATH}").into_client_request()?;
+    request.headers_mut().insert("authorization", token.parse()?);
+    // There are thousands of them on this side, too.
+    let small = WebSocketConfig::default().read_buffer_size(4 * 1024);
+    let (mut socket, _) =
+        client_async_with_config(request, connection, Some(small)).await.context("open a WebSocket")?;
+    Ok(async move {
+        while let Some(Ok(message)) = socket.next().await {
+            if let Ok(item) = serde_json::from_slice::<Item>(&message.into_data()) {
+                told.note(&item.data);
+            }
+        }
     })
 }

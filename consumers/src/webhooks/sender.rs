@@ -2,8 +2,11 @@
 //!
 //! A delivery is claimed by an update: it is due again only after the lease, so no other sender takes it meanwhile, and if
 //! this one dies it comes again, with the same `webhook-id`. What came of it is written as long as the lease holds.
+//!
+//! With order, the first of a drive are claimed together, a run, and sent one after another until one of them fails. Whoever
+//! has claimed the first one sends, and only what follows it without a hole; of two senders that is one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +32,13 @@ use super::post::Post;
 const AT_A_TIME: usize = 256;
 /// Attempts at a time to one webhook: one that hangs must not take all the room.
 const AT_A_TIME_EACH: usize = 8;
-/// How long a claim lasts: longer than an attempt and the writing of it can take.
+/// How many deliveries are claimed together at most: a statement names each of them.
+const TOGETHER: usize = 512;
+/// How many deliveries of a drive are sent one after another, with order.
+const RUN: usize = 64;
+/// How long after its claim another one of a run is sent.
+const RUN_LASTS: Duration = Duration::from_secs(20);
+/// How long a claim lasts: longer than a run, the last attempt of it, and the writing of it can take.
 const LEASE: chrono::Duration = chrono::Duration::seconds(60);
 /// The longest time without looking: others make deliveries due without a word (a ping, a redelivery).
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
@@ -48,6 +57,13 @@ struct Sent {
     attempt: Attempt,
 }
 
+/// What came of a run: attempts, and what was claimed and not tried.
+#[derive(Debug)]
+struct Run {
+    sent: Vec<Sent>,
+    left: Vec<(DeliveryId, Uuid)>,
+}
+
 /// Sends what is due.
 #[derive(Debug)]
 pub struct Sender {
@@ -58,9 +74,13 @@ pub struct Sender {
     mails: bool,
     room: Arc<Semaphore>,
     rooms: HashMap<WebhookId, Arc<Semaphore>>,
-    under_way: JoinSet<Sent>,
+    under_way: JoinSet<Run>,
     /// What is not written yet.
     sent: Vec<Sent>,
+    /// What is to be let go of, with the claims.
+    left: Vec<(DeliveryId, Uuid)>,
+    /// No run goes on after this.
+    ending: CancellationToken,
 }
 
 impl Sender {
@@ -76,6 +96,8 @@ impl Sender {
             rooms: HashMap::new(),
             under_way: JoinSet::new(),
             sent: Vec::new(),
+            left: Vec::new(),
+            ending: CancellationToken::new(),
         }
     }
 
@@ -104,6 +126,7 @@ impl Sender {
                 self.came_back(done);
             }
         }
+        self.ending.cancel();
         let farewell = async {
             while let Some(done) = self.under_way.join_next().await {
                 self.came_back(done);
@@ -116,9 +139,12 @@ impl Sender {
         }
     }
 
-    fn came_back(&mut self, done: Result<Sent, tokio::task::JoinError>) {
+    fn came_back(&mut self, done: Result<Run, tokio::task::JoinError>) {
         match done {
-            Ok(sent) => self.sent.push(sent),
+            Ok(run) => {
+                self.sent.extend(run.sent);
+                self.left.extend(run.left);
+            }
             // Its lease runs out, and it is sent again.
             Err(error) => tracing::error!(%error, "sending to a webhook panicked; this is a bug"),
         }
@@ -153,69 +179,101 @@ impl Sender {
             let webhooks = table::enabled(&self.db.read).await?;
             let webhooks: HashMap<_, _> =
                 webhooks.into_iter().map(|webhook| (webhook.id, Arc::new(webhook))).collect();
-            let ids = self.choose(&due, &webhooks, now, &mut next_due).await?;
-            if !ids.is_empty() {
+            let runs = self.choose(&due, &webhooks, now, &mut next_due).await?;
+            if !runs.is_empty() {
                 let lease = Uuid::now_v7();
+                // Always in the same order, so that two senders never wait for each other.
+                let ids: BTreeSet<_> = runs.iter().flatten().copied().collect();
+                let ids: Vec<_> = ids.into_iter().collect();
                 let claimed = delivery::claim(self.db.writer(), &ids, lease, now, now + LEASE).await?;
-                self.send(lease, claimed, &webhooks).await?;
+                self.send(lease, runs, claimed, &webhooks).await?;
             }
         }
         let sleep = next_due.and_then(|due_at| (due_at - now).to_std().ok());
         Ok(sleep.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP))
     }
 
-    /// What is sent now, of these webhooks' deliveries, the most overdue webhook first. Notes what is due later.
+    /// What is sent now, of these webhooks' deliveries, the most overdue webhook first: each run one after another. Notes what
+    /// is due later.
     async fn choose(
         &mut self,
         due: &[WebhookId],
         webhooks: &HashMap<WebhookId, Arc<Webhook>>,
         now: Instant,
         next_due: &mut Option<Instant>,
-    ) -> Result<Vec<DeliveryId>, DbErr> {
-        let mut ids = Vec::new();
+    ) -> Result<Vec<Vec<DeliveryId>>, DbErr> {
+        let (mut runs, mut chosen) = (Vec::new(), 0);
         for id in due {
             let room = self.rooms.entry(*id).or_insert_with(|| Arc::new(Semaphore::new(AT_A_TIME_EACH)));
-            let left = self.room.available_permits().saturating_sub(ids.len());
+            let left = self.room.available_permits().saturating_sub(runs.len()).min(TOGETHER - chosen);
             let most = room.available_permits().min(left);
             // Without room, whatever comes back makes some. Without the webhook, it was switched off this very moment.
             let (Some(webhook), true) = (webhooks.get(id), most > 0) else { continue };
             let next = delivery::next(&self.db.read, *id, webhook.ordered, most as u64 + 1).await?;
-            ids.extend(next.iter().take(most).filter(|(_, due_at)| *due_at <= now).map(|(id, _)| *id));
-            if let Some((_, later)) = next.iter().find(|(_, due_at)| *due_at > now) {
+            for (delivery, drive_id, _) in next.iter().take(most).filter(|(_, _, due_at)| *due_at <= now) {
+                let room_for = RUN.min(TOGETHER - chosen);
+                let run = if webhook.ordered && room_for > 0 {
+                    delivery::run(&self.db.read, *id, *drive_id, now, room_for as u64).await?
+                } else {
+                    vec![*delivery]
+                };
+                chosen += run.len();
+                runs.push(run);
+            }
+            if let Some((_, _, later)) = next.iter().find(|(_, _, due_at)| *due_at > now) {
                 *next_due = Some(next_due.map_or(*later, |other| other.min(*later)));
             }
         }
-        // Always in the same order, so that two senders never wait for each other.
-        ids.sort_unstable();
-        Ok(ids)
+        Ok(runs)
     }
 
     /// Begins to send what was claimed.
     async fn send(
         &mut self,
         lease: Uuid,
+        runs: Vec<Vec<DeliveryId>>,
         claimed: Vec<Delivery>,
         webhooks: &HashMap<WebhookId, Arc<Webhook>>,
     ) -> Result<(), DbErr> {
+        let until = tokio::time::Instant::now() + RUN_LASTS;
         let places = claimed.iter().filter_map(|delivery| delivery.place);
         let entries =
             log::ranges(&self.db.read, places.map(|(drive_id, sequence)| (drive_id, sequence, 1))).await?;
         let bodies: HashMap<_, _> =
             entries.into_iter().map(|entry| ((entry.drive_id, entry.head.sequence), entry.bytes)).collect();
-        for delivery in claimed {
-            let Some(webhook) = webhooks.get(&delivery.webhook_id).cloned() else { continue };
-            let Some(permits) = self.enter(webhook.id) else { continue };
-            let body = match delivery.place {
-                Some(place) => bodies.get(&place).cloned(),
-                None => Some(delivery.ping_body()),
+        let mut claimed: HashMap<_, _> =
+            claimed.into_iter().map(|delivery| (delivery.id, delivery)).collect();
+        for run in runs {
+            // Behind a hole is what another one may be sending.
+            let ours: Vec<_> = run.iter().map_while(|id| claimed.remove(id)).collect();
+            let Some(webhook) = ours.first().and_then(|first| webhooks.get(&first.webhook_id)) else {
+                continue;
             };
-            let post = self.post.clone();
+            let Some(permits) = self.enter(webhook.id) else { continue };
+            let ours = ours.into_iter().map(|delivery| {
+                let body = match delivery.place {
+                    Some(place) => bodies.get(&place).cloned(),
+                    None => Some(delivery.ping_body()),
+                };
+                (delivery, body)
+            });
+            let mut ours = ours.collect::<Vec<_>>().into_iter();
+            let (webhook, post, ending) = (webhook.clone(), self.post.clone(), self.ending.clone());
             self.under_way.spawn(async move {
-                let attempt = post.send(&webhook, &delivery, body).await;
+                let mut sent = Vec::with_capacity(ours.len());
+                for (delivery, body) in ours.by_ref() {
+                    let attempt = post.send(&webhook, &delivery, body).await;
+                    let goes_on = attempt.succeeded() && !ending.is_cancelled();
+                    sent.push(Sent { lease, ordered: webhook.ordered, delivery, attempt });
+                    if !goes_on || tokio::time::Instant::now() > until {
+                        break;
+                    }
+                }
                 drop(permits);
-                Sent { lease, ordered: webhook.ordered, delivery, attempt }
+                Run { sent, left: ours.map(|(delivery, _)| (delivery.id, lease)).collect() }
             });
         }
+        self.left.extend(claimed.into_keys().map(|id| (id, lease)));
         Ok(())
     }
 
@@ -227,7 +285,7 @@ impl Sender {
 
     /// Writes what came of attempts.
     async fn record(&mut self) -> Result<(), DbErr> {
-        if self.sent.is_empty() {
+        if self.sent.is_empty() && self.left.is_empty() {
             return Ok(());
         }
         failpoint::hit("webhook-answered");
@@ -239,6 +297,7 @@ impl Sender {
             written => written?,
         }
         self.sent.clear();
+        self.left.clear();
         Ok(())
     }
 
@@ -266,6 +325,13 @@ impl Sender {
         }
         for ((lease, _, state, tried), (due_at, ids)) in settled {
             delivery::settle(&tx, ids, lease, (state, tried, due_at)).await?;
+        }
+        let mut left: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (id, lease) in &self.left {
+            left.entry(*lease).or_default().push(*id);
+        }
+        for (lease, ids) in left {
+            delivery::release(&tx, ids, lease, now).await?;
         }
         self.judge(&tx, now).await?;
         tx.commit().await

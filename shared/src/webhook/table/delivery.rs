@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Query, WindowStatement};
-use sea_orm::{ConnectionTrait, DbErr, Order, QueryOrder as _, QuerySelect as _, Set};
+use sea_orm::{ConnectionTrait, DbErr, Order, QueryOrder as _, QueryResult, QuerySelect as _, Set};
 
 use crate::clock::Instant;
 use crate::database::rows::{self, ROWS_PER_INSERT};
@@ -157,17 +157,17 @@ pub async fn restart(
     Ok(restarted)
 }
 
-/// At most `limit` pending deliveries of a webhook that may be tried next, with the instants at which they are due, in that
-/// order. With order, these are the first ones of each drive only.
+/// At most `limit` pending deliveries of a webhook that may be tried next, with their drives and the instants at which they are
+/// due, in that order. With order, these are the first ones of each drive only.
 pub async fn next(
     db: &impl ConnectionTrait,
     webhook_id: WebhookId,
     ordered: bool,
     limit: u64,
-) -> Result<Vec<(DeliveryId, Instant)>, DbErr> {
+) -> Result<Vec<(DeliveryId, DriveId, Instant)>, DbErr> {
     let mut pending = Query::select();
     pending
-        .columns([Column::Id, Column::DueAt])
+        .columns([Column::Id, Column::DriveId, Column::DueAt])
         .from(Entity)
         .and_where(Column::EndpointId.eq(webhook_id.0))
         .and_where(Column::State.eq(State::Pending.as_str()));
@@ -178,7 +178,7 @@ pub async fn next(
             WindowStatement::partition_by(Column::DriveId).order_by(Column::Sequence, Order::Asc).take();
         pending.expr_window_as(Expr::cust("ROW_NUMBER()"), of_a_drive, "place");
         let mut heads = Query::select();
-        heads.columns([Column::Id, Column::DueAt]).from_subquery(pending, "pending");
+        heads.columns([Column::Id, Column::DriveId, Column::DueAt]).from_subquery(pending, "pending");
         heads.and_where(Expr::col("place").eq(1)).take()
     } else {
         pending
@@ -186,7 +186,36 @@ pub async fn next(
     let mut select = select;
     select.order_by(Column::DueAt, Order::Asc).limit(limit);
     let rows = db.query_all(&select).await?;
-    rows.iter().map(|row| Ok((DeliveryId(row.try_get_by_index(0)?), row.try_get_by_index(1)?))).collect()
+    let next = |row: &QueryResult| {
+        Ok((
+            DeliveryId(row.try_get_by_index(0)?),
+            DriveId(row.try_get_by_index(1)?),
+            row.try_get_by_index(2)?,
+        ))
+    };
+    rows.iter().map(next).collect()
+}
+
+/// The first pending deliveries of a drive to a webhook, in order, at most `limit` and up to the first that is not due.
+pub async fn run(
+    db: &impl ConnectionTrait,
+    webhook_id: WebhookId,
+    drive_id: DriveId,
+    now: Instant,
+    limit: u64,
+) -> Result<Vec<DeliveryId>, DbErr> {
+    let first = Entity::find()
+        .select_only()
+        .columns([Column::Id, Column::DueAt])
+        .filter(Column::EndpointId.eq(webhook_id.0))
+        .filter(Column::State.eq(State::Pending.as_str()))
+        .filter(Column::DriveId.eq(drive_id.0))
+        .order_by_asc(Column::Sequence)
+        .limit(limit)
+        .into_tuple::<(Uuid, Instant)>()
+        .all(db)
+        .await?;
+    Ok(first.into_iter().take_while(|(_, due_at)| *due_at <= now).map(|(id, _)| DeliveryId(id)).collect())
 }
 
 /// Takes those of these deliveries that are due and that nobody else has taken meanwhile, until `until`: then they are due
@@ -221,6 +250,18 @@ pub async fn settle(
         lease: Set(None),
         ..Default::default()
     };
+    let these = rows::is_one_of(db, Column::Id, ids.into_iter().map(|id| id.0)).and(Column::Lease.eq(lease));
+    Entity::update_many().set(change).filter(these).exec(db).await.map(drop)
+}
+
+/// Lets go of deliveries that were taken under this lease and not tried: they are due.
+pub async fn release(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = DeliveryId>,
+    lease: Uuid,
+    now: Instant,
+) -> Result<(), DbErr> {
+    let change = ActiveModel { due_at: Set(now), lease: Set(None), ..Default::default() };
     let these = rows::is_one_of(db, Column::Id, ids.into_iter().map(|id| id.0)).and(Column::Lease.eq(lease));
     Entity::update_many().set(change).filter(these).exec(db).await.map(drop)
 }
