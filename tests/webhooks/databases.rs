@@ -10,6 +10,7 @@ use consumers::webhooks::sender::Sender;
 use shared::account::table as accounts;
 use shared::clock;
 use shared::id::{DeliveryId, DriveId, WebhookId};
+use shared::log::{self, Entry, Head};
 use shared::webhook::secret::Secret;
 use shared::webhook::table::{self, delivery};
 use shared::webhook::{Delivery, Disabled, Filter, PATIENCE, State, Webhook};
@@ -27,6 +28,7 @@ on_every_database! {
     a_webhook_that_fails_for_days_or_is_gone_is_switched_off,
     old_deliveries_are_forgotten_and_those_under_way_are_not,
     however_much_is_waiting_the_first_of_each_drive_is_next,
+    with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fails,
 }
 
 fn webhook(url: &str, ordered: bool) -> Webhook {
@@ -138,7 +140,7 @@ async fn a_claim_keeps_others_away_until_its_lease_is_over(engine: Engine) {
     let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
     let next = delivery::next(&db.read, any.id, false, 100).await.unwrap();
     assert_eq!(next.len(), entries.len());
-    let ids: Vec<_> = next.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<_> = next.iter().map(|(id, ..)| *id).collect();
     assert_eq!(delivery::claim(db.writer(), &ids[..2], one, now, until).await.unwrap().len(), 2);
     assert_eq!(delivery::claim(db.writer(), &ids, other, now, until).await.unwrap().len(), ids.len() - 2);
     assert!(delivery::claim(db.writer(), &ids, Uuid::now_v7(), now, until).await.unwrap().is_empty());
@@ -154,15 +156,26 @@ async fn a_claim_keeps_others_away_until_its_lease_is_over(engine: Engine) {
     // With order it is the first of each drive, and the next one only when that is done.
     let heads = delivery::next(&db.read, one_by_one.id, true, 100).await.unwrap();
     assert_eq!(heads.len(), 2);
-    let heads: Vec<_> = heads.iter().map(|(id, _)| *id).collect();
+    let of: DriveId = heads[0].1;
+    let run = async || delivery::run(&db.read, one_by_one.id, of, now, 100).await.unwrap();
+    let all_of_it = run().await;
+    assert_eq!((all_of_it.len(), all_of_it[0]), (entries.len() / 2, heads[0].0));
+    let heads: Vec<_> = heads.iter().map(|(id, ..)| *id).collect();
     let claimed = delivery::claim(db.writer(), &heads, one, now, until).await.unwrap();
     let drives: BTreeSet<DriveId> = claimed.iter().map(|delivery| delivery.place.unwrap().0).collect();
     assert!(drives.len() == 2 && claimed.iter().all(|delivery| delivery.place.unwrap().1 == 1));
     let waiting = delivery::next(&db.read, one_by_one.id, true, 100).await.unwrap();
-    assert!(waiting.iter().all(|(id, due_at)| heads.contains(id) && *due_at > now), "{waiting:?}");
+    assert!(waiting.iter().all(|(id, _, due_at)| heads.contains(id) && *due_at > now), "{waiting:?}");
+    assert!(run().await.is_empty(), "nothing overtakes what is under way");
+    // Whoever lets go of what is not theirs lets go of nothing.
+    delivery::release(db.writer(), [heads[0]], other, now).await.unwrap();
+    assert!(run().await.is_empty());
+    delivery::release(db.writer(), [heads[0]], one, now).await.unwrap();
+    assert_eq!(run().await, all_of_it);
+    assert_eq!(delivery::claim(db.writer(), &heads[..1], one, now, until).await.unwrap().len(), 1);
     delivery::settle(db.writer(), [heads[0]], one, (State::Delivered, 1, now)).await.unwrap();
     let next = delivery::next(&db.read, one_by_one.id, true, 100).await.unwrap();
-    assert_eq!(next.iter().filter(|(id, due_at)| !heads.contains(id) && *due_at <= now).count(), 1);
+    assert_eq!(next.iter().filter(|(id, _, due_at)| !heads.contains(id) && *due_at <= now).count(), 1);
     let waiting: BTreeMap<_, _> = table::waiting(&db.read).await.unwrap().into_iter().collect();
     assert_eq!(waiting.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from([any.id, one_by_one.id]));
     assert!(waiting[&any.id] > now && waiting[&one_by_one.id] <= now);
@@ -262,8 +275,52 @@ async fn however_much_is_waiting_the_first_of_each_drive_is_next(engine: Engine)
         })
         .collect();
     delivery::insert_missing(local.db.writer(), &all).await.unwrap();
+    let of = |delivery: &Delivery| (delivery.id, delivery.place.unwrap().0, delivery.due_at);
     let next = delivery::next(&local.db.read, webhook.id, true, 100).await.unwrap();
-    assert_eq!(next, all[..5].iter().map(|first| (first.id, first.due_at)).collect::<Vec<_>>());
+    assert_eq!(next, all[..5].iter().map(of).collect::<Vec<_>>());
     let next = delivery::next(&local.db.read, webhook.id, false, 7).await.unwrap();
-    assert_eq!(next, all[..7].iter().map(|first| (first.id, first.due_at)).collect::<Vec<_>>());
+    assert_eq!(next, all[..7].iter().map(of).collect::<Vec<_>>());
+}
+
+async fn with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fails(engine: Engine) {
+    let local = Local::start(engine).await;
+    let receiver = Receiver::start().await;
+    let webhook = made(&local, &receiver.url, true).await;
+    let begun = entries(&local, 2).await;
+    let drives: BTreeSet<DriveId> = begun.iter().map(|entry| entry.drive_id).collect();
+    // Logs as a rush leaves them.
+    let (mut more, mut followed) = (Vec::new(), Vec::new());
+    for (drive_id, sequence) in drives.iter().flat_map(|id| (10..210_u64).map(|number| (*id, number))) {
+        let mut event: serde_json::Value = serde_json::from_slice(&begun[0].bytes).unwrap();
+        event["sequence"] = sequence.to_string().into();
+        event["id"] = Uuid::now_v7().to_string().into();
+        event["source"] = format!("/drives/{drive_id}").into();
+        let bytes = bytes::Bytes::from(event.to_string());
+        let event = serde_json::from_slice(&bytes).unwrap();
+        more.push(Entry { drive_id, head: Head { sequence, ..Head::default() }, bytes: bytes.clone() });
+        followed.push(Followed { drive_id, sequence, event, bytes });
+    }
+    log::append(local.db.writer(), more.iter()).await.unwrap();
+    take(&local, &followed).await;
+    let failed = std::sync::Mutex::new(BTreeSet::new());
+    let fails = |message: &super::Message| message.sequence() == 100 || message.sequence() == 200;
+    receiver.answers(move |message| {
+        let first = fails(message) && failed.lock().unwrap().insert(message.id());
+        Reply::Status(if first { 503 } else { 200 })
+    });
+    let shutdown = CancellationToken::new();
+    let senders: Vec<_> = (0..3).map(|_| tokio::spawn(sender(&local).run(shutdown.clone()))).collect();
+    until(&local, &webhook, State::Delivered, followed.len()).await;
+    shutdown.cancel();
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    let mut received: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for message in receiver.received() {
+        received.entry(message.drive()).or_default().push(message.sequence());
+    }
+    // What failed came again before anything else of its drive, and nothing came twice besides.
+    let expected: Vec<u64> = (10..=100).chain(100..=200).chain(200..210).collect();
+    assert_eq!(received.len(), 2);
+    assert!(received.values().all(|sequences| *sequences == expected), "{received:?}");
 }
