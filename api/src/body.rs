@@ -193,3 +193,21 @@ fn request_meta<P: Payload + ParsePayload>() -> MetaRequest {
 fn wrong_type<P: Payload>(found: &str) -> poem::Error {
     Problem::unsupported_media_type().detail(format!("{} is needed, not {found}", P::CONTENT_TYPE)).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use poem::Body;
+    use poem::http::StatusCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_has_to_come_in_time() {
+        let stalled = Body::from_bytes_stream(stream::pending::<std::io::Result<Bytes>>());
+        let found = read(&mut RequestBody::new(stalled), MAX_JSON, Duration::from_millis(20)).await;
+        assert_eq!(found.unwrap_err().status(), StatusCode::REQUEST_TIMEOUT);
+        let found = read(&mut RequestBody::new("{}".into()), MAX_JSON, SOON).await;
+        assert_eq!(found.unwrap(), "{}");
+    }
+}

@@ -348,23 +348,24 @@ pub enum Health {
     Off(Disabled),
 }
 
-/// What these attempts say about a webhook that was failing since `failing_since`, if it was. One success is enough.
+/// What these attempts, in the order in which they ended, say about a webhook that was failing since `failing_since`, if it
+/// was. One success is enough, unless it has said since that it is gone.
 #[must_use]
 pub fn health<'a>(
     failing_since: Option<Instant>,
     now: Instant,
     attempts: impl IntoIterator<Item = &'a Attempt>,
 ) -> Health {
-    let mut gone = false;
+    let (mut is_well, mut is_gone) = (false, false);
     for attempt in attempts {
-        if attempt.succeeded() {
-            return Health::Well;
-        }
-        gone |= attempt.is_gone();
+        is_well |= attempt.succeeded();
+        is_gone = attempt.is_gone() || is_gone && !attempt.succeeded();
     }
     let since = failing_since.unwrap_or(now);
-    if gone {
+    if is_gone {
         Health::Off(Disabled::Gone)
+    } else if is_well {
+        Health::Well
     } else if now - since >= PATIENCE {
         Health::Off(Disabled::Failing)
     } else {

@@ -168,9 +168,9 @@ async fn a_claim_keeps_others_away_until_its_lease_is_over(engine: Engine) {
     assert!(waiting.iter().all(|(id, _, due_at)| heads.contains(id) && *due_at > now), "{waiting:?}");
     assert!(run().await.is_empty(), "nothing overtakes what is under way");
     // Whoever lets go of what is not theirs lets go of nothing.
-    delivery::release(db.writer(), [heads[0]], other, now).await.unwrap();
+    delivery::release(db.writer(), [heads[0]], other).await.unwrap();
     assert!(run().await.is_empty());
-    delivery::release(db.writer(), [heads[0]], one, now).await.unwrap();
+    delivery::release(db.writer(), [heads[0]], one).await.unwrap();
     assert_eq!(run().await, all_of_it);
     assert_eq!(delivery::claim(db.writer(), &heads[..1], one, now, until).await.unwrap().len(), 1);
     delivery::settle(db.writer(), [heads[0]], one, (State::Delivered, 1, now)).await.unwrap();

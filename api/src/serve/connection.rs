@@ -5,6 +5,7 @@
 //! and wait, and each had 10 KiB more of that (decision 18).
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// The most connections at a time; others wait to be accepted.
+/// The most connections at a time, besides those that became `WebSocket`s; others wait to be accepted.
 const CONNECTIONS: usize = 50_000;
-/// How long a connection may be silent between requests, and take for the head of one.
+/// How long after one answer the head of the next request has to be there.
 const IDLE: Duration = Duration::from_secs(75);
 /// How long nothing is accepted after the process had no room for another connection (its files are counted).
 const NO_ROOM: Duration = Duration::from_millis(100);
@@ -53,6 +54,8 @@ pub(crate) async fn serve(
                         drop(place);
                     });
                 }
+                // It was given up before it was accepted.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
                     tokio::time::sleep(NO_ROOM).await;

@@ -7,7 +7,7 @@
 //! has claimed the first one sends, and only what follows it without a hole; of two senders that is one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sea_orm::{DbErr, SqlErr};
@@ -33,13 +33,14 @@ const AT_A_TIME: usize = 256;
 /// Attempts at a time to one webhook: one that hangs must not take all the room.
 const AT_A_TIME_EACH: usize = 8;
 /// How many deliveries are claimed together at most: a statement names each of them.
-const TOGETHER: usize = 512;
+const TOGETHER: usize = 2 * AT_A_TIME;
 /// How many deliveries of a drive are sent one after another, with order.
 const RUN: usize = 64;
-/// How long after its claim another one of a run is sent.
-const RUN_LASTS: Duration = Duration::from_secs(20);
-/// How long a claim lasts: longer than a run, the last attempt of it, and the writing of it can take.
-const LEASE: chrono::Duration = chrono::Duration::seconds(60);
+/// How long after its claim was begun another one of a run is sent.
+const RUN_LASTS: Duration = Duration::from_secs(15);
+/// How long a claim lasts: longer than a run, the last attempt of it, and two rounds (the one under way, and the one that writes
+/// what came of it) can take.
+const LEASE: chrono::Duration = chrono::Duration::seconds(90);
 /// The longest time without looking: others make deliveries due without a word (a ping, a redelivery).
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
 /// How long a database may take for a round.
@@ -57,13 +58,6 @@ struct Sent {
     attempt: Attempt,
 }
 
-/// What came of a run: attempts, and what was claimed and not tried.
-#[derive(Debug)]
-struct Run {
-    sent: Vec<Sent>,
-    left: Vec<(DeliveryId, Uuid)>,
-}
-
 /// Sends what is due.
 #[derive(Debug)]
 pub struct Sender {
@@ -74,14 +68,21 @@ pub struct Sender {
     mails: bool,
     room: Arc<Semaphore>,
     rooms: HashMap<WebhookId, Arc<Semaphore>>,
-    under_way: JoinSet<Run>,
-    /// What is not written yet.
+    /// Runs. Each ends with its claim, and what of it was not tried.
+    under_way: JoinSet<(Uuid, Vec<DeliveryId>)>,
+    /// What came of attempts since.
+    done: Arc<Mutex<Vec<Sent>>>,
+    /// What is being written. It stays the same until it is known to be written.
     sent: Vec<Sent>,
-    /// What is to be let go of, with the claims.
-    left: Vec<(DeliveryId, Uuid)>,
+    /// By claim, what may have been taken by it and is to be let go of.
+    left: BTreeMap<Uuid, BTreeSet<DeliveryId>>,
+    /// Webhooks that are switched on, as they were a moment ago.
+    enabled: Arc<Mutex<Enabled>>,
     /// No run goes on after this.
     ending: CancellationToken,
 }
+
+type Enabled = HashMap<WebhookId, Arc<Webhook>>;
 
 impl Sender {
     /// A sender that looks whenever it is woken. With `mails`, owners are told by mail of what was switched off.
@@ -95,8 +96,10 @@ impl Sender {
             room: Arc::new(Semaphore::new(AT_A_TIME)),
             rooms: HashMap::new(),
             under_way: JoinSet::new(),
+            done: Arc::default(),
             sent: Vec::new(),
-            left: Vec::new(),
+            left: BTreeMap::new(),
+            enabled: Arc::default(),
             ending: CancellationToken::new(),
         }
     }
@@ -134,17 +137,18 @@ impl Sender {
         };
         // What does not come back in time is sent again by whoever is next.
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
-        if let Err(error) = self.record().await {
-            tracing::warn!(%error, "could not write what came of webhooks; they are sent again");
+        // What could not be written before goes by itself.
+        for _ in 0..2 {
+            if let Err(error) = self.record().await {
+                tracing::warn!(%error, "could not write what came of webhooks; they are sent again");
+            }
         }
     }
 
-    fn came_back(&mut self, done: Result<Run, tokio::task::JoinError>) {
+    fn came_back(&mut self, done: Result<(Uuid, Vec<DeliveryId>), tokio::task::JoinError>) {
         match done {
-            Ok(run) => {
-                self.sent.extend(run.sent);
-                self.left.extend(run.left);
-            }
+            Ok((lease, left)) if !left.is_empty() => self.left.entry(lease).or_default().extend(left),
+            Ok(_) => {}
             // Its lease runs out, and it is sent again.
             Err(error) => tracing::error!(%error, "sending to a webhook panicked; this is a bug"),
         }
@@ -164,9 +168,9 @@ impl Sender {
         done.map_err(|error| error.to_string())
     }
 
-    /// Claims what is due, as far as there is room, and begins to send it.
+    /// Claims what is due, as far as there is room, and begins to send it. Returns how long there is nothing to do.
     async fn begin(&mut self) -> Result<Duration, DbErr> {
-        let now = clock::now();
+        let (now, until) = (clock::now(), tokio::time::Instant::now() + RUN_LASTS);
         let waiting = table::waiting(&self.db.read).await?;
         let behind = waiting.first().map_or(0, |(_, due_at)| (now - *due_at).num_milliseconds().max(0));
         metrics::gauge!("muster_webhooks_behind_seconds").set(behind as f64 / 1000.0);
@@ -175,19 +179,24 @@ impl Sender {
         });
         let mut next_due = waiting.iter().map(|(_, due_at)| *due_at).find(|due_at| *due_at > now);
         let due: Vec<_> = waiting.iter().filter(|(_, due_at)| *due_at <= now).map(|(id, _)| *id).collect();
-        if !due.is_empty() {
-            let webhooks = table::enabled(&self.db.read).await?;
-            let webhooks: HashMap<_, _> =
-                webhooks.into_iter().map(|webhook| (webhook.id, Arc::new(webhook))).collect();
-            let runs = self.choose(&due, &webhooks, now, &mut next_due).await?;
-            if !runs.is_empty() {
-                let lease = Uuid::now_v7();
-                // Always in the same order, so that two senders never wait for each other.
-                let ids: BTreeSet<_> = runs.iter().flatten().copied().collect();
-                let ids: Vec<_> = ids.into_iter().collect();
-                let claimed = delivery::claim(self.db.writer(), &ids, lease, now, now + LEASE).await?;
-                self.send(lease, runs, claimed, &webhooks).await?;
-            }
+        if !due.is_empty() || !self.under_way.is_empty() {
+            let enabled = table::enabled(&self.db.read).await?;
+            let enabled = enabled.into_iter().map(|webhook| (webhook.id, Arc::new(webhook))).collect();
+            *self.enabled() = enabled;
+        }
+        let runs = self.choose(&due, now, &mut next_due).await?;
+        if !runs.is_empty() {
+            let lease = Uuid::now_v7();
+            // Always in the same order, so that two senders never wait for each other.
+            let ids: BTreeSet<_> = runs.iter().flat_map(|(_, run)| run).copied().collect();
+            // Whatever becomes of the claim, what is not sent is let go of.
+            self.left.insert(lease, ids.clone());
+            let ids: Vec<_> = ids.into_iter().collect();
+            let claimed = delivery::claim(self.db.writer(), &ids, lease, now, now + LEASE).await?;
+            self.send(lease, runs, claimed, until).await?;
+        }
+        if !self.left.is_empty() {
+            return Ok(Duration::ZERO);
         }
         let sleep = next_due.and_then(|due_at| (due_at - now).to_std().ok());
         Ok(sleep.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP))
@@ -198,31 +207,35 @@ impl Sender {
     async fn choose(
         &mut self,
         due: &[WebhookId],
-        webhooks: &HashMap<WebhookId, Arc<Webhook>>,
         now: Instant,
         next_due: &mut Option<Instant>,
-    ) -> Result<Vec<Vec<DeliveryId>>, DbErr> {
-        let (mut runs, mut chosen) = (Vec::new(), 0);
+    ) -> Result<Vec<(Arc<Webhook>, Vec<DeliveryId>)>, DbErr> {
+        let mut heads = Vec::new();
         for id in due {
             let room = self.rooms.entry(*id).or_insert_with(|| Arc::new(Semaphore::new(AT_A_TIME_EACH)));
-            let left = self.room.available_permits().saturating_sub(runs.len()).min(TOGETHER - chosen);
-            let most = room.available_permits().min(left);
+            let most = room.available_permits();
+            let left = self.room.available_permits().saturating_sub(heads.len());
+            let most = most.min(left);
             // Without room, whatever comes back makes some. Without the webhook, it was switched off this very moment.
-            let (Some(webhook), true) = (webhooks.get(id), most > 0) else { continue };
+            let webhook = self.enabled().get(id).cloned();
+            let (Some(webhook), true) = (webhook, most > 0) else { continue };
             let next = delivery::next(&self.db.read, *id, webhook.ordered, most as u64 + 1).await?;
-            for (delivery, drive_id, _) in next.iter().take(most).filter(|(_, _, due_at)| *due_at <= now) {
-                let room_for = RUN.min(TOGETHER - chosen);
-                let run = if webhook.ordered && room_for > 0 {
-                    delivery::run(&self.db.read, *id, *drive_id, now, room_for as u64).await?
-                } else {
-                    vec![*delivery]
-                };
-                chosen += run.len();
-                runs.push(run);
-            }
+            let due = next.iter().take(most).filter(|(_, _, due_at)| *due_at <= now);
+            heads.extend(due.map(|(id, drive_id, _)| (webhook.clone(), *drive_id, *id)));
             if let Some((_, _, later)) = next.iter().find(|(_, _, due_at)| *due_at > now) {
                 *next_due = Some(next_due.map_or(*later, |other| other.min(*later)));
             }
+        }
+        // Nobody has to wait for another one's long run.
+        let length = RUN.min(TOGETHER / heads.len().max(1));
+        let mut runs = Vec::with_capacity(heads.len());
+        for (webhook, drive_id, head) in heads {
+            let run = if webhook.ordered {
+                delivery::run(&self.db.read, webhook.id, drive_id, now, length as u64).await?
+            } else {
+                vec![head]
+            };
+            runs.push((webhook, run));
         }
         Ok(runs)
     }
@@ -231,11 +244,10 @@ impl Sender {
     async fn send(
         &mut self,
         lease: Uuid,
-        runs: Vec<Vec<DeliveryId>>,
+        runs: Vec<(Arc<Webhook>, Vec<DeliveryId>)>,
         claimed: Vec<Delivery>,
-        webhooks: &HashMap<WebhookId, Arc<Webhook>>,
+        until: tokio::time::Instant,
     ) -> Result<(), DbErr> {
-        let until = tokio::time::Instant::now() + RUN_LASTS;
         let places = claimed.iter().filter_map(|delivery| delivery.place);
         let entries =
             log::ranges(&self.db.read, places.map(|(drive_id, sequence)| (drive_id, sequence, 1))).await?;
@@ -243,13 +255,13 @@ impl Sender {
             entries.into_iter().map(|entry| ((entry.drive_id, entry.head.sequence), entry.bytes)).collect();
         let mut claimed: HashMap<_, _> =
             claimed.into_iter().map(|delivery| (delivery.id, delivery)).collect();
-        for run in runs {
+        for (webhook, run) in runs {
             // Behind a hole is what another one may be sending.
             let ours: Vec<_> = run.iter().map_while(|id| claimed.remove(id)).collect();
-            let Some(webhook) = ours.first().and_then(|first| webhooks.get(&first.webhook_id)) else {
-                continue;
-            };
-            let Some(permits) = self.enter(webhook.id) else { continue };
+            let (false, Some(permits)) = (ours.is_empty(), self.enter(webhook.id)) else { continue };
+            if let Some(left) = self.left.get_mut(&lease) {
+                left.retain(|id| ours.iter().all(|delivery| delivery.id != *id));
+            }
             let ours = ours.into_iter().map(|delivery| {
                 let body = match delivery.place {
                     Some(place) => bodies.get(&place).cloned(),
@@ -258,23 +270,30 @@ impl Sender {
                 (delivery, body)
             });
             let mut ours = ours.collect::<Vec<_>>().into_iter();
-            let (webhook, post, ending) = (webhook.clone(), self.post.clone(), self.ending.clone());
+            let (post, ending) = (self.post.clone(), self.ending.clone());
+            let (done, enabled) = (self.done.clone(), self.enabled.clone());
             self.under_way.spawn(async move {
-                let mut sent = Vec::with_capacity(ours.len());
                 for (delivery, body) in ours.by_ref() {
                     let attempt = post.send(&webhook, &delivery, body).await;
-                    let goes_on = attempt.succeeded() && !ending.is_cancelled();
-                    sent.push(Sent { lease, ordered: webhook.ordered, delivery, attempt });
-                    if !goes_on || tokio::time::Instant::now() > until {
+                    let succeeded = attempt.succeeded();
+                    lock(&done).push(Sent { lease, ordered: webhook.ordered, delivery, attempt });
+                    // Whoever was switched off, moved or given another secret meanwhile gets no more of it.
+                    let is_wanted = lock(&enabled).get(&webhook.id) == Some(&webhook);
+                    let is_over = ending.is_cancelled() || tokio::time::Instant::now() > until;
+                    if !succeeded || !is_wanted || is_over {
                         break;
                     }
                 }
                 drop(permits);
-                Run { sent, left: ours.map(|(delivery, _)| (delivery.id, lease)).collect() }
+                (lease, ours.map(|(delivery, _)| delivery.id).collect())
             });
         }
-        self.left.extend(claimed.into_keys().map(|id| (id, lease)));
+        self.left.retain(|_, left| !left.is_empty());
         Ok(())
+    }
+
+    fn enabled(&self) -> MutexGuard<'_, Enabled> {
+        lock(&self.enabled)
     }
 
     /// Takes a place in the process and with the webhook. There is one: no more was claimed than there was room for.
@@ -283,8 +302,11 @@ impl Sender {
         Some([self.room.clone().try_acquire_owned().ok()?, room.try_acquire_owned().ok()?])
     }
 
-    /// Writes what came of attempts.
+    /// Writes what came of attempts, and lets go of what is left.
     async fn record(&mut self) -> Result<(), DbErr> {
+        if self.sent.is_empty() {
+            self.sent = std::mem::take(&mut *lock(&self.done));
+        }
         if self.sent.is_empty() && self.left.is_empty() {
             return Ok(());
         }
@@ -294,10 +316,12 @@ impl Sender {
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
                 tracing::warn!("what came of webhooks was written already");
             }
-            written => written?,
+            written => {
+                written?;
+                self.left.clear();
+            }
         }
         self.sent.clear();
-        self.left.clear();
         Ok(())
     }
 
@@ -326,12 +350,8 @@ impl Sender {
         for ((lease, _, state, tried), (due_at, ids)) in settled {
             delivery::settle(&tx, ids, lease, (state, tried, due_at)).await?;
         }
-        let mut left: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (id, lease) in &self.left {
-            left.entry(*lease).or_default().push(*id);
-        }
-        for (lease, ids) in left {
-            delivery::release(&tx, ids, lease, now).await?;
+        for (lease, ids) in &self.left {
+            delivery::release(&tx, ids.iter().copied(), *lease).await?;
         }
         self.judge(&tx, now).await?;
         tx.commit().await
@@ -373,4 +393,8 @@ impl Sender {
         }
         Ok(())
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -165,6 +165,12 @@ fn a_webhook_that_only_fails_for_five_days_is_switched_off() {
     assert_eq!(health(Some(since), now(), [&failed]), Health::Off(Disabled::Failing));
     assert_eq!(health(Some(since), now(), [&failed, &fine]), Health::Well, "one success is enough");
     assert_eq!(health(None, now(), [&gone]), Health::Off(Disabled::Gone));
+    assert_eq!(
+        health(None, now(), [&fine, &gone, &failed]),
+        Health::Off(Disabled::Gone),
+        "it came to be gone"
+    );
+    assert_eq!(health(None, now(), [&gone, &fine]), Health::Well, "and to be there again");
     assert_eq!(health(None, now(), [&attempt(None)]), Health::FailingSince(now()), "no answer is a failure");
     assert_eq!(health(None, now(), [&attempt(Some(302))]), Health::FailingSince(now()), "so is a redirect");
 }

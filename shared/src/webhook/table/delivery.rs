@@ -254,16 +254,20 @@ pub async fn settle(
     Entity::update_many().set(change).filter(these).exec(db).await.map(drop)
 }
 
-/// Lets go of deliveries that were taken under this lease and not tried: they are due.
+/// Lets go of deliveries as far as they were taken under this lease, and not tried: they are due, as they were.
 pub async fn release(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = DeliveryId>,
     lease: Uuid,
-    now: Instant,
 ) -> Result<(), DbErr> {
-    let change = ActiveModel { due_at: Set(now), lease: Set(None), ..Default::default() };
     let these = rows::is_one_of(db, Column::Id, ids.into_iter().map(|id| id.0)).and(Column::Lease.eq(lease));
-    Entity::update_many().set(change).filter(these).exec(db).await.map(drop)
+    Entity::update_many()
+        .col_expr(Column::DueAt, Expr::col(Column::EventTime))
+        .col_expr(Column::Lease, Expr::value(None::<Uuid>))
+        .filter(these)
+        .exec(db)
+        .await
+        .map(drop)
 }
 
 /// A webhook's deliveries in these states, newest event first, before the one with the id `before`.
