@@ -56,7 +56,7 @@ pub struct StreamsArguments {
     #[arg(long, default_value_t = 1_000.0, value_name = "NUMBER")]
     pub rate: f64,
 
-    /// Over WebSockets instead of server-sent events.
+    /// Over a WebSocket each, instead of server-sent events.
     #[arg(long)]
     pub websocket: bool,
 
@@ -84,6 +84,26 @@ struct Report {
     /// From the decision (by the log) until the client had it.
     decision_to_told: Percentiles,
     application_cpu_seconds_per_1000: f64,
+}
+
+impl Report {
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(UTF8_FULL_CONDENSED);
+        let [before, with] = self.megabytes;
+        let kind = if self.websocket { "WebSockets" } else { "streams" };
+        for [name, value] in [
+            ["machine", &self.machine],
+            [&format!("{kind} · clicks/s"), &format!("{} · {}", self.streams, self.rate)],
+            ["memory before · with streams", &format!("{before:.0} · {with:.0} MB")],
+            ["memory per stream", &format!("{:.1} KB", self.kilobytes_per_stream)],
+            ["decision to told", &percentiles(&self.decision_to_told)],
+            ["application CPU per 1,000", &format!("{:.3} s", self.application_cpu_seconds_per_1000)],
+        ] {
+            table.add_row([name, value]);
+        }
+        table
+    }
 }
 
 /// Opens the streams, plays the rush, and reports.
@@ -173,21 +193,7 @@ pub(super) async fn run(arguments: StreamsArguments) -> anyhow::Result<()> {
         decision_to_told: Percentiles::read(&told.latencies()),
         application_cpu_seconds_per_1000: cpu / f64::from(count) * 1000.0,
     };
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    table.add_row(["machine".to_owned(), report.machine.clone()]);
-    table.add_row(["streams · clicks/s".to_owned(), format!("{count} · {}", report.rate)]);
-    table.add_row([
-        "memory before · with streams".to_owned(),
-        format!("{:.0} · {:.0} MB", report.megabytes[0], report.megabytes[1]),
-    ]);
-    table.add_row(["memory per stream".to_owned(), format!("{:.1} KB", report.kilobytes_per_stream)]);
-    table.add_row(["decision to told".to_owned(), percentiles(&report.decision_to_told)]);
-    table.add_row([
-        "application CPU per 1,000".to_owned(),
-        format!("{:.3} s", report.application_cpu_seconds_per_1000),
-    ]);
-    println!("{table}");
+    println!("{}", report.table());
     std::fs::create_dir_all(&arguments.out).with_context(|| format!("make {}", arguments.out.display()))?;
     let file = arguments.out.join("streams.json");
     std::fs::write(&file, serde_json::to_vec_pretty(&report)?).context("write streams.json")?;
