@@ -144,22 +144,24 @@ pub async fn replay(
     // The queue's depth would be no end to go by: what somebody has just looked at is on its way back.
     while let Some(batch) = next(&mut consumer, 1).await {
         bar.inc(1);
-        // Each message goes once, also one that comes back as a dead letter while this goes on.
-        let is_due = |message: &&Message| wanted(message) && !replayed.contains(&message.id);
-        let Some(message) = batch.messages().next().filter(is_due) else {
+        // Each message goes once, also one that comes back as a dead letter while this goes on. What came in one bundle goes
+        // together.
+        let is_due = |message: &Message| wanted(message) && !replayed.contains(&message.id);
+        if !batch.messages().any(is_due) {
+            batch.release();
+            continue;
+        }
+        let ids: Vec<_> = batch.messages().map(|message| message.id).collect();
+        let alive = batch.messages().map(|message| Some(alive(message, origin(message, broker.topology())?)));
+        let Some(alive) = alive.collect() else {
+            tracing::warn!(?ids, "stays: it says neither where it came from nor what it is");
             batch.release();
             continue;
         };
-        let id = message.id;
-        let Some(origin) = origin(message, broker.topology()) else {
-            tracing::warn!(%id, "stays: it says neither where it came from nor what it is");
-            batch.release();
-            continue;
-        };
-        match broker.publish(alive(message, origin)).await {
+        match broker.publish_all(alive).await {
             Ok(()) => {}
             Err(error @ PublishError::TooLarge(_)) => {
-                tracing::warn!(%id, %error, "stays: no command is that large");
+                tracing::warn!(?ids, %error, "stays: no command is that large");
                 batch.release();
                 continue;
             }
@@ -172,7 +174,7 @@ pub async fn replay(
         }
         shared::failpoint::hit("replay-copied");
         batch.ack_alone().await?;
-        replayed.insert(id);
+        replayed.extend(ids);
     }
     bar.finish_and_clear();
     consumer.close().await;

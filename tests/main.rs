@@ -31,6 +31,7 @@ mod asyncapi;
 mod bad_input;
 mod bench;
 mod broker;
+mod bundles;
 mod cache;
 mod compose;
 mod contract;

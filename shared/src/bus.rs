@@ -4,6 +4,7 @@
 //! one conformance suite (`tests/broker.rs`) runs against both. [`topology`] says which queues there are.
 
 pub mod broker;
+mod bundle;
 pub mod command;
 pub mod delivery;
 pub mod embedded;

@@ -163,7 +163,7 @@ impl Broker {
         }
     }
 
-    /// Starts consuming the queue `queue_name`, holding at most `prefetch` messages.
+    /// Starts consuming the queue `queue_name`, holding at most `prefetch` messages, or as many bundles of some.
     pub async fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
         match self {
             Self::Rabbit(rabbit) => rabbit.consume(queue_name, prefetch).await.map(Consumer::Rabbit),

@@ -10,8 +10,11 @@ pub struct Delivery {
     pub message: Message,
     /// The broker may have handed it out before.
     pub redelivered: bool,
-    /// Its number on the consumer's channel (RabbitMQ) or in the store (embedded). Grows in delivery order.
+    /// Its number on the consumer's channel (RabbitMQ) or in the store (embedded). Grows in delivery order; what came in one
+    /// bundle has the same.
     pub(super) tag: u64,
+    /// Whether nothing more of its bundle comes after it: only then may the tag be acknowledged.
+    pub(super) is_last: bool,
 }
 
 /// Where the deliveries of one consumer are settled.
@@ -24,7 +27,7 @@ pub(super) enum Settler {
 /// Consecutive deliveries of one consumer, in order. Settled by value, all at once; never forgotten.
 ///
 /// Batches of one consumer must be settled in the order in which they came: acknowledging one acknowledges
-/// everything before it.
+/// everything before it. (Of a bundle nothing is acknowledged before its last message is.)
 #[must_use = "a batch must be acknowledged, split or released"]
 #[derive(Debug)]
 pub struct Batch {
@@ -81,7 +84,7 @@ impl Batch {
         }
     }
 
-    /// Acknowledges these messages and no others: for whoever picks single messages out of a queue.
+    /// Acknowledges these messages and no others: for whoever picks single messages (or bundles, as they came) out of a queue.
     pub async fn ack_alone(mut self) -> Result<(), Unsettled> {
         let deliveries = std::mem::take(&mut self.deliveries);
         match &self.settler {

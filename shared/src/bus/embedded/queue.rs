@@ -157,7 +157,7 @@ impl Consumer {
             hands.cursor = hands.cursor.max(tag);
             hands.held += 1;
             outstanding.insert(tag);
-            Delivery { message, redelivered, tag }
+            Delivery { message, redelivered, tag, is_last: true }
         });
         Ok(taken.collect())
     }

@@ -6,6 +6,7 @@ use lapin::{Channel, options};
 
 use super::{close_channel, properties};
 use crate::bus::broker::BrokerError;
+use crate::bus::bundle;
 use crate::bus::delivery::{Batch, Delivery, Settler as AnySettler, Unsettled};
 
 /// A consumer of one queue.
@@ -42,25 +43,38 @@ impl Consumer {
         }
     }
 
+    /// A bundle is never cut, so there may be a few more than `max`.
     pub(crate) async fn next(&mut self, max: usize) -> Option<Batch> {
         let first = self.stream.next().await?;
-        let mut deliveries = vec![self.take(first)?];
+        let mut deliveries = Vec::new();
+        deliveries.extend(self.take(first)?);
         // Only what is there already: a batch is never waited for.
         while deliveries.len() < max
             && let Some(Some(next)) = self.stream.next().now_or_never()
         {
             // After an error the stream ends; what came before it is still good to decide.
-            let Some(delivery) = self.take(next) else { break };
-            deliveries.push(delivery);
+            let Some(some) = self.take(next) else { break };
+            deliveries.extend(some);
         }
         Some(Batch::new(deliveries, AnySettler::Rabbit(self.settler.clone())))
     }
 
-    fn take(&self, delivery: lapin::Result<lapin::message::Delivery>) -> Option<Delivery> {
+    fn take(
+        &self,
+        delivery: lapin::Result<lapin::message::Delivery>,
+    ) -> Option<impl Iterator<Item = Delivery> + use<>> {
         match delivery {
             Ok(delivery) => {
                 let (redelivered, tag) = (delivery.redelivered, delivery.delivery_tag);
-                Some(Delivery { message: properties::read(delivery), redelivered, tag })
+                let messages = bundle::unpack(properties::read(delivery));
+                let last = messages.len() - 1;
+                let number = messages.into_iter().enumerate();
+                Some(number.map(move |(number, message)| Delivery {
+                    message,
+                    redelivered,
+                    tag,
+                    is_last: number == last,
+                }))
             }
             Err(error) => {
                 tracing::warn!(queue = %self.stream.queue(), %error, "consuming stopped");
@@ -82,9 +96,9 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    /// Acknowledges everything up to the last of these.
+    /// Acknowledges everything up to the last of these; a bundle with the last that was in it.
     pub(crate) async fn ack(&self, deliveries: &[Delivery]) -> Result<(), Unsettled> {
-        match deliveries.last() {
+        match deliveries.iter().rfind(|delivery| delivery.is_last) {
             Some(last) => self.send(last.tag, options::BasicAckOptions { multiple: true }).await,
             None => Ok(()),
         }
@@ -92,7 +106,7 @@ impl Settler {
 
     /// Acknowledges these and no others.
     pub(crate) async fn ack_alone(&self, deliveries: &[Delivery]) -> Result<(), Unsettled> {
-        for delivery in deliveries {
+        for delivery in deliveries.iter().filter(|delivery| delivery.is_last) {
             self.send(delivery.tag, options::BasicAckOptions { multiple: false }).await?;
         }
         Ok(())

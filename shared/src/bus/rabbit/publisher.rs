@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{Server, properties};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, PublishError};
+use crate::bus::bundle;
 use crate::bus::message::{Address, Message, Outgoing};
 
 /// The most unconfirmed messages on the channel before another job is taken up; lapin's own queues have no bound.
@@ -145,8 +146,8 @@ impl Task {
         loop {
             tokio::select! {
                 biased;
-                Some((job, id, confirmed)) = confirms.next() => {
-                    if let Err(error) = ledger.confirmed(job, id, confirmed) {
+                Some((jobs, id, confirmed)) = confirms.next() => {
+                    if let Err(error) = ledger.confirmed(jobs, id, confirmed) {
                         return Some(ledger.fail(lost(error)));
                     }
                 }
@@ -156,24 +157,28 @@ impl Task {
                     }
                 }
                 Some(first) = self.inbox.recv(), if confirms.len() < IN_FLIGHT => {
-                    // Whoever is about to publish, too, comes first: what is handed over together is written together.
+                    // Whoever is about to publish, too, comes first: what is handed over together travels together.
                     tokio::task::yield_now().await;
-                    let mut next = Some(first);
-                    while let Some(job) = next {
-                        for mut confirming in publish(&link.channel, job, &mut ledger) {
-                            // The first poll hands the message to lapin, in order. To wait until it is written would
-                            // make each message a write of its own.
-                            let begun = poll_fn(|cx| Poll::Ready(confirming.as_mut().poll(cx))).await;
-                            match begun {
-                                Poll::Pending => confirms.push(confirming),
-                                Poll::Ready((job, id, confirmed)) => {
-                                    if let Err(error) = ledger.confirmed(job, id, confirmed) {
-                                        return Some(ledger.fail(lost(error)));
-                                    }
+                    let mut waiting = confirms.len() + first.outgoing.len();
+                    let mut jobs = vec![first];
+                    while waiting < IN_FLIGHT
+                        && let Ok(job) = self.inbox.try_recv()
+                    {
+                        waiting += job.outgoing.len();
+                        jobs.push(job);
+                    }
+                    for mut confirming in publish(&link.channel, jobs, &mut ledger) {
+                        // The first poll hands the message to lapin, in order. To wait until it is written would
+                        // make each message a write of its own.
+                        let begun = poll_fn(|cx| Poll::Ready(confirming.as_mut().poll(cx))).await;
+                        match begun {
+                            Poll::Pending => confirms.push(confirming),
+                            Poll::Ready((jobs, id, confirmed)) => {
+                                if let Err(error) = ledger.confirmed(jobs, id, confirmed) {
+                                    return Some(ledger.fail(lost(error)));
                                 }
                             }
                         }
-                        next = if confirms.len() < IN_FLIGHT { self.inbox.try_recv().ok() } else { None };
                     }
                 }
                 () = self.closed.cancelled(), if confirms.is_empty() => return None,
@@ -222,25 +227,23 @@ impl Task {
     }
 }
 
-/// A message's job, its id and its confirm, once it is there.
-type Confirmed = (u64, Uuid, lapin::Result<Confirmation>);
+/// The jobs of what is in a message, its id and its confirm, once it is there.
+type Confirmed = (Vec<u64>, Uuid, lapin::Result<Confirmation>);
 
-/// What publishes a job's messages, each when it is polled, and ends with its confirm.
+/// What publishes the messages of some jobs, each when it is polled, and ends with its confirm.
 fn publish(
     channel: &Channel,
-    job: Job,
+    jobs: Vec<Job>,
     ledger: &mut Unconfirmed,
 ) -> Vec<Pin<Box<impl Future<Output = Confirmed> + use<>>>> {
-    if job.done.is_closed() {
-        // Whoever asked has been told that it took too long; nothing was published yet, and nothing is.
-        return Vec::new();
-    }
-    let number = ledger.open(job.done, job.outgoing.len());
-    let confirming = |Outgoing { to, message }: Outgoing| {
+    // If whoever asked has been told that it took too long, nothing was published yet, and nothing is.
+    let jobs = jobs.into_iter().filter(|job| !job.done.is_closed());
+    let open = jobs.map(|job| (ledger.open(job.done, job.outgoing.len()), job.outgoing)).collect::<Vec<_>>();
+    let confirming = |(jobs, Outgoing { to, message }): (Vec<u64>, Outgoing)| {
         let channel = channel.clone();
-        Box::pin(async move { (number, message.id, confirmed(&channel, &to, &message).await) })
+        Box::pin(async move { (jobs, message.id, confirmed(&channel, &to, &message).await) })
     };
-    job.outgoing.into_iter().map(confirming).collect()
+    bundle::gather(open).into_iter().map(confirming).collect()
 }
 
 async fn confirmed(channel: &Channel, to: &Address, message: &Message) -> lapin::Result<Confirmation> {
@@ -275,8 +278,13 @@ impl Unconfirmed {
         self.next
     }
 
-    /// Takes a confirm in. Only an acknowledgement of this very message counts.
-    fn confirmed(&mut self, job: u64, id: Uuid, confirmed: lapin::Result<Confirmation>) -> lapin::Result<()> {
+    /// Takes a confirm in. Only an acknowledgement of this very message counts, for each part of it.
+    fn confirmed(
+        &mut self,
+        jobs: Vec<u64>,
+        id: Uuid,
+        confirmed: lapin::Result<Confirmation>,
+    ) -> lapin::Result<()> {
         let result = match confirmed? {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(returned)) => {
@@ -304,9 +312,10 @@ impl Unconfirmed {
             }
             None => result,
         };
-        if let Some(pending) = self.jobs.get_mut(&job) {
+        for job in jobs {
+            let Some(pending) = self.jobs.get_mut(&job) else { continue };
             pending.left -= 1;
-            pending.result = std::mem::replace(&mut pending.result, Ok(())).and(result);
+            pending.result = std::mem::replace(&mut pending.result, Ok(())).and(result.clone());
             if pending.left == 0
                 && let Some(pending) = self.jobs.remove(&job)
             {

@@ -1,0 +1,61 @@
+//! Commands that are published at the same time travel in one message on RabbitMQ; nobody who publishes or consumes notices.
+
+use futures_util::future::join_all;
+use shared::bus::broker::{Broker, BrokerUrl};
+use shared::bus::{Address, Batch, Message, Outgoing};
+use uuid::Uuid;
+
+use crate::deployment::VirtualHost;
+
+fn command(number: usize) -> Outgoing {
+    let message = Message {
+        id: Uuid::now_v7(),
+        kind: "test".to_owned(),
+        content_type: "text/plain".to_owned(),
+        headers: Vec::new(),
+        reply_to: None,
+        payload: number.to_string().into(),
+    };
+    Outgoing { to: Address::Commands("drives.0".to_owned()), message }
+}
+
+fn numbers(batch: &Batch) -> Vec<usize> {
+    batch.messages().map(|message| std::str::from_utf8(&message.payload).unwrap().parse().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_bundle_nothing_is_lost_when_only_a_part_was_settled() {
+    let host = VirtualHost::new();
+    let url = BrokerUrl::Rabbit(host.url.clone());
+    let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
+    let published = join_all((0..60).map(|number| broker.publish(command(number)))).await;
+    assert!(published.into_iter().all(|confirmed| confirmed.is_ok()), "each has its own confirm");
+    let depth = broker.depth("drives.0").await.unwrap().unwrap();
+    assert!(depth.ready < 60, "{depth:?}: some of them travel together");
+
+    // Every other time only a part is settled before the consumer is gone.
+    let mut settled = 0;
+    for is_whole in [false, true].into_iter().cycle() {
+        let mut consumer = broker.consume("drives.0", 100).await.unwrap();
+        let batch = consumer.next(20).await.unwrap();
+        let came = numbers(&batch);
+        assert!(came[0] <= settled, "{came:?} after {settled}: nothing is lost");
+        assert!(came.windows(2).all(|two| two[1] == two[0] + 1), "{came:?}: and nothing is out of order");
+        let (first, rest) = batch.split();
+        settled = settled.max(came[0] + first.len());
+        first.ack().await.unwrap();
+        if is_whole {
+            settled = settled.max(came[0] + came.len());
+            rest.ack().await.unwrap();
+        } else {
+            rest.release();
+        }
+        consumer.close().await;
+        if is_whole && settled == 60 {
+            break;
+        }
+    }
+    let depth = broker.depth("drives.0").await.unwrap().unwrap();
+    assert_eq!(depth.ready, 0);
+    broker.close().await;
+}
