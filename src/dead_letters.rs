@@ -91,10 +91,9 @@ async fn act(broker: &Broker, action: &Action) -> anyhow::Result<()> {
     match action {
         Action::List { from } => {
             let messages = look(broker, from.queue()).await?;
-            let count = broker.depth(from.queue()).await?.unwrap_or_default().ready;
             print_list(&messages);
-            if count > messages.len() as u64 {
-                println!("the first {} of {count}", messages.len());
+            if messages.len() >= usize::from(LOOK) {
+                println!("the first {}; there may be more", messages.len());
             }
             Ok(())
         }
@@ -107,14 +106,18 @@ async fn act(broker: &Broker, action: &Action) -> anyhow::Result<()> {
         Action::Replay { ids, all, from } => {
             let wanted = |message: &Message| *all || ids.contains(&message.id);
             let replayed = replay(broker, from.queue(), wanted).await?;
-            println!("replayed {replayed} messages");
-            anyhow::ensure!(*all || replayed >= ids.len(), "{} of {} were found", replayed, ids.len());
+            println!("replayed {} messages", replayed.len());
+            let found = ids.iter().filter(|id| replayed.contains(id)).count();
+            if !all && replayed.len() > found {
+                println!("{} of them went along: they had come in one bundle", replayed.len() - found);
+            }
+            anyhow::ensure!(*all || found == ids.len(), "{found} of {} were found", ids.len());
             Ok(())
         }
     }
 }
 
-/// The messages of a queue, at most a thousand, all left where they are.
+/// The messages of a queue, about a thousand at most, all left where they are.
 pub async fn look(broker: &Broker, queue: &str) -> anyhow::Result<Vec<Message>> {
     let mut consumer = broker.consume(queue, LOOK).await?;
     let mut messages = Vec::new();
@@ -132,12 +135,13 @@ async fn next(consumer: &mut Consumer, max: usize) -> Option<shared::bus::Batch>
     tokio::time::timeout(QUIET, consumer.next(max)).await.ok().flatten()
 }
 
-/// Puts the wanted messages of a parking queue back into the queues they came from. Returns how many that were.
+/// Puts the wanted messages of a parking queue back into the queues they came from, and what came in one bundle with them.
+/// Returns which that were.
 pub async fn replay(
     broker: &Broker,
     queue: &str,
     wanted: impl Fn(&Message) -> bool,
-) -> anyhow::Result<usize> {
+) -> anyhow::Result<HashSet<Uuid>> {
     let bar = ProgressBar::new(broker.depth(queue).await?.unwrap_or_default().ready);
     let mut consumer = broker.consume(queue, LOOK).await?;
     let mut replayed = HashSet::new();
@@ -152,7 +156,12 @@ pub async fn replay(
             continue;
         }
         let ids: Vec<_> = batch.messages().map(|message| message.id).collect();
-        let alive = batch.messages().map(|message| Some(alive(message, origin(message, broker.topology())?)));
+        // A bundle belongs to one lane.
+        let origin_of = |message| origin(message, broker.topology());
+        let lane = batch.messages().find_map(origin_of);
+        let alive = batch
+            .messages()
+            .map(|message| Some(alive(message, origin_of(message).or_else(|| lane.clone())?)));
         let Some(alive) = alive.collect() else {
             tracing::warn!(?ids, "stays: it says neither where it came from nor what it is");
             batch.release();
@@ -178,7 +187,7 @@ pub async fn replay(
     }
     bar.finish_and_clear();
     consumer.close().await;
-    Ok(replayed.len())
+    Ok(replayed)
 }
 
 /// The queue that a message belongs to: where it was given up, or where its kind and body send it.

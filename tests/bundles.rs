@@ -3,9 +3,10 @@
 use futures_util::future::join_all;
 use shared::bus::broker::{Broker, BrokerUrl};
 use shared::bus::{Address, Batch, Message, Outgoing};
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::deployment::VirtualHost;
+use crate::deployment::{PATIENCE, VirtualHost};
 
 fn command(number: usize) -> Outgoing {
     let message = Message {
@@ -37,7 +38,7 @@ async fn of_a_bundle_nothing_is_lost_when_only_a_part_was_settled() {
     let mut settled = 0;
     for is_whole in [false, true].into_iter().cycle() {
         let mut consumer = broker.consume("drives.0", 100).await.unwrap();
-        let batch = consumer.next(20).await.unwrap();
+        let batch = timeout(PATIENCE, consumer.next(20)).await.expect("nothing is lost").unwrap();
         let came = numbers(&batch);
         assert!(came[0] <= settled, "{came:?} after {settled}: nothing is lost");
         assert!(came.windows(2).all(|two| two[1] == two[0] + 1), "{came:?}: and nothing is out of order");

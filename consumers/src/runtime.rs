@@ -29,14 +29,15 @@ use crate::follow::grown_logs;
 use crate::messages::{dead_letter, failed_row, later, reply};
 use crate::observed::{age, continued, observe, trace_on};
 
-/// The most messages that are decided together.
+/// About the most messages that are decided together: a bundle is taken whole.
 const BATCH: usize = 500;
 /// After a batch of this size there is a rush, but no backlog yet ...
 const RUSH: std::ops::Range<usize> = 16..BATCH / 2;
 /// ... and a batch costs about as much as its messages, so a few more are let come for so long.
 const GATHER: Duration = Duration::from_millis(10);
-/// The most messages a consumer holds: one batch that is told, one that waits to be, one in work, one ready behind it.
-const PREFETCH: u16 = 2000;
+/// The most messages, or bundles of them, that a consumer holds: one batch that is told, one in work; with bundles, which there are
+/// in a rush, some more ready behind them.
+const PREFETCH: u16 = 1000;
 /// The most messages that are published together: one decision may have many events, and what was confirmed of them
 /// needs no repetition.
 const PUBLISH: usize = 2000;

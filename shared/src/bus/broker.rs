@@ -222,7 +222,7 @@ pub enum Consumer {
 }
 
 impl Consumer {
-    /// Waits for a message, then takes what else is already there, at most `max`. `None`: the queue or the connection
+    /// Waits for a message, then takes what else is already there, at most `max` (and the rest of a bundle). `None`: the queue or the connection
     /// went away and consuming must start again.
     pub async fn next(&mut self, max: usize) -> Option<Batch> {
         match self {

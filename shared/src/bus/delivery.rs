@@ -75,7 +75,7 @@ impl Batch {
         (self, rest)
     }
 
-    /// Acknowledges all of it: these messages never come again.
+    /// Acknowledges all of it: these messages never come again (of a bundle, once all of it is acknowledged).
     pub async fn ack(mut self) -> Result<(), Unsettled> {
         let deliveries = std::mem::take(&mut self.deliveries);
         match &self.settler {

@@ -22,7 +22,7 @@ use crate::bus::broker::{BrokerError, PublishError};
 use crate::bus::bundle;
 use crate::bus::message::{Address, Message, Outgoing};
 
-/// The most unconfirmed messages on the channel before another job is taken up; lapin's own queues have no bound.
+/// The most unconfirmed messages (or bundles) on the channel before another job is taken up; lapin's own queues have no bound.
 const IN_FLIGHT: usize = 2048;
 /// The most callers that wait for the task.
 const WAITING: usize = 1024;
