@@ -23,7 +23,8 @@ Muster publishes what it decided as CloudEvents 1.0 (JSON, structured mode) to t
 binds a queue of its own, `peer.{name}.*`, and reads; it publishes nothing. Events of one drive share a `source` and come \
 in order: `sequence` counts from 1 without gaps. Any of them may come again, with the same `id`. Readers ignore fields they \
 do not know: fields may be added, none are taken away.\n\n\
-Commands are shown for reference. They are published by Muster's API and scheduler alone.";
+Commands are shown for reference. They are published by Muster's API and scheduler alone. On RabbitMQ, several that wait at \
+the same time for one lane travel in one message of the type `application/vnd.muster.bundle`.";
 
 /// The document.
 #[must_use]
