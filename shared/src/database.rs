@@ -1,10 +1,12 @@
 //! The database: PostgreSQL, MariaDB or SQLite, chosen by its URL alone.
 
+mod checkpoints;
 #[cfg(unix)]
 mod nodelay;
 pub(crate) mod rows;
 
 use std::path::Path;
+use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,12 +20,17 @@ use sea_orm::{
     RuntimeErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait, sqlx,
 };
 
+use self::checkpoints::Checkpoints;
 use crate::bus::{Failure, Reject};
 
 /// Connections for reading, per process.
 const READERS: u32 = 8;
 /// How long to wait for a free connection, and for a new one.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long a writer of a file waits for those before it, and when that is worth a line in the log. In a rush all lanes wait here,
+/// and nothing is wrong with that.
+const QUEUE: Duration = Duration::from_secs(20);
+const LONG_QUEUE: Duration = Duration::from_secs(10);
 /// How long a connection is used again without asking whether it is still there.
 const TRUSTED: Duration = Duration::from_secs(1);
 /// How long a transaction may wait for its own process, in seconds. One that was stopped, or cut off, must not hold the rows
@@ -45,6 +52,8 @@ pub struct Database {
     write: DatabaseConnection,
     /// When a connection last did not answer.
     silent: Silence,
+    /// On SQLite.
+    checkpoints: Option<Checkpoints>,
 }
 
 type Silence = Arc<Mutex<Option<Instant>>>;
@@ -91,7 +100,7 @@ impl Database {
                 options.after_release(move |connection, _| shows_life(connection, &silent))
             });
             let both = sea_orm::Database::connect(options).await?;
-            return Ok(Self { read: both.clone(), write: both, silent });
+            return Ok(Self { read: both.clone(), write: both, silent, checkpoints: None });
         }
         if let Some(folder) = sqlite_file(url).as_deref().and_then(Path::parent) {
             std::fs::create_dir_all(folder).map_err(|error| {
@@ -107,15 +116,25 @@ impl Database {
         };
         let mut writer = options(1);
         // Connections to a file do not age, and the pool's pings cost a trip to its thread.
-        writer.map_sqlx_sqlite_opts(move |options| durable(options).pragma("cache_size", SQLITE_CACHE));
-        writer.test_before_acquire(false);
+        writer.map_sqlx_sqlite_opts(move |options| {
+            durable(options)
+                .pragma("cache_size", SQLITE_CACHE)
+                .pragma("wal_autocheckpoint", checkpoints::BOUND)
+                // What a statement needs to take itself back; SQLite would put it into a file.
+                .pragma("temp_store", "memory")
+        });
+        writer.test_before_acquire(false).acquire_timeout(QUEUE);
+        writer.map_sqlx_sqlite_pool_opts(|options| options.acquire_slow_threshold(LONG_QUEUE));
         writer.map_sqlx_sqlite_before_acquire(can_begin);
         let write = sea_orm::Database::connect(writer).await?;
         let mut reader = options(READERS / 2);
         reader.map_sqlx_sqlite_opts(durable).test_before_acquire(false);
         reader.map_sqlx_sqlite_before_acquire(can_begin);
         let read = sea_orm::Database::connect(reader).await?;
-        Ok(Self { read, write, silent: Silence::default() })
+        let checkpoints = sqlx::sqlite::SqliteConnectOptions::from_str(url)
+            .map(Checkpoints::begin)
+            .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
+        Ok(Self { read, write, silent: Silence::default(), checkpoints: Some(checkpoints) })
     }
 
     /// The connection for writing without a transaction: migrations, single statements.
@@ -160,6 +179,9 @@ impl Database {
 
     /// Closes both pools.
     pub async fn close(&self) {
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.end().await;
+        }
         // What cannot be closed is gone already.
         let _ = self.write.clone().close().await;
         let _ = self.read.clone().close().await;

@@ -1,5 +1,6 @@
 //! The crash suite, and its report.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,10 +10,13 @@ use crate::{build, root, servers};
 
 /// Where the rows of a report are while it is made.
 const ROWS: &str = "target/crash-report";
-/// The last report of a long run.
+/// What long runs found last.
 const REPORT: &str = "docs/crash-report.md";
+const COLUMNS: &str =
+    "| test | what was done | lost | duplicated | oversold | out of order | missing events |";
 
-/// Runs the suite: small, or for hours with a report that is kept.
+/// Runs the suite, or those of its tests that `more` names: small, or for hours with a report that is kept. A long run replaces
+/// what the report says of its own tests, so the whole of it need not be run at once.
 pub(crate) fn run(long: bool, more: &[String]) -> anyhow::Result<()> {
     servers::start_all()?;
     build()?;
@@ -29,37 +33,80 @@ pub(crate) fn run(long: bool, more: &[String]) -> anyhow::Result<()> {
         suite.env("CRASH_LONG", "1");
     }
     let passed = suite.status().context("run the crash suite")?.success();
-    let table = table(&rows)?;
-    println!("{table}");
+    let found = found(&rows)?;
+    println!("{}", table(COLUMNS, found.iter().map(String::as_str)));
+    if !passed {
+        bail!("the crash suite failed; {REPORT} is as it was");
+    }
     if long {
-        std::fs::write(root().join(REPORT), report(&table, passed)?).context("write the report")?;
+        let path = root().join(REPORT);
+        let before = if path.exists() { std::fs::read_to_string(&path)? } else { String::new() };
+        std::fs::write(&path, report(&before, &found, &when()?)).context("write the report")?;
         println!("wrote {REPORT}");
     }
-    if passed { Ok(()) } else { bail!("the crash suite failed") }
+    Ok(())
 }
 
 /// What each test found. One that failed before it could count has no row.
-fn table(rows: &Path) -> anyhow::Result<String> {
+fn found(rows: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(rows)? {
         found.push(std::fs::read_to_string(entry?.path())?);
     }
     found.sort();
-    let head = "| test | what was done | lost | duplicated | oversold | out of order | missing events |\n\
-                |---|---|---|---|---|---|---|\n";
-    Ok(head.to_owned() + &found.join("\n") + "\n")
+    Ok(found)
 }
 
-fn report(table: &str, passed: bool) -> anyhow::Result<String> {
+/// The day, the commit and the size of the machine, for a row.
+fn when() -> anyhow::Result<String> {
     let said = |program: &str, arguments: &[&str]| -> anyhow::Result<String> {
         let output = Command::new(program).args(arguments).current_dir(root()).output();
         Ok(String::from_utf8_lossy(&output.context("describe the run")?.stdout).trim().to_owned())
     };
-    let commit = said("git", &["describe", "--always", "--dirty"])?;
-    let (date, cores) = (said("date", &["+%F"])?, said("nproc", &[])?);
-    let end = if passed { "Every test passed." } else { "**A test failed.**" };
-    Ok(format!(
-        "# The last long run of the crash suite\n\nWritten by `cargo xtask crash --long` on {date}, commit {commit}, {cores} \
-         cores. {end}\nWhat the numbers mean: [guarantees](guarantees.md).\n\n{table}"
-    ))
+    let commit = said("git", &["describe", "--always", "--dirty", "--exclude", "*"])?;
+    Ok(format!("{}, `{commit}`, {} cores", said("date", &["+%F"])?, said("nproc", &[])?))
+}
+
+/// The report that was, with these rows in the place of those of the same tests.
+fn report(before: &str, found: &[String], when: &str) -> String {
+    let rows = before.lines().filter(|line| line.starts_with("| ")).skip(1).map(str::to_owned);
+    let rows = rows.chain(found.iter().map(|row| format!("{row} {when} |")));
+    let by_test: BTreeMap<_, _> = rows.map(|row| (test(&row).to_owned(), row)).collect();
+    let table = table(&format!("{COLUMNS} run |"), by_test.values().map(String::as_str));
+    format!(
+        "# Long runs of the crash suite\n\nWritten by `cargo xtask crash --long [TEST …]`: the last run of each test that passed. \
+         What the numbers mean: [guarantees](guarantees.md).\n\n{table}"
+    )
+}
+
+/// The first cell.
+fn test(row: &str) -> &str {
+    row.split('|').nth(1).unwrap_or_default().trim()
+}
+
+fn table<'a>(columns: &str, rows: impl Iterator<Item = &'a str>) -> String {
+    let rule = "---|".repeat(columns.matches('|').count() - 1);
+    let rows: Vec<_> = rows.collect();
+    format!("{columns}\n|{rule}\n{}\n", rows.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_replaces_what_the_report_said_of_its_tests() {
+        let row = |test: &str, scope: &str| format!("| {test} | {scope} | 0 | 0 | 0 | 0 | 0 |");
+        let first = report("", &[row("kills", "5 times"), row("zombies", "4 times")], "monday");
+        let second = report(&first, &[row("kills", "100 times"), row("disks", "2 times")], "tuesday");
+        let rows: Vec<_> = second.lines().filter(|line| line.starts_with("| ")).collect();
+        let wanted = [
+            format!("{COLUMNS} run |"),
+            format!("{} tuesday |", row("disks", "2 times")),
+            format!("{} tuesday |", row("kills", "100 times")),
+            format!("{} monday |", row("zombies", "4 times")),
+        ];
+        assert_eq!(rows, wanted);
+        assert_eq!(report(&second, &[], "never"), second);
+    }
 }
