@@ -429,11 +429,13 @@ async fn lanes_and_watermarks_are_agreed_on(engine: Engine) {
     let error = settings::agree_on_lanes(db, "8".parse().unwrap()).await.unwrap_err().to_string();
     assert!(error.contains("LANES=4"), "{error}");
     let now = clock::now();
-    assert_eq!(settings::watermark(db, "test", now).await.unwrap(), now);
     let later = now + chrono::Duration::hours(1);
+    assert_eq!(settings::watermark(db, "test").await.unwrap(), None);
+    assert_eq!(settings::begin_watermark(db, "test", now).await.unwrap(), now);
+    assert_eq!(settings::begin_watermark(db, "test", later).await.unwrap(), now, "it has begun");
     settings::move_watermark(db, "test", later).await.unwrap();
     settings::move_watermark(db, "test", now).await.unwrap();
-    assert_eq!(settings::watermark(db, "test", now).await.unwrap(), later, "it never goes back");
+    assert_eq!(settings::watermark(db, "test").await.unwrap(), Some(later), "it never goes back");
 }
 
 async fn a_check_tells_what_was_compared_and_changes_nothing(engine: Engine) {

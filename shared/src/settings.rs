@@ -86,19 +86,18 @@ pub async fn agree_on_lanes(db: &impl ConnectionTrait, topology: Topology) -> Re
     }
 }
 
-/// How far timed work has come under this name; if it never began, it begins at `now`.
-pub async fn watermark(db: &impl ConnectionTrait, name: &str, now: Instant) -> Result<Instant, DbErr> {
-    if let Some(row) = watermarks::Entity::find_by_id(name).one(db).await? {
-        return Ok(row.reached);
-    }
+/// How far timed work has come under this name; none if it never began.
+pub async fn watermark(db: &impl ConnectionTrait, name: &str) -> Result<Option<Instant>, DbErr> {
+    Ok(watermarks::Entity::find_by_id(name).one(db).await?.map(|row| row.reached))
+}
+
+/// Begins timed work at `now`, unless somebody has begun it. Returns how far it has come.
+pub async fn begin_watermark(db: &impl ConnectionTrait, name: &str, now: Instant) -> Result<Instant, DbErr> {
     let row = watermarks::ActiveModel { name: Set(name.to_owned()), reached: Set(now) };
     match watermarks::Entity::insert(row).exec_without_returning(db).await {
         Ok(_) => Ok(now),
         // Another scheduler was first, this very moment.
-        Err(error) if error.sql_err().is_some() => {
-            let row = watermarks::Entity::find_by_id(name).one(db).await?;
-            row.map(|row| row.reached).ok_or(error)
-        }
+        Err(error) if error.sql_err().is_some() => watermark(db, name).await?.ok_or(error),
         Err(error) => Err(error),
     }
 }
