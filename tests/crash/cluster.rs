@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use rand::RngExt as _;
 use serde_json::{Value, json};
+use shared::bus::Actor;
 use shared::bus::broker::{Broker, BrokerUrl};
+use shared::clock;
 use shared::database::Database;
 use shared::id::DriveId;
 use shared::signing::SigningKey;
@@ -51,9 +53,11 @@ pub struct Own<'a> {
 pub struct Cluster {
     pub urls: Urls,
     pub subscriber: Subscriber,
-    pub admin: Client,
     pub load: Load,
     pub processes: Vec<(&'static str, Process)>,
+    admin: Client,
+    organiser: Actor,
+    key: Arc<SigningKey>,
     env: Vec<(&'static str, String)>,
     targets: Targets,
     folder: Folder,
@@ -126,15 +130,30 @@ impl Cluster {
         let admin = Client::admin(&of("member-api")[0], &admins[0]).await;
         let key = Arc::new(SigningKey::load_or_create(&folder.0.join("data/signing-key")).unwrap());
         let subscriber = Subscriber::bind(&ours.amqp).await;
-        let load = Load::new(targets.clone(), key);
-        Self { urls: ours, subscriber, admin, load, processes, env, targets, folder, _servers: servers }
+        let organiser = api::auth::check_token(&key, admin.token()).unwrap();
+        let load = Load::new(targets.clone(), key.clone());
+        Self {
+            urls: ours,
+            subscriber,
+            load,
+            processes,
+            admin,
+            organiser,
+            key,
+            env,
+            targets,
+            folder,
+            _servers: servers,
+        }
     }
 
     /// Drives that are open now, with these fields besides.
     pub async fn open_drives(&self, count: usize, more: Value) -> Vec<DriveId> {
         let mut drives = Vec::new();
         for _ in 0..count {
-            drives.push(self.admin.open_drive(more.clone()).await.parse().unwrap());
+            // A token of now: a long run outlives any.
+            let token = api::auth::issue(&self.key, self.organiser, clock::now());
+            drives.push(self.admin.with_token(&token).open_drive(more.clone()).await.parse().unwrap());
         }
         drives
     }

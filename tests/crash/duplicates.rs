@@ -22,7 +22,7 @@ use crate::load::Receipt;
 use crate::report::size;
 
 /// A click as an API would have published it.
-fn click(drive_id: DriveId) -> Envelope<Register> {
+pub fn click(drive_id: DriveId) -> Envelope<Register> {
     let member_id = MemberId::new();
     let body = Register { drive_id, member_id, slot_id: None, answers: [].into_iter().collect() };
     Envelope {

@@ -1,5 +1,6 @@
 //! Messages that cannot be decided, among those that can; and their replay, interrupted.
 
+use futures_util::future::join_all;
 use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use shared::account::Role;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use crate::cluster::Cluster;
 use crate::deployment::{Engine, eventually};
+use crate::duplicates::click;
 use crate::history::History;
 use crate::load::Receipt;
 use crate::report::size;
@@ -60,9 +62,16 @@ async fn poison_is_put_aside_with_its_reason_and_a_replay_may_be_interrupted_any
     let (bad, good) = (size(20, 1000), size(1000, 100_000));
     let clicking = cluster.load.begin(&drives, 24, good);
     let poison: Vec<_> = (0..bad).map(|number| poison(closing, number, &broker)).collect();
-    for outgoing in &poison {
-        cluster.load.more(good / bad / 2).await;
-        broker.publish(outgoing.clone()).await.unwrap();
+    let mut beside = Vec::new();
+    for some in poison.chunks(4) {
+        cluster.load.more(good / bad * 2).await;
+        // At the same time and to the same lane: they travel in bundles, good and bad.
+        let clicks: Vec<_> = some.iter().map(|_| click(closing)).collect();
+        let sealed = clicks.iter().map(|click| click.seal(broker.topology()));
+        let both = sealed.zip(some).flat_map(|(good, bad)| [good, bad.clone()]);
+        let confirms = join_all(both.map(|outgoing| broker.publish(outgoing))).await;
+        assert!(confirms.into_iter().all(|confirm| confirm.is_ok()));
+        beside.extend(clicks.into_iter().map(|click| vec![Receipt { command: click.id }]));
     }
     let lines = clicking.all().await;
     eventually("the dead letters are there", || async {
@@ -106,6 +115,7 @@ async fn poison_is_put_aside_with_its_reason_and_a_replay_may_be_interrupted_any
     .await;
     let lines: Vec<_> = lines
         .into_iter()
+        .chain(beside)
         .chain(readable.iter().map(|number| vec![Receipt { command: decided(*number) }]))
         .collect();
     db.close().await;
