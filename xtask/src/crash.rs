@@ -25,7 +25,9 @@ pub(crate) fn run(long: bool, more: &[String]) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&rows)?;
     }
     std::fs::create_dir_all(&rows)?;
-    let arguments = ["test", "--test", "crash", "--features", "failpoints", "--", "--nocapture"];
+    // Of the whole workspace, as `build` does it: of one package alone, everything would be built once more.
+    let arguments =
+        ["test", "--workspace", "--test", "crash", "--features", "muster/failpoints", "--", "--nocapture"];
     let mut suite = Command::new("cargo");
     suite.args(arguments).arg("--test-threads").arg(if long { "1" } else { "2" }).args(more);
     suite.env("CRASH_REPORT", &rows).current_dir(root());
