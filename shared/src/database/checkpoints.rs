@@ -77,7 +77,7 @@ async fn once(
 mod tests {
     use std::path::Path;
 
-    use sea_orm::ConnectionTrait as _;
+    use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 
     use crate::database::Database;
 
@@ -91,14 +91,20 @@ mod tests {
         let (file, journal) = (folder.join("muster.db"), folder.join("muster.db-wal"));
         let db = Database::connect(&format!("sqlite:{}", file.display()), 1, "test").await.unwrap();
         db.writer().execute_unprepared("create table blobs (bytes blob not null)").await.unwrap();
-        // Eight times what SQLite would wait for, an eighth of what the writer waits for.
+        let asked = Statement::from_string(DbBackend::Sqlite, "pragma wal_autocheckpoint");
+        let bound: i64 =
+            db.writer().query_one_raw(asked).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        assert_eq!(bound.to_string(), super::BOUND, "what the writer waits for");
+        // An eighth of that.
         for _ in 0..32 {
             db.writer().execute_unprepared("insert into blobs values (zeroblob(1048576))").await.unwrap();
         }
-        while length(&file) < 32 << 20 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        assert!(length(&journal) >= 32 << 20, "the writer has begun the journal anew");
+        let moved = async {
+            while length(&file) < 32 << 20 {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), moved).await.expect("it is moved");
         db.close().await;
         assert!(!journal.exists(), "somebody holds the file still");
         std::fs::remove_dir_all(folder).unwrap();
