@@ -1,12 +1,13 @@
 //! Those who follow the drives' logs: they take in each entry once, per drive in order, whatever dies in between.
 //!
-//! A notice wakes a follower; what there is to take it finds by its cursors. The cursors move on in the transaction that keeps
+//! A notice wakes a follower and says which logs have grown; what there is to take in them it finds by its cursors, and every few
+//! seconds it looks at all logs. The cursors move on in the transaction that keeps
 //! what was made of the entries, each from where it was found, so several processes may follow at once: one of them wins,
-//! the others look again. A notice that is lost costs until the next look.
+//! the others look again. A notice that is lost costs until the next look at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -16,7 +17,7 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction};
 use shared::backoff::Backoff;
 use shared::bus::broker::Source;
 use shared::bus::{Broker, CloudEvent, Failure, Notice, Received, Reject, Subscription};
-use shared::clock::{self, Instant};
+use shared::clock;
 use shared::cursor::{Behind, table as cursors};
 use shared::database::Database;
 use shared::id::DriveId;
@@ -27,11 +28,13 @@ use tokio_util::sync::CancellationToken;
 const LOGS: u64 = 200;
 /// About how many entries are taken in together.
 const ENTRIES: u64 = 1000;
+/// The most logs that a look is at if it is not at all of them.
+const NAMED: usize = 500;
 /// How many entries of a log are read at least, however many logs there are.
 const SHARE: u64 = 10;
 /// A batch costs about as much as its entries: after a notice, a few more are let come for so long.
 const GATHER: Duration = Duration::from_millis(20);
-/// How long a follower waits for a notice before it looks by itself.
+/// How often a follower looks at all logs, whatever notices say.
 const LOOK: Duration = Duration::from_secs(10);
 /// How long the database may take for one step.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -63,7 +66,7 @@ pub trait Follower: Send + Sync + 'static {
     fn take(
         &self,
         tx: &DatabaseTransaction,
-        now: Instant,
+        now: clock::Instant,
         entries: &[Followed],
     ) -> impl Future<Output = Result<Notice, Failure>> + Send;
 
@@ -89,10 +92,18 @@ pub async fn follow<F: Follower>(
     let following = Following { follower, db, broker };
     let mut backoff = Backoff::default();
     let up = liveness.up(F::NAME);
+    let (mut grown, mut looked) = (Grown::Perhaps, Instant::now());
     while !shutdown.is_cancelled() {
-        match following.catch_up(backoff.failures(), &shutdown).await {
+        if looked.elapsed() > LOOK {
+            grown = Grown::Perhaps;
+        }
+        if grown == Grown::Perhaps {
+            looked = Instant::now();
+        }
+        match following.catch_up(&grown, backoff.failures(), &shutdown).await {
             Ok(()) => backoff = Backoff::default(),
             Err(failure) => {
+                grown = Grown::Perhaps;
                 metrics::counter!("muster_retries_total", "queue" => F::NAME).increment(1);
                 if !matches!(failure, Failure::Contended(_)) {
                     tracing::warn!(follower = F::NAME, %failure, "could not take entries in; trying again");
@@ -101,26 +112,60 @@ pub async fn follow<F: Follower>(
                 continue;
             }
         }
-        shutdown.run_until_cancelled(grown(&mut notices)).await;
+        grown = shutdown.run_until_cancelled(Grown::next(&mut notices)).await.unwrap_or(Grown::Perhaps);
     }
     drop(up);
 }
 
-/// Waits until some log has grown, or may have.
-async fn grown(notices: &mut Subscription) {
-    let heard = async {
-        loop {
-            match notices.next().await {
-                Some(Received::Message(message)) if Notice::read(&message).logs.is_empty() => {}
-                Some(_) => break tokio::time::sleep(GATHER).await,
-                // The broker is closed, and so is soon the process.
-                None => std::future::pending().await,
+/// What has grown.
+#[derive(Debug, PartialEq, Eq)]
+enum Grown {
+    /// These logs, and no others as far as is known.
+    These(BTreeSet<DriveId>),
+    /// Any.
+    Perhaps,
+}
+
+impl Grown {
+    /// Waits until some log has grown, or may have.
+    async fn next(notices: &mut Subscription) -> Self {
+        let heard = async {
+            loop {
+                match notices.next().await {
+                    Some(received) => {
+                        let mut grown = Self::These(BTreeSet::new());
+                        grown.heard(received);
+                        if grown != Self::These(BTreeSet::new()) {
+                            tokio::time::sleep(GATHER).await;
+                            break grown;
+                        }
+                    }
+                    // The broker is closed, and so is soon the process.
+                    None => std::future::pending().await,
+                }
             }
+        };
+        let mut grown = tokio::time::timeout(LOOK, heard).await.unwrap_or(Self::Perhaps);
+        // In a rush there is a notice for every batch. One look finds all that these tell.
+        while let Some(Some(received)) = notices.next().now_or_never() {
+            grown.heard(received);
         }
-    };
-    let _ = tokio::time::timeout(LOOK, heard).await;
-    // In a rush there is a notice for every batch. One look finds all that these tell.
-    while let Some(Some(_)) = notices.next().now_or_never() {}
+        grown
+    }
+
+    /// Takes in what was received.
+    fn heard(&mut self, received: Received) {
+        match (&mut *self, received) {
+            (Self::These(logs), Received::Message(message)) => {
+                logs.extend(Notice::read(&message).logs.into_iter().map(|(drive_id, _)| drive_id));
+                if logs.len() > NAMED {
+                    *self = Self::Perhaps;
+                }
+            }
+            (_, Received::Gap) => *self = Self::Perhaps,
+            (Self::Perhaps, Received::Message(_)) => {}
+        }
+    }
 }
 
 struct Following<'a, F> {
@@ -130,14 +175,23 @@ struct Following<'a, F> {
 }
 
 impl<F: Follower> Following<'_, F> {
-    /// Takes in all there is, until a look at all logs finds nothing. After a failure each log stands alone, so that one that
+    /// Takes in all there is in what has grown, until a look at it finds nothing. After a failure each log stands alone, so that one that
     /// cannot be taken in holds no other up, and has more time each time.
-    async fn catch_up(&self, failures: u32, shutdown: &CancellationToken) -> Result<(), Failure> {
+    async fn catch_up(
+        &self,
+        grown: &Grown,
+        failures: u32,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let among = match grown {
+            Grown::These(logs) => Some(logs),
+            Grown::Perhaps => None,
+        };
         let (logs, patience) = (if failures == 0 { LOGS } else { 1 }, ANSWER * 2_u32.pow(failures.min(4)));
         loop {
             let (mut after, mut moved, mut result) = (None, false, Ok(()));
             loop {
-                let behind = cursors::behind(&self.db.read, F::NAME, after, logs).await?;
+                let behind = cursors::behind(&self.db.read, F::NAME, among, after, logs).await?;
                 let Some(last) = behind.last() else { break };
                 after = Some(last.drive_id);
                 match self.step_in_time(behind, patience).await {

@@ -77,7 +77,11 @@ impl Database {
         if !url.starts_with("sqlite:") {
             let (silent, mut options) = (Silence::default(), options(READERS + writers));
             options.map_sqlx_postgres_opts(|options| {
-                options.options([("idle_in_transaction_session_timeout", format!("{FORSAKEN}s"))])
+                options.options([
+                    ("idle_in_transaction_session_timeout", format!("{FORSAKEN}s")),
+                    // A plan that is kept was made for the table as it was: empty, at the beginning of a rush.
+                    ("plan_cache_mode", "force_custom_plan".to_owned()),
+                ])
             });
             let (postgres, mariadb) = (silent.clone(), silent.clone());
             options.map_sqlx_postgres_pool_opts(move |options| {

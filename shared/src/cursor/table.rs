@@ -1,7 +1,9 @@
 //! The table `cursors`: one row per follower and drive.
 
+use std::collections::BTreeSet;
+
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait as _, IntoCondition as _};
+use sea_orm::sea_query::{Expr, ExprTrait as _, IntoCondition as _};
 use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, Set};
 
 use super::Behind;
@@ -31,10 +33,12 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// At most `limit` of the logs that `follower` has not read to their end, by the drives' ids, after `after`.
+/// At most `limit` of the logs that `follower` has not read to their end, by the drives' ids, after `after`: of all, or of
+/// `among`.
 pub async fn behind(
     db: &impl ConnectionTrait,
     follower: &'static str,
+    among: Option<&BTreeSet<DriveId>>,
     after: Option<DriveId>,
     limit: u64,
 ) -> Result<Vec<Behind>, DbErr> {
@@ -56,6 +60,9 @@ pub async fn behind(
         )
         .order_by_asc(drives::Column::Id)
         .limit(limit);
+    if let Some(among) = among {
+        select = select.filter(rows::is_one_of(db, drives::Column::Id, among.iter().map(|id| id.0)));
+    }
     if let Some(after) = after {
         select = select.filter(drives::Column::Id.gt(after.0));
     }
@@ -87,24 +94,14 @@ pub async fn advance(
         })
         .collect();
     rows::insert(db, &new, |_| 0).await?;
-    let (mut unmoved, mut sequence, mut count) = (Condition::any(), CaseStatement::new(), 0);
-    for (behind, to) in moved {
-        let Some(read) = behind.read else { continue };
-        let this = || Column::DriveId.eq(behind.drive_id.0);
-        unmoved = unmoved.add(this().and(Column::Sequence.eq(stored(read))));
-        sequence = sequence.case(this(), Expr::value(stored(*to)));
-        count += 1;
-    }
-    if count == 0 {
-        return Ok(());
-    }
-    let done = Entity::update_many()
-        .col_expr(Column::Sequence, sequence.into())
-        .filter(Column::Follower.eq(follower))
-        .filter(unmoved)
-        .exec(db)
-        .await?;
-    if done.rows_affected == count {
+    let known = moved.iter().filter_map(|(behind, to)| {
+        let from = stored(behind.read?);
+        Some(vec![follower.into(), behind.drive_id.0.into(), from.into(), stored(*to).into()])
+    });
+    let known: Vec<_> = known.collect();
+    let count = known.len() as u64;
+    let keys = [Column::Follower, Column::DriveId, Column::Sequence];
+    if rows::update::<Entity>(db, &keys, &[Column::Sequence], known).await? == count {
         Ok(())
     } else {
         Err(Failure::Contended("another process follows the same logs".to_owned()))

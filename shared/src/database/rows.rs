@@ -36,6 +36,107 @@ where
     Ok(())
 }
 
+/// Sets columns of many rows, a thousand with each statement. Each of `rows` has the values of `keys`, then those of `sets`; none
+/// is null. The row that has all these keys gets these values: so a key may be what the row has to hold still. Returns how
+/// many rows there were.
+pub(crate) async fn update<E: EntityTrait>(
+    db: &impl ConnectionTrait,
+    keys: &[E::Column],
+    sets: &[E::Column],
+    rows: Vec<Vec<Value>>,
+) -> Result<u64, DbErr> {
+    let mut found = 0;
+    for chunk in rows.chunks(ROWS_PER_INSERT) {
+        found +=
+            db.execute_raw(joined::<E>(db.get_database_backend(), keys, sets, chunk)?).await?.rows_affected();
+    }
+    Ok(found)
+}
+
+/// The rows that have these keys, a thousand with each statement. Each of `rows` has the values of `keys`, none of them null.
+pub(crate) async fn find<E: EntityTrait>(
+    db: &impl ConnectionTrait,
+    keys: &[E::Column],
+    rows: Vec<Vec<Value>>,
+) -> Result<Vec<E::Model>, DbErr> {
+    let (backend, table) = (db.get_database_backend(), E::default());
+    let table = quoted(backend, table.table_name());
+    let mut found = Vec::new();
+    for chunk in rows.chunks(ROWS_PER_INSERT) {
+        let (given, values) = given(backend, chunk)?;
+        let sql = format!("select {table}.* from {given} join {table} on {}", has::<E>(backend, keys));
+        let statement = Statement::from_sql_and_values(backend, sql, values);
+        found.extend(E::find().from_raw_sql(statement).all(db).await?);
+    }
+    Ok(found)
+}
+
+/// `update t set a = given.c1 from … as given where t.id = given.c0`, and so on. (A `case` with an arm per row would be compared
+/// arm by arm for each row.)
+fn joined<E: EntityTrait>(
+    backend: DbBackend,
+    keys: &[E::Column],
+    sets: &[E::Column],
+    rows: &[Vec<Value>],
+) -> Result<Statement, DbErr> {
+    let is_mariadb = backend == DbBackend::MySql;
+    let table = E::default();
+    let table = quoted(backend, table.table_name());
+    let (given, values) = given(backend, rows)?;
+    let set = sets.iter().enumerate().map(|(at, column)| {
+        let column = quoted(backend, column.as_str());
+        // The others take no table before the name of what is set.
+        let column = if is_mariadb { format!("{table}.{column}") } else { column };
+        format!("{column} = given.c{}", keys.len() + at)
+    });
+    let (set, has) = (set.collect::<Vec<_>>().join(", "), has::<E>(backend, keys));
+    let sql = if is_mariadb {
+        format!("update {table} join {given} on {has} set {set}")
+    } else {
+        format!("update {table} set {set} from {given} where {has}")
+    };
+    Ok(Statement::from_sql_and_values(backend, sql, values))
+}
+
+/// A table `given` with the columns `c0`, `c1` and so on, and these rows, for statements that join it with another; and its
+/// values.
+fn given(backend: DbBackend, rows: &[Vec<Value>]) -> Result<(String, Vec<Value>), DbErr> {
+    let width = rows.first().map_or(0, Vec::len);
+    let name = |at: usize| format!("c{at}");
+    if backend == DbBackend::Postgres {
+        let (mut arrays, mut values) = (Vec::new(), Vec::new());
+        for at in 0..width {
+            let cells: Vec<_> = rows.iter().map(|row| row[at].clone()).collect();
+            let kind = cells[0].array_type();
+            arrays.push(format!("${}::{}[]", at + 1, type_name(&kind)?));
+            values.push(Value::Array(kind, Some(Box::new(cells))));
+        }
+        let names: Vec<_> = (0..width).map(name).collect();
+        Ok((format!("unnest({}) as given ({})", arrays.join(", "), names.join(", ")), values))
+    } else {
+        // The first row names the columns: MariaDB takes no list of names behind the table's.
+        let first: Vec<_> = (0..width).map(|at| format!("? as {}", name(at))).collect();
+        let row = format!("({})", vec!["?"; width].join(", "));
+        let rest = vec![row; rows.len() - 1].join(", ");
+        let rest = if rest.is_empty() { rest } else { format!(" union all values {rest}") };
+        Ok((format!("(select {}{rest}) as given", first.join(", ")), rows.concat()))
+    }
+}
+
+/// The condition that a row has the keys that are given.
+fn has<E: EntityTrait>(backend: DbBackend, keys: &[E::Column]) -> String {
+    let table = E::default();
+    let table = quoted(backend, table.table_name());
+    let is = |(at, column): (usize, &E::Column)| {
+        format!("{table}.{} = given.c{at}", quoted(backend, column.as_str()))
+    };
+    keys.iter().enumerate().map(is).collect::<Vec<_>>().join(" and ")
+}
+
+fn quoted(backend: DbBackend, name: &str) -> String {
+    if backend == DbBackend::MySql { format!("`{name}`") } else { format!("\"{name}\"") }
+}
+
 /// Whether `column` is one of these ids.
 pub(crate) fn is_one_of<C: ColumnTrait>(
     db: &impl ConnectionTrait,

@@ -58,19 +58,13 @@ fn all(rows: Vec<Model>) -> Result<Vec<OfDrive>, DbErr> {
     rows.into_iter().map(|row| Ok((DriveId(row.drive_id), row.try_into()?))).collect()
 }
 
-/// The registrations of these members for these drives (every pair that exists).
+/// The registrations of these members, each for this drive, those that there are.
 pub(crate) async fn of_members(
     db: &impl ConnectionTrait,
-    drives: &BTreeSet<DriveId>,
-    members: &BTreeSet<MemberId>,
+    wanted: &BTreeSet<(MemberId, DriveId)>,
 ) -> Result<Vec<OfDrive>, DbErr> {
-    if members.is_empty() {
-        return Ok(Vec::new());
-    }
-    let select = Entity::find()
-        .filter(rows::is_one_of(db, Column::MemberId, members.iter().map(|id| id.0)))
-        .filter(rows::is_one_of(db, Column::DriveId, drives.iter().map(|id| id.0)));
-    all(select.all(db).await?)
+    let keys = wanted.iter().map(|(member_id, drive_id)| vec![member_id.0.into(), drive_id.0.into()]);
+    all(rows::find::<Entity>(db, &[Column::MemberId, Column::DriveId], keys.collect()).await?)
 }
 
 /// The registrations with these ids, for these drives.

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait as _, OnConflict};
-use sea_orm::{Condition, ConnectionTrait, DbErr, Set};
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{ConnectionTrait, DbErr, Set};
 
 use super::{drive, drives, places, slots};
 use crate::bus::Failure;
 use crate::clock::Instant;
-use crate::database::rows::{self, ROWS_PER_INSERT};
+use crate::database::rows;
 use crate::drive::definition::{Definition, Slot};
 use crate::drive::reminder::Reminded;
 use crate::drive::state::{Drive, Places, State};
@@ -49,7 +49,7 @@ impl Loaded {
 #[derive(Debug, Default)]
 struct Wanted {
     drives: BTreeSet<DriveId>,
-    members: BTreeSet<MemberId>,
+    members: BTreeSet<(MemberId, DriveId)>,
     registrations: BTreeSet<RegistrationId>,
     /// How many places may come free, per drive: that many heads of its waiting lists are needed at most, since every
     /// such command takes at most one away, by promotion or by withdrawal of whoever waits.
@@ -63,10 +63,12 @@ impl Wanted {
             let drive_id = command.drive_id();
             wanted.drives.insert(drive_id);
             match command {
-                DriveCommand::Register(command) => drop(wanted.members.insert(command.member_id)),
-                DriveCommand::AddRegistration(command) => drop(wanted.members.insert(command.member_id)),
+                DriveCommand::Register(command) => drop(wanted.members.insert((command.member_id, drive_id))),
+                DriveCommand::AddRegistration(command) => {
+                    drop(wanted.members.insert((command.member_id, drive_id)))
+                }
                 DriveCommand::Withdraw(command) => {
-                    wanted.members.insert(command.member_id);
+                    wanted.members.insert((command.member_id, drive_id));
                     *wanted.freed.entry(drive_id).or_default() += 1;
                 }
                 DriveCommand::RemoveRegistration(command) => {
@@ -118,7 +120,7 @@ pub async fn load(
             known: BTreeSet::new(),
         });
     }
-    let found = registrations::of_members(db, &wanted.drives, &wanted.members).await?;
+    let found = registrations::of_members(db, &wanted.members).await?;
     let by_id = registrations::by_ids(db, &wanted.drives, &wanted.registrations).await?;
     let mut all: Vec<_> = found.into_iter().chain(by_id).collect();
     for (drive_id, freed) in &wanted.freed {
@@ -194,9 +196,7 @@ pub async fn save(
         let now = kept.map(|(slot, before)| (*slot, *before, drive.state.places(*slot)));
         counts.extend(now.filter(|(_, before, now)| before != now).map(|(slot, _, now)| (slot, now)));
     }
-    for chunk in counts.chunks(ROWS_PER_INSERT) {
-        count(db, chunk).await?;
-    }
+    count(db, &counts).await?;
     let (mut new, mut known) = (Vec::new(), Vec::new());
     for (drive_id, _, drive) in touched() {
         for registration in drive.state.changed() {
@@ -316,49 +316,34 @@ async fn change_slots(
     Ok(())
 }
 
-/// Moves the ends of the logs on, in one statement: the fence against a process that lost its lane.
+/// Moves the ends of the logs on: the fence against a process that lost its lane.
 async fn advance(
     db: &impl ConnectionTrait,
     moved: &[(DriveId, Head, Head)],
     now: Instant,
 ) -> Result<(), Failure> {
-    if moved.is_empty() {
-        return Ok(());
-    }
-    let mut unmoved = Condition::any();
-    let (mut sequence, mut head) = (CaseStatement::new(), CaseStatement::new());
-    for (drive_id, from, to) in moved {
-        let this = || drives::Column::Id.eq(drive_id.0);
-        unmoved = unmoved.add(this().and(drives::Column::Sequence.eq(from.stored_sequence())));
-        sequence = sequence.case(this(), Expr::value(to.stored_sequence()));
-        head = head.case(this(), Expr::value(to.hash.to_vec()));
-    }
-    let done = drives::Entity::update_many()
-        .col_expr(drives::Column::Sequence, sequence.into())
-        .col_expr(drives::Column::Head, head.into())
-        .col_expr(drives::Column::UpdatedAt, Expr::value(now))
-        .filter(unmoved)
-        .exec(db)
-        .await?;
-    if done.rows_affected == moved.len() as u64 {
+    use drives::Column;
+    let rows = moved.iter().map(|(drive_id, from, to)| {
+        let (from, sequence) = (from.stored_sequence(), to.stored_sequence());
+        vec![drive_id.0.into(), from.into(), sequence.into(), to.hash.to_vec().into(), now.into()]
+    });
+    let sets = [Column::Sequence, Column::Head, Column::UpdatedAt];
+    let found =
+        rows::update::<drives::Entity>(db, &[Column::Id, Column::Sequence], &sets, rows.collect()).await?;
+    if found == moved.len() as u64 {
         Ok(())
     } else {
         Err(Failure::Retry("another process has decided on this lane meanwhile".to_owned()))
     }
 }
 
-/// Writes how the places of these slots stand, in one statement.
+/// Writes how the places of these slots stand.
 async fn count(db: &impl ConnectionTrait, counts: &[(SlotId, Places)]) -> Result<(), DbErr> {
-    let (mut confirmed, mut waitlisted) = (CaseStatement::new(), CaseStatement::new());
-    for (slot_id, places) in counts {
-        confirmed = confirmed.case(slots::Column::Id.eq(slot_id.0), Expr::value(signed(places.confirmed)));
-        waitlisted = waitlisted.case(slots::Column::Id.eq(slot_id.0), Expr::value(signed(places.waitlisted)));
-    }
-    slots::Entity::update_many()
-        .col_expr(slots::Column::Confirmed, confirmed.into())
-        .col_expr(slots::Column::Waitlisted, waitlisted.into())
-        .filter(slots::Column::Id.is_in(counts.iter().map(|(slot_id, _)| slot_id.0)))
-        .exec(db)
-        .await?;
+    use slots::Column;
+    let rows = counts.iter().map(|(slot_id, places)| {
+        vec![slot_id.0.into(), signed(places.confirmed).into(), signed(places.waitlisted).into()]
+    });
+    let sets = [Column::Confirmed, Column::Waitlisted];
+    rows::update::<slots::Entity>(db, &[Column::Id], &sets, rows.collect()).await?;
     Ok(())
 }
