@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use consumers::follow::{Followed, Follower, follow};
 use consumers::inbox::Inbox;
+use process::Connections;
 use process::watch::Liveness;
 use sea_orm::DatabaseTransaction;
 use serde_json::json;
@@ -207,4 +209,41 @@ async fn what_concerns_everybody_is_taken_in_one_by_one_and_in_order() {
         assert_eq!(kinds, ["place", "0", "1", "2"]);
     }
     local.end().await;
+}
+
+/// Notices get lost. Whoever goes by them looks at all logs from time to time all the same, however many notices name others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_no_notice_names_is_taken_in() {
+    let mut local = Local::start(Engine::Sqlite).await;
+    let (named, unnamed) = (local.open_drive(json!({})).await, local.open_drive(json!({})).await);
+    let member_id = local.member(json!({})).await;
+    // Here nobody says what is decided there.
+    let mut elsewhere = Local::idle(Engine::Sqlite).await;
+    let broker = elsewhere.broker.clone();
+    let connections = Connections { broker: broker.clone(), ..local.connections(Outlet::Nowhere) };
+    let shutdown = local.shutdown.clone();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        follow(&Inbox { mails: false }, &connections, Liveness::default(), shutdown).await;
+    });
+    let shutdown = local.shutdown.clone();
+    tasks.spawn(async move {
+        while !shutdown.is_cancelled() {
+            let notice = Notice { logs: vec![(named, 1)], inboxes: Vec::new() };
+            broker.publish_all(notice.message().into_iter().collect()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    for (count, drive_id) in [(1, named), (2, unnamed)] {
+        local.register(drive_id, member_id).await;
+        let db = &local.db.read;
+        eventually("the inbox fills", || async move {
+            let items = inboxes::after(db, member_id, 0, 10).await.unwrap();
+            (items.len() == count).then_some(())
+        })
+        .await;
+    }
+    local.end().await;
+    while tasks.join_next().await.is_some() {}
+    elsewhere.end().await;
 }

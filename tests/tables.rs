@@ -28,6 +28,7 @@ on_every_database! {
     a_command_that_comes_again_changes_nothing,
     an_id_with_another_body_is_given_up_and_changes_nothing,
     a_stale_writer_writes_nothing,
+    a_batch_about_many_drives_is_stored,
     the_database_itself_refuses_a_place_too_many,
     people_are_imported_and_found,
     an_import_and_a_members_own_change_at_once_lose_nothing,
@@ -156,6 +157,35 @@ async fn a_command_that_comes_again_changes_nothing(engine: Engine) {
     assert_eq!(local.entries(drive_id).await.len(), entries.len() + 1);
     assert_eq!(local.decision(clicks[0].id).await, decisions[0]);
     local.verify().await.unwrap();
+}
+
+async fn a_batch_about_many_drives_is_stored(engine: Engine) {
+    let local = Local::start(engine).await;
+    let (mut drives, mut people) = (Vec::new(), Vec::new());
+    for _ in 0..12 {
+        drives.push(local.open_drive(json!({ "capacity": 2, "waitlist_capacity": 1 })).await);
+    }
+    for _ in 0..4 {
+        people.push(local.member(json!({})).await);
+    }
+    // All at once, twice: who came has rows to be replaced the second time.
+    for round in 0..2 {
+        let clicks = drives.iter().flat_map(|drive_id| people.iter().map(move |id| (*drive_id, *id)));
+        let clicks: Vec<_> =
+            clicks.map(|(drive_id, id)| envelope(local::member(id), register(drive_id, id))).collect();
+        let topology = local.broker.topology();
+        local.broker.publish_all(clicks.iter().map(|click| click.seal(topology)).collect()).await.unwrap();
+        for (at, click) in clicks.iter().enumerate() {
+            let expected = match (round, at % 4) {
+                (_, 3) => "drive-full",
+                (0, _) => "ok",
+                _ => "already-registered",
+            };
+            assert_eq!(code(&local.decision(click.id).await), expected);
+        }
+        let report = local.verify().await.unwrap();
+        assert_eq!((report.drives, report.registrations), (12, 36));
+    }
 }
 
 async fn an_id_with_another_body_is_given_up_and_changes_nothing(engine: Engine) {

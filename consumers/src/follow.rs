@@ -325,4 +325,24 @@ mod tests {
         assert_eq!(logs, BTreeSet::from([(one, 5), (other, 7)]));
         assert!(grown_logs(std::iter::empty()).message().is_none());
     }
+
+    #[test]
+    fn notices_name_what_has_grown_until_they_name_too_much_or_one_may_be_missing() {
+        let named = |count: usize| {
+            let logs = std::iter::repeat_with(|| (DriveId::new(), 1)).take(count).collect();
+            let notice = Notice { logs, inboxes: Vec::new() };
+            Received::Message(notice.message().unwrap().message)
+        };
+        let mut grown = Grown::These(BTreeSet::new());
+        grown.heard(named(NAMED - 1));
+        grown.heard(named(1));
+        assert!(matches!(&grown, Grown::These(logs) if logs.len() == NAMED));
+        grown.heard(named(1));
+        assert_eq!(grown, Grown::Perhaps);
+        grown.heard(named(1));
+        assert_eq!(grown, Grown::Perhaps);
+        let mut grown = Grown::These(BTreeSet::new());
+        grown.heard(Received::Gap);
+        assert_eq!(grown, Grown::Perhaps);
+    }
 }

@@ -81,6 +81,8 @@ impl Database {
                     ("idle_in_transaction_session_timeout", format!("{FORSAKEN}s")),
                     // A plan that is kept was made for the table as it was: empty, at the beginning of a rush.
                     ("plan_cache_mode", "force_custom_plan".to_owned()),
+                    // Nothing here reads so much that another process would help more than starting it costs.
+                    ("max_parallel_workers_per_gather", "0".to_owned()),
                 ])
             });
             let (postgres, mariadb) = (silent.clone(), silent.clone());

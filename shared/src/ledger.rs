@@ -213,7 +213,7 @@ pub async fn find(
 pub async fn insert(db: &impl ConnectionTrait, rows: &[Row]) -> Result<(), DbErr> {
     let rows: Vec<_> = rows.iter().map(ActiveModel::from).collect();
     let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    rows::insert(db, &rows, |row| bytes(row.result.as_ref()) + bytes(row.facts.as_ref())).await
+    rows::insert(db, rows, |row| bytes(row.result.as_ref()) + bytes(row.facts.as_ref())).await
 }
 
 /// Takes back that these commands failed, so that they can be decided after all.

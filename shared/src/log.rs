@@ -124,7 +124,7 @@ pub async fn append(db: &impl ConnectionTrait, entries: impl Iterator<Item = &En
             event: Set(String::from_utf8_lossy(&entry.bytes).into_owned()),
         })
         .collect();
-    rows::insert(db, &entries, |entry| entry.event.as_ref().len()).await
+    rows::insert(db, entries, |entry| entry.event.as_ref().len()).await
 }
 
 fn entry(row: Model) -> Entry {

@@ -94,7 +94,7 @@ pub async fn insert(db: &impl ConnectionTrait, all: &[Account]) -> Result<(), Db
         password_hash: Set(account.password_hash.clone()),
         created_at: Set(account.created_at),
     });
-    rows::insert(db, &new.collect::<Vec<_>>(), |_| 0).await
+    rows::insert(db, new.collect(), |_| 0).await
 }
 
 /// The account with this (normalised) e-mail address.

@@ -93,7 +93,7 @@ pub async fn advance(
             sequence: Set(stored(*to)),
         })
         .collect();
-    rows::insert(db, &new, |_| 0).await?;
+    rows::insert(db, new, |_| 0).await?;
     let known = moved.iter().filter_map(|(behind, to)| {
         let from = stored(behind.read?);
         Some(vec![follower.into(), behind.drive_id.0.into(), from.into(), stored(*to).into()])

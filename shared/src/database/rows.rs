@@ -19,18 +19,21 @@ const BYTES_PER_INSERT: usize = 4 * 1024 * 1024;
 /// Inserts rows, all of whose columns are set. `bytes` is about what a row's texts take.
 pub(crate) async fn insert<A>(
     db: &impl ConnectionTrait,
-    rows: &[A],
+    rows: Vec<A>,
     bytes: impl Fn(&A) -> usize,
 ) -> Result<(), DbErr>
 where
-    A: ActiveModelTrait + Clone,
+    A: ActiveModelTrait,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
-    for chunk in chunks(rows, bytes) {
+    let lengths: Vec<_> = chunks(&rows, bytes).map(<[_]>::len).collect();
+    let mut rows = rows.into_iter();
+    for length in lengths {
+        let chunk: Vec<_> = rows.by_ref().take(length).collect();
         if db.get_database_backend() == DbBackend::Postgres {
             db.execute_raw(from_arrays(chunk)?).await?;
         } else {
-            A::Entity::insert_many(chunk.to_vec()).exec_without_returning(db).await?;
+            A::Entity::insert_many(chunk).exec_without_returning(db).await?;
         }
     }
     Ok(())
@@ -67,6 +70,33 @@ pub(crate) async fn find<E: EntityTrait>(
         let sql = format!("select {table}.* from {given} join {table} on {}", has::<E>(backend, keys));
         let statement = Statement::from_sql_and_values(backend, sql, values);
         found.extend(E::find().from_raw_sql(statement).all(db).await?);
+    }
+    Ok(found)
+}
+
+/// The highest number in the column `of` for each of these `ids` in the column `key`; ids of which there is no row are left out.
+///
+/// One look at the end of an index for each. Grouped rows would be counted all, and how many there are, a database that has not
+/// looked at the table lately cannot know.
+pub(crate) async fn highest<E: EntityTrait>(
+    db: &impl ConnectionTrait,
+    key: E::Column,
+    ids: Vec<Uuid>,
+    of: E::Column,
+) -> Result<Vec<(Uuid, i64)>, DbErr> {
+    let (backend, table) = (db.get_database_backend(), E::default());
+    let table = quoted(backend, table.table_name());
+    let of = quoted(backend, of.as_str());
+    let mut found = Vec::new();
+    for chunk in ids.chunks(ROWS_PER_INSERT) {
+        let rows: Vec<_> = chunk.iter().map(|id| vec![Value::from(*id)]).collect();
+        let (given, values) = given(backend, &rows)?;
+        let has = has::<E>(backend, &[key]);
+        let sql = format!("select given.c0, (select max({of}) from {table} where {has}) from {given}");
+        for row in db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await? {
+            let (id, highest) = (row.try_get_by_index(0)?, row.try_get_by_index::<Option<i64>>(1)?);
+            found.extend(highest.map(|highest| (id, highest)));
+        }
     }
     Ok(found)
 }
@@ -163,7 +193,7 @@ pub(crate) fn chunks<T>(mut rows: &[T], bytes: impl Fn(&T) -> usize) -> impl Ite
 
 /// `insert into t (a, b) select a, case when b0 then null else b end from unnest($1::uuid[], $2::text[], $3::bool[]) …`:
 /// sea-query's arrays hold no nulls, so beside each column that may be null goes another that says where it is.
-fn from_arrays<A: ActiveModelTrait>(rows: &[A]) -> Result<Statement, DbErr> {
+fn from_arrays<A: ActiveModelTrait>(mut rows: Vec<A>) -> Result<Statement, DbErr> {
     let mut values = Vec::new();
     let (mut names, mut chosen, mut arrays, mut aliases) = (vec![], vec![], vec![], vec![]);
     let mut array = |alias: String, kind: ArrayType, cells: Vec<Value>| {
@@ -174,7 +204,7 @@ fn from_arrays<A: ActiveModelTrait>(rows: &[A]) -> Result<Statement, DbErr> {
     };
     for column in <A::Entity as EntityTrait>::Column::iter() {
         let name = column.as_str();
-        let cells = rows.iter().map(|row| match row.get(column) {
+        let cells = rows.iter_mut().map(|row| match row.take(column) {
             ActiveValue::Set(value) | ActiveValue::Unchanged(value) => Ok(value),
             ActiveValue::NotSet => Err(DbErr::Type(format!("column {name} of a new row is not set"))),
         });

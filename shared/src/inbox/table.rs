@@ -8,7 +8,7 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySele
 
 use super::{Item, New};
 use crate::clock::Instant;
-use crate::database::rows::{self, ROWS_PER_INSERT};
+use crate::database::rows;
 use crate::id::{DriveId, MemberId};
 use crate::log;
 
@@ -73,7 +73,7 @@ pub async fn put(db: &impl ConnectionTrait, messages: &[New]) -> Result<BTreeMap
             }
         })
         .collect();
-    rows::insert(db, &rows, |_| 0).await?;
+    rows::insert(db, rows, |_| 0).await?;
     Ok(last)
 }
 
@@ -82,21 +82,9 @@ pub async fn ends(
     db: &impl ConnectionTrait,
     members: &BTreeSet<MemberId>,
 ) -> Result<BTreeMap<MemberId, u64>, DbErr> {
-    let ids: Vec<_> = members.iter().map(|id| id.0).collect();
-    let mut ends = BTreeMap::new();
-    for chunk in ids.chunks(ROWS_PER_INSERT) {
-        let rows = Entity::find()
-            .select_only()
-            .column(Column::MemberId)
-            .column_as(Column::Number.max(), "last")
-            .filter(rows::is_one_of(db, Column::MemberId, chunk.iter().copied()))
-            .group_by(Column::MemberId)
-            .into_tuple::<(Uuid, i64)>()
-            .all(db)
-            .await?;
-        ends.extend(rows.into_iter().map(|(id, last)| (MemberId(id), last.unsigned_abs())));
-    }
-    Ok(ends)
+    let ids = members.iter().map(|id| id.0).collect();
+    let ends = rows::highest::<Entity>(db, Column::MemberId, ids, Column::Number).await?;
+    Ok(ends.into_iter().map(|(id, last)| (MemberId(id), last.unsigned_abs())).collect())
 }
 
 /// At most `limit` messages of an inbox after the number `after`, oldest first.

@@ -82,7 +82,7 @@ pub async fn insert(db: &impl ConnectionTrait, mails: &[Mail]) -> Result<(), DbE
             error: Set(mail.error.clone()),
         })
         .collect();
-    rows::insert(db, &rows, |_| 0).await
+    rows::insert(db, rows, |_| 0).await
 }
 
 /// At most `limit` mails that are due, the most overdue first.

@@ -115,7 +115,7 @@ fn row(drive_id: DriveId, registration: &Registration) -> ActiveModel {
 pub(crate) async fn insert(db: &impl ConnectionTrait, registrations: &[OfDrive]) -> Result<(), DbErr> {
     let new: Vec<_> =
         registrations.iter().map(|(drive_id, registration)| row(*drive_id, registration)).collect();
-    rows::insert(db, &new, |_| 0).await
+    rows::insert(db, new, |_| 0).await
 }
 
 /// Writes registrations of members that have one for the drive already.

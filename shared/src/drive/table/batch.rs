@@ -63,9 +63,11 @@ impl Wanted {
             let drive_id = command.drive_id();
             wanted.drives.insert(drive_id);
             match command {
-                DriveCommand::Register(command) => drop(wanted.members.insert((command.member_id, drive_id))),
+                DriveCommand::Register(command) => {
+                    wanted.members.insert((command.member_id, drive_id));
+                }
                 DriveCommand::AddRegistration(command) => {
-                    drop(wanted.members.insert((command.member_id, drive_id)))
+                    wanted.members.insert((command.member_id, drive_id));
                 }
                 DriveCommand::Withdraw(command) => {
                     wanted.members.insert((command.member_id, drive_id));

@@ -129,7 +129,7 @@ pub async fn insert_missing(
     }
     let new: Vec<_> =
         deliveries.iter().filter(|delivery| !known.contains(&delivery.id)).map(ActiveModel::from).collect();
-    rows::insert(db, &new, |_| 0).await?;
+    rows::insert(db, new, |_| 0).await?;
     Ok(known)
 }
 
@@ -328,7 +328,7 @@ pub async fn insert_attempts(db: &impl ConnectionTrait, all: &[Attempt]) -> Resu
             answer: Set(attempt.answer.clone()),
             error: Set(attempt.error.clone()),
         });
-    rows::insert(db, &rows.collect::<Vec<_>>(), |row| row.answer.as_ref().len()).await
+    rows::insert(db, rows.collect(), |row: &attempts::ActiveModel| row.answer.as_ref().len()).await
 }
 
 /// What came of these deliveries' attempts, oldest first.
