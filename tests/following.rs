@@ -211,12 +211,13 @@ async fn what_concerns_everybody_is_taken_in_one_by_one_and_in_order() {
     local.end().await;
 }
 
-/// Notices get lost. Whoever goes by them looks at all logs from time to time all the same, however many notices name others.
+/// Notices get lost. Whoever goes by them looks at all logs from time to time all the same, however many notices name others and
+/// however fast these grow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_no_notice_names_is_taken_in() {
     let mut local = Local::start(Engine::Sqlite).await;
     let (named, unnamed) = (local.open_drive(json!({})).await, local.open_drive(json!({})).await);
-    let member_id = local.member(json!({})).await;
+    let (member_id, busy) = (local.member(json!({})).await, local.member(json!({})).await);
     // Here nobody says what is decided there.
     let mut elsewhere = Local::idle(Engine::Sqlite).await;
     let broker = elsewhere.broker.clone();
@@ -226,12 +227,14 @@ async fn a_log_that_no_notice_names_is_taken_in() {
     tasks.spawn(async move {
         follow(&Inbox { mails: false }, &connections, Liveness::default(), shutdown).await;
     });
-    let shutdown = local.shutdown.clone();
+    let (shutdown, grows) = (local.shutdown.clone(), local.broker.clone());
     tasks.spawn(async move {
         while !shutdown.is_cancelled() {
+            let click = local::envelope(local::member(busy), local::register(named, busy));
+            grows.publish(click.seal(grows.topology())).await.unwrap();
             let notice = Notice { logs: vec![(named, 1)], inboxes: Vec::new() };
             broker.publish_all(notice.message().into_iter().collect()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
     for (count, drive_id) in [(1, named), (2, unnamed)] {

@@ -94,14 +94,20 @@ pub async fn follow<F: Follower>(
     let up = liveness.up(F::NAME);
     let (mut grown, mut looked) = (Grown::Perhaps, Instant::now());
     while !shutdown.is_cancelled() {
-        if looked.elapsed() > LOOK {
+        // However busy these logs are, the others have their turn.
+        if looked.elapsed() >= LOOK {
             grown = Grown::Perhaps;
         }
         if grown == Grown::Perhaps {
             looked = Instant::now();
         }
-        match following.catch_up(&grown, backoff.failures(), &shutdown).await {
-            Ok(()) => backoff = Backoff::default(),
+        match following.look(&grown, backoff.failures(), &shutdown).await {
+            Ok(unfinished) => {
+                backoff = Backoff::default();
+                grown = Grown::of(unfinished);
+                let next = grown.more(&mut notices, LOOK.saturating_sub(looked.elapsed()));
+                shutdown.run_until_cancelled(next).await;
+            }
             Err(failure) => {
                 grown = Grown::Perhaps;
                 metrics::counter!("muster_retries_total", "queue" => F::NAME).increment(1);
@@ -109,10 +115,8 @@ pub async fn follow<F: Follower>(
                     tracing::warn!(follower = F::NAME, %failure, "could not take entries in; trying again");
                 }
                 shutdown.run_until_cancelled(backoff.wait()).await;
-                continue;
             }
         }
-        grown = shutdown.run_until_cancelled(Grown::next(&mut notices)).await.unwrap_or(Grown::Perhaps);
     }
     drop(up);
 }
@@ -127,30 +131,35 @@ enum Grown {
 }
 
 impl Grown {
-    /// Waits until some log has grown, or may have.
-    async fn next(notices: &mut Subscription) -> Self {
-        let heard = async {
-            loop {
-                match notices.next().await {
-                    Some(received) => {
-                        let mut grown = Self::These(BTreeSet::new());
-                        grown.heard(received);
-                        if grown != Self::These(BTreeSet::new()) {
-                            tokio::time::sleep(GATHER).await;
-                            break grown;
-                        }
+    fn of(logs: BTreeSet<DriveId>) -> Self {
+        if logs.len() > NAMED { Self::Perhaps } else { Self::These(logs) }
+    }
+
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::These(logs) if logs.is_empty())
+    }
+
+    /// Takes in what is told to have grown. If nothing has yet, waits for it, but no longer than `patience`.
+    async fn more(&mut self, notices: &mut Subscription, patience: Duration) {
+        if self.is_nothing() {
+            let heard = async {
+                while self.is_nothing() {
+                    match notices.next().await {
+                        Some(received) => self.heard(received),
+                        // The broker is closed, and so is soon the process.
+                        None => std::future::pending().await,
                     }
-                    // The broker is closed, and so is soon the process.
-                    None => std::future::pending().await,
                 }
+                tokio::time::sleep(GATHER).await;
+            };
+            if tokio::time::timeout(patience, heard).await.is_err() {
+                *self = Self::Perhaps;
             }
-        };
-        let mut grown = tokio::time::timeout(LOOK, heard).await.unwrap_or(Self::Perhaps);
+        }
         // In a rush there is a notice for every batch. One look finds all that these tell.
         while let Some(Some(received)) = notices.next().now_or_never() {
-            grown.heard(received);
+            self.heard(received);
         }
-        grown
     }
 
     /// Takes in what was received.
@@ -175,41 +184,34 @@ struct Following<'a, F> {
 }
 
 impl<F: Follower> Following<'_, F> {
-    /// Takes in all there is in what has grown, until a look at it finds nothing. After a failure each log stands alone, so that one that
-    /// cannot be taken in holds no other up, and has more time each time.
-    async fn catch_up(
+    /// Takes in the next entries of each log that has grown, and returns the logs of which there are more. After a failure each log
+    /// stands alone, so that one that cannot be taken in holds no other up, and has more time each time.
+    async fn look(
         &self,
         grown: &Grown,
         failures: u32,
         shutdown: &CancellationToken,
-    ) -> Result<(), Failure> {
+    ) -> Result<BTreeSet<DriveId>, Failure> {
         let among = match grown {
             Grown::These(logs) => Some(logs),
             Grown::Perhaps => None,
         };
         let (logs, patience) = (if failures == 0 { LOGS } else { 1 }, ANSWER * 2_u32.pow(failures.min(4)));
-        loop {
-            let (mut after, mut moved, mut result) = (None, false, Ok(()));
-            loop {
-                let behind = cursors::behind(&self.db.read, F::NAME, among, after, logs).await?;
-                let Some(last) = behind.last() else { break };
-                after = Some(last.drive_id);
-                match self.step_in_time(behind, patience).await {
-                    Ok(some) => moved |= some,
-                    Err(failure) if failures == 0 => return Err(failure),
-                    Err(failure) => result = Err(failure),
-                }
-                if shutdown.is_cancelled() {
-                    return result;
-                }
-            }
-            if !moved || result.is_err() {
-                return result;
+        let (mut after, mut unfinished, mut result) = (None, BTreeSet::new(), Ok(()));
+        while !shutdown.is_cancelled() {
+            let behind = cursors::behind(&self.db.read, F::NAME, among, after, logs).await?;
+            let Some(last) = behind.last() else { break };
+            after = Some(last.drive_id);
+            match self.step_in_time(behind, patience).await {
+                Ok(more) => unfinished.extend(more),
+                Err(failure) if failures == 0 => return Err(failure),
+                Err(failure) => result = Err(failure),
             }
         }
+        result.map(|()| unfinished)
     }
 
-    async fn step_in_time(&self, behind: Vec<Behind>, patience: Duration) -> Result<bool, Failure> {
+    async fn step_in_time(&self, behind: Vec<Behind>, patience: Duration) -> Result<Vec<DriveId>, Failure> {
         let step = AssertUnwindSafe(self.step(behind)).catch_unwind();
         let step = tokio::time::timeout(patience, step).await.unwrap_or_else(|_| {
             self.db.did_not_answer();
@@ -221,8 +223,8 @@ impl<F: Follower> Following<'_, F> {
         })
     }
 
-    /// Takes in the next entries of these logs, in one transaction. Returns whether there were any.
-    async fn step(&self, behind: Vec<Behind>) -> Result<bool, Failure> {
+    /// Takes in the next entries of these logs, in one transaction. Returns those of which there are more, unless none moved on.
+    async fn step(&self, behind: Vec<Behind>) -> Result<Vec<DriveId>, Failure> {
         // Asked after these ends were read: whoever begins to want something wants what comes after.
         let (moved, followed) = if self.follower.wants_any(&self.db.read).await? {
             self.next(&behind).await?
@@ -230,7 +232,7 @@ impl<F: Follower> Following<'_, F> {
             (behind.iter().map(|log| (*log, log.end)).collect(), Vec::new())
         };
         if moved.is_empty() {
-            return Ok(false);
+            return Ok(Vec::new());
         }
         let tx = self.db.begin().await?;
         // First of all: who comes second learns it before it has done anything.
@@ -249,7 +251,9 @@ impl<F: Follower> Following<'_, F> {
             // Those whom they would have woken look by themselves.
             tracing::warn!(follower = F::NAME, %error, "could not tell that something has grown");
         }
-        Ok(true)
+        let reached: BTreeMap<_, _> = moved.iter().map(|(log, to)| (log.drive_id, *to)).collect();
+        let is_unfinished = |log: &Behind| reached.get(&log.drive_id).is_none_or(|to| *to < log.end);
+        Ok(behind.into_iter().filter(is_unfinished).map(|log| log.drive_id).collect())
     }
 
     /// The next entries of these logs, and up to where each of those that moved on is read with them.

@@ -67,7 +67,10 @@ pub(crate) async fn find<E: EntityTrait>(
     let mut found = Vec::new();
     for chunk in rows.chunks(ROWS_PER_INSERT) {
         let (given, values) = given(backend, chunk)?;
-        let sql = format!("select {table}.* from {given} join {table} on {}", has::<E>(backend, keys));
+        // Named one by one: a kept statement fails if a migration adds to what `*` means.
+        let columns = E::Column::iter().map(|column| format!("{table}.{}", quoted(backend, column.as_str())));
+        let (columns, has) = (columns.collect::<Vec<_>>().join(", "), has::<E>(backend, keys));
+        let sql = format!("select {columns} from {given} join {table} on {has}");
         let statement = Statement::from_sql_and_values(backend, sql, values);
         found.extend(E::find().from_raw_sql(statement).all(db).await?);
     }
