@@ -168,7 +168,7 @@ async fn a_batch_about_many_drives_is_stored(engine: Engine) {
     for _ in 0..4 {
         people.push(local.member(json!({})).await);
     }
-    // All at once, twice: who came has rows to be replaced the second time.
+    // All at once, twice: the second time each is found among those who came.
     for round in 0..2 {
         let clicks = drives.iter().flat_map(|drive_id| people.iter().map(move |id| (*drive_id, *id)));
         let clicks: Vec<_> =

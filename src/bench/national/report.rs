@@ -50,7 +50,7 @@ pub(super) struct Measured<'a> {
 /// What 1,000 registrations cost during a part of the rush.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 struct Cost {
-    /// Registrations before it.
+    /// Decisions before it.
     behind: f64,
     seconds: f64,
     application_cpu: f64,
@@ -261,7 +261,7 @@ fn say(cost: &Cost) -> String {
     let Cost { behind, seconds, application_cpu, database_cpu, broker_cpu } = cost;
     format!(
         "{seconds:.3} s; CPU: application {application_cpu:.3} s, database {database_cpu:.3} s, broker {broker_cpu:.3} s \
-         (with {behind:.0} registrations behind them)"
+         (with {behind:.0} decisions behind them)"
     )
 }
 
@@ -297,7 +297,8 @@ fn cost(seconds: &[Second], from: f64, to: f64) -> Option<Cost> {
         sum += second.decided;
         decided.push(f64::from(sum));
     }
-    let decided = between(&decided, end) - between(&decided, begin);
+    let before = between(&decided, begin);
+    let decided = between(&decided, end) - before;
     let accepted = to - from;
     if end - begin < SHORTEST || decided <= 0.0 {
         return None;
@@ -310,7 +311,7 @@ fn cost(seconds: &[Second], from: f64, to: f64) -> Option<Cost> {
     let used = |kind: &str| during(&|second| cpu(second, kind)) / share(kind) * 1000.0;
     let kinds: Vec<&String> = seconds.last()?.used.keys().collect();
     Some(Cost {
-        behind: from,
+        behind: before,
         seconds: (end - begin) / decided * 1000.0,
         application_cpu: kinds.iter().filter(|kind| is_ours(kind)).map(|kind| used(kind)).sum(),
         database_cpu: used("database"),
@@ -371,6 +372,9 @@ mod tests {
             "{early:?}"
         );
         assert!((late.application_cpu - 2.0).abs() < 1e-9 && (late.seconds - 20.0).abs() < 1e-9, "{late:?}");
+        // What waits is not behind anybody yet.
+        let lagging: Vec<_> = (1..=10).map(|end| second(100, 50, f64::from(end))).collect();
+        assert!((cost(&lagging, 200.0, 800.0).unwrap().behind - 100.0).abs() < 1e-9);
         assert!(cost(&seconds, 200.0, 300.0).is_none(), "a second is too short");
         assert!(cost(&seconds, 200.0, 3000.0).is_none(), "so many did not come");
         assert!((total(&seconds, "muster") - 2.9).abs() < 1e-9);
