@@ -16,6 +16,8 @@ import pika
 
 # How many events the broker sends ahead of what was acknowledged.
 PREFETCH = 100
+# What the content type of several events in one message begins with.
+BATCH = "application/cloudevents-batch+json"
 # How many ids are remembered of events that have no sequence.
 RECENT = 10_000
 
@@ -64,11 +66,13 @@ def read(url, name, keys, seen):
         channel.queue_bind(queue, "muster.events", key)
     channel.basic_qos(prefetch_count=PREFETCH)
     print(f"reading {queue}", file=sys.stderr, flush=True)
-    for method, _, body in channel.consume(queue):
-        event = json.loads(body)
-        if seen.is_new(event):
-            print(event["source"], event.get("sequence", "-"), event["type"], event["id"], flush=True)
-        # Only now: an event that was not dealt with comes again.
+    for method, properties, body in channel.consume(queue):
+        is_batch = (properties.content_type or "").startswith(BATCH)
+        events = json.loads(body) if is_batch else [json.loads(body)]
+        for event in events:
+            if seen.is_new(event):
+                print(event["source"], event.get("sequence", "-"), event["type"], event["id"], flush=True)
+        # Only now: what was not dealt with comes again.
         channel.basic_ack(method.delivery_tag)
 
 

@@ -19,6 +19,8 @@ use serde::Deserialize;
 
 /// How many events the broker sends ahead of what was acknowledged.
 const PREFETCH: u16 = 100;
+/// What the content type of several events in one message begins with.
+const BATCH: &str = "application/cloudevents-batch+json";
 /// How many ids are remembered of events that have no sequence.
 const RECENT: usize = 10_000;
 
@@ -84,12 +86,20 @@ async fn read(url: &str, name: &str, keys: &[String], seen: &mut Seen) -> anyhow
     eprintln!("reading {queue}");
     while let Some(delivery) = deliveries.next().await {
         let delivery = delivery?;
-        let event: Event = serde_json::from_slice(&delivery.data).context("read an event")?;
-        if seen.is_new(&event) {
-            let sequence = event.sequence.as_deref().unwrap_or("-");
-            println!("{} {sequence} {} {}", event.source, event.kind, event.id);
+        let is_batch =
+            delivery.properties.content_type().as_ref().is_some_and(|kind| kind.as_str().starts_with(BATCH));
+        let events: Vec<Event> = if is_batch {
+            serde_json::from_slice(&delivery.data).context("read a batch of events")?
+        } else {
+            vec![serde_json::from_slice(&delivery.data).context("read an event")?]
+        };
+        for event in &events {
+            if seen.is_new(event) {
+                let sequence = event.sequence.as_deref().unwrap_or("-");
+                println!("{} {sequence} {} {}", event.source, event.kind, event.id);
+            }
         }
-        // Only now: an event that was not dealt with comes again.
+        // Only now: what was not dealt with comes again.
         delivery.ack(BasicAckOptions::default()).await?;
     }
     bail!("the connection was lost")

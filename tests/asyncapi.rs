@@ -9,7 +9,8 @@ use std::path::Path;
 
 use boon::{Compiler, Draft, Schemas};
 use serde_json::Value;
-use shared::bus::{CloudEvent, Command};
+use shared::bus::event::batch::{self, Form};
+use shared::bus::{Address, CloudEvent, Command, Outgoing};
 use shared::drive::message::MessageDrive;
 use shared::drive::{
     AdvanceDrive, CancelDrive, CloseDrive, CreateDrive, PublishDrive, RemindDrive, ReopenDrive, UpdateDrive,
@@ -88,7 +89,7 @@ fn every_reference_leads_somewhere() {
 #[test]
 fn events_that_were_published_can_be_read_for_ever() {
     let document = document();
-    let mut found = BTreeSet::new();
+    let (mut found, mut told) = (BTreeSet::new(), Vec::new());
     for Fixture { file, kind, text } in fixtures("events") {
         let event: CloudEvent = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
         assert_eq!(event.to_bytes(), text, "{file}: the log keeps these bytes");
@@ -100,7 +101,16 @@ fn events_that_were_published_can_be_read_for_ever() {
             "{file}: {} is no address of it",
             event.key()
         );
+        told.push(event.message(text.into()));
         found.insert(kind);
+    }
+    let batches = Form::Batches.of(told).into_iter().filter(|one| one.message.kind == batch::KIND);
+    for Outgoing { to, message } in batches {
+        let payload = serde_json::from_slice(&message.payload).unwrap();
+        assert_eq!(fault(&document, batch::KIND, &payload), None);
+        let Address::Events(key) = to else { panic!("{to:?} is no address of events") };
+        assert!(addresses(&document, batch::KIND).iter().any(|address| fits(address, &key)), "{key}");
+        found.insert(message.kind);
     }
     assert_eq!(found, kinds(&document, "muster.events"), "every kind of event has a fixture");
 }

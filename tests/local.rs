@@ -18,6 +18,7 @@ use shared::account::Role;
 use shared::account::table::{self as accounts, Account};
 use shared::bus::broker::{Broker, BrokerUrl};
 use shared::bus::envelope::sha256;
+use shared::bus::event::batch::Form;
 use shared::bus::{Actor, Command, Envelope};
 use shared::clock;
 use shared::config::{Mailing, Outlet};
@@ -73,7 +74,8 @@ impl Local {
     /// With one more consumer.
     pub fn consume<H: Handler>(&mut self, handler: H) {
         let (db, broker, shutdown) = (self.db.clone(), self.broker.clone(), self.shutdown.clone());
-        self.tasks.spawn(Runtime { handler, db, broker, shutdown, liveness: Liveness::default() }.run());
+        let (events, liveness) = (Form::Each, Liveness::default());
+        self.tasks.spawn(Runtime { handler, db, broker, events, shutdown, liveness }.run());
     }
 
     /// Another handle on the same database.
@@ -162,6 +164,7 @@ impl Local {
         Connections {
             db: self.db.clone(),
             broker: self.broker.clone(),
+            events: Form::Each,
             files: self.files.clone(),
             webhook_allow: Allowed::default(),
             mailing: Mailing { outlet, from, public_url },

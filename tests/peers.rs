@@ -16,6 +16,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use shared::bus::broker::{Broker, BrokerUrl};
 use shared::bus::event::Empty;
+use shared::bus::event::batch::Form;
 use shared::bus::rabbit::definitions;
 use shared::bus::{CloudEvent, Event, Topology};
 use shared::clock;
@@ -82,9 +83,9 @@ fn opened(drive_id: DriveId, sequence: u64) -> CloudEvent {
     )
 }
 
-async fn publish(broker: &Broker, events: &[CloudEvent]) {
+async fn publish(broker: &Broker, form: Form, events: &[CloudEvent]) {
     let messages = events.iter().map(|event| event.message(event.to_bytes())).collect();
-    broker.publish_all(messages).await.unwrap();
+    broker.publish_all(form.of(messages)).await.unwrap();
 }
 
 async fn declare(channel: &Channel, queue: &str, more: &[(&str, AMQPValue)]) -> lapin::Result<()> {
@@ -139,7 +140,7 @@ async fn a_peer_reads_events_into_its_own_queues_and_can_do_nothing_else() {
     declare(&connection_of_other.create_channel().await.unwrap(), &theirs, &[]).await.unwrap();
 
     let event = opened(DriveId::new(), 1);
-    publish(&muster, std::slice::from_ref(&event)).await;
+    publish(&muster, Form::Each, std::slice::from_ref(&event)).await;
     let got = eventually("the event comes", || async {
         channel.basic_get(own.as_str().into(), BasicGetOptions::default()).await.unwrap()
     })
@@ -260,7 +261,7 @@ async fn a_peer_that_does_not_read_loses_its_oldest_events_and_holds_nobody_up()
     bind(&channel, &own, "muster.events", "#").await.unwrap();
     let drive_id = DriveId::new();
     let events: Vec<_> = (1..=40).map(|sequence| opened(drive_id, sequence)).collect();
-    publish(&muster, &events).await;
+    publish(&muster, Form::Each, &events).await;
     let first = channel.basic_get(own.as_str().into(), BasicGetOptions::default()).await.unwrap().unwrap();
     assert_eq!(first.data, events[30].to_bytes(), "the last ten are there");
     connection.close(200, "done".into()).await.unwrap();
@@ -343,8 +344,19 @@ async fn log(admin: &Client, drive: &str) -> Vec<CloudEvent> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_examples_print_every_event_once_and_in_order() {
+    print_every_event_once_and_in_order(Form::Each).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_examples_print_every_event_of_batches_once_and_in_order() {
+    print_every_event_once_and_in_order(Form::Batches).await;
+}
+
+async fn print_every_event_once_and_in_order(form: Form) {
     let (host, folder) = (VirtualHost::new(), Folder::new());
-    let settings = [("BROKER_URL", host.url.clone()), ("LANES", "2".to_owned())];
+    let events = if form == Form::Batches { "batches" } else { "each" };
+    let settings =
+        [("BROKER_URL", host.url.clone()), ("LANES", "2".to_owned()), ("EVENTS", events.to_owned())];
     let muster = Embedded::process_on(&folder, &settings).await;
     let library = root().join("target/python");
     assert!(library.exists(), "{} is not there; run `cargo xtask test`", library.display());
@@ -407,10 +419,10 @@ async fn both_examples_print_every_event_once_and_in_order() {
     // What is published again is a repeat; what is missing is noticed.
     let before = readers.each_ref().map(|reader| reader.lines().len());
     let again = broker(&host).await;
-    publish(&again, &logs.concat()).await;
+    publish(&again, form, &logs.concat()).await;
     let drive_id: DriveId = drives[0].parse().unwrap();
     let late = opened(drive_id, logs[0].len() as u64 + 3);
-    publish(&again, std::slice::from_ref(&late)).await;
+    publish(&again, form, std::slice::from_ref(&late)).await;
     for (reader, before) in readers.iter().zip(before) {
         reader.has_printed(&line(&late)).await;
         assert_eq!(reader.lines().len(), before + 1, "nothing was printed twice");

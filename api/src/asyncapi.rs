@@ -5,6 +5,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema as _, Schema};
 use serde_json::{Map, Value, json};
+use shared::bus::event::batch;
 use shared::bus::message::header;
 use shared::bus::topology::exchange;
 use shared::bus::{CloudEvent, CommandSet, Queue};
@@ -23,6 +24,8 @@ Muster publishes what it decided as CloudEvents 1.0 (JSON, structured mode) to t
 binds a queue of its own, `peer.{name}.*`, and reads; it publishes nothing. Events of one drive share a `source` and come \
 in order: `sequence` counts from 1 without gaps. Any of them may come again, with the same `id`. Readers ignore fields they \
 do not know: fields may be added, none are taken away.\n\n\
+Where the operator says `EVENTS=batches`, events about registrations come in batches (CloudEvents JSON batch format) with the \
+routing key `registration.batch.{drive}` and not one by one.\n\n\
 Commands are shown for reference. They are published by Muster's API and scheduler alone. On RabbitMQ, several that wait at \
 the same time for one lane travel in one message of the type `application/vnd.muster.bundle`.";
 
@@ -82,8 +85,12 @@ impl Parts {
         let kinds = envelope.remove("oneOf").unwrap_or_default();
         self.schemas.insert("CloudEvent".to_owned(), envelope.to_value());
         self.schemas.extend(generator.take_definitions(true));
+        let mut batched = Vec::new();
         for kind in kinds.as_array().into_iter().flatten() {
             let name = text(&kind["properties"]["type"]["const"]);
+            if name.starts_with("muster.registration.") {
+                batched.push(json!({ "$ref": format!("#/components/messages/{name}/payload") }));
+            }
             self.messages.insert(
                 name.clone(),
                 json!({
@@ -104,6 +111,24 @@ impl Parts {
                 );
             }
         }
+        self.batch(&batched);
+    }
+
+    /// Several events about registrations in one message, where the operator lets them leave so.
+    fn batch(&mut self, items: &[Value]) {
+        let summary = "Events about registrations of one drive, in order (where `EVENTS=batches`)";
+        self.messages.insert(
+            batch::KIND.to_owned(),
+            json!({
+                "name": batch::KIND,
+                "summary": summary,
+                "contentType": batch::CONTENT_TYPE,
+                "payload": { "type": "array", "minItems": 1, "maxItems": batch::MOST, "items": { "oneOf": items } },
+                "bindings": { "amqp": { "messageType": batch::KIND, "bindingVersion": BINDING } },
+            }),
+        );
+        let exchange = (exchange::EVENTS, "topic");
+        self.channel(batch::KIND, "registration.batch.{drive_id}", exchange, summary, &[batch::KIND]);
     }
 
     /// The channels of a kind of event, with their routing keys: its own words, its drive if it stands in a drive's log,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use process::watch::Liveness;
 use shared::backoff::Backoff;
+use shared::bus::event::batch::Form;
 use shared::bus::message::header;
 use shared::bus::{Batch, Broker, CommandSet, Consumer, Failure, Message, Outgoing, Reject};
 use shared::database::Database;
@@ -60,6 +61,8 @@ pub struct Runtime<H> {
     pub db: Database,
     /// Where commands come from and events go.
     pub broker: Broker,
+    /// How events about registrations leave.
+    pub events: Form,
     /// Ends it: what is in hand is finished first.
     pub shutdown: CancellationToken,
     /// Who consumes what, for those who watch.
@@ -188,7 +191,7 @@ impl<H: Handler> Runtime<H> {
     ) -> Result<(), GivenUp> {
         while let Some(batch) = left.pop() {
             let outgoing = match self.decide_in_place(queue, &batch).await {
-                Ok(settled) => Ok(settled.into_iter().flat_map(|each| each.events).collect()),
+                Ok(settled) => Ok(self.events.of(settled.into_iter().flat_map(|each| each.events).collect())),
                 Err(Failure::Reject(_)) if batch.len() > 1 => {
                     let (first, rest) = batch.split();
                     left.extend([rest, first]);

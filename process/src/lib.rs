@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use shared::backoff::Backoff;
 use shared::bus::Broker;
 use shared::bus::broker::BrokerUrl;
+use shared::bus::event::batch::Form;
 use shared::config::{Deployment, Mailing, Watching, given};
 use shared::database::Database;
 use shared::files::Files;
@@ -40,6 +41,8 @@ pub struct Connections {
     pub db: Database,
     /// The broker, with its topology.
     pub broker: Broker,
+    /// How events about registrations leave.
+    pub events: Form,
     /// The store for uploaded files.
     pub files: Files,
     /// Where webhooks may go besides public addresses.
@@ -76,7 +79,7 @@ impl Connections {
             let broker = broker(deployment, name).await?;
             let webhook_allow = deployment.webhook_allow.clone().unwrap_or_default();
             let mailing = deployment.mailing().map_err(anyhow::Error::msg)?;
-            anyhow::Ok(Self { db, broker, files, webhook_allow, mailing })
+            anyhow::Ok(Self { db, broker, events: deployment.events, files, webhook_allow, mailing })
         });
         opened.await.context("asked to stop while starting")?
     }

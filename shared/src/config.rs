@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::bus::Topology;
 use crate::bus::broker::BrokerUrl;
+use crate::bus::event::batch::Form;
 use crate::telemetry::LogFormat;
 use crate::webhook::address::Allowed;
 
@@ -43,6 +44,11 @@ pub struct Deployment {
     /// Into how many lanes drives and members are spread. The same for every process, and for ever.
     #[arg(long, env = "LANES", default_value = "16", value_name = "NUMBER")]
     pub lanes: Topology,
+
+    /// How events about registrations leave for subscribers on the broker: a message each, or batches of those of one drive that were
+    /// decided together. Batches cost a rush less.
+    #[arg(long, env = "EVENTS", default_value = "each", value_name = "FORM")]
+    pub events: Form,
 
     /// Where webhooks may go besides public addresses: networks and hosts, such as 10.1.0.0/16,hooks.internal; http is
     /// allowed there, too. Whoever may make webhooks reaches them from here.

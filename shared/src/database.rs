@@ -39,6 +39,9 @@ const FORSAKEN: u32 = 15;
 /// How long connections are suspected after one of them did not answer, and how long they then have to show that they do.
 const SUSPECTED: Duration = Duration::from_secs(60);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// PostgreSQL's settings for a transaction that may read whole tables.
+const FOR_READING_MUCH: &str = "set local plan_cache_mode = auto; set local enable_seqscan = on; \
+                                set local enable_hashjoin = on; set local enable_mergejoin = on";
 /// What the writer of a file keeps of it in memory: 16 MiB, eight times what SQLite would. Those who register come from all over
 /// the index of people, and a page that is not kept is a system call.
 const SQLITE_CACHE: &str = "-16384";
@@ -79,9 +82,15 @@ impl Database {
             options.map_sqlx_postgres_opts(|options| {
                 options.options([
                     ("idle_in_transaction_session_timeout", format!("{FORSAKEN}s")),
-                    // A plan that is kept was made for the table as it was: empty, at the beginning of a rush.
-                    ("plan_cache_mode", "force_custom_plan".to_owned()),
-                    // Nothing here reads so much that another process would help more than starting it costs.
+                    // A plan is made once per connection, so it must be right for tables of any size (decision 22) ...
+                    ("plan_cache_mode", "force_generic_plan".to_owned()),
+                    // ... and that is the one that goes by the indices. Estimates for tables that were empty when it was made say
+                    // otherwise; in what has no index, PostgreSQL reads the table nevertheless.
+                    ("enable_seqscan", "off".to_owned()),
+                    ("enable_hashjoin", "off".to_owned()),
+                    ("enable_mergejoin", "off".to_owned()),
+                    // It goes by the same estimates; and nothing here reads so much that another process, or a compiler, pays.
+                    ("jit", "off".to_owned()),
                     ("max_parallel_workers_per_gather", "0".to_owned()),
                 ])
             });
@@ -166,9 +175,12 @@ impl Database {
     /// Begins a transaction that sees the tables as they are now, however long it reads.
     pub async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
         let isolation_level = (!is_sqlite(&self.read)).then_some(IsolationLevel::RepeatableRead);
-        self.read
-            .begin_with_options(TransactionOptions { isolation_level, ..TransactionOptions::default() })
-            .await
+        let options = TransactionOptions { isolation_level, ..TransactionOptions::default() };
+        let tx = self.read.begin_with_options(options).await?;
+        if matches!(tx.get_database_backend(), sea_orm::DbBackend::Postgres) {
+            tx.execute_unprepared(FOR_READING_MUCH).await?;
+        }
+        Ok(tx)
     }
 
     /// Says that a statement was not answered in time. Its connection may be dead without anybody having been told (a

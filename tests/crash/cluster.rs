@@ -105,12 +105,16 @@ impl Cluster {
         let ours = Urls { amqp, database, cache };
         let theirs = by(&ours);
         let folder = Folder::new();
+        // Whatever happens, it must not matter in which form it is told.
+        let events = if rand::random() { "each" } else { "batches" };
+        println!("events: {events}");
         let env = vec![
             ("DATA_DIR", folder.0.join("data").display().to_string()),
             ("DATABASE_URL", theirs.database),
             ("BROKER_URL", theirs.amqp),
             ("CACHE_URL", theirs.cache),
             ("LANES", "4".to_owned()),
+            ("EVENTS", events.to_owned()),
             ("LISTEN", "127.0.0.1:0".to_owned()),
             ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ];

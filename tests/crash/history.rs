@@ -10,6 +10,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties};
 use sea_orm::{ConnectionTrait as _, Statement};
+use shared::bus::event::batch;
 use shared::bus::{CloudEvent, Event};
 use shared::database::Database;
 use shared::id::{CommandId, DriveId, MemberId, SlotId};
@@ -53,7 +54,7 @@ impl Subscriber {
     }
 
     /// Everything that came since the last time, in order.
-    async fn read(&self) -> Vec<(Uuid, Bytes)> {
+    async fn read(&self) -> Vec<Bytes> {
         use futures_util::StreamExt as _;
         let connection = Connection::connect(&self.url, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
@@ -65,9 +66,9 @@ impl Subscriber {
         let mut read = Vec::new();
         while let Ok(Some(delivery)) = tokio::time::timeout(QUIET, stream.next()).await {
             let delivery = delivery.unwrap();
-            let id = delivery.properties.message_id().as_ref().unwrap().as_str().parse().unwrap();
             delivery.ack(BasicAckOptions::default()).await.unwrap();
-            read.push((id, Bytes::from(delivery.data)));
+            let content_type = delivery.properties.content_type().as_ref().unwrap().as_str();
+            read.extend(batch::events(content_type, &Bytes::from(delivery.data)));
         }
         connection.close(200, "read".into()).await.unwrap();
         read
@@ -231,9 +232,9 @@ async fn told(subscriber: &Subscriber, logs: &HashMap<DriveId, Log>) -> (usize, 
     };
     let since = std::time::Instant::now();
     loop {
-        for (id, bytes) in subscriber.read().await {
+        for bytes in subscriber.read().await {
             let event: CloudEvent = serde_json::from_slice(&bytes).unwrap();
-            let first = got.insert(id, bytes).is_none();
+            let first = got.insert(event.id, bytes).is_none();
             if let Some(sequence) = event.sequence.filter(|_| first) {
                 let sequence = sequence.parse().unwrap();
                 let before = last.insert(event.source, sequence).unwrap_or(0);

@@ -16,6 +16,7 @@ use consumers::{Cx, Decided, Handler};
 use process::watch::Liveness;
 use shared::account::Role;
 use shared::account::table::Account;
+use shared::bus::event::batch::{self, Form};
 use shared::bus::topology::DEAD_LETTERS;
 use shared::bus::{Broker, CloudEvent, Envelope, Failure, Outgoing, Queue};
 use shared::clock::from_ms;
@@ -181,10 +182,11 @@ impl<'m> World<'m> {
             calls: AtomicUsize::new(0),
             not_now_at: if self.dice.chance(20) { self.dice.below(4) } else { usize::MAX },
         };
+        let events = if self.dice.chance(50) { Form::Each } else { Form::Batches };
         let running = self.machine.run(async |store, broker| {
             let Store::Sqlite(db) = store else { panic!("the loop needs a database") };
             let (db, broker, liveness) = (db.clone(), broker.clone(), Liveness::default());
-            let runtime = Runtime { handler, db, broker, shutdown: shutdown.clone(), liveness };
+            let runtime = Runtime { handler, db, broker, events, shutdown: shutdown.clone(), liveness };
             Running { shutdown, task: tokio::spawn(runtime.run()) }
         });
         self.running = Some(running);
@@ -230,8 +232,11 @@ impl<'m> World<'m> {
 
     fn listen(&mut self) -> Result<()> {
         for message in self.machine.news() {
-            let before = self.heard.insert(message.id, message.payload.clone());
-            ensure!(before.is_none_or(|before| before == message.payload), "{} has two forms", message.id);
+            for bytes in batch::events(&message.content_type, &message.payload) {
+                let event: CloudEvent = serde_json::from_slice(&bytes)?;
+                let before = self.heard.insert(event.id, bytes.clone());
+                ensure!(before.is_none_or(|before| before == bytes), "{} has two forms", event.id);
+            }
         }
         Ok(())
     }

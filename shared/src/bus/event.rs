@@ -4,6 +4,8 @@
 //! (definitions, why a drive was called off, messages). What a decision rested on (marks, answers, reasons) is kept with the
 //! command, where it can be erased; the event has a salted hash of it.
 
+pub mod batch;
+
 use bytes::Bytes;
 use chrono::SecondsFormat;
 use schemars::JsonSchema;
@@ -12,10 +14,7 @@ use uuid::Uuid;
 
 use super::message::{Address, Message, Outgoing};
 use crate::clock::Instant;
-use crate::drive::definition::Definition;
-use crate::drive::message::Audience;
-use crate::drive::reminder::Beginning;
-use crate::drive::{ClosedBy, Status};
+use crate::drive::{ClosedBy, Status, definition::Definition, message::Audience, reminder::Beginning};
 use crate::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId, event_id};
 use crate::refusal::Code;
 
