@@ -1,8 +1,8 @@
 //! Who asks: access tokens (JWT, RFC 7519 with the profile of RFC 9068, authenticated with HS256), and what each role may.
 
 use std::collections::HashSet;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{self, Duration};
 
 use jsonwebtoken::{Algorithm, Header, Validation};
 use poem::Request;
@@ -69,41 +69,58 @@ pub fn issue(key: &SigningKey, actor: Actor, now: Instant) -> String {
 /// to learn that its own was not.
 #[derive(Debug)]
 pub struct Revoked {
-    fresh: moka::future::Cache<(), Arc<HashSet<Uuid>>>,
-    /// While the database is away, what was known last counts.
-    last: Mutex<Option<Arc<HashSet<Uuid>>>>,
+    /// Lets one request read for all that want to.
+    reading: moka::future::Cache<(), Known>,
+    /// What was known last. While the database is away, it counts.
+    last: Mutex<Option<Known>>,
 }
+
+/// The revoked ones, and when they were asked for.
+type Known = (time::Instant, Arc<HashSet<Uuid>>);
 
 impl Default for Revoked {
     fn default() -> Self {
-        let fresh = moka::future::Cache::builder().max_capacity(1).time_to_live(RECHECK).build();
-        Self { fresh, last: Mutex::default() }
+        let reading = moka::future::Cache::builder().max_capacity(1).time_to_live(RECHECK).build();
+        Self { reading, last: Mutex::default() }
     }
 }
 
 impl Revoked {
     async fn contains(&self, db: &Database, id: Uuid) -> Result<bool, Problem> {
+        let known = self.last().clone().filter(|(since, _)| since.elapsed() < RECHECK);
+        let revoked = match known {
+            Some((_, revoked)) => revoked,
+            // In a piece of memory of its own: it is large, seldom needed, and futures are moved about.
+            None => Box::pin(self.read(db)).await?,
+        };
+        Ok(revoked.contains(&id))
+    }
+
+    async fn read(&self, db: &Database) -> Result<Arc<HashSet<Uuid>>, Problem> {
         let read = async {
+            let since = time::Instant::now();
             // All who ask wait for the one who reads, so a connection that died without a word must not hold them all.
             let read = tokio::time::timeout(PATIENCE, accounts::revoked_services(&db.read)).await;
             read.unwrap_or_else(|_| {
                 db.did_not_answer();
                 Err(DbErr::Custom("no answer in time".to_owned()))
             })
-            .map(Arc::new)
+            .map(|revoked| (since, Arc::new(revoked)))
         };
-        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let revoked = match self.fresh.try_get_with((), read).await {
+        match self.reading.try_get_with((), read).await {
             Ok(read) => {
-                *last() = Some(read.clone());
-                read
+                *self.last() = Some(read.clone());
+                Ok(read.1)
             }
-            Err(error) => last().clone().ok_or_else(|| {
+            Err(error) => self.last().clone().map(|(_, revoked)| revoked).ok_or_else(|| {
                 tracing::warn!(%error, "could not read which service accounts were revoked");
                 Problem::database_unavailable()
-            })?,
-        };
-        Ok(revoked.contains(&id))
+            }),
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Known>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -196,6 +196,14 @@ struct Claim {
     by: Uuid,
 }
 
+/// What is known of a key.
+enum Keyed {
+    /// Its command was decided before.
+    Decided(Box<Row>),
+    /// It was claimed: now, or before by somebody who may still be at it.
+    Claimed(Claim),
+}
+
 impl Context {
     /// Accepts a command. `command` makes it from its id.
     pub async fn submit<C: Command>(
@@ -213,27 +221,16 @@ impl Context {
         let drive_id = about(&body);
         let mut own_claim = false;
         if asked.key.is_some() {
-            let mine = Claim {
-                accepted_at,
-                body_hash,
-                actor,
-                kind: C::KIND.to_owned(),
-                drive_id,
-                by: Uuid::now_v7(),
-            };
-            let first = self.claim(id, &mine).await;
-            // The ledger knows for ever; should the database be away, the claim has to do.
-            let decided = ledger::find(&self.db.read, [id]).await.unwrap_or_default().remove(&id);
-            let decided = decided.filter(|row| row.status != Status::Failed);
-            let known_hash = decided.as_ref().map_or(first.body_hash, |row| row.body_hash);
-            if known_hash != body_hash {
-                return Err(Problem::idempotency_key_reused());
+            let by = Uuid::now_v7();
+            let mine = Claim { accepted_at, body_hash, actor, kind: C::KIND.to_owned(), drive_id, by };
+            // In a piece of memory of its own: it is far larger than what a request without a key needs, and futures are moved about.
+            match Box::pin(self.keyed(id, mine)).await? {
+                Keyed::Decided(row) => return self.answer(&asked, *row),
+                Keyed::Claimed(first) => {
+                    accepted_at = first.accepted_at;
+                    own_claim = first.by == by;
+                }
             }
-            if let Some(row) = decided {
-                return self.answer(&asked, row);
-            }
-            accepted_at = first.accepted_at;
-            own_claim = first.by == mine.by;
         }
         let wait = asked.wait.and_then(|patience| Some((self.waiting.wait(id)?, patience)));
         let span =
@@ -260,7 +257,7 @@ impl Context {
         shared::failpoint::hit("api-confirmed");
         metrics::counter!("muster_accepted_total", "kind" => C::KIND).increment(1);
         if let Some((wait, patience)) = wait
-            && let Some(row) = wait.decision(patience).await
+            && let Some(row) = Box::pin(wait.decision(patience)).await
         {
             return decided(row, patience);
         }
@@ -275,6 +272,19 @@ impl Context {
         let receipt =
             self.receipt(row.id, &row.kind, row.drive_id, row.actor, row.accepted_at, &row.body_hash);
         Ok(Submitted::Accepted(receipt))
+    }
+
+    /// What is known of a command with a key, by now.
+    async fn keyed(&self, id: CommandId, mine: Claim) -> Result<Keyed, Problem> {
+        let first = self.claim(id, &mine).await;
+        // The ledger knows for ever; should the database be away, the claim has to do.
+        let decided = ledger::find(&self.db.read, [id]).await.unwrap_or_default().remove(&id);
+        let decided = decided.filter(|row| row.status != Status::Failed);
+        let known_hash = decided.as_ref().map_or(first.body_hash, |row| row.body_hash);
+        if known_hash != mine.body_hash {
+            return Err(Problem::idempotency_key_reused());
+        }
+        Ok(decided.map_or(Keyed::Claimed(first), |row| Keyed::Decided(Box::new(row))))
     }
 
     async fn claim(&self, id: CommandId, mine: &Claim) -> Claim {

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::message::{Address, Message, Outgoing};
-use super::topology::Queue;
 
 /// The content type of a bundle.
 const CONTENT_TYPE: &str = "application/vnd.muster.bundle";
@@ -46,21 +45,18 @@ pub(super) fn gather<T: Copy>(
     for (mark, list) in handed_over {
         let is_single = list.len() == 1;
         for Outgoing { to, message } in list {
-            let lane = match &to {
-                Address::Commands(queue) if Queue::of(queue).is_some_and(Queue::has_lanes) => Some(queue),
-                _ => None,
-            };
             let may_join = is_single && message.payload.len() <= SMALL;
             if may_join
-                && let Some((marks, _, messages)) = lane.and_then(|lane| groups.get_mut(*open.get(lane)?))
+                && let Some((marks, _, messages)) =
+                    to.lane().and_then(|lane| groups.get_mut(*open.get(lane)?))
                 && messages.len() < MOST
             {
                 marks.push(mark);
                 messages.push(message);
                 continue;
             }
-            match lane {
-                Some(lane) if may_join => drop(open.insert(lane.clone(), groups.len())),
+            match to.lane() {
+                Some(lane) if may_join => drop(open.insert(lane.to_owned(), groups.len())),
                 // What comes later must not join what went before this one.
                 Some(lane) => drop(open.remove(lane)),
                 None => {}

@@ -89,6 +89,16 @@ pub enum Address {
     Reply(String),
 }
 
+impl Address {
+    /// The lane, for commands that go to one.
+    pub(super) fn lane(&self) -> Option<&str> {
+        match self {
+            Self::Commands(queue) if Queue::of(queue).is_some_and(Queue::has_lanes) => Some(queue),
+            _ => None,
+        }
+    }
+}
+
 /// A message and its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {

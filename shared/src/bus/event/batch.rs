@@ -187,7 +187,14 @@ mod tests {
         let reply = Outgoing { to: Address::Reply("queue".to_owned()), ..event("registration", 1, 9, 0) };
         let one = |drive, number| event("registration", drive, number, 0);
         let outgoing = vec![
-            one(1, 0), one(2, 1), reply.clone(), one(1, 2), event("drive", 1, 3, 0), one(2, 4), one(1, 5), one(1, 6),
+            one(1, 0),
+            one(2, 1),
+            reply.clone(),
+            one(1, 2),
+            event("drive", 1, 3, 0),
+            one(2, 4),
+            one(1, 5),
+            one(1, 6),
         ];
         let counts: Vec<_> = Form::Batches
             .of(outgoing)

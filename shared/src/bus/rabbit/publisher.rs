@@ -4,12 +4,13 @@
 //! (unroutable) message may be attached to another message's confirm, so it is matched by its own id.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
 use lapin::{Channel, Confirmation, Connection, Event, options};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,6 +25,9 @@ use crate::bus::message::{Address, Message, Outgoing};
 
 /// The most unconfirmed messages (or bundles) on the channel before another job is taken up; lapin's own queues have no bound.
 const IN_FLIGHT: usize = 2048;
+/// While so many messages with commands for a lane are unconfirmed, further commands for it wait, and travel together when one is
+/// confirmed: as Nagle's algorithm (RFC 896) has it with bytes. By lane, for one that takes nothing must not hold others up.
+const AHEAD: usize = 2;
 /// The most callers that wait for the task.
 const WAITING: usize = 1024;
 /// How long a caller waits for the confirms of what it published.
@@ -40,6 +44,14 @@ pub(super) struct Publisher {
 struct Job {
     outgoing: Vec<Outgoing>,
     done: oneshot::Sender<Result<(), PublishError>>,
+}
+
+impl Job {
+    /// The lane of a single command, which may wait for others.
+    fn lane(&self) -> Option<&str> {
+        let [single] = self.outgoing.as_slice() else { return None };
+        single.to.lane()
+    }
 }
 
 impl Publisher {
@@ -141,21 +153,19 @@ impl Task {
     /// Publishes until the channel is lost (and says why) or the broker is closed.
     async fn serve(&mut self, link: &Link) -> Option<PublishError> {
         let mut events = Box::pin(link.connection.events_listener());
-        let mut ledger = Unconfirmed::default();
+        let (mut ledger, mut lanes) = (Unconfirmed::default(), Lanes::default());
         let mut confirms = FuturesUnordered::new();
-        loop {
-            tokio::select! {
+        let why = loop {
+            let jobs = tokio::select! {
                 biased;
-                Some((jobs, id, confirmed)) = confirms.next() => {
-                    if let Err(error) = ledger.confirmed(jobs, id, confirmed) {
-                        return Some(ledger.fail(lost(error)));
-                    }
-                }
-                Some(event) = events.next() => {
-                    if let Err(error) = self.heed(event) {
-                        return Some(ledger.fail(error));
-                    }
-                }
+                Some(confirmed) = confirms.next() => match ledger.confirmed(confirmed) {
+                    Ok(to) => lanes.confirmed(&to),
+                    Err(error) => break lost(error),
+                },
+                Some(event) = events.next() => match self.heed(event) {
+                    Ok(()) => continue,
+                    Err(error) => break error,
+                },
                 Some(first) = self.inbox.recv(), if confirms.len() < IN_FLIGHT => {
                     // Whoever is about to publish, too, comes first: what is handed over together travels together.
                     tokio::task::yield_now().await;
@@ -167,23 +177,22 @@ impl Task {
                         waiting += job.outgoing.len();
                         jobs.push(job);
                     }
-                    for mut confirming in publish(&link.channel, jobs, &mut ledger) {
-                        // The first poll hands the message to lapin, in order. To wait until it is written would
-                        // make each message a write of its own.
-                        let begun = poll_fn(|cx| Poll::Ready(confirming.as_mut().poll(cx))).await;
-                        match begun {
-                            Poll::Pending => confirms.push(confirming),
-                            Poll::Ready((jobs, id, confirmed)) => {
-                                if let Err(error) = ledger.confirmed(jobs, id, confirmed) {
-                                    return Some(ledger.fail(lost(error)));
-                                }
-                            }
-                        }
-                    }
+                    lanes.admit(jobs)
                 }
                 () = self.closed.cancelled(), if confirms.is_empty() => return None,
+            };
+            for mut confirming in publish(&link.channel, jobs, &mut ledger, &mut lanes) {
+                // The first poll hands the message to lapin, in order. To wait until it is written would make each message
+                // a write of its own.
+                let begun = poll_fn(|cx| Poll::Ready(confirming.as_mut().poll(cx))).await;
+                confirms.push(match begun {
+                    Poll::Pending => Either::Left(confirming),
+                    Poll::Ready(confirmed) => Either::Right(ready(confirmed)),
+                });
             }
-        }
+        };
+        lanes.fail(&why);
+        Some(ledger.fail(why))
     }
 
     /// Takes in what happened to the connection.
@@ -227,21 +236,33 @@ impl Task {
     }
 }
 
-/// The jobs of what is in a message, its id and its confirm, once it is there.
-type Confirmed = (Vec<u64>, Uuid, lapin::Result<Confirmation>);
+/// A message that was published.
+struct Confirmed {
+    /// The jobs of what is in it.
+    jobs: Vec<u64>,
+    to: Address,
+    id: Uuid,
+    /// Its confirm, once it is there.
+    result: lapin::Result<Confirmation>,
+}
 
 /// What publishes the messages of some jobs, each when it is polled, and ends with its confirm.
 fn publish(
     channel: &Channel,
     jobs: Vec<Job>,
     ledger: &mut Unconfirmed,
+    lanes: &mut Lanes,
 ) -> Vec<Pin<Box<impl Future<Output = Confirmed> + use<>>>> {
     // If whoever asked has been told that it took too long, nothing was published yet, and nothing is.
     let jobs = jobs.into_iter().filter(|job| !job.done.is_closed());
     let open = jobs.map(|job| (ledger.open(job.done, job.outgoing.len()), job.outgoing)).collect::<Vec<_>>();
     let confirming = |(jobs, Outgoing { to, message }): (Vec<u64>, Outgoing)| {
+        lanes.sent(&to);
         let channel = channel.clone();
-        Box::pin(async move { (jobs, message.id, confirmed(&channel, &to, &message).await) })
+        Box::pin(async move {
+            let result = confirmed(&channel, &to, &message).await;
+            Confirmed { jobs, to, id: message.id, result }
+        })
     };
     bundle::gather(open).into_iter().map(confirming).collect()
 }
@@ -254,6 +275,62 @@ async fn confirmed(channel: &Channel, to: &Address, message: &Message) -> lapin:
         channel.basic_publish(exchange.into(), key.into(), options, &message.payload, properties).await?;
     crate::failpoint::published(to);
     sent.await
+}
+
+/// The lanes that commands were published to.
+#[derive(Default)]
+struct Lanes(HashMap<String, Lane>);
+
+#[derive(Default)]
+struct Lane {
+    /// Messages.
+    unconfirmed: usize,
+    waiting: Vec<Job>,
+}
+
+impl Lane {
+    fn wait(&mut self, job: Job) {
+        // Nobody waits longer than the deadline, so there is no more here than comes in twice as long, though the lane take nothing.
+        if self.waiting.len() == self.waiting.capacity() {
+            self.waiting.retain(|job| !job.done.is_closed());
+        }
+        self.waiting.push(job);
+    }
+}
+
+impl Lanes {
+    /// Takes in jobs and gives back those that may be published now.
+    fn admit(&mut self, jobs: Vec<Job>) -> Vec<Job> {
+        let mut admitted = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match job.lane().and_then(|lane| self.0.get_mut(lane)) {
+                Some(lane) if lane.unconfirmed >= AHEAD => lane.wait(job),
+                _ => admitted.push(job),
+            }
+        }
+        admitted
+    }
+
+    fn sent(&mut self, to: &Address) {
+        if let Some(lane) = to.lane() {
+            self.0.entry(lane.to_owned()).or_default().unconfirmed += 1;
+        }
+    }
+
+    /// Gives back the jobs that may be published now.
+    fn confirmed(&mut self, to: &Address) -> Vec<Job> {
+        let Some(lane) = to.lane().and_then(|lane| self.0.get_mut(lane)) else { return Vec::new() };
+        lane.unconfirmed -= 1;
+        if lane.unconfirmed < AHEAD { std::mem::take(&mut lane.waiting) } else { Vec::new() }
+    }
+
+    /// Tells everyone who waits for a lane that the link was lost.
+    fn fail(self, why: &PublishError) {
+        for job in self.0.into_values().flat_map(|lane| lane.waiting) {
+            // Whoever asked may have stopped waiting.
+            let _ = job.done.send(Err(why.clone()));
+        }
+    }
 }
 
 /// The jobs whose messages are not all confirmed yet.
@@ -278,14 +355,10 @@ impl Unconfirmed {
         self.next
     }
 
-    /// Takes a confirm in. Only an acknowledgement of this very message counts, for each part of it.
-    fn confirmed(
-        &mut self,
-        jobs: Vec<u64>,
-        id: Uuid,
-        confirmed: lapin::Result<Confirmation>,
-    ) -> lapin::Result<()> {
-        let result = match confirmed? {
+    /// Takes a confirm in. Only an acknowledgement of this very message counts, for each part of it. Returns where it went.
+    fn confirmed(&mut self, confirmed: Confirmed) -> lapin::Result<Address> {
+        let Confirmed { jobs, to, id, result } = confirmed;
+        let result = match result? {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(returned)) => {
                 let returned_id = returned
@@ -328,7 +401,7 @@ impl Unconfirmed {
                 tracing::error!(%id, "a message was returned after its confirm; look at the alternate exchange");
             }
         }
-        Ok(())
+        Ok(to)
     }
 
     /// Tells everyone who waits that the link was lost.
