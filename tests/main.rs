@@ -43,6 +43,7 @@ mod local;
 mod mail;
 mod messages;
 mod peers;
+mod plans;
 mod readme;
 mod reminders;
 mod rendered;

@@ -5,6 +5,7 @@
 //! is off: whoever loses a channel starts again, with back-off and jitter.
 
 mod consumer;
+mod lanes;
 mod properties;
 mod publisher;
 mod subscription;

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::lanes::{Job, Lanes};
 use super::{Server, properties};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, PublishError};
@@ -25,9 +26,6 @@ use crate::bus::message::{Address, Message, Outgoing};
 
 /// The most unconfirmed messages (or bundles) on the channel before another job is taken up; lapin's own queues have no bound.
 const IN_FLIGHT: usize = 2048;
-/// While so many messages with commands for a lane are unconfirmed, further commands for it wait, and travel together when one is
-/// confirmed: as Nagle's algorithm (RFC 896) has it with bytes. By lane, for one that takes nothing must not hold others up.
-const AHEAD: usize = 2;
 /// The most callers that wait for the task.
 const WAITING: usize = 1024;
 /// How long a caller waits for the confirms of what it published.
@@ -39,19 +37,6 @@ pub(super) struct Publisher {
     jobs: mpsc::Sender<Job>,
     state: watch::Receiver<Result<(), PublishError>>,
     ended: CancellationToken,
-}
-
-struct Job {
-    outgoing: Vec<Outgoing>,
-    done: oneshot::Sender<Result<(), PublishError>>,
-}
-
-impl Job {
-    /// The lane of a single command, which may wait for others.
-    fn lane(&self) -> Option<&str> {
-        let [single] = self.outgoing.as_slice() else { return None };
-        single.to.lane()
-    }
 }
 
 impl Publisher {
@@ -275,62 +260,6 @@ async fn confirmed(channel: &Channel, to: &Address, message: &Message) -> lapin:
         channel.basic_publish(exchange.into(), key.into(), options, &message.payload, properties).await?;
     crate::failpoint::published(to);
     sent.await
-}
-
-/// The lanes that commands were published to.
-#[derive(Default)]
-struct Lanes(HashMap<String, Lane>);
-
-#[derive(Default)]
-struct Lane {
-    /// Messages.
-    unconfirmed: usize,
-    waiting: Vec<Job>,
-}
-
-impl Lane {
-    fn wait(&mut self, job: Job) {
-        // Nobody waits longer than the deadline, so there is no more here than comes in twice as long, though the lane take nothing.
-        if self.waiting.len() == self.waiting.capacity() {
-            self.waiting.retain(|job| !job.done.is_closed());
-        }
-        self.waiting.push(job);
-    }
-}
-
-impl Lanes {
-    /// Takes in jobs and gives back those that may be published now.
-    fn admit(&mut self, jobs: Vec<Job>) -> Vec<Job> {
-        let mut admitted = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            match job.lane().and_then(|lane| self.0.get_mut(lane)) {
-                Some(lane) if lane.unconfirmed >= AHEAD => lane.wait(job),
-                _ => admitted.push(job),
-            }
-        }
-        admitted
-    }
-
-    fn sent(&mut self, to: &Address) {
-        if let Some(lane) = to.lane() {
-            self.0.entry(lane.to_owned()).or_default().unconfirmed += 1;
-        }
-    }
-
-    /// Gives back the jobs that may be published now.
-    fn confirmed(&mut self, to: &Address) -> Vec<Job> {
-        let Some(lane) = to.lane().and_then(|lane| self.0.get_mut(lane)) else { return Vec::new() };
-        lane.unconfirmed -= 1;
-        if lane.unconfirmed < AHEAD { std::mem::take(&mut lane.waiting) } else { Vec::new() }
-    }
-
-    /// Tells everyone who waits for a lane that the link was lost.
-    fn fail(self, why: &PublishError) {
-        for job in self.0.into_values().flat_map(|lane| lane.waiting) {
-            // Whoever asked may have stopped waiting.
-            let _ = job.done.send(Err(why.clone()));
-        }
-    }
 }
 
 /// The jobs whose messages are not all confirmed yet.
