@@ -2,11 +2,11 @@
 
 use futures_util::future::join_all;
 use shared::bus::broker::{Broker, BrokerUrl};
-use shared::bus::{Address, Batch, Message, Outgoing};
+use shared::bus::{Address, Batch, Message, Outgoing, PublishError};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::deployment::{PATIENCE, VirtualHost};
+use crate::deployment::{PATIENCE, VirtualHost, rabbitmqctl};
 
 fn command(number: usize) -> Outgoing {
     let message = Message {
@@ -58,5 +58,48 @@ async fn of_a_bundle_nothing_is_lost_when_only_a_part_was_settled() {
     }
     let depth = broker.depth("drives.0").await.unwrap().unwrap();
     assert_eq!(depth.ready, 0);
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_lane_refuses_all_who_wait_for_it_and_takes_more_once_there_is_room() {
+    let host = VirtualHost::new();
+    let url = BrokerUrl::Rabbit(host.url.clone());
+    let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
+    let full = r#"{"max-length": 20, "overflow": "reject-publish"}"#;
+    rabbitmqctl(&["set_policy", "-p", &host.name, "--apply-to", "queues", "full", "^drives", full]);
+
+    let publish = async || join_all((0..200).map(|number| broker.publish(command(number)))).await;
+    let mut refused = 0;
+    for _ in 0..20 {
+        for confirmed in publish().await {
+            match confirmed {
+                Ok(()) => {}
+                Err(PublishError::Refused) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    assert!(refused > 0);
+    let mut consumer = broker.consume("drives.0", 100).await.unwrap();
+    let room = async {
+        while let Some(batch) = consumer.next(100).await {
+            batch.ack().await.unwrap();
+        }
+    };
+    let more = async {
+        let mut confirmed = 0;
+        while confirmed < 1000 {
+            confirmed += publish().await.iter().filter(|confirmed| confirmed.is_ok()).count();
+        }
+    };
+    timeout(PATIENCE, async {
+        tokio::select! {
+            () = room => panic!("the lane went away"),
+            () = more => {}
+        }
+    })
+    .await
+    .expect("the lane takes commands again");
     broker.close().await;
 }

@@ -354,9 +354,8 @@ async fn both_examples_print_every_event_of_batches_once_and_in_order() {
 
 async fn print_every_event_once_and_in_order(form: Form) {
     let (host, folder) = (VirtualHost::new(), Folder::new());
-    let events = if form == Form::Batches { "batches" } else { "each" };
     let settings =
-        [("BROKER_URL", host.url.clone()), ("LANES", "2".to_owned()), ("EVENTS", events.to_owned())];
+        [("BROKER_URL", host.url.clone()), ("LANES", "2".to_owned()), ("EVENTS", form.to_string())];
     let muster = Embedded::process_on(&folder, &settings).await;
     let library = root().join("target/python");
     assert!(library.exists(), "{} is not there; run `cargo xtask test`", library.display());

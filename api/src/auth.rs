@@ -8,7 +8,6 @@ use jsonwebtoken::{Algorithm, Header, Validation};
 use poem::Request;
 use poem_openapi::SecurityScheme;
 use poem_openapi::auth::Bearer;
-use sea_orm::DbErr;
 use serde::{Deserialize, Serialize};
 use shared::account::Role;
 use shared::account::table as accounts;
@@ -67,22 +66,12 @@ pub fn issue(key: &SigningKey, actor: Actor, now: Instant) -> String {
 
 /// The service accounts that were revoked, read again every few seconds: few are, so no request waits for the database
 /// to learn that its own was not.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Revoked {
-    /// Lets one request read for all that want to.
-    reading: moka::future::Cache<(), Known>,
-    /// What was known last. While the database is away, it counts.
-    last: Mutex<Option<Known>>,
-}
-
-/// The revoked ones, and when they were asked for.
-type Known = (time::Instant, Arc<HashSet<Uuid>>);
-
-impl Default for Revoked {
-    fn default() -> Self {
-        let reading = moka::future::Cache::builder().max_capacity(1).time_to_live(RECHECK).build();
-        Self { reading, last: Mutex::default() }
-    }
+    /// What was known last, and since when. While the database is away, it counts.
+    last: Mutex<Option<(time::Instant, Arc<HashSet<Uuid>>)>>,
+    /// Who reads does it for all that want to by then. When somebody did last.
+    tried: tokio::sync::Mutex<Option<time::Instant>>,
 }
 
 impl Revoked {
@@ -97,29 +86,27 @@ impl Revoked {
     }
 
     async fn read(&self, db: &Database) -> Result<Arc<HashSet<Uuid>>, Problem> {
-        let read = async {
+        let asked = time::Instant::now();
+        let mut tried = self.tried.lock().await;
+        if tried.is_none_or(|tried| tried < asked) {
             let since = time::Instant::now();
-            // All who ask wait for the one who reads, so a connection that died without a word must not hold them all.
-            let read = tokio::time::timeout(PATIENCE, accounts::revoked_services(&db.read)).await;
-            read.unwrap_or_else(|_| {
-                db.did_not_answer();
-                Err(DbErr::Custom("no answer in time".to_owned()))
-            })
-            .map(|revoked| (since, Arc::new(revoked)))
-        };
-        match self.reading.try_get_with((), read).await {
-            Ok(read) => {
-                *self.last() = Some(read.clone());
-                Ok(read.1)
+            // Others wait meanwhile, so a connection that died without a word must not hold them all.
+            match tokio::time::timeout(PATIENCE, accounts::revoked_services(&db.read)).await {
+                Ok(Ok(revoked)) => *self.last() = Some((since, Arc::new(revoked))),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "could not read which service accounts were revoked");
+                }
+                Err(_) => {
+                    db.did_not_answer();
+                    tracing::warn!("the database did not say in time which service accounts were revoked");
+                }
             }
-            Err(error) => self.last().clone().map(|(_, revoked)| revoked).ok_or_else(|| {
-                tracing::warn!(%error, "could not read which service accounts were revoked");
-                Problem::database_unavailable()
-            }),
+            *tried = Some(since);
         }
+        self.last().clone().map(|(_, revoked)| revoked).ok_or_else(Problem::database_unavailable)
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<Known>> {
+    fn last(&self) -> MutexGuard<'_, Option<(time::Instant, Arc<HashSet<Uuid>>)>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -40,7 +40,7 @@ const FORSAKEN: u32 = 15;
 const SUSPECTED: Duration = Duration::from_secs(60);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// PostgreSQL's settings for a transaction that may read whole tables.
-const FOR_READING_MUCH: &str = "set local plan_cache_mode = auto; set local enable_seqscan = on; \
+const FOR_READING_MUCH: &str = "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on; \
                                 set local enable_hashjoin = on; set local enable_mergejoin = on";
 /// What the writer of a file keeps of it in memory: 16 MiB, eight times what SQLite would. Those who register come from all over
 /// the index of people, and a page that is not kept is a system call.
@@ -82,14 +82,14 @@ impl Database {
             options.map_sqlx_postgres_opts(|options| {
                 options.options([
                     ("idle_in_transaction_session_timeout", format!("{FORSAKEN}s")),
-                    // A plan is made once per connection, so it must be right for tables of any size (decision 22) ...
+                    // A statement's plan is made once on a connection, for tables of any size (decision 22) ...
                     ("plan_cache_mode", "force_generic_plan".to_owned()),
-                    // ... and that is the one that goes by the indices. Estimates for tables that were empty when it was made say
-                    // otherwise; in what has no index, PostgreSQL reads the table nevertheless.
+                    // ... so it goes by the indices, whatever estimates of tables that were empty then say. In what has no index,
+                    // PostgreSQL reads the table nevertheless.
                     ("enable_seqscan", "off".to_owned()),
                     ("enable_hashjoin", "off".to_owned()),
                     ("enable_mergejoin", "off".to_owned()),
-                    // It goes by the same estimates; and nothing here reads so much that another process, or a compiler, pays.
+                    // Compiling goes by the same estimates; and nothing here reads so much that it, or another process, pays.
                     ("jit", "off".to_owned()),
                     ("max_parallel_workers_per_gather", "0".to_owned()),
                 ])

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use shared::bus::broker::BrokerUrl;
-use shared::bus::event::batch::Form;
 use shared::config::Deployment;
 use uuid::Uuid;
 
@@ -114,7 +113,7 @@ impl Deployed {
             .env("BROKER_URL", &deployment.broker_url)
             .env("CACHE_URL", &deployment.cache_url)
             .env("LANES", deployment.lanes.to_string())
-            .env("EVENTS", if deployment.events == Form::Batches { "batches" } else { "each" })
+            .env("EVENTS", deployment.events.to_string())
             // A mail for everybody is a measurement of its own.
             .env("MAIL_URL", "none:")
             .env("ADMIN_EMAIL", EMAIL)

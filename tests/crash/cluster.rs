@@ -8,6 +8,7 @@ use rand::RngExt as _;
 use serde_json::{Value, json};
 use shared::bus::Actor;
 use shared::bus::broker::{Broker, BrokerUrl};
+use shared::bus::event::batch::Form;
 use shared::clock;
 use shared::database::Database;
 use shared::id::DriveId;
@@ -55,6 +56,8 @@ pub struct Cluster {
     pub subscriber: Subscriber,
     pub load: Load,
     pub processes: Vec<(&'static str, Process)>,
+    /// In which form they tell about registrations.
+    pub events: String,
     admin: Client,
     organiser: Actor,
     key: Arc<SigningKey>,
@@ -106,15 +109,15 @@ impl Cluster {
         let theirs = by(&ours);
         let folder = Folder::new();
         // Whatever happens, it must not matter in which form it is told.
-        let events = if rand::random() { "each" } else { "batches" };
-        println!("events: {events}");
+        let by_chance = if rand::random() { Form::Each } else { Form::Batches };
+        let events = env_or("CRASH_EVENTS", &by_chance.to_string());
         let env = vec![
             ("DATA_DIR", folder.0.join("data").display().to_string()),
             ("DATABASE_URL", theirs.database),
             ("BROKER_URL", theirs.amqp),
             ("CACHE_URL", theirs.cache),
             ("LANES", "4".to_owned()),
-            ("EVENTS", events.to_owned()),
+            ("EVENTS", events.clone()),
             ("LISTEN", "127.0.0.1:0".to_owned()),
             ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ];
@@ -141,6 +144,7 @@ impl Cluster {
             subscriber,
             load,
             processes,
+            events,
             admin,
             organiser,
             key,

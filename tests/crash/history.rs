@@ -144,7 +144,7 @@ impl History<'_> {
         let counts = self.counts(cluster).await;
         let (verified, said) = cluster.muster(&["verify"]);
         let receipts = self.receipts().len();
-        conclude(test, &format!("{scope}, {receipts} receipts"), &counts);
+        conclude(test, &format!("{scope}, {receipts} receipts, events: {}", cluster.events), &counts);
         assert!(verified, "{said}");
     }
 

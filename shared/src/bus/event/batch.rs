@@ -5,6 +5,7 @@
 //! with each event on a line of its own, byte for byte as it stands in the log.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -28,6 +29,16 @@ pub enum Form {
     Each,
     /// Those of one drive that were decided together in one message, as a batch.
     Batches,
+}
+
+/// As it is given on a command line.
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Each => "each",
+            Self::Batches => "batches",
+        })
+    }
 }
 
 impl Form {
@@ -115,7 +126,7 @@ impl Part {
     }
 }
 
-/// The events in a message, each its exact bytes: one, or those of a batch.
+/// The events in a message, each its exact bytes: one, or those of a batch. For subscribers; Muster itself publishes only.
 #[must_use]
 pub fn events(content_type: &str, payload: &Bytes) -> Vec<Bytes> {
     if content_type != CONTENT_TYPE {

@@ -1,15 +1,21 @@
 //! Who waits before a lane, so that what is published to it travels together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use crate::bus::broker::PublishError;
 use crate::bus::message::{Address, Outgoing};
 
-/// While so many messages with commands for a lane are unconfirmed, further commands for it wait, and travel together when one is
-/// confirmed: as Nagle's algorithm (RFC 896) has it with bytes. By lane, for one that takes nothing must not hold others up.
+/// While so many messages with commands for a lane are unconfirmed, further commands for it wait, and travel together when fewer
+/// are: as Nagle's algorithm (RFC 896) has it with bytes. By lane, for one that confirms nothing must not hold others up.
 const AHEAD: usize = 2;
+/// A message that is unconfirmed for so long says nothing about the next one.
+const STALE: Duration = Duration::from_secs(5);
+/// The most callers that wait before one lane: as many as an API has requests in work.
+const MOST: usize = 20_000;
+
 /// What one caller hands over to be published.
 pub(super) struct Job {
     pub(super) outgoing: Vec<Outgoing>,
@@ -30,18 +36,34 @@ pub(super) struct Lanes(HashMap<String, Lane>);
 
 #[derive(Default)]
 struct Lane {
-    /// Messages.
-    unconfirmed: usize,
+    /// When each message was sent that is not confirmed yet.
+    unconfirmed: VecDeque<Instant>,
     waiting: Vec<Job>,
 }
 
 impl Lane {
+    fn is_busy(&self) -> bool {
+        self.unconfirmed.iter().rev().nth(AHEAD - 1).is_some_and(|sent| sent.elapsed() < STALE)
+    }
+
+    fn sent(&mut self, at: Instant) {
+        while self.unconfirmed.front().is_some_and(|sent| sent.elapsed() >= STALE) {
+            self.unconfirmed.pop_front();
+        }
+        self.unconfirmed.push_back(at);
+    }
+
     fn wait(&mut self, job: Job) {
-        // Nobody waits longer than the deadline, so there is no more here than comes in twice as long, though the lane take nothing.
+        // Whoever has been told that it took too long waits no more.
         if self.waiting.len() == self.waiting.capacity() {
             self.waiting.retain(|job| !job.done.is_closed());
         }
-        self.waiting.push(job);
+        if self.waiting.len() < MOST {
+            self.waiting.push(job);
+        } else {
+            // Whoever asked may have stopped waiting.
+            let _ = job.done.send(Err(PublishError::Unavailable("too many wait for this lane".to_owned())));
+        }
     }
 }
 
@@ -51,24 +73,33 @@ impl Lanes {
         let mut admitted = Vec::with_capacity(jobs.len());
         for job in jobs {
             match job.lane().and_then(|lane| self.0.get_mut(lane)) {
-                Some(lane) if lane.unconfirmed >= AHEAD => lane.wait(job),
-                _ => admitted.push(job),
+                Some(lane) if lane.is_busy() => lane.wait(job),
+                Some(lane) => {
+                    admitted.append(&mut lane.waiting);
+                    admitted.push(job);
+                }
+                None => admitted.push(job),
             }
         }
         admitted
     }
 
-    pub(super) fn sent(&mut self, to: &Address) {
-        if let Some(lane) = to.lane() {
-            self.0.entry(lane.to_owned()).or_default().unconfirmed += 1;
+    /// A message was sent.
+    pub(super) fn sent(&mut self, to: &Address, at: Instant) {
+        let Some(lane) = to.lane() else { return };
+        match self.0.get_mut(lane) {
+            Some(lane) => lane.sent(at),
+            None => self.0.entry(lane.to_owned()).or_default().sent(at),
         }
     }
 
-    /// Gives back the jobs that may be published now.
-    pub(super) fn confirmed(&mut self, to: &Address) -> Vec<Job> {
+    /// The message that was sent to this address at that time has its confirm. Gives back the jobs that may be published now.
+    pub(super) fn confirmed(&mut self, to: &Address, at: Instant) -> Vec<Job> {
         let Some(lane) = to.lane().and_then(|lane| self.0.get_mut(lane)) else { return Vec::new() };
-        lane.unconfirmed -= 1;
-        if lane.unconfirmed < AHEAD { std::mem::take(&mut lane.waiting) } else { Vec::new() }
+        if let Some(place) = lane.unconfirmed.iter().position(|sent| *sent == at) {
+            lane.unconfirmed.remove(place);
+        }
+        if lane.is_busy() { Vec::new() } else { std::mem::take(&mut lane.waiting) }
     }
 
     /// Tells everyone who waits for a lane that the link was lost.
@@ -109,33 +140,49 @@ mod tests {
 
     #[test]
     fn commands_wait_for_their_own_lane_and_go_together() {
-        let mut lanes = Lanes::default();
+        let (mut lanes, now) = (Lanes::default(), Instant::now());
         let (first, _answer) = job("drives.0", 1);
         assert_eq!(lanes.admit(vec![first]).len(), 1);
         for _ in 0..AHEAD {
-            lanes.sent(&to("drives.0"));
+            lanes.sent(&to("drives.0"), now);
         }
         let (waiting, _answers): (Vec<_>, Vec<_>) = (0..5).map(|_| job("drives.0", 1)).unzip();
         assert!(lanes.admit(waiting).is_empty());
         // Whom this lane does not concern; and what a caller hands over as a list, which does not travel with others.
+        let others = [("drives.1", 1), ("members.0", 1), ("upkeep", 1), ("drives.0", 2)];
         let (others, _answers): (Vec<_>, Vec<_>) =
-            [("drives.1", 1), ("members.0", 1), ("upkeep", 1), ("drives.0", 2)]
-                .map(|(to, many)| job(to, many))
-                .into_iter()
-                .unzip();
+            others.map(|(to, commands)| job(to, commands)).into_iter().unzip();
         assert_eq!(lanes.admit(others).len(), 4);
 
-        assert_eq!(lanes.confirmed(&to("drives.1")).len(), 0);
-        assert_eq!(lanes.confirmed(&to("drives.0")).len(), 5);
-        assert_eq!(lanes.confirmed(&to("drives.0")).len(), 0);
+        assert_eq!(lanes.confirmed(&to("drives.1"), now).len(), 0);
+        assert_eq!(lanes.confirmed(&to("drives.0"), now).len(), 5);
+        assert_eq!(lanes.confirmed(&to("drives.0"), now).len(), 0);
         assert_eq!(lanes.admit(vec![job("drives.0", 1).0]).len(), 1);
     }
 
     #[test]
-    fn before_a_lane_that_confirms_nothing_wait_those_who_still_do() {
-        let mut lanes = Lanes::default();
-        (0..AHEAD).for_each(|_| lanes.sent(&to("drives.0")));
-        let mut answers = std::collections::VecDeque::new();
+    fn a_lane_that_confirmed_nothing_for_long_is_tried_again() {
+        let (mut lanes, now) = (Lanes::default(), Instant::now());
+        let Some(long_ago) = now.checked_sub(STALE) else { return };
+        lanes.sent(&to("drives.0"), long_ago);
+        lanes.sent(&to("drives.0"), now);
+        lanes.sent(&to("drives.0"), now);
+        let (waiting, _first) = job("drives.0", 1);
+        assert!(lanes.admit(vec![waiting]).is_empty());
+        lanes.0.values_mut().for_each(|lane| lane.unconfirmed.iter_mut().for_each(|sent| *sent = long_ago));
+        let (next, _second) = job("drives.0", 1);
+        assert_eq!(lanes.admit(vec![next]).len(), 2, "with those who waited");
+        // Late as it is, a confirm of what is not counted any more changes nothing.
+        lanes.sent(&to("drives.0"), now);
+        assert!(lanes.confirmed(&to("drives.0"), long_ago).is_empty());
+        assert_eq!(lanes.0["drives.0"].unconfirmed.len(), 1);
+    }
+
+    #[test]
+    fn before_a_lane_that_confirms_nothing_wait_those_who_still_do_and_not_too_many() {
+        let (mut lanes, now) = (Lanes::default(), Instant::now());
+        (0..AHEAD).for_each(|_| lanes.sent(&to("drives.0"), now));
+        let mut answers = VecDeque::new();
         for _ in 0..10_000 {
             let (job, answer) = job("drives.0", 1);
             lanes.admit(vec![job]);
@@ -145,7 +192,14 @@ mod tests {
             }
         }
         assert!(lanes.0["drives.0"].waiting.len() < 100);
+
+        let (more, patient): (Vec<_>, Vec<_>) = (0..MOST + 10).map(|_| job("drives.0", 1)).unzip();
+        lanes.admit(more);
+        assert_eq!(lanes.0["drives.0"].waiting.len(), MOST);
+        answers.extend(patient);
         lanes.fail(&PublishError::Refused);
-        assert!(answers.into_iter().all(|mut answer| answer.try_recv() == Ok(Err(PublishError::Refused))));
+        let answered = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().unwrap_err());
+        let refused = answered.filter(|why| *why == PublishError::Refused).count();
+        assert_eq!(refused, MOST, "everybody is answered");
     }
 }

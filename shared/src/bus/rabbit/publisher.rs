@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::future::{poll_fn, ready};
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::future::Either;
@@ -24,7 +24,8 @@ use crate::bus::broker::{BrokerError, PublishError};
 use crate::bus::bundle;
 use crate::bus::message::{Address, Message, Outgoing};
 
-/// The most unconfirmed messages (or bundles) on the channel before another job is taken up; lapin's own queues have no bound.
+/// The most unconfirmed messages (or bundles) on the channel before another job is taken up (those that wait for their lane were);
+/// lapin's own queues have no bound.
 const IN_FLIGHT: usize = 2048;
 /// The most callers that wait for the task.
 const WAITING: usize = 1024;
@@ -144,7 +145,7 @@ impl Task {
             let jobs = tokio::select! {
                 biased;
                 Some(confirmed) = confirms.next() => match ledger.confirmed(confirmed) {
-                    Ok(to) => lanes.confirmed(&to),
+                    Ok((to, sent)) => lanes.confirmed(&to, sent),
                     Err(error) => break lost(error),
                 },
                 Some(event) = events.next() => match self.heed(event) {
@@ -154,12 +155,12 @@ impl Task {
                 Some(first) = self.inbox.recv(), if confirms.len() < IN_FLIGHT => {
                     // Whoever is about to publish, too, comes first: what is handed over together travels together.
                     tokio::task::yield_now().await;
-                    let mut waiting = confirms.len() + first.outgoing.len();
+                    let mut in_flight = confirms.len() + first.outgoing.len();
                     let mut jobs = vec![first];
-                    while waiting < IN_FLIGHT
+                    while in_flight < IN_FLIGHT
                         && let Ok(job) = self.inbox.try_recv()
                     {
-                        waiting += job.outgoing.len();
+                        in_flight += job.outgoing.len();
                         jobs.push(job);
                     }
                     lanes.admit(jobs)
@@ -227,6 +228,8 @@ struct Confirmed {
     jobs: Vec<u64>,
     to: Address,
     id: Uuid,
+    /// When it was handed to the channel.
+    sent: Instant,
     /// Its confirm, once it is there.
     result: lapin::Result<Confirmation>,
 }
@@ -242,11 +245,11 @@ fn publish(
     let jobs = jobs.into_iter().filter(|job| !job.done.is_closed());
     let open = jobs.map(|job| (ledger.open(job.done, job.outgoing.len()), job.outgoing)).collect::<Vec<_>>();
     let confirming = |(jobs, Outgoing { to, message }): (Vec<u64>, Outgoing)| {
-        lanes.sent(&to);
-        let channel = channel.clone();
+        let (channel, sent) = (channel.clone(), Instant::now());
+        lanes.sent(&to, sent);
         Box::pin(async move {
             let result = confirmed(&channel, &to, &message).await;
-            Confirmed { jobs, to, id: message.id, result }
+            Confirmed { jobs, to, id: message.id, sent, result }
         })
     };
     bundle::gather(open).into_iter().map(confirming).collect()
@@ -284,9 +287,9 @@ impl Unconfirmed {
         self.next
     }
 
-    /// Takes a confirm in. Only an acknowledgement of this very message counts, for each part of it. Returns where it went.
-    fn confirmed(&mut self, confirmed: Confirmed) -> lapin::Result<Address> {
-        let Confirmed { jobs, to, id, result } = confirmed;
+    /// Takes a confirm in. Only an acknowledgement of this very message counts, for each part of it. Returns where it went, and when.
+    fn confirmed(&mut self, confirmed: Confirmed) -> lapin::Result<(Address, Instant)> {
+        let Confirmed { jobs, to, id, sent, result } = confirmed;
         let result = match result? {
             Confirmation::Ack(None) => Ok(()),
             Confirmation::Ack(Some(returned)) => {
@@ -330,7 +333,7 @@ impl Unconfirmed {
                 tracing::error!(%id, "a message was returned after its confirm; look at the alternate exchange");
             }
         }
-        Ok(to)
+        Ok((to, sent))
     }
 
     /// Tells everyone who waits that the link was lost.
