@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shared::cache::Cache;
 
-use crate::deployment::{eventually, unique};
+use crate::deployment::{PATIENCE, eventually, unique};
 
 const AGE: Duration = Duration::from_secs(30);
 
@@ -84,6 +84,20 @@ async fn without_redis_everything_goes_on_in_the_process() {
     assert_eq!(cache.claim("key", "mine".to_owned(), AGE).await, "mine");
     assert_eq!(cache.claim("key", "yours".to_owned(), AGE).await, "mine");
     cache.forget("key").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_redis_that_is_not_there() {
+    let cache = Cache::open("redis://127.0.0.1:1/0").unwrap();
+    assert!(cache.ping().await.is_err());
+    // Half a second each, one after the other, would be ten minutes.
+    let clicks = async {
+        for click in 0..1200 {
+            let mine = click.to_string();
+            assert_eq!(cache.claim(&format!("key {click}"), mine.clone(), AGE).await, mine);
+        }
+    };
+    tokio::time::timeout(PATIENCE, clicks).await.expect("each click is told at once");
 }
 
 #[tokio::test]

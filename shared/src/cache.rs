@@ -229,50 +229,58 @@ impl Redis {
             let _: () = pipeline.pttl(&key).await?;
             pipeline.all::<(Option<Bytes>, i64)>().await
         };
-        let (body, left_ms) = succeeded("read", asked.await)?;
+        let (body, left_ms) = self.ask("read", asked).await?;
         let left = Duration::from_millis(u64::try_from(left_ms).ok().filter(|left| *left > 0)?);
         Some((body?, left))
     }
 
     async fn write(&self, key: &str, body: &Bytes, left: Duration) {
         let Some(expiration) = expiration(left) else { return };
-        let wrote =
-            self.client.set::<(), _, _>(self.key(key), body.clone(), Some(expiration), None, false).await;
-        succeeded("write", wrote);
+        let written = self.client.set::<(), _, _>(self.key(key), body.clone(), Some(expiration), None, false);
+        self.ask("write", written).await;
     }
 
     async fn forget(&self, key: &str) {
-        succeeded("forget", self.client.del::<(), _>(self.key(key)).await);
+        self.ask("forget", self.client.del::<(), _>(self.key(key))).await;
     }
 
     async fn claim(&self, key: &str, value: String, lasts: Duration) -> Option<String> {
         let key = self.key(key);
         let (expiration, first) = (expiration(lasts), Some(SetOptions::NX));
-        let set =
-            self.client.set::<Option<String>, _, _>(&key, value.as_str(), expiration, first, false).await;
-        match succeeded("claim", set)? {
+        let set = self.client.set::<Option<String>, _, _>(&key, value.as_str(), expiration, first, false);
+        match self.ask("claim", set).await? {
             Some(_) => Some(value),
-            None => succeeded("claim", self.client.get::<Option<String>, _>(&key).await).flatten(),
+            None => self.ask("claim", self.client.get::<Option<String>, _>(&key)).await.flatten(),
         }
     }
 
     async fn claimed(&self, key: &str) -> Option<String> {
-        succeeded("claimed", self.client.get::<Option<String>, _>(self.key(key)).await).flatten()
+        self.ask("claimed", self.client.get::<Option<String>, _>(self.key(key))).await.flatten()
+    }
+
+    /// The answer, if Redis gives one. A failure is counted and otherwise means the same as "not there".
+    async fn ask<T>(
+        &self,
+        attempt: &'static str,
+        asked: impl Future<Output = Result<T, fred::error::Error>>,
+    ) -> Option<T> {
+        // fred would hold a command back until there is a connection, and each click would wait for that in vain.
+        let answer = if self.client.is_connected() {
+            asked.await.map_err(|error| error.to_string())
+        } else {
+            Err("not connected".to_owned())
+        };
+        match answer {
+            Ok(value) => Some(value),
+            Err(error) => {
+                metrics::counter!("muster_cache_failures_total", "attempt" => attempt).increment(1);
+                tracing::debug!(error, attempt, "redis did not answer");
+                None
+            }
+        }
     }
 }
 
 fn expiration(left: Duration) -> Option<Expiration> {
     i64::try_from(left.as_millis()).ok().filter(|ms| *ms > 0).map(Expiration::PX)
-}
-
-/// The answer, if Redis gave one. A failure is counted and otherwise means the same as "not there".
-fn succeeded<T>(attempt: &'static str, result: Result<T, fred::error::Error>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(error) => {
-            metrics::counter!("muster_cache_failures_total", "attempt" => attempt).increment(1);
-            tracing::debug!(%error, attempt, "redis did not answer");
-            None
-        }
-    }
 }
