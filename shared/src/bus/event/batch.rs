@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_batch_has_a_bounded_number_of_events() {
-        let outgoing = (0..MOST + 1).map(|number| event("registration", 1, number, 0)).collect();
+        let outgoing = (0..=MOST).map(|number| event("registration", 1, number, 0)).collect();
         let counts: Vec<_> = Form::Batches
             .of(outgoing)
             .iter()
