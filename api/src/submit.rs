@@ -257,7 +257,7 @@ impl Context {
         shared::failpoint::hit("api-confirmed");
         metrics::counter!("muster_accepted_total", "kind" => C::KIND).increment(1);
         if let Some((wait, patience)) = wait
-            && let Some(row) = Box::pin(wait.decision(patience)).await
+            && let Some(row) = wait.decision(patience).await
         {
             return decided(row, patience);
         }

@@ -118,7 +118,11 @@ impl Server {
             Kind::Rabbit => {
                 place.write("none", "");
                 place.write("plugins", "[].");
-                place.write("rabbitmq.conf", "disk_free_limit.absolute = 50MB\n");
+                // As in a deployment, on a machine whose disk may be fuller.
+                let configuration = include_str!("../../rabbitmq/rabbitmq.conf");
+                let room = "disk_free_limit.absolute = 2GB";
+                assert!(configuration.contains(room));
+                place.write("rabbitmq.conf", &configuration.replace(room, "disk_free_limit.absolute = 50MB"));
                 let cookie = place.write(".erlang.cookie", &unique(""));
                 run(Command::new("chmod").args(["400", &cookie]));
                 place.write("epmd", &free_port().to_string());

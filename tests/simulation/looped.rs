@@ -234,6 +234,7 @@ impl<'m> World<'m> {
         for message in self.machine.news() {
             for bytes in batch::events(&message.content_type, &message.payload) {
                 let event: CloudEvent = serde_json::from_slice(&bytes)?;
+                ensure!(message.kind == batch::KIND || message.id == event.id, "{} has another id", event.id);
                 let before = self.heard.insert(event.id, bytes.clone());
                 ensure!(before.is_none_or(|before| before == bytes), "{} has two forms", event.id);
             }

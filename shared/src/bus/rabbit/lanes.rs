@@ -93,7 +93,7 @@ impl Lanes {
         }
     }
 
-    /// The message that was sent to this address at that time has its confirm. Gives back the jobs that may be published now.
+    /// A message that was sent to this address at that time has its confirm. Gives back the jobs that may be published now.
     pub(super) fn confirmed(&mut self, to: &Address, at: Instant) -> Vec<Job> {
         let Some(lane) = to.lane().and_then(|lane| self.0.get_mut(lane)) else { return Vec::new() };
         if let Some(place) = lane.unconfirmed.iter().position(|sent| *sent == at) {

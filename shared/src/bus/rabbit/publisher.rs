@@ -244,8 +244,9 @@ fn publish(
     // If whoever asked has been told that it took too long, nothing was published yet, and nothing is.
     let jobs = jobs.into_iter().filter(|job| !job.done.is_closed());
     let open = jobs.map(|job| (ledger.open(job.done, job.outgoing.len()), job.outgoing)).collect::<Vec<_>>();
+    let sent = Instant::now();
     let confirming = |(jobs, Outgoing { to, message }): (Vec<u64>, Outgoing)| {
-        let (channel, sent) = (channel.clone(), Instant::now());
+        let channel = channel.clone();
         lanes.sent(&to, sent);
         Box::pin(async move {
             let result = confirmed(&channel, &to, &message).await;
