@@ -111,15 +111,15 @@ async fn on_a_full_disk_nothing_is_accepted_and_nothing_that_was_accepted_is_los
         counts.out_of_order += order.windows(2).filter(|pair| pair[0] >= pair[1]).count();
     }
     db.close().await;
+    alone.process.kill().unwrap();
+    alone.process.wait().unwrap();
+    let (verified, said) = muster(&["verify"], &alone.env());
+    assert!(verified, "{counts:?}: {said}");
     conclude(
         "SQLite disk full",
         &format!("{times} ×, every second one killed, {} receipts", receipts.len()),
         &counts,
     );
-    alone.process.kill().unwrap();
-    alone.process.wait().unwrap();
-    let (verified, said) = muster(&["verify"], &alone.env());
-    assert!(verified, "{said}");
 }
 
 /// Waits until a click is refused, with the reason that nothing was accepted.

@@ -144,8 +144,8 @@ impl History<'_> {
         let counts = self.counts(cluster).await;
         let (verified, said) = cluster.muster(&["verify"]);
         let receipts = self.receipts().len();
+        assert!(verified, "{test}: {counts:?}: {said}");
         conclude(test, &format!("{scope}, {receipts} receipts, events: {}", cluster.events), &counts);
-        assert!(verified, "{said}");
     }
 
     fn receipts(&self) -> BTreeSet<CommandId> {

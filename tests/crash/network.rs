@@ -10,9 +10,9 @@ use crate::history::{History, decisions};
 use crate::relay::{Network, Relay};
 use crate::report::size;
 
-/// How long a bad network lasts.
+/// How long a bad network lasts before each of the three servers; in the long run half an hour altogether.
 fn lasts(ci_seconds: usize) -> Duration {
-    Duration::from_secs(size(ci_seconds, 30 * 60) as u64)
+    Duration::from_secs(size(ci_seconds, 10 * 60) as u64)
 }
 
 /// Muster behind relays, people at it, and what the network does to them. The relays are before broker, database, cache.
@@ -73,7 +73,7 @@ async fn a_late_network_only_makes_things_late() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_reset() {
-    let times = size(10, 1000);
+    let times = size(10, 6000);
     let scope = format!("{times} × before each server");
     through("network resets", &scope, async |cluster, relays| {
         for _ in 0..times {
@@ -99,7 +99,7 @@ async fn one_byte_a_second_comes_through() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_dead_and_nobody_is_told() {
-    let times = size(1, 60);
+    let times = size(1, 30);
     let scope = format!("{times} × 30 s before each server");
     through("network half-open", &scope, async |cluster, relays| {
         for _ in 0..times {

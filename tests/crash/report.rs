@@ -28,13 +28,14 @@ pub struct Counts {
     pub missing_events: usize,
 }
 
-/// Prints a test's result, keeps it for the report, and fails unless all counts are 0.
+/// Prints a test's result, fails unless all counts are 0, and keeps it for the report.
 pub fn conclude(test: &str, scope: &str, counts: &Counts) {
     let Counts { lost, duplicated, oversold, out_of_order, missing_events } = counts;
     println!(
         "{test}: {scope}: lost {lost}, duplicated {duplicated}, oversold {oversold}, out of order {out_of_order}, \
          missing events {missing_events}"
     );
+    assert_eq!(*counts, Counts::default(), "{test}");
     if let Some(folder) = std::env::var_os("CRASH_REPORT") {
         let mut row = String::new();
         let _ = write!(
@@ -43,5 +44,4 @@ pub fn conclude(test: &str, scope: &str, counts: &Counts) {
         );
         std::fs::write(Path::new(&folder).join(format!("{}.row", test.replace(' ', "-"))), row).unwrap();
     }
-    assert_eq!(*counts, Counts::default(), "{test}");
 }

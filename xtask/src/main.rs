@@ -26,6 +26,9 @@ enum Task {
         /// For hours, at full size; writes `docs/crash-report.md`.
         #[arg(long)]
         long: bool,
+        /// How many tests run at a time; most of them wait more than they work.
+        #[arg(long, default_value_t = 2)]
+        at_once: u8,
         /// Passed on: a filter, for example.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
@@ -39,7 +42,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Test { more } => test(&more),
-        Task::Crash { long, more } => crash::run(long, &more),
+        Task::Crash { long, at_once, more } => crash::run(long, at_once, &more),
         Task::Servers => prepare(),
         Task::Render => render(),
     };
