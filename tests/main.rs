@@ -35,6 +35,7 @@ mod bundles;
 mod cache;
 mod compose;
 mod contract;
+mod deliveries;
 mod deployment;
 mod embedded;
 mod following;

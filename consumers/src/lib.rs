@@ -17,6 +17,7 @@ mod messages;
 mod observed;
 pub mod runtime;
 pub mod service;
+mod turns;
 pub mod upkeep;
 pub mod webhooks;
 

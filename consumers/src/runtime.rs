@@ -4,6 +4,8 @@
 //! says that it is decided, and the same events are published once more. In a lane nothing is ever put back: "not now"
 //! is waited out with the batch in hand, because whatever is put back is overtaken by what was prefetched behind it.
 
+mod aside;
+
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,8 +18,6 @@ use shared::bus::event::batch::Form;
 use shared::bus::message::header;
 use shared::bus::{Batch, Broker, CommandSet, Consumer, Failure, Message, Outgoing, Reject};
 use shared::database::Database;
-use shared::id::CommandId;
-use shared::ledger::{self, Row};
 use shared::telemetry;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -27,8 +27,9 @@ use tracing::{Instrument as _, debug_span};
 use crate::balance::Balance;
 use crate::batch::{self, Handler, Settled};
 use crate::follow::grown_logs;
-use crate::messages::{dead_letter, failed_row, later, reply};
+use crate::messages::reply;
 use crate::observed::{age, continued, observe, trace_on};
+use crate::turns::{Turn, Turns};
 
 /// About the most messages that are decided together: a bundle is taken whole.
 const BATCH: usize = 500;
@@ -96,12 +97,17 @@ impl<H: Handler> Runtime<H> {
         let names = runtime.broker.topology().queue_names(H::Message::QUEUE);
         let balance =
             Balance::start(H::Message::QUEUE, runtime.broker.clone(), &names, runtime.shutdown.clone());
+        let turns = Arc::new(Turns::new(&runtime.db));
         let mut lanes = JoinSet::new();
         for name in names {
-            let (runtime, balance) = (runtime.clone(), balance.clone());
+            let (runtime, balance, turns) = (runtime.clone(), balance.clone(), turns.clone());
             lanes.spawn(async move {
                 // Handlers' panics are caught where they happen; whatever else panics must not end a lane either.
-                while AssertUnwindSafe(runtime.supervise(&name, &balance)).catch_unwind().await.is_err() {
+                while AssertUnwindSafe(runtime.supervise(&name, &balance, &turns))
+                    .catch_unwind()
+                    .await
+                    .is_err()
+                {
                     metrics::counter!("muster_panics_total").increment(1);
                     tracing::error!(queue = name, "a lane's supervisor panicked; this is a bug");
                     Backoff::default().wait().await;
@@ -112,14 +118,14 @@ impl<H: Handler> Runtime<H> {
     }
 
     /// Keeps one queue consumed: whatever ends a consumer, another one begins.
-    async fn supervise(&self, queue: &str, balance: &Balance) {
+    async fn supervise(&self, queue: &str, balance: &Balance, turns: &Turns) {
         let mut backoff = Backoff::default();
         while !self.shutdown.is_cancelled() {
             let since = Instant::now();
             match self.broker.consume(queue, PREFETCH).await {
                 Ok(consumer) => {
                     let up = self.liveness.up(queue);
-                    let end = self.serve(queue, consumer, balance).await;
+                    let end = self.serve(queue, consumer, balance, turns).await;
                     drop(up);
                     tracing::debug!(queue, ?end, "stopped consuming");
                     if end != End::Lost || since.elapsed() > STEADY {
@@ -137,7 +143,7 @@ impl<H: Handler> Runtime<H> {
 
     /// Consumes until the end. While one batch is decided, the one before it is told: two steps of one line, so batches
     /// are decided, published and acknowledged in the order in which they came.
-    async fn serve(&self, queue: &str, mut consumer: Consumer, balance: &Balance) -> End {
+    async fn serve(&self, queue: &str, mut consumer: Consumer, balance: &Balance, turns: &Turns) -> End {
         let (decided, inbox) = mpsc::channel(1);
         let deciding = async {
             let decided = decided;
@@ -156,10 +162,15 @@ impl<H: Handler> Runtime<H> {
                     // Nobody takes what is decided any more.
                     () = decided.closed() => break End::Lost,
                     batch = next => {
-                        let Some(batch) = batch else { break End::Lost };
-                        last = batch.len();
+                        let Some(mut batch) = batch else { break End::Lost };
                         balance.busy(queue);
-                        if self.settle(queue, batch, &decided).await.is_err() {
+                        let mut turn = turns.free();
+                        if turn.is_none() {
+                            turn = turns.wait().await;
+                            consumer.fill(&mut batch, BATCH).await;
+                        }
+                        last = batch.len();
+                        if self.settle(queue, batch, turn, &decided).await.is_err() {
                             break End::Lost;
                         }
                     }
@@ -172,11 +183,17 @@ impl<H: Handler> Runtime<H> {
     }
 
     /// Decides a batch and hands it on, or lets go of what is left of it.
-    async fn settle(&self, queue: &str, batch: Batch, decided: &mpsc::Sender<Told>) -> Result<(), GivenUp> {
+    async fn settle(
+        &self,
+        queue: &str,
+        batch: Batch,
+        turn: Option<Turn<'_>>,
+        decided: &mpsc::Sender<Told>,
+    ) -> Result<(), GivenUp> {
         observe(queue, &batch);
         shared::failpoint::hit("consumer-delivered");
         let mut left = vec![batch];
-        let settled = self.settle_all(queue, &mut left, decided).await;
+        let settled = self.settle_all(queue, &mut left, turn, decided).await;
         left.into_iter().for_each(Batch::release);
         settled
     }
@@ -187,10 +204,11 @@ impl<H: Handler> Runtime<H> {
         &self,
         queue: &str,
         left: &mut Vec<Batch>,
+        mut turn: Option<Turn<'_>>,
         decided: &mpsc::Sender<Told>,
     ) -> Result<(), GivenUp> {
         while let Some(batch) = left.pop() {
-            let outgoing = match self.decide_in_place(queue, &batch).await {
+            let outgoing = match self.decide_in_place(queue, &batch, turn.take()).await {
                 Ok(settled) => Ok(self.events.of(settled.into_iter().flat_map(|each| each.events).collect())),
                 Err(Failure::Reject(_)) if batch.len() > 1 => {
                     let (first, rest) = batch.split();
@@ -241,14 +259,21 @@ impl<H: Handler> Runtime<H> {
         Ok(())
     }
 
-    /// Tries a batch until it is decided or found undecidable. In a lane, "not now" is waited out here; elsewhere it is
-    /// for the delay ladder.
-    async fn decide_in_place(&self, queue: &str, batch: &Batch) -> Result<Vec<Settled>, Failure> {
+    /// Tries a batch until it is decided or found undecidable. In a lane, "not now" is waited out here, when its turn is over;
+    /// elsewhere it is for the delay ladder.
+    async fn decide_in_place(
+        &self,
+        queue: &str,
+        batch: &Batch,
+        mut turn: Option<Turn<'_>>,
+    ) -> Result<Vec<Settled>, Failure> {
         let (since, mut backoff) = (Instant::now(), Backoff::default());
         loop {
             let waited = batch.messages().map(Message::attempt).max().unwrap_or(0);
             let attempts = u32::try_from(waited).unwrap_or(u32::MAX).saturating_add(backoff.failures());
-            let failure = match self.decide_once(queue, batch, ANSWER * 2_u32.pow(attempts.min(4))).await {
+            let decided = self.decide_once(queue, batch, ANSWER * 2_u32.pow(attempts.min(4))).await;
+            drop(turn.take());
+            let failure = match decided {
                 Ok(settled) => return Ok(settled),
                 Err(failure) => failure,
             };
@@ -346,83 +371,5 @@ impl<H: Handler> Runtime<H> {
         }
         metrics::histogram!("muster_publish_seconds", "queue" => queue.to_owned()).record(since.elapsed());
         Ok(())
-    }
-
-    /// What to publish so that a batch which cannot be decided here and now comes where it belongs: on the delay ladder,
-    /// or (a single message) among the dead letters.
-    async fn set_aside(
-        &self,
-        queue: &str,
-        batch: &Batch,
-        failure: Failure,
-    ) -> Result<Vec<Outgoing>, GivenUp> {
-        match failure {
-            Failure::Reject(reject) => {
-                let mut outgoing = Vec::new();
-                for message in batch.messages() {
-                    tracing::error!(queue, id = %message.id, kind = message.kind, %reject, "gave a message up");
-                    let row = self.record_failure(queue, message, &reject).await?;
-                    let waits = message.reply_to.as_deref().zip(row.as_ref());
-                    outgoing.extend(waits.map(|(address, row)| reply(address, row)));
-                    outgoing.push(dead_letter(queue, message, &reject));
-                }
-                Ok(outgoing)
-            }
-            Failure::Retry(why) | Failure::Contended(why) => {
-                if self.shutdown.is_cancelled() || H::Message::QUEUE.has_lanes() {
-                    // Held long enough: the channel is closed, and the messages come again in order.
-                    tracing::warn!(queue, why, "gave a batch back");
-                    return Err(GivenUp);
-                }
-                Ok(batch.messages().map(|message| later(queue, message, &why)).collect())
-            }
-        }
-    }
-
-    /// Writes into the ledger that a message could not be decided, unless something was decided about it before.
-    async fn record_failure(
-        &self,
-        queue: &str,
-        message: &Message,
-        reject: &Reject,
-    ) -> Result<Option<Row>, GivenUp> {
-        let (since, mut backoff) = (Instant::now(), Backoff::default());
-        loop {
-            let recorded = async {
-                let tx = self.db.begin().await?;
-                let id = CommandId(message.id);
-                if message.id.is_nil() || ledger::find(&tx, [id]).await?.contains_key(&id) {
-                    return Ok(None);
-                }
-                let row = failed_row(message, reject);
-                ledger::insert(&tx, std::slice::from_ref(&row)).await?;
-                tx.commit().await?;
-                Ok(Some(row))
-            };
-            let recorded = tokio::time::timeout(ANSWER, recorded).await.unwrap_or_else(|_| {
-                self.db.did_not_answer();
-                Err(sea_orm::DbErr::Custom("the database did not answer in time".to_owned()))
-            });
-            match recorded.map_err(Failure::from) {
-                Ok(row) => {
-                    let kind = message.kind.clone();
-                    metrics::counter!("muster_commands_total", "kind" => kind, "outcome" => "failed")
-                        .increment(1);
-                    return Ok(row);
-                }
-                // Not even the failure can be stored; the dead letter still says it.
-                Err(Failure::Reject(reject)) => {
-                    tracing::error!(queue, id = %message.id, %reject, "could not record a failure");
-                    return Ok(None);
-                }
-                Err(failure) => {
-                    tracing::warn!(queue, %failure, "could not record a failure; trying again");
-                    self.shutdown.run_until_cancelled(backoff.wait()).await;
-                    if self.shutdown.is_cancelled() || since.elapsed() > HOLD {
-                        return Err(GivenUp);
-                    }
-                }
-            }
-        }
     }
 }

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use reqwest::Url;
+use shared::bus::broker::{Broker, BrokerUrl};
+use shared::bus::{Queue, Topology};
+use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Own, USUAL, Urls};
-use crate::deployment::{Engine, env_or, eventually};
+use crate::deployment::{Engine, VirtualHost, env_or, eventually};
 use crate::history::{History, decisions};
 use crate::relay::{Network, Relay};
 use crate::report::size;
@@ -85,6 +88,51 @@ async fn connections_are_reset() {
         goes_on(cluster).await;
     })
     .await;
+}
+
+/// A connection may be lost at any step of opening it, of beginning to consume and of ending that. None of them may be waited for
+/// for ever: a lane would have no consumer, and the process would look healthy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_lost_a_connection_anywhere_consumes_again() {
+    let host = VirtualHost::new();
+    let port = Url::parse(&host.url).unwrap().port().unwrap();
+    let (relay, topology): (_, Topology) = (Relay::before(port).await, "8".parse().unwrap());
+    let direct = Broker::connect(&BrokerUrl::Rabbit(host.url.clone()), topology, "direct").await.unwrap();
+    let url = BrokerUrl::Rabbit(relay.instead_of(&host.url));
+    let broker = Broker::connect(&url, topology, "relayed").await.unwrap();
+    let mut consuming = JoinSet::new();
+    for lane in topology.queue_names(Queue::Drives) {
+        let broker = broker.clone();
+        consuming.spawn(async move {
+            loop {
+                match broker.consume(&lane, 10).await {
+                    Ok(mut consumer) => {
+                        assert!(consumer.next(10).await.is_none(), "nobody publishes");
+                        consumer.close().await;
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+        });
+    }
+    let consumed = async || {
+        for lane in topology.queue_names(Queue::Drives) {
+            eventually(&format!("{lane} is consumed"), || async {
+                (direct.depth(&lane).await.unwrap()?.consumers == 1).then_some(())
+            })
+            .await;
+        }
+    };
+    for _ in 0..size(20, 1000) {
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(rand::random_range(0..60))).await;
+            relay.reset();
+        }
+        consumed().await;
+    }
+    consuming.shutdown().await;
+    broker.close().await;
+    direct.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

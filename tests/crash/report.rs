@@ -42,6 +42,7 @@ pub fn conclude(test: &str, scope: &str, counts: &Counts) {
             row,
             "| {test} | {scope} | {lost} | {duplicated} | {oversold} | {out_of_order} | {missing_events} |"
         );
-        std::fs::write(Path::new(&folder).join(format!("{}.row", test.replace(' ', "-"))), row).unwrap();
+        std::fs::write(Path::new(&folder).join(format!("{}.row", test.replace([' ', '/'], "-"))), row)
+            .unwrap();
     }
 }

@@ -231,6 +231,14 @@ impl Consumer {
         }
     }
 
+    /// Adds what else is there by now, up to about `max` altogether. Nothing is waited for; what ends consuming is for `next` to say.
+    pub async fn fill(&mut self, batch: &mut Batch, max: usize) {
+        match self {
+            Self::Rabbit(consumer) => consumer.fill(batch, max),
+            Self::Embedded(consumer) => consumer.fill(batch, max).await,
+        }
+    }
+
     /// Stops consuming. What is unsettled goes back to the queue, in order, for the next consumer.
     pub async fn close(self) {
         match self {

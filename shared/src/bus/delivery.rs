@@ -45,6 +45,11 @@ impl Batch {
         Self { deliveries, settler }
     }
 
+    /// Adds what came after it, in order.
+    pub(super) fn extend(&mut self, more: impl IntoIterator<Item = Delivery>) {
+        self.deliveries.extend(more);
+    }
+
     /// How many messages it holds.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -27,8 +27,9 @@ use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
 use super::message::Outgoing;
 use super::topology::Topology;
 
-/// How long a broker may take to answer a connection attempt.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a broker may take to answer. Nothing is waited for without a bound: of what a connection is lost in the middle of, lapin
+/// does not always say so.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A handle on RabbitMQ. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -59,20 +60,24 @@ impl Server {
     async fn connect(&self, purpose: &str) -> Result<Connection, BrokerError> {
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
-        match tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect(&self.uri, properties)).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(BrokerError(format!("connect to RabbitMQ: {error}"))),
-            Err(_) => Err(BrokerError("connect to RabbitMQ: no answer in time".to_owned())),
-        }
+        in_time(Connection::connect(&self.uri, properties))
+            .await
+            .map_err(|error| BrokerError(format!("connect to RabbitMQ: {error}")))
+    }
+
+    /// Connects, and makes sure that the topology is there: missing parts are declared, the rest is left as it is.
+    async fn consuming(&self, topology: Topology) -> Result<Connection, BrokerError> {
+        let connection = self.connect("consuming").await?;
+        topology::ensure(&connection, topology).await?;
+        Ok(connection)
     }
 }
 
 impl Rabbit {
-    /// Connects, and makes sure that the topology is there: missing parts are declared, the rest is left as it is.
+    /// Connects, with everything that commands and events need to be there.
     pub async fn connect(uri: &str, topology: Topology, name: &str) -> Result<Self, BrokerError> {
         let server = Server { uri: with_defaults(uri), name: name.to_owned() };
-        let consuming = server.connect("consuming").await?;
-        topology::ensure(&consuming, topology).await?;
+        let consuming = server.consuming(topology).await?;
         let closed = CancellationToken::new();
         let publisher = Publisher::start(server.clone(), closed.clone()).await?;
         let consuming = Mutex::new(Some(Arc::new(consuming)));
@@ -104,7 +109,7 @@ impl Rabbit {
             None => self.channel().await?,
         };
         let passive = options::QueueDeclareOptions { passive: true, ..Default::default() };
-        match channel.queue_declare(queue_name.into(), passive, FieldTable::default()).await {
+        match in_time(channel.queue_declare(queue_name.into(), passive, FieldTable::default())).await {
             Ok(queue) => {
                 *looking = Some(channel);
                 let depth =
@@ -125,7 +130,7 @@ impl Rabbit {
         self.inner.publisher.closed().await;
         if let Some(connection) = self.inner.consuming.lock().await.take() {
             // It may be gone already; then there is nothing to close.
-            let _ = connection.close(200, "closing".into()).await;
+            let _ = in_time(connection.close(200, "closing".into())).await;
         }
     }
 
@@ -139,19 +144,32 @@ impl Rabbit {
             if let Some(open) = consuming.as_ref().filter(|connection| connection.status().connected()) {
                 open.clone()
             } else {
-                let connection = Arc::new(self.inner.server.connect("consuming").await?);
                 // The broker may have come back empty, or with less than was there.
-                topology::ensure(&connection, self.inner.topology).await?;
-                consuming.insert(connection).clone()
+                let connection = self.inner.server.consuming(self.inner.topology).await?;
+                consuming.insert(Arc::new(connection)).clone()
             };
         drop(consuming);
-        connection.create_channel().await.map_err(|error| BrokerError(format!("open a channel: {error}")))
+        match in_time(connection.create_channel()).await {
+            Ok(channel) => Ok(channel),
+            Err(error) => {
+                // Whatever the connection says of itself. The channels that it has stay open.
+                let mut consuming = self.inner.consuming.lock().await;
+                consuming.take_if(|current| Arc::ptr_eq(current, &connection));
+                Err(BrokerError(format!("open a channel: {error}")))
+            }
+        }
     }
+}
+
+/// What the broker answers, unless it takes too long.
+async fn in_time<T>(answer: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+    let too_late = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+    tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(too_late)
 }
 
 async fn close_channel(channel: &Channel) {
     // A channel that is gone already needs no closing.
-    let _ = channel.close(200, "closing".into()).await;
+    let _ = in_time(channel.close(200, "closing".into())).await;
 }
 
 /// What a URI leaves open. The server's default heartbeat is 60 s, which is how long a dead peer would go unnoticed; its

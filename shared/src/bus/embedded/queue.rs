@@ -135,6 +135,16 @@ impl Consumer {
         }
     }
 
+    /// Adds what else is there.
+    pub(crate) async fn fill(&self, batch: &mut Batch, max: usize) {
+        // What cannot be read now can be read for the next batch.
+        if let Some(Ok(more)) =
+            self.closed.run_until_cancelled(self.take(max.saturating_sub(batch.len()))).await
+        {
+            batch.extend(more);
+        }
+    }
+
     /// Takes what is there, at most `max`; nothing if it is not this consumer's turn. After an error everything is still
     /// where it was.
     async fn take(&self, max: usize) -> Result<Vec<Delivery>, sqlx::Error> {

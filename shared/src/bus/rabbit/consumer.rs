@@ -4,7 +4,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::types::FieldTable;
 use lapin::{Channel, options};
 
-use super::{close_channel, properties};
+use super::{ANSWER, close_channel, in_time, properties};
 use crate::bus::broker::BrokerError;
 use crate::bus::bundle;
 use crate::bus::delivery::{Batch, Delivery, Settler as AnySettler, Unsettled};
@@ -23,16 +23,15 @@ impl Consumer {
         prefetch: u16,
     ) -> Result<Self, BrokerError> {
         let start = async {
-            channel.basic_qos(prefetch, options::BasicQosOptions::default()).await?;
-            channel
-                .basic_consume(
-                    queue_name.into(),
-                    // Operators look for this in the management UI.
-                    format!("{queue_name}@{}", std::process::id()).into(),
-                    options::BasicConsumeOptions::default(),
-                    FieldTable::default(),
-                )
-                .await
+            in_time(channel.basic_qos(prefetch, options::BasicQosOptions::default())).await?;
+            in_time(channel.basic_consume(
+                queue_name.into(),
+                // Operators look for this in the management UI.
+                format!("{queue_name}@{}", std::process::id()).into(),
+                options::BasicConsumeOptions::default(),
+                FieldTable::default(),
+            ))
+            .await
         };
         match start.await {
             Ok(stream) => Ok(Self { stream, settler: Settler { channel } }),
@@ -45,18 +44,22 @@ impl Consumer {
 
     /// A bundle is never cut, so there may be a few more than `max`.
     pub(crate) async fn next(&mut self, max: usize) -> Option<Batch> {
-        let first = self.stream.next().await?;
-        let mut deliveries = Vec::new();
-        deliveries.extend(self.take(first)?);
-        // Only what is there already: a batch is never waited for.
-        while deliveries.len() < max
+        let first = next(&mut self.stream, &self.settler.channel).await?;
+        let first = self.take(first)?.collect();
+        let mut batch = Batch::new(first, AnySettler::Rabbit(self.settler.clone()));
+        self.fill(&mut batch, max);
+        Some(batch)
+    }
+
+    /// Adds only what is there already: a batch is never waited for.
+    pub(crate) fn fill(&mut self, batch: &mut Batch, max: usize) {
+        while batch.len() < max
             && let Some(Some(next)) = self.stream.next().now_or_never()
         {
             // After an error the stream ends; what came before it is still good to decide.
             let Some(some) = self.take(next) else { break };
-            deliveries.extend(some);
+            batch.extend(some);
         }
-        Some(Batch::new(deliveries, AnySettler::Rabbit(self.settler.clone())))
     }
 
     fn take(
@@ -86,6 +89,20 @@ impl Consumer {
     /// Closes the channel: the broker gives what is unsettled to the next consumer, in order.
     pub(crate) async fn close(self) {
         close_channel(&self.settler.channel).await;
+    }
+}
+
+/// The next of a consumer's deliveries; `None` if there is none any more, whether or not lapin says so.
+pub(super) async fn next(
+    stream: &mut lapin::Consumer,
+    channel: &Channel,
+) -> Option<lapin::Result<lapin::message::Delivery>> {
+    loop {
+        match tokio::time::timeout(ANSWER, stream.next()).await {
+            Ok(next) => return next,
+            Err(_) if channel.status().connected() => {}
+            Err(_) => return None,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::lanes::{Job, Lanes};
-use super::{Server, properties};
+use super::{ANSWER, Server, in_time, properties};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, PublishError};
 use crate::bus::bundle;
@@ -96,8 +96,8 @@ impl Link {
     async fn open(server: &Server) -> Result<Self, BrokerError> {
         let connection = server.connect("publishing").await?;
         let open = async {
-            let channel = connection.create_channel().await?;
-            channel.confirm_select(options::ConfirmSelectOptions::default()).await?;
+            let channel = in_time(connection.create_channel()).await?;
+            in_time(channel.confirm_select(options::ConfirmSelectOptions::default())).await?;
             Ok::<_, lapin::Error>(channel)
         };
         let channel =
@@ -128,7 +128,7 @@ impl Task {
         }
         self.now(Err(gone()));
         // The connection may be gone already; then there is nothing to close.
-        let _ = link.connection.close(200, "closing".into()).await;
+        let _ = in_time(link.connection.close(200, "closing".into())).await;
     }
 
     /// Tells callers how things stand.
@@ -141,6 +141,7 @@ impl Task {
         let mut events = Box::pin(link.connection.events_listener());
         let (mut ledger, mut lanes) = (Unconfirmed::default(), Lanes::default());
         let mut confirms = FuturesUnordered::new();
+        let mut look = tokio::time::interval(ANSWER);
         let why = loop {
             let jobs = tokio::select! {
                 biased;
@@ -152,6 +153,13 @@ impl Task {
                     Ok(()) => continue,
                     Err(error) => break error,
                 },
+                // Should it be lost without an event.
+                _ = look.tick() => {
+                    if link.channel.status().connected() {
+                        continue;
+                    }
+                    break lost("its channel is gone");
+                }
                 Some(first) = self.inbox.recv(), if confirms.len() < IN_FLIGHT => {
                     // Whoever is about to publish, too, comes first: what is handed over together travels together.
                     tokio::task::yield_now().await;

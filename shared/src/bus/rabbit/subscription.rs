@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, options};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Rabbit, close_channel, properties};
+use super::{Rabbit, close_channel, consumer, in_time, properties};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, Received, Source, Subscription, lifetime};
 use crate::bus::topology::exchange;
@@ -21,8 +20,10 @@ const QUEUED: u32 = 25_000;
 const WAITING: usize = 1024;
 /// What the broker sends ahead; lapin's own queue has no bound.
 const PREFETCH: u16 = 500;
-/// After how many messages they are acknowledged at the latest.
+/// After how many messages they are acknowledged at the latest ...
 const ACKNOWLEDGED: u64 = 100;
+/// ... or when no more come for so long: RabbitMQ closes the channel of whoever owes an acknowledgement for half an hour.
+const QUIET: Duration = Duration::from_secs(1);
 /// A connection that lasted this long is not held against the next attempt.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -81,19 +82,30 @@ async fn receive(
     }
     address.send_replace(Some(name));
     let lost = |error: lapin::Error| BrokerError(error.to_string());
-    let mut acknowledged = 0;
-    while let Some(delivery) = stream.next().await {
-        let delivery = delivery.map_err(lost)?;
-        let tag = delivery.delivery_tag;
-        if inbox.send(Received::Message(properties::read(delivery))).await.is_err() {
-            break;
+    let (mut taken, mut acknowledged) = (0, 0);
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = consumer::next(&mut stream, &channel) => Some(next),
+            () = tokio::time::sleep(QUIET), if taken > acknowledged => None,
+        };
+        match next {
+            Some(Some(delivery)) => {
+                let delivery = delivery.map_err(lost)?;
+                taken = delivery.delivery_tag;
+                if inbox.send(Received::Message(properties::read(delivery))).await.is_err() {
+                    break;
+                }
+                // Rarely: all that waits in the broker beyond the prefetch is bounded by the queue, and goes with it.
+                if taken - acknowledged < ACKNOWLEDGED {
+                    continue;
+                }
+            }
+            Some(None) => break,
+            None => {}
         }
-        // Rarely: all that waits in the broker beyond the prefetch is bounded by the queue, and goes with it.
-        if tag - acknowledged >= ACKNOWLEDGED {
-            let multiple = options::BasicAckOptions { multiple: true };
-            channel.basic_ack(tag, multiple).await.map_err(lost)?;
-            acknowledged = tag;
-        }
+        channel.basic_ack(taken, options::BasicAckOptions { multiple: true }).await.map_err(lost)?;
+        acknowledged = taken;
     }
     close_channel(&channel).await;
     Ok(())
@@ -103,7 +115,7 @@ async fn open(channel: &Channel, name: &str, source: &Source) -> lapin::Result<l
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongUInt(QUEUED));
     let exclusive = options::QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
-    channel.queue_declare(name.into(), exclusive, arguments).await?;
+    in_time(channel.queue_declare(name.into(), exclusive, arguments)).await?;
     let bindings: Vec<(&str, &str)> = match source {
         Source::Events(patterns) => {
             patterns.iter().map(|pattern| (exchange::EVENTS, pattern.as_str())).collect()
@@ -113,9 +125,10 @@ async fn open(channel: &Channel, name: &str, source: &Source) -> lapin::Result<l
     };
     for (from, key) in bindings {
         let options = options::QueueBindOptions::default();
-        channel.queue_bind(name.into(), from.into(), key.into(), options, FieldTable::default()).await?;
+        in_time(channel.queue_bind(name.into(), from.into(), key.into(), options, FieldTable::default()))
+            .await?;
     }
-    channel.basic_qos(PREFETCH, options::BasicQosOptions::default()).await?;
+    in_time(channel.basic_qos(PREFETCH, options::BasicQosOptions::default())).await?;
     let exclusive = options::BasicConsumeOptions { exclusive: true, ..Default::default() };
-    channel.basic_consume(name.into(), "".into(), exclusive, FieldTable::default()).await
+    in_time(channel.basic_consume(name.into(), "".into(), exclusive, FieldTable::default())).await
 }

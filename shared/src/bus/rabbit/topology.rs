@@ -5,6 +5,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind, options};
 use serde_json::{Value, json};
 
+use super::in_time;
 use crate::bus::broker::BrokerError;
 use crate::bus::topology::{Delay, Purpose, QueueSpec, Topology, exchange};
 
@@ -107,7 +108,7 @@ impl Channels<'_> {
     async fn get(&mut self) -> lapin::Result<Channel> {
         match self.channel.as_ref().filter(|channel| channel.status().connected()) {
             Some(channel) => Ok(channel.clone()),
-            None => Ok(self.channel.insert(self.connection.create_channel().await?).clone()),
+            None => Ok(self.channel.insert(in_time(self.connection.create_channel()).await?).clone()),
         }
     }
 
@@ -119,7 +120,7 @@ impl Channels<'_> {
             if let Some(alternate) = spec.alternate {
                 arguments.insert("alternate-exchange".into(), AMQPValue::LongString(alternate.into()));
             }
-            channel.exchange_declare(spec.name.into(), spec.kind.clone(), options, arguments).await
+            in_time(channel.exchange_declare(spec.name.into(), spec.kind.clone(), options, arguments)).await
         };
         match declare(self.get().await?, true).await {
             Err(error) if is_not_found(&error) => declare(self.get().await?, false).await,
@@ -134,7 +135,7 @@ impl Channels<'_> {
             for (name, value) in arguments(queue) {
                 table.insert(name.into(), field(&value));
             }
-            channel.queue_declare(queue.name.as_str().into(), options, table).await.map(drop)
+            in_time(channel.queue_declare(queue.name.as_str().into(), options, table)).await.map(drop)
         };
         match declare(self.get().await?, true).await {
             Err(error) if is_not_found(&error) => declare(self.get().await?, false).await,
@@ -144,9 +145,8 @@ impl Channels<'_> {
         let (from, key) = binding(queue);
         let options = options::QueueBindOptions::default();
         let channel = self.get().await?;
-        channel
-            .queue_bind(queue.name.as_str().into(), from.into(), key.into(), options, FieldTable::default())
-            .await
+        let (name, from) = (queue.name.as_str().into(), from.into());
+        in_time(channel.queue_bind(name, from, key.into(), options, FieldTable::default())).await
     }
 }
 

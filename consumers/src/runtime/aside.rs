@@ -1,0 +1,92 @@
+//! What cannot be decided here and now.
+
+use std::time::Instant;
+
+use shared::backoff::Backoff;
+use shared::bus::{Batch, CommandSet as _, Failure, Message, Outgoing, Reject};
+use shared::id::CommandId;
+use shared::ledger::{self, Row};
+
+use super::{ANSWER, GivenUp, HOLD, Runtime};
+use crate::batch::Handler;
+use crate::messages::{dead_letter, failed_row, later, reply};
+
+impl<H: Handler> Runtime<H> {
+    /// What to publish so that a batch which cannot be decided here and now comes where it belongs: on the delay ladder,
+    /// or (a single message) among the dead letters.
+    pub(super) async fn set_aside(
+        &self,
+        queue: &str,
+        batch: &Batch,
+        failure: Failure,
+    ) -> Result<Vec<Outgoing>, GivenUp> {
+        match failure {
+            Failure::Reject(reject) => {
+                let mut outgoing = Vec::new();
+                for message in batch.messages() {
+                    tracing::error!(queue, id = %message.id, kind = message.kind, %reject, "gave a message up");
+                    let row = self.record_failure(queue, message, &reject).await?;
+                    let waits = message.reply_to.as_deref().zip(row.as_ref());
+                    outgoing.extend(waits.map(|(address, row)| reply(address, row)));
+                    outgoing.push(dead_letter(queue, message, &reject));
+                }
+                Ok(outgoing)
+            }
+            Failure::Retry(why) | Failure::Contended(why) => {
+                if self.shutdown.is_cancelled() || H::Message::QUEUE.has_lanes() {
+                    // Held long enough: the channel is closed, and the messages come again in order.
+                    tracing::warn!(queue, why, "gave a batch back");
+                    return Err(GivenUp);
+                }
+                Ok(batch.messages().map(|message| later(queue, message, &why)).collect())
+            }
+        }
+    }
+
+    /// Writes into the ledger that a message could not be decided, unless something was decided about it before.
+    async fn record_failure(
+        &self,
+        queue: &str,
+        message: &Message,
+        reject: &Reject,
+    ) -> Result<Option<Row>, GivenUp> {
+        let (since, mut backoff) = (Instant::now(), Backoff::default());
+        loop {
+            let recorded = async {
+                let tx = self.db.begin().await?;
+                let id = CommandId(message.id);
+                if message.id.is_nil() || ledger::find(&tx, [id]).await?.contains_key(&id) {
+                    return Ok(None);
+                }
+                let row = failed_row(message, reject);
+                ledger::insert(&tx, std::slice::from_ref(&row)).await?;
+                tx.commit().await?;
+                Ok(Some(row))
+            };
+            let recorded = tokio::time::timeout(ANSWER, recorded).await.unwrap_or_else(|_| {
+                self.db.did_not_answer();
+                Err(sea_orm::DbErr::Custom("the database did not answer in time".to_owned()))
+            });
+            match recorded.map_err(Failure::from) {
+                Ok(row) => {
+                    let kind = message.kind.clone();
+                    metrics::counter!("muster_commands_total", "kind" => kind, "outcome" => "failed")
+                        .increment(1);
+                    return Ok(row);
+                }
+                // Not even the failure can be stored; the dead letter still says it.
+                Err(Failure::Reject(reject)) => {
+                    tracing::error!(queue, id = %message.id, %reject, "could not record a failure");
+                    return Ok(None);
+                }
+                Err(failure) => {
+                    tracing::warn!(queue, %failure, "could not record a failure; trying again");
+                    self.shutdown.run_until_cancelled(backoff.wait()).await;
+                    if self.shutdown.is_cancelled() || since.elapsed() > HOLD {
+                        return Err(GivenUp);
+                    }
+                }
+            }
+        }
+    }
+}

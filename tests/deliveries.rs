@@ -1,0 +1,87 @@
+//! What consumers and subscribers are handed, and what they owe the broker for it.
+
+use bytes::Bytes;
+use shared::bus::broker::{Broker, BrokerUrl, Source};
+use shared::bus::{Address, Message, Outgoing, Received};
+use uuid::Uuid;
+
+use crate::deployment::{Folder, PATIENCE, VirtualHost, eventually, rabbitmqctl};
+
+fn to(address: Address, text: &str) -> Outgoing {
+    let message = Message {
+        id: Uuid::now_v7(),
+        kind: "test".to_owned(),
+        content_type: "text/plain".to_owned(),
+        headers: Vec::new(),
+        reply_to: None,
+        payload: Bytes::from(text.to_owned()),
+    };
+    Outgoing { to: address, message }
+}
+
+/// RabbitMQ closes the channel of whoever owes an acknowledgement for half an hour.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_acknowledges_what_came_though_nothing_follows() {
+    let host = VirtualHost::new();
+    let url = BrokerUrl::Rabbit(host.url.clone());
+    let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
+    let mut subscription = broker.subscribe(Source::Events(vec!["#".to_owned()]));
+    subscription.ready().await;
+    let events = (0..3).map(|_| to(Address::Events("drive.opened.1".to_owned()), "event")).collect();
+    broker.publish_all(events).await.unwrap();
+    for _ in 0..3 {
+        assert!(matches!(subscription.next().await, Some(Received::Message(_))));
+    }
+    eventually("nothing is owed", || async {
+        let queues = rabbitmqctl(&["list_queues", "-p", &host.name, "name", "messages_unacknowledged"]);
+        let own = queues.lines().find(|line| line.starts_with("muster."))?;
+        own.ends_with("\t0").then_some(())
+    })
+    .await;
+    broker.close().await;
+}
+
+/// A batch that waits for its turn takes with it what comes meanwhile: in order, all that fits, and each once.
+async fn a_batch_is_filled_with_what_came_meanwhile(url: BrokerUrl) {
+    let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
+    let publish = async |numbers: std::ops::Range<u32>| {
+        let lane = || Address::Commands("drives.1".to_owned());
+        broker.publish_all(numbers.map(|number| to(lane(), &number.to_string())).collect()).await.unwrap();
+    };
+    let mut consumer = broker.consume("drives.1", 100).await.unwrap();
+    publish(0..1).await;
+    let mut batch = consumer.next(50).await.unwrap();
+    consumer.fill(&mut batch, 50).await;
+    assert_eq!(batch.len(), 1, "nothing else has come");
+    publish(1..60).await;
+    let since = std::time::Instant::now();
+    while batch.len() < 50 && since.elapsed() < PATIENCE {
+        consumer.fill(&mut batch, 50).await;
+        tokio::task::yield_now().await;
+    }
+    assert!(batch.len() >= 50);
+    let mut texts = Vec::new();
+    loop {
+        texts.extend(batch.messages().map(|message| message.payload.clone()));
+        batch.ack().await.unwrap();
+        if texts.len() >= 60 {
+            break;
+        }
+        batch = consumer.next(50).await.unwrap();
+    }
+    assert_eq!(texts, (0..60).map(|number| Bytes::from(number.to_string())).collect::<Vec<_>>());
+    consumer.close().await;
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_filled_on_rabbitmq() {
+    let host = VirtualHost::new();
+    a_batch_is_filled_with_what_came_meanwhile(BrokerUrl::Rabbit(host.url.clone())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_filled_in_the_embedded_broker() {
+    let folder = Folder::new();
+    a_batch_is_filled_with_what_came_meanwhile(BrokerUrl::Embedded(folder.0.join("broker.db"))).await;
+}
