@@ -13,6 +13,7 @@ pub mod bare;
 pub mod body;
 pub mod context;
 pub mod feed;
+mod kept;
 pub mod operations;
 pub mod page;
 pub mod password;

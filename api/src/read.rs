@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use poem::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use poem::http::{HeaderValue, StatusCode, Uri, header};
 use poem::{FromRequest, IntoResponse, Request, RequestBody, Response};
 use poem_openapi::ApiResponse;
 use poem_openapi::payload::{Json, Payload as _};
@@ -22,95 +22,123 @@ use url::form_urlencoded;
 use crate::problem::Problem;
 
 /// The oldest answer about drives: `places_left` is never older.
-const MAX_AGE: Duration = Duration::from_secs(1);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// What a request to read says beside its parameters.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    /// The entity tags that the client has (`If-None-Match`, RFC 9110 §13.1.2).
-    known: Vec<String>,
+    /// The entity tags that the client has.
+    known: Vec<HeaderValue>,
     /// The address that was read.
     address: Uri,
 }
 
+#[cfg(test)]
 impl Reading {
-    fn new(headers: &HeaderMap, address: Uri) -> Self {
-        let values =
-            headers.get_all(header::IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
-        let tags =
-            values.flat_map(|text| text.split(',')).map(|tag| tag.trim().trim_start_matches("W/").to_owned());
-        Self { known: tags.collect(), address }
-    }
-
-    fn knows(&self, etag: &str) -> bool {
-        self.known.iter().any(|tag| tag == etag || tag == "*")
-    }
-
-    /// The link to the next page: the same question, from `cursor` on (RFC 8288).
-    fn next(&self, cursor: &str) -> String {
-        let question = self.address.query().unwrap_or_default();
-        let kept = form_urlencoded::parse(question.as_bytes()).filter(|(name, _)| name != "cursor");
-        let query = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(kept)
-            .append_pair("cursor", cursor)
-            .finish();
-        format!("<{}?{query}>; rel=\"next\"", self.address.path())
+    /// By a client that has nothing yet.
+    pub(crate) fn at(address: Uri) -> Self {
+        Self { known: Vec::new(), address }
     }
 }
 
 impl<'a> FromRequest<'a> for Reading {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
-        Ok(Self::new(request.headers(), request.original_uri().clone()))
+        let known = request.headers().get_all(header::IF_NONE_MATCH).into_iter().cloned().collect();
+        Ok(Self { known, address: request.original_uri().clone() })
+    }
+}
+
+/// Whether an entity tag is among those of `If-None-Match` (RFC 9110 §13.1.2).
+fn knows<'a>(known: impl IntoIterator<Item = &'a HeaderValue>, etag: &str) -> bool {
+    let values = known.into_iter().filter_map(|value| value.to_str().ok());
+    let mut tags = values.flat_map(|text| text.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+    tags.any(|tag| tag == etag || tag == "*")
+}
+
+/// The link to the next page: the same question, from `cursor` on (RFC 8288).
+fn next(address: &Uri, cursor: &str) -> String {
+    let question = address.query().unwrap_or_default();
+    let kept = form_urlencoded::parse(question.as_bytes()).filter(|(name, _)| name != "cursor");
+    let query = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(kept)
+        .append_pair("cursor", cursor)
+        .finish();
+    format!("<{}?{query}>; rel=\"next\"", address.path())
+}
+
+/// What is answered at one address, whoever asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    /// The bytes, and how long they hold.
+    pub(crate) cached: Arc<Cached>,
+    link: Option<HeaderValue>,
+    pub(crate) address: Uri,
+}
+
+impl Answer {
+    /// The answer to a client that has these entity tags.
+    pub(crate) fn to<'a>(&self, known: impl IntoIterator<Item = &'a HeaderValue>) -> Response {
+        let mut response = Response::default();
+        let headers = response.headers_mut();
+        headers.reserve(4);
+        if let Ok(etag) = HeaderValue::from_str(&self.cached.etag) {
+            headers.insert(header::ETAG, etag);
+        }
+        // Whoever keeps a copy asks whether it still holds.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        if let Some(link) = &self.link {
+            headers.insert(header::LINK, link.clone());
+        }
+        if knows(known, &self.cached.etag) {
+            response.set_status(StatusCode::NOT_MODIFIED);
+        } else {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Json::<Value>::CONTENT_TYPE));
+            response.set_body(self.cached.body.clone());
+        }
+        response
     }
 }
 
 /// A JSON answer with an entity tag; 304 to a client that has it.
 #[derive(Debug)]
 pub struct Tagged<T> {
-    cached: Arc<Cached>,
-    unchanged: bool,
-    link: Option<String>,
+    answer: Answer,
+    known: Vec<HeaderValue>,
     of: PhantomData<T>,
 }
 
 impl<T> Tagged<T> {
     /// The answer to a client's reading.
     #[must_use]
-    pub fn new(cached: Arc<Cached>, reading: &Reading) -> Self {
-        let unchanged = reading.knows(&cached.etag);
-        Self { cached, unchanged, link: None, of: PhantomData }
+    pub fn new(cached: Arc<Cached>, reading: Reading) -> Self {
+        Self::linked(cached, None, reading)
     }
 
     /// The same for a page of a list, with the link to the next one.
     #[must_use]
-    pub fn page(cached: Arc<Cached>, reading: &Reading) -> Self {
+    pub fn page(cached: Arc<Cached>, reading: Reading) -> Self {
         /// How every list ends.
         #[derive(Deserialize)]
         struct End {
             next_cursor: Option<String>,
         }
-        let next = cached.next.get_or_init(|| serde_json::from_slice::<End>(&cached.body).ok()?.next_cursor);
-        let link = next.as_ref().map(|cursor| reading.next(cursor));
-        Self { link, ..Self::new(cached, reading) }
+        let end = serde_json::from_slice::<End>(&cached.body).ok();
+        let link = end.and_then(|end| end.next_cursor).map(|cursor| next(&reading.address, &cursor));
+        let link = link.and_then(|link| HeaderValue::try_from(link).ok());
+        Self::linked(cached, link, reading)
+    }
+
+    fn linked(cached: Arc<Cached>, link: Option<HeaderValue>, reading: Reading) -> Self {
+        let Reading { known, address } = reading;
+        Self { answer: Answer { cached, link, address }, known, of: PhantomData }
     }
 }
 
 impl<T: Send> IntoResponse for Tagged<T> {
     fn into_response(self) -> Response {
-        let mut response = if self.unchanged {
-            StatusCode::NOT_MODIFIED.into_response()
-        } else {
-            Response::builder().content_type(Json::<Value>::CONTENT_TYPE).body(self.cached.body.clone())
-        };
-        let headers = response.headers_mut();
-        if let Ok(etag) = HeaderValue::from_str(&self.cached.etag) {
-            headers.insert(header::ETAG, etag);
-        }
-        // Whoever keeps a copy asks whether it still holds.
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        if let Some(link) = self.link.and_then(|link| HeaderValue::from_str(&link).ok()) {
-            headers.insert(header::LINK, link);
-        }
+        let mut response = self.answer.to(&self.known);
+        // For `kept`: if it is for everyone, whoever asks next gets it.
+        response.set_data(self.answer);
         response
     }
 }
@@ -205,21 +233,19 @@ mod tests {
 
     #[test]
     fn the_next_page_answers_the_same_question() {
-        let reading = |address: &str| Reading::new(&HeaderMap::new(), address.parse().unwrap());
-        assert_eq!(reading("/drives").next("e30"), "</drives?cursor=e30>; rel=\"next\"");
+        let link = |address: &str, cursor| next(&address.parse().unwrap(), cursor);
+        assert_eq!(link("/drives", "e30"), "</drives?cursor=e30>; rel=\"next\"");
         assert_eq!(
-            reading("/drives?q=blood+%26+more&cursor=old&limit=2").next("new"),
+            link("/drives?q=blood+%26+more&cursor=old&limit=2", "new"),
             "</drives?q=blood+%26+more&limit=2&cursor=new>; rel=\"next\""
         );
     }
 
     #[test]
     fn an_entity_tag_is_known_weak_or_among_others() {
-        let mut headers = HeaderMap::new();
-        headers.append(header::IF_NONE_MATCH, HeaderValue::from_static("\"a\", W/\"b\""));
-        headers.append(header::IF_NONE_MATCH, HeaderValue::from_static("\"c\""));
-        let reading = Reading::new(&headers, Uri::from_static("/"));
-        assert!(reading.knows("\"a\"") && reading.knows("\"b\"") && reading.knows("\"c\""));
-        assert!(!reading.knows("\"d\""));
+        let known = [HeaderValue::from_static("\"a\", W/\"b\""), HeaderValue::from_static("\"c\"")];
+        assert!(["\"a\"", "\"b\"", "\"c\""].iter().all(|etag| knows(&known, etag)));
+        assert!(!knows(&known, "\"d\"") && !knows([], "\"a\""));
+        assert!(knows(&[HeaderValue::from_static("*")], "\"d\""));
     }
 }

@@ -26,6 +26,7 @@ use tracing::{Instrument as _, debug_span};
 
 use crate::asyncapi;
 use crate::context::Context;
+use crate::kept::Kept;
 use crate::operations::{self, Operations};
 use crate::problem::{Problem, from_error};
 use crate::routes;
@@ -95,8 +96,8 @@ fn app(surfaces: Surfaces, cx: Context, operations: &Operations) -> impl Endpoin
         }
         route = documented(route, &admins, "/admin/docs", "/admin/openapi.json").nest("/admin/v1", admins);
     }
-    let room = Arc::new(Semaphore::new(IN_WORK));
-    route.with(AddData::new(cx)).around(move |endpoint, request| answer(endpoint, request, room.clone()))
+    let front = Arc::new(Front { room: Semaphore::new(IN_WORK), kept: Kept::new() });
+    route.with(AddData::new(cx)).around(move |endpoint, request| answer(endpoint, request, front.clone()))
 }
 
 fn documented<A: OpenApi + 'static, W: poem_openapi::Webhook + 'static>(
@@ -146,13 +147,20 @@ pub fn document<A: OpenApi, W: poem_openapi::Webhook>(service: &OpenApiService<A
     serde_json::to_string_pretty(&document).expect("JSON can be written")
 }
 
+/// What comes before all routes.
+struct Front {
+    /// For requests in work.
+    room: Semaphore,
+    kept: Kept,
+}
+
 /// What every request goes through: bounded, traced, measured; any error and any panic becomes a problem.
 async fn answer<E: Endpoint>(
     endpoint: Arc<E>,
     request: Request,
-    room: Arc<Semaphore>,
+    front: Arc<Front>,
 ) -> poem::Result<Response> {
-    let Ok(_place) = room.try_acquire() else { return Ok(Problem::overloaded().into_response()) };
+    let Ok(_place) = front.room.try_acquire() else { return Ok(Problem::overloaded().into_response()) };
     let (since, method) = (Instant::now(), method_name(request.method()));
     // For traces. In a log line it would say little, and keeping it for one that hardly ever comes costs more than reading
     // a drive does.
@@ -165,17 +173,12 @@ async fn answer<E: Endpoint>(
     if let Some(trace) = request.header("traceparent") {
         telemetry::continue_trace(&span, trace);
     }
-    let called = caught(endpoint.call(request)).instrument(span.clone()).await;
-    // Operations of the surfaces have a name; anything else has its path's pattern, or nothing to be told by.
-    let (response, operation) = match called {
-        Ok(output) => {
-            let response = output.into_response();
-            let operation = name(response.data::<OperationId>(), response.data::<PathPattern>());
+    let (response, operation) = match front.kept.answer(&request, since) {
+        Some((response, operation)) => (response, Cow::Borrowed(operation)),
+        None => {
+            let (response, operation) = routed(endpoint, request).instrument(span.clone()).await;
+            front.kept.keep(&response, since);
             (response, operation)
-        }
-        Err(error) => {
-            let operation = name(error.data::<OperationId>(), error.data::<PathPattern>());
-            (from_error(&error).into_response(), operation)
         }
     };
     let status = response.status();
@@ -185,6 +188,22 @@ async fn answer<E: Endpoint>(
     }
     measure(operation, method, status, since.elapsed());
     Ok(response)
+}
+
+/// What the routes answer, and which operation it was. Operations of the surfaces have a name; anything else has its path's
+/// pattern, or nothing to be told by.
+async fn routed<E: Endpoint>(endpoint: Arc<E>, request: Request) -> (Response, Cow<'static, str>) {
+    match caught(endpoint.call(request)).await {
+        Ok(output) => {
+            let response = output.into_response();
+            let operation = name(response.data::<OperationId>(), response.data::<PathPattern>());
+            (response, operation)
+        }
+        Err(error) => {
+            let operation = name(error.data::<OperationId>(), error.data::<PathPattern>());
+            (from_error(&error).into_response(), operation)
+        }
+    }
 }
 
 thread_local! {

@@ -4,7 +4,8 @@
 //! it. Every entry has a bounded age from the moment it was read from the database, whichever layer it came through.
 
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -30,10 +31,10 @@ pub struct Cached {
     pub body: Bytes,
     /// A strong entity tag (RFC 9110 §8.8.3) of those bytes, with its quotes.
     pub etag: String,
-    /// Where a list goes on, once somebody has looked for it in the body.
-    pub next: OnceLock<Option<String>>,
-    /// Until when it may be used.
+    /// Until when it may be used ...
     until: Instant,
+    /// ... unless it was forgotten before.
+    forgotten: AtomicBool,
 }
 
 impl Cached {
@@ -41,7 +42,24 @@ impl Cached {
     #[must_use]
     pub fn new(body: Bytes, lasts: Duration) -> Arc<Self> {
         let etag = format!("\"{}\"", base64url(&sha256(&body)[..12]));
-        Arc::new(Self { body, etag, next: OnceLock::new(), until: Instant::now() + lasts })
+        let until = Instant::now() + lasts;
+        Arc::new(Self { body, etag, until, forgotten: AtomicBool::new(false) })
+    }
+
+    /// For whoever keeps it: whether it may still be used.
+    #[must_use]
+    pub fn holds(&self, now: Instant) -> bool {
+        now < self.until && !self.forgotten.load(Ordering::Relaxed)
+    }
+
+    /// How long it may be used from now on, unless it is forgotten.
+    #[must_use]
+    pub fn left(&self, now: Instant) -> Duration {
+        self.until.saturating_duration_since(now)
+    }
+
+    fn forget(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
     }
 }
 
@@ -51,7 +69,7 @@ struct UntilItSays;
 
 impl Expiry<String, Arc<Cached>> for UntilItSays {
     fn expire_after_create(&self, _: &String, value: &Arc<Cached>, now: Instant) -> Option<Duration> {
-        Some(value.until.saturating_duration_since(now))
+        Some(value.left(now))
     }
 }
 
@@ -132,7 +150,9 @@ impl Cache {
 
     /// Forgets the answer under `key`, for all processes.
     pub async fn forget(&self, key: &str) {
-        self.local.invalidate(key).await;
+        if let Some(cached) = self.local.remove(key).await {
+            cached.forget();
+        }
         if let Some(redis) = &self.redis {
             redis.forget(key).await;
         }
@@ -140,6 +160,7 @@ impl Cache {
 
     /// Forgets what this process remembers, after it may have missed that something changed.
     pub fn forget_all(&self) {
+        self.local.iter().for_each(|(_, cached)| cached.forget());
         self.local.invalidate_all();
     }
 

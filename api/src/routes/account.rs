@@ -217,7 +217,7 @@ impl MeRoutes {
             attributes: Any(serde_json::to_value(&profile.attributes).unwrap_or_default()),
             verified: profile.verified,
         };
-        Ok(Tagged::new(fresh(&me), &reading))
+        Ok(Tagged::new(fresh(&me), reading))
     }
 
     /// Change the own profile

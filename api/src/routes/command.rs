@@ -30,6 +30,6 @@ impl CommandRoutes {
         reading: Reading,
     ) -> Result<Tagged<CommandStatus>, Problem> {
         let status = cx.status(CommandId(command_id.0), caller.0).await?;
-        Ok(Tagged::new(fresh(&status), &reading))
+        Ok(Tagged::new(fresh(&status), reading))
     }
 }

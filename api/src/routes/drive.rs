@@ -131,7 +131,7 @@ impl DriveRoutes {
         let wanted = Wanted::read(status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
         let key = format!("drives:{}", page::cursor(&wanted));
         let cached = read::through(&cx.cache, &key, || wanted.list(&cx, &PUBLIC)).await?;
-        Ok(Tagged::page(cached, &reading))
+        Ok(Tagged::page(cached, reading))
     }
 
     /// Read a drive
@@ -144,7 +144,7 @@ impl DriveRoutes {
     ) -> Result<Tagged<Drive>, Problem> {
         let key = read::drive_key(drive_id.0);
         let cached = read::through(&cx.cache, &key, || find(&cx, DriveId(drive_id.0), &PUBLIC)).await?;
-        Ok(Tagged::new(cached, &reading))
+        Ok(Tagged::new(cached, reading))
     }
 }
 
@@ -189,7 +189,7 @@ impl AdminDriveRoutes {
     ) -> Result<Tagged<DriveList>, Problem> {
         let wanted = Wanted::read(status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
         let list = wanted.list(&cx, &drives::Status::ALL).await?;
-        Ok(Tagged::page(fresh(&list), &reading))
+        Ok(Tagged::page(fresh(&list), reading))
     }
 
     /// Read a drive, a draft or not
@@ -202,7 +202,7 @@ impl AdminDriveRoutes {
         drive_id: Path<Uuid>,
     ) -> Result<Tagged<Drive>, Problem> {
         let drive = find(&cx, DriveId(drive_id.0), &drives::Status::ALL).await?;
-        Ok(Tagged::new(fresh(&drive), &reading))
+        Ok(Tagged::new(fresh(&drive), reading))
     }
 
     /// Create a drive

@@ -225,7 +225,7 @@ impl MailRoutes {
         }));
         items.sort_by(|one, other| (&one.language, &one.kind).cmp(&(&other.language, &other.kind)));
         let names = Facts::NAMES.map(ToOwned::to_owned).to_vec();
-        Ok(Tagged::page(fresh(&MailTemplateList { items, names, next_cursor: None }), &reading))
+        Ok(Tagged::page(fresh(&MailTemplateList { items, names, next_cursor: None }), reading))
     }
 
     /// Write a template
@@ -306,7 +306,7 @@ impl MailRoutes {
         let more = page::cut(&mut found, limit);
         let next_cursor = found.last().filter(|_| more).map(|last| page::cursor(&last.id));
         let items = found.into_iter().map(Into::into).collect();
-        Ok(Tagged::page(fresh(&MailList { items, next_cursor }), &reading))
+        Ok(Tagged::page(fresh(&MailList { items, next_cursor }), reading))
     }
 
     /// Report that a mail came back

@@ -97,6 +97,6 @@ impl AdminMemberRoutes {
         let more = page::cut(&mut found, limit);
         let next_cursor = found.last().filter(|_| more).map(|last| page::cursor(&last.id));
         let list = MemberList { items: found.into_iter().map(Member::from).collect(), next_cursor };
-        Ok(Tagged::page(fresh(&list), &reading))
+        Ok(Tagged::page(fresh(&list), reading))
     }
 }

@@ -167,7 +167,7 @@ impl RegistrationRoutes {
                 registered_at: At(registration.registered_at),
             });
         }
-        Ok(Tagged::page(fresh(&OwnRegistrationList { items, next_cursor }), &reading))
+        Ok(Tagged::page(fresh(&OwnRegistrationList { items, next_cursor }), reading))
     }
 }
 
@@ -279,7 +279,7 @@ impl AdminRegistrationRoutes {
             }
         };
         let items = found.into_iter().map(item).collect();
-        Ok(Tagged::page(fresh(&DriveRegistrationList { items, next_cursor }), &reading))
+        Ok(Tagged::page(fresh(&DriveRegistrationList { items, next_cursor }), reading))
     }
 
     /// Add someone

@@ -106,7 +106,7 @@ impl WebhookRoutes {
         let all = table::list(&cx.db.read, owner.scope()).await?;
         // There are so few that all stand on one page.
         let list = WebhookList { items: all.into_iter().map(Into::into).collect(), next_cursor: None };
-        Ok(Tagged::page(fresh(&list), &reading))
+        Ok(Tagged::page(fresh(&list), reading))
     }
 
     /// Read a webhook
@@ -119,7 +119,7 @@ impl WebhookRoutes {
         webhook_id: Path<Uuid>,
     ) -> Result<Tagged<WebhookObject>, Problem> {
         let webhook = cx.webhook(owner, webhook_id.0).await?;
-        Ok(Tagged::new(fresh(&WebhookObject::from(webhook)), &reading))
+        Ok(Tagged::new(fresh(&WebhookObject::from(webhook)), reading))
     }
 
     /// Change a webhook
@@ -254,7 +254,7 @@ impl WebhookRoutes {
             let attempts = attempts.remove(&delivery.id).unwrap_or_default();
             body::delivery(delivery, attempts)
         });
-        Ok(Tagged::page(fresh(&DeliveryList { items: items.collect(), next_cursor }), &reading))
+        Ok(Tagged::page(fresh(&DeliveryList { items: items.collect(), next_cursor }), reading))
     }
 
     /// Send events again
