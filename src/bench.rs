@@ -10,6 +10,7 @@ mod report;
 mod rush;
 mod streams;
 mod usage;
+mod wire;
 
 use std::path::PathBuf;
 

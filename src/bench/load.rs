@@ -1,28 +1,25 @@
-//! The load: clicks over bare HTTP/1.1 connections. It does as little as a client can, so that it is not what is measured.
+//! The load: clicks, each by somebody who waits for the answer.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use indicatif::ProgressBar;
 use serde::Deserialize;
 use shared::backoff::Backoff;
 use shared::id::CommandId;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+
+use super::wire::{Answer, Connection};
 
 /// How often a click is tried while the deployment answers "come again".
 const ATTEMPTS: u32 = 60;
 
-/// Makes the request of a click.
-pub(super) type Requests = Box<dyn Fn(usize) -> Request<Full<Bytes>> + Send + Sync>;
+/// Writes the request of a click, from its first line to the end of its body.
+pub(super) type Requests = Box<dyn Fn(usize, &mut Vec<u8>) + Send + Sync>;
 
 /// What is sent, and when.
 pub(super) struct Load {
@@ -77,19 +74,21 @@ impl Load {
         bar: &ProgressBar,
         answered: &(impl Fn(Shot) -> anyhow::Result<()> + Sync),
     ) -> anyhow::Result<u64> {
-        let mut connection = None;
-        let (mut shots, mut broken) = (0_u64, 0);
+        let mut line = Line { address: self.address, connection: None, request: Vec::new(), broken: 0 };
+        let mut shots = 0_u64;
         loop {
             let click = next.fetch_add(1, Ordering::Relaxed);
             if click >= self.clicks {
-                return Ok(broken);
+                return Ok(line.broken);
             }
             let at = match self.rate {
                 Some(rate) => start + Duration::from_secs_f64(click as f64 / rate),
                 None => Instant::now(),
             };
             tokio::time::sleep_until(at.into()).await;
-            let id = self.click(click, &mut connection, &mut broken).await?;
+            line.request.clear();
+            (self.requests)(click, &mut line.request);
+            let id = line.click().await?;
             answered(Shot { click, at, took: at.elapsed(), id })?;
             shots += 1;
             // A bar per click would cost more than the click.
@@ -98,60 +97,68 @@ impl Load {
             }
         }
     }
+}
 
+/// One of those who click at a time.
+struct Line {
+    address: SocketAddr,
+    connection: Option<Connection>,
+    request: Vec<u8>,
+    /// How often a connection broke before the answer.
+    broken: u64,
+}
+
+impl Line {
     /// Clicks until there is a receipt.
-    async fn click(
-        &self,
-        click: usize,
-        connection: &mut Option<SendRequest<Full<Bytes>>>,
-        broken: &mut u64,
-    ) -> anyhow::Result<CommandId> {
+    async fn click(&mut self) -> anyhow::Result<CommandId> {
+        #[derive(Deserialize)]
+        struct Receipt {
+            command_id: CommandId,
+        }
         let mut backoff = Backoff::default();
         loop {
-            let answered = self.send(click, connection).await;
-            match answered {
-                Ok((StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS, _)) => {}
+            match self.send().await {
+                // "Come again".
+                Ok(Answer { status: 503 | 429, .. }) => {}
                 // A receipt, or a decision: yes or no.
-                Ok((status, body)) => {
-                    #[derive(Deserialize)]
-                    struct Answer {
-                        command_id: CommandId,
-                    }
-                    let Ok(Answer { command_id }) = serde_json::from_slice(&body) else {
-                        bail!("a click was answered {status}: {}", String::from_utf8_lossy(&body))
+                Ok(Answer { status, body, .. }) => {
+                    let Ok(Receipt { command_id }) = serde_json::from_slice(body) else {
+                        bail!("a click was answered {status}: {}", String::from_utf8_lossy(body))
                     };
                     return Ok(command_id);
                 }
                 Err(error) if backoff.failures() >= ATTEMPTS => return Err(error),
                 Err(_) => {
-                    *broken += 1;
-                    *connection = None;
+                    self.broken += 1;
+                    self.connection = None;
                 }
             }
             backoff.wait().await;
         }
     }
 
-    async fn send(
-        &self,
-        click: usize,
-        connection: &mut Option<SendRequest<Full<Bytes>>>,
-    ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let open = match connection {
+    async fn send(&mut self) -> anyhow::Result<Answer<'_>> {
+        let connection = match &mut self.connection {
             Some(open) => open,
-            none => none.insert(self.connect().await?),
+            none => none.insert(Connection::open(self.address).await?),
         };
-        open.ready().await.context("wait for the connection")?;
-        let answer = open.send_request((self.requests)(click)).await.context("send a click")?;
-        let status = answer.status();
-        Ok((status, answer.into_body().collect().await.context("read an answer")?.to_bytes()))
+        connection.ask(&self.request).await
     }
+}
 
-    async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
-        let stream = TcpStream::connect(self.address).await.context("connect")?;
-        stream.set_nodelay(true).context("connect")?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.context("connect")?;
-        tokio::spawn(connection);
-        Ok(sender)
-    }
+/// Writes the request of somebody with this header `authorization`; `more` are further headers, a line each.
+pub(super) fn write_click(
+    request: &mut Vec<u8>,
+    (method, path): (&str, &str),
+    (host, authorization): (&str, &str),
+    more: &str,
+    body: &str,
+) {
+    let length = body.len();
+    write!(
+        request,
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: {authorization}\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n{more}\r\n{body}"
+    )
+    .expect("memory can be written to");
 }

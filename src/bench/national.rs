@@ -13,11 +13,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use bytes::Bytes;
 use clap::Args;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use http_body_util::Full;
-use hyper::{Method, Request};
 use serde_json::json;
 use shared::backoff::Backoff;
 use shared::clock;
@@ -32,7 +29,7 @@ use self::crowd::{Crowd, Records};
 use self::record::{Checker, Recorder};
 use self::report::{Measured, Phases, Report};
 use super::deploy;
-use super::load::{Load, Requests};
+use super::load::{Load, Requests, write_click};
 use super::rush::{IMPORT, SETTING_UP, address, bar, tokens};
 use crate::client::Client;
 use crate::verify;
@@ -197,7 +194,7 @@ async fn keep_ids(db: &Database, people: &Records<16>, members: u32) -> anyhow::
     Ok(())
 }
 
-/// Makes the request of each click.
+/// Writes the request of each click.
 fn requests(
     url: &str,
     crowd: &Crowd,
@@ -210,18 +207,13 @@ fn requests(
         drives.iter().map(|drive_id| format!("/api/v1/drives/{drive_id}/registrations")).collect();
     let tokens: Vec<_> = tokens.iter().map(|token| format!("Bearer {token}")).collect();
     let crowd = crowd.clone();
-    Ok(Box::new(move |click| {
+    Ok(Box::new(move |click, request| {
         let number = crowd.number(click);
         let id = people.read(number).expect("the file was written just now");
         let body = format!("{{\"member_id\":\"{}\"}}", MemberId(Uuid::from_bytes(id)));
-        Request::builder()
-            .method(Method::POST)
-            .uri(&paths[crowd.drive(number)])
-            .header("host", &host)
-            .header("authorization", &tokens[number as usize % tokens.len()])
-            .header("content-type", "application/json")
-            .body(Full::from(Bytes::from(body)))
-            .expect("all parts are visible ASCII")
+        let to = ("POST", paths[crowd.drive(number)].as_str());
+        let from = (host.as_str(), tokens[number as usize % tokens.len()].as_str());
+        write_click(request, to, from, "", &body);
     }))
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use clap::Args;
 use comfy_table::Table;
@@ -15,8 +15,7 @@ use serde_json::json;
 use shared::backoff::Backoff;
 use shared::clock;
 use shared::config::Deployment;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,11 +23,7 @@ use super::deploy;
 use super::report::{Percentiles, machine, percentiles};
 use super::rush::{SETTING_UP, address};
 use super::usage;
-
-/// The most headers of an answer.
-const HEADERS: usize = 32;
-/// The largest answer, in bytes.
-const ANSWER: usize = 4 * 1024 * 1024;
+use super::wire::Connection;
 
 /// Flags of `muster bench read`.
 #[derive(Debug, Clone, Args)]
@@ -254,70 +249,10 @@ async fn ask(read: &ReadArguments, question: &Question, address: SocketAddr) -> 
     Ok(Round { per_second, latencies, cpu_seconds: 0.0 })
 }
 
-/// One connection of a client that does as little as one can: it is not what is measured.
-struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-/// An answer, as it stands in the buffer.
-struct Answer<'a> {
-    status: u16,
-    etag: &'a str,
-    body: &'a [u8],
-}
-
 /// A page as it was read once.
 struct Page {
     etag: String,
     body: Vec<u8>,
-}
-
-impl Connection {
-    async fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await.context("connect")?;
-        stream.set_nodelay(true).context("connect")?;
-        Ok(Self { stream, buffer: Vec::with_capacity(64 * 1024) })
-    }
-
-    async fn ask(&mut self, request: &[u8]) -> anyhow::Result<Answer<'_>> {
-        self.stream.write_all(request).await.context("ask")?;
-        self.buffer.clear();
-        let mut whole = None;
-        while whole.is_none_or(|(head, body)| self.buffer.len() < head + body) {
-            ensure!(self.buffer.len() < ANSWER, "an answer is too large");
-            let count = self.stream.read_buf(&mut self.buffer).await.context("read an answer")?;
-            ensure!(count > 0, "the connection was closed");
-            if whole.is_none() {
-                whole = lengths(&self.buffer)?;
-            }
-        }
-        let (head, body) = whole.context("an answer without a head")?;
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-        let mut answer = httparse::Response::new(&mut headers);
-        answer.parse(&self.buffer)?;
-        let etag = value(&answer, "etag").unwrap_or_default();
-        Ok(Answer { status: answer.code.unwrap_or_default(), etag, body: &self.buffer[head..head + body] })
-    }
-}
-
-/// The lengths of an answer's head and body, once its head is there.
-fn lengths(buffer: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-    let mut answer = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head) = answer.parse(buffer).context("read an answer")? else {
-        return Ok(None);
-    };
-    match value(&answer, "content-length") {
-        _ if answer.code == Some(304) => Ok(Some((head, 0))),
-        Some(length) => Ok(Some((head, length.parse().context("read content-length")?))),
-        None => bail!("an answer without content-length"),
-    }
-}
-
-fn value<'b>(answer: &httparse::Response<'_, 'b>, name: &str) -> Option<&'b str> {
-    let found = answer.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
-    std::str::from_utf8(found.value).ok()
 }
 
 /// Reads a page once, from a server that may still be starting.
@@ -368,15 +303,6 @@ fn write(read: &ReadArguments, questions: Vec<Compared>) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_answer_ends_where_it_says() {
-        let text = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nETag: \"x\"\r\n\r\nabc";
-        assert_eq!(lengths(text).unwrap(), Some((text.len() - 3, 3)));
-        assert_eq!(lengths(&text[..20]).unwrap(), None);
-        assert_eq!(lengths(b"HTTP/1.1 304 Not Modified\r\n\r\n").unwrap(), Some((29, 0)));
-        assert!(lengths(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
-    }
 
     #[test]
     fn a_spread_is_of_what_there_is() {

@@ -8,8 +8,6 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use http_body_util::Full;
-use hyper::{Method, Request};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use shared::database::Database;
@@ -20,7 +18,7 @@ use uuid::Uuid;
 use super::RushArguments;
 use super::bare;
 use super::deploy::{self, READY};
-use super::load::{Load, Requests, Shot};
+use super::load::{Load, Requests, Shot, write_click};
 use super::plan::{Action, Click, Plan};
 use super::report::{Measured, Report, Verified};
 use super::usage::Usage;
@@ -143,36 +141,32 @@ impl Stage {
         })
     }
 
-    /// Makes the request of each click.
+    /// Writes the request of each click.
     fn requests(&self, plan: &Plan, url: &str, clicks: Vec<Click>) -> anyhow::Result<Requests> {
         let host = url.split_once("://").map(|(_, host)| host.to_owned()).context("read the URL")?;
         let paths: Vec<_> =
             self.drives.iter().map(|drive_id| format!("/api/v1/drives/{drive_id}/registrations")).collect();
         let members = self.members.clone();
         let tokens: Vec<_> = self.tokens.iter().map(|token| format!("Bearer {token}")).collect();
-        let (has_keys, wait) = (plan.has_keys(), plan.wait.map(|seconds| format!("wait={seconds}")));
-        Ok(Box::new(move |index| {
+        let (has_keys, wait) = (plan.has_keys(), plan.wait);
+        Ok(Box::new(move |index, request| {
             let Click { action, applicant } = clicks[index];
             let applicant = applicant as usize;
             let path = &paths[applicant % paths.len()];
             let (method, path) = match action {
-                Action::Register => (Method::POST, path.clone()),
-                Action::Withdraw => (Method::DELETE, format!("{path}/mine")),
+                Action::Register => ("POST", path.clone()),
+                Action::Withdraw => ("DELETE", format!("{path}/mine")),
             };
-            let mut request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header("host", &host)
-                .header("authorization", &tokens[applicant % tokens.len()])
-                .header("content-type", "application/json");
+            let mut more = String::new();
             if has_keys {
-                request = request.header("idempotency-key", format!("{action:?} {}", members[applicant]));
+                let _ = write!(more, "idempotency-key: {action:?} {}\r\n", members[applicant]);
             }
-            if let Some(wait) = &wait {
-                request = request.header("prefer", wait);
+            if let Some(seconds) = wait {
+                let _ = write!(more, "prefer: wait={seconds}\r\n");
             }
             let body = format!("{{\"member_id\":\"{}\"}}", members[applicant]);
-            request.body(Full::from(body)).expect("all parts are visible ASCII")
+            let from = (host.as_str(), tokens[applicant % tokens.len()].as_str());
+            write_click(request, (method, &path), from, &more, &body);
         }))
     }
 

@@ -12,9 +12,9 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
-use http_body_util::{BodyExt as _, Empty, Full};
+use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1::handshake;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -31,7 +31,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use uuid::Uuid;
 
 use super::deploy;
-use super::load::Load;
+use super::load::{Load, write_click};
 use super::report::{Percentiles, machine, percentiles};
 use super::rush::{address, bar};
 use super::usage::{self, Usage, is_ours};
@@ -154,15 +154,8 @@ pub(super) async fn run(arguments: StreamsArguments) -> anyhow::Result<()> {
     let path = format!("/api/v1/drives/{drive_id}/registrations");
     let load = Load {
         address,
-        requests: Box::new(move |click| {
-            Request::builder()
-                .method(Method::POST)
-                .uri(&path)
-                .header("host", &host)
-                .header("authorization", &tokens[click])
-                .header("content-type", "application/json")
-                .body(Full::from(Bytes::from_static(b"{}")))
-                .expect("all parts are visible ASCII")
+        requests: Box::new(move |click, request| {
+            write_click(request, ("POST", &path), (&host, &tokens[click]), "", "{}");
         }),
         clicks: count as usize,
         connections: 64,
