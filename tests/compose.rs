@@ -219,6 +219,17 @@ fn addresses_lead_to_services_and_their_ports() {
 }
 
 #[test]
+fn postgresql_has_connections_for_every_process() {
+    let compose = production();
+    let command: Vec<_> = compose.all("postgres", "command").iter().flat_map(strings).collect();
+    let most = command.iter().find_map(|argument| argument.strip_prefix("max_connections=")?.parse().ok());
+    let each = shared::database::READERS + process::WRITERS;
+    let processes = u32::try_from(ours(&compose).len()).unwrap();
+    let most: u32 = most.expect("max_connections is set");
+    assert!(most > processes * each * 3 / 2, "{most} for {processes} processes that take {each} each");
+}
+
+#[test]
 fn volumes_are_named_and_mounted_files_exist() {
     for compose in [production(), development()] {
         let mut used = BTreeSet::new();

@@ -24,7 +24,7 @@ use self::checkpoints::Checkpoints;
 use crate::bus::{Failure, Reject};
 
 /// Connections for reading, per process.
-const READERS: u32 = 8;
+pub const READERS: u32 = 8;
 /// How long to wait for a free connection, and for a new one.
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long a writer of a file waits for those before it, and when that is worth a line in the log. In a rush all lanes wait here,
