@@ -55,7 +55,7 @@ impl Local {
         let db = Database::connect(&database.url, 4, "test").await.unwrap();
         migrations::migrate(db.writer()).await.unwrap();
         let url = BrokerUrl::Embedded(folder.0.join("broker.db"));
-        let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
+        let broker = Broker::connect(&url, "8".parse().unwrap(), "test").await.unwrap();
         let files = Files::open(&folder.0.join("files")).unwrap();
         let shutdown = CancellationToken::new();
         Self { db, broker, files, shutdown, tasks: JoinSet::new(), database, _folder: folder }

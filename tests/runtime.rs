@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use consumers::drives::Drives;
 use consumers::members::Members;
 use consumers::{Cx, Decided, Handler};
+use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use shared::bus::broker::Source;
 use shared::bus::message::{DECISION, header};
@@ -383,4 +384,35 @@ async fn a_message_for_a_queue_kind_it_does_not_belong_to_is_given_up() {
     let id = CommandId(outgoing.message.id);
     local.broker.publish(outgoing).await.unwrap();
     assert_eq!(code(&local.decision(id).await), "undecodable");
+}
+
+/// More lanes wait for locks than batches are decided at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lanes_that_wait_for_the_database_hold_no_other_up() {
+    let local = Local::start(Engine::Postgres).await;
+    let mut drives = HashMap::new();
+    while drives.len() < 7 {
+        let drive_id = local.open_drive(json!({ "capacity": 1 })).await;
+        drives.entry(local.broker.topology().lane(drive_id.0)).or_insert(drive_id);
+    }
+    let mut drives = drives.into_values();
+    let free = drives.next().unwrap();
+    let tx = local.second_handle().await.begin().await.unwrap();
+    let mut held = Vec::new();
+    for drive_id in drives {
+        tx.execute_unprepared(&format!("select from drives where id = '{drive_id}' for update"))
+            .await
+            .unwrap();
+        let member_id = MemberId::new();
+        held.push(local.send(envelope(local::member(member_id), register(drive_id, member_id))).await);
+    }
+    for _ in 0..3 {
+        local.register(free, MemberId::new()).await;
+    }
+    assert!(ledger::find(&local.db.read, held.clone()).await.unwrap().is_empty(), "they wait");
+    tx.rollback().await.unwrap();
+    for id in held {
+        assert_ok(&local.decision(id).await);
+    }
+    local.verify().await.unwrap();
 }

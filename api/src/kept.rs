@@ -1,18 +1,18 @@
 //! Answers for everyone, by the address at which they were read.
 //!
 //! In a rush everybody reads the same few pages. Whoever asks for one that was just read gets it from here, before routes,
-//! parameters and their checks. An answer comes here by a read through the cache, holds no longer than there, and is
-//! forgotten with it; what is for one client only holds for no time at all and never comes here.
+//! parameters and their checks. Only what was read through the cache, and so is for everyone, comes here; it holds no
+//! longer than there.
 
 use std::time::Instant;
 
 use metrics::Counter;
 use poem::http::uri::PathAndQuery;
-use poem::http::{Method, Uri, header};
+use poem::http::{HeaderValue, Method, Uri, header};
 use poem::{Request, Response};
 use poem_openapi::OperationId;
 
-use crate::read::{Answer, MAX_AGE};
+use crate::read::{Answer, ForEveryone, MAX_AGE};
 
 /// The most memory for answers, in bytes.
 const MOST_BYTES: u64 = 32 * 1024 * 1024;
@@ -37,7 +37,9 @@ pub(crate) struct Kept {
 impl Kept {
     pub(crate) fn new() -> Self {
         let weigh = |address: &String, entry: &Entry| {
-            u32::try_from(address.len() + entry.answer.cached.body.len() + 256).unwrap_or(u32::MAX)
+            let Answer { cached, link } = &entry.answer;
+            let link = link.as_ref().map_or(0, HeaderValue::len);
+            u32::try_from(address.len() + cached.body.len() + link + 256).unwrap_or(u32::MAX)
         };
         let by_address = moka::sync::Cache::builder()
             .max_capacity(MOST_BYTES)
@@ -61,13 +63,13 @@ impl Kept {
         Some((entry.answer.to(known), entry.operation))
     }
 
-    /// Keeps what was answered, if it is for everyone and for some time.
-    pub(crate) fn keep(&self, response: &Response, now: Instant) {
-        let answered = (response.data::<Answer>(), response.data::<OperationId>());
-        if let (Some(answer), Some(operation)) = answered
-            && answer.cached.holds(now)
-            && let Some(key) = key(&answer.address)
+    /// Keeps what was answered, if it is for everyone.
+    pub(crate) fn keep(&self, response: &Response) {
+        let answered = (response.data::<ForEveryone>(), response.data::<OperationId>());
+        if let (Some(ForEveryone { answer, address }), Some(operation)) = answered
+            && let Some(key) = key(address)
         {
+            // The address itself is a part of the request's head, which would be kept as well.
             let entry = Entry { answer: answer.clone(), operation: operation.0 };
             self.by_address.insert(key.to_owned(), entry);
         }
@@ -83,74 +85,81 @@ fn key(address: &Uri) -> Option<&str> {
 mod tests {
     use std::time::Duration;
 
-    use bytes::Bytes;
     use poem::IntoResponse as _;
     use poem::http::StatusCode;
-    use shared::cache::{Cache, Cached};
+    use shared::cache::Cache;
 
     use super::*;
-    use crate::read::{self, Reading, Tagged};
+    use crate::read::{self, Content, Reading, Tagged};
 
     const ADDRESS: &str = "/api/v1/drives?limit=2";
 
-    fn request(method: Method, address: &'static str) -> Request {
-        Request::builder().method(method).uri(Uri::from_static(address)).finish()
-    }
-
     /// What an operation answered at the address.
-    fn answered(cached: std::sync::Arc<Cached>) -> Response {
+    fn answered(content: Content) -> Response {
         let reading = Reading::at(Uri::from_static(ADDRESS));
-        let mut response = Tagged::<String>::new(cached, reading).into_response();
+        let mut response = Tagged::<String>::new(content, reading).into_response();
         response.set_data(OperationId("list-drives"));
         response
     }
 
-    #[test]
-    fn an_answer_is_kept_for_its_address_and_for_reading_only() {
-        let (kept, now) = (Kept::new(), Instant::now());
-        kept.keep(&answered(Cached::new(Bytes::from_static(b"{}"), Duration::from_secs(60))), now);
-        let get = |address| kept.answer(&request(Method::GET, address), now);
-        let (response, operation) = get(ADDRESS).unwrap();
-        assert_eq!((response.status(), operation), (StatusCode::OK, "list-drives"));
-        assert!(get("/api/v1/drives").is_none() && get("/api/v1/drives?limit=3").is_none());
-        assert!(kept.answer(&request(Method::DELETE, ADDRESS), now).is_none());
-        let later = now + Duration::from_secs(61);
-        assert!(kept.answer(&request(Method::GET, ADDRESS), later).is_none());
+    async fn read(cache: &Cache) -> Response {
+        answered(read::through(cache, "drives", async || Ok("all".to_owned())).await.unwrap())
     }
 
-    #[test]
-    fn whoever_has_it_is_told_so() {
-        let (kept, now) = (Kept::new(), Instant::now());
-        let cached = Cached::new(Bytes::from_static(b"{}"), Duration::from_secs(60));
-        kept.keep(&answered(cached.clone()), now);
-        let mut request = request(Method::GET, ADDRESS);
-        request.headers_mut().insert(header::IF_NONE_MATCH, cached.etag.parse().unwrap());
-        let (response, _) = kept.answer(&request, now).unwrap();
+    fn get(kept: &Kept, method: Method, address: &'static str) -> Option<(Response, &'static str)> {
+        let request = Request::builder().method(method).uri(Uri::from_static(address)).finish();
+        kept.answer(&request, Instant::now())
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_kept_for_its_address_and_for_reading_only() {
+        let (kept, cache) = (Kept::new(), Cache::open("memory:").unwrap());
+        kept.keep(&read(&cache).await);
+        let (response, operation) = get(&kept, Method::GET, ADDRESS).unwrap();
+        assert_eq!((response.status(), operation), (StatusCode::OK, "list-drives"));
+        assert!(get(&kept, Method::GET, "/api/v1/drives").is_none());
+        assert!(get(&kept, Method::DELETE, ADDRESS).is_none());
+        let later = Instant::now() + Duration::from_secs(2);
+        let request = Request::builder().uri(Uri::from_static(ADDRESS)).finish();
+        assert!(kept.answer(&request, later).is_none(), "it is too old then");
+    }
+
+    #[tokio::test]
+    async fn whoever_has_it_is_told_so() {
+        let (kept, cache) = (Kept::new(), Cache::open("memory:").unwrap());
+        let first = read(&cache).await;
+        kept.keep(&first);
+        let etag = first.headers()[header::ETAG].clone();
+        let request = Request::builder().uri(Uri::from_static(ADDRESS));
+        let request = request.header(header::IF_NONE_MATCH, etag.clone()).finish();
+        let (response, _) = kept.answer(&request, Instant::now()).unwrap();
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
-        assert_eq!(response.headers()[header::ETAG], cached.etag.as_str());
+        assert_eq!(response.headers()[header::ETAG], etag);
     }
 
     #[test]
     fn what_is_for_one_client_is_not_kept() {
-        let (kept, now) = (Kept::new(), Instant::now());
-        kept.keep(&answered(read::fresh(&"mine".to_owned())), now);
-        assert!(kept.answer(&request(Method::GET, ADDRESS), now).is_none());
+        let kept = Kept::new();
+        // Whoever asked before it was made must not get it either.
+        let before = Instant::now();
+        kept.keep(&answered(read::fresh(&"mine".to_owned())));
+        let request = Request::builder().uri(Uri::from_static(ADDRESS)).finish();
+        assert!(kept.answer(&request, before).is_none());
+        assert_eq!(kept.by_address.iter().count(), 0);
     }
 
     #[tokio::test]
     async fn what_the_cache_forgets_is_forgotten_here() {
-        let (kept, cache, now) = (Kept::new(), Cache::open("memory:").unwrap(), Instant::now());
+        let (kept, cache) = (Kept::new(), Cache::open("memory:").unwrap());
         for forget_all in [false, true] {
-            let load = async { Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{}")) };
-            let cached = cache.read("drives", Duration::from_secs(60), load).await.unwrap();
-            kept.keep(&answered(cached), now);
-            assert!(kept.answer(&request(Method::GET, ADDRESS), now).is_some());
+            kept.keep(&read(&cache).await);
+            assert!(get(&kept, Method::GET, ADDRESS).is_some());
             if forget_all {
                 cache.forget_all()
             } else {
                 cache.forget("drives").await
             }
-            assert!(kept.answer(&request(Method::GET, ADDRESS), now).is_none());
+            assert!(get(&kept, Method::GET, ADDRESS).is_none());
         }
     }
 }

@@ -66,12 +66,25 @@ fn next(address: &Uri, cursor: &str) -> String {
     format!("<{}?{query}>; rel=\"next\"", address.path())
 }
 
-/// What is answered at one address, whoever asks.
+/// What is answered, and for whom.
+#[derive(Debug, Clone)]
+pub struct Content {
+    cached: Arc<Cached>,
+    is_for_everyone: bool,
+}
+
+/// An answer, without who asked.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     /// The bytes, and how long they hold.
     pub(crate) cached: Arc<Cached>,
-    link: Option<HeaderValue>,
+    pub(crate) link: Option<HeaderValue>,
+}
+
+/// An answer for everyone who asks at its address.
+#[derive(Debug, Clone)]
+pub(crate) struct ForEveryone {
+    pub(crate) answer: Answer,
     pub(crate) address: Uri,
 }
 
@@ -102,43 +115,41 @@ impl Answer {
 /// A JSON answer with an entity tag; 304 to a client that has it.
 #[derive(Debug)]
 pub struct Tagged<T> {
-    answer: Answer,
-    known: Vec<HeaderValue>,
+    content: Content,
+    link: Option<HeaderValue>,
+    reading: Reading,
     of: PhantomData<T>,
 }
 
 impl<T> Tagged<T> {
     /// The answer to a client's reading.
     #[must_use]
-    pub fn new(cached: Arc<Cached>, reading: Reading) -> Self {
-        Self::linked(cached, None, reading)
+    pub fn new(content: Content, reading: Reading) -> Self {
+        Self { content, link: None, reading, of: PhantomData }
     }
 
     /// The same for a page of a list, with the link to the next one.
     #[must_use]
-    pub fn page(cached: Arc<Cached>, reading: Reading) -> Self {
+    pub fn page(content: Content, reading: Reading) -> Self {
         /// How every list ends.
         #[derive(Deserialize)]
         struct End {
             next_cursor: Option<String>,
         }
-        let end = serde_json::from_slice::<End>(&cached.body).ok();
+        let end = serde_json::from_slice::<End>(&content.cached.body).ok();
         let link = end.and_then(|end| end.next_cursor).map(|cursor| next(&reading.address, &cursor));
         let link = link.and_then(|link| HeaderValue::try_from(link).ok());
-        Self::linked(cached, link, reading)
-    }
-
-    fn linked(cached: Arc<Cached>, link: Option<HeaderValue>, reading: Reading) -> Self {
-        let Reading { known, address } = reading;
-        Self { answer: Answer { cached, link, address }, known, of: PhantomData }
+        Self { link, ..Self::new(content, reading) }
     }
 }
 
 impl<T: Send> IntoResponse for Tagged<T> {
     fn into_response(self) -> Response {
-        let mut response = self.answer.to(&self.known);
-        // For `kept`: if it is for everyone, whoever asks next gets it.
-        response.set_data(self.answer);
+        let answer = Answer { cached: self.content.cached, link: self.link };
+        let mut response = answer.to(&self.reading.known);
+        if self.content.is_for_everyone {
+            response.set_data(ForEveryone { answer, address: self.reading.address });
+        }
         response
     }
 }
@@ -173,28 +184,31 @@ impl<T: Type> ApiResponse for Tagged<T> {
     }
 }
 
-/// The answer under `key` from the cache, or from `load`.
+/// The answer under `key` from the cache, or from `load`: the same for everyone, so it must not depend on who asks.
 pub async fn through<T, F>(
     cache: &Cache,
     key: &str,
     load: impl FnOnce() -> F + Send,
-) -> Result<Arc<Cached>, Problem>
+) -> Result<Content, Problem>
 where
     T: ToJSON,
     F: Future<Output = Result<T, Problem>> + Send,
 {
     // Most reads end here. What asks the database is a large future: made, and moved about, only for those who need it.
-    if let Some(cached) = cache.known(key).await {
-        return Ok(cached);
-    }
-    let load = async { load().await.map(|value| render(&value)) };
-    Ok(Box::pin(cache.read(key, MAX_AGE, load)).await?)
+    let cached = match cache.known(key).await {
+        Some(cached) => cached,
+        None => {
+            let load = async { load().await.map(|value| render(&value)) };
+            Box::pin(cache.read(key, MAX_AGE, load)).await?
+        }
+    };
+    Ok(Content { cached, is_for_everyone: true })
 }
 
-/// An answer that is not cached, with its entity tag.
+/// An answer for whoever asks now and nobody else, with its entity tag.
 #[must_use]
-pub fn fresh<T: ToJSON>(value: &T) -> Arc<Cached> {
-    Cached::new(render(value), Duration::ZERO)
+pub fn fresh<T: ToJSON>(value: &T) -> Content {
+    Content { cached: Cached::new(render(value), Duration::ZERO), is_for_everyone: false }
 }
 
 fn render(value: &impl ToJSON) -> bytes::Bytes {

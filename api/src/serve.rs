@@ -177,7 +177,7 @@ async fn answer<E: Endpoint>(
         Some((response, operation)) => (response, Cow::Borrowed(operation)),
         None => {
             let (response, operation) = routed(endpoint, request).instrument(span.clone()).await;
-            front.kept.keep(&response, since);
+            front.kept.keep(&response);
             (response, operation)
         }
     };

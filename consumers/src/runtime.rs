@@ -29,13 +29,13 @@ use crate::batch::{self, Handler, Settled};
 use crate::follow::grown_logs;
 use crate::messages::reply;
 use crate::observed::{age, continued, observe, trace_on};
-use crate::turns::{Turn, Turns};
+use crate::turns::{self, Turn, Turns};
 
 /// About the most messages that are decided together: a bundle is taken whole.
 const BATCH: usize = 500;
 /// After a batch of this size there is a rush, but no backlog yet ...
 const RUSH: std::ops::Range<usize> = 16..BATCH / 2;
-/// ... and a batch costs about as much as its messages, so a few more are let come for so long.
+/// ... and a batch costs nearly the same whatever is in it, so a few more are let come for so long.
 const GATHER: Duration = Duration::from_millis(10);
 /// The most messages, or bundles of them, that a consumer holds: one batch that is told, one in work; with bundles, which there are
 /// in a rush, some more ready behind them.
@@ -271,8 +271,8 @@ impl<H: Handler> Runtime<H> {
         loop {
             let waited = batch.messages().map(Message::attempt).max().unwrap_or(0);
             let attempts = u32::try_from(waited).unwrap_or(u32::MAX).saturating_add(backoff.failures());
-            let decided = self.decide_once(queue, batch, ANSWER * 2_u32.pow(attempts.min(4))).await;
-            drop(turn.take());
+            let deciding = self.decide_once(queue, batch, ANSWER * 2_u32.pow(attempts.min(4)));
+            let decided = turns::during(turn.take(), deciding).await;
             let failure = match decided {
                 Ok(settled) => return Ok(settled),
                 Err(failure) => failure,

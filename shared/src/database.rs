@@ -27,8 +27,8 @@ use crate::bus::{Failure, Reject};
 pub const READERS: u32 = 8;
 /// How long to wait for a free connection, and for a new one.
 const ACQUIRE: Duration = Duration::from_secs(5);
-/// How long a writer of a file waits for those before it, and when that is worth a line in the log. In a rush all lanes wait here,
-/// and nothing is wrong with that.
+/// How long a writer of a file waits for those before it, and when that is worth a line in the log. In a rush some lanes wait
+/// here, and nothing is wrong with that.
 const QUEUE: Duration = Duration::from_secs(20);
 const LONG_QUEUE: Duration = Duration::from_secs(10);
 /// How long a connection is used again without asking whether it is still there.

@@ -1,5 +1,5 @@
 //! HTTP/1.1 for loads: a client that does as little as one can, so that it is not what is measured. It knows answers with a
-//! `content-length` and those without a body.
+//! `content-length`, and 304.
 
 use std::net::SocketAddr;
 

@@ -46,9 +46,9 @@ async fn three_schedulers_with_wrong_clocks_are_killed_in_turn() {
     }
     let counts = count(&cluster, &ids).await;
     let scope = format!("{} drives, {kills} kills, clocks ± 5 s", ids.len());
-    conclude("3 schedulers", &scope, &counts);
     let (verified, said) = cluster.muster(&["verify"]);
-    assert!(verified, "{said}");
+    assert!(verified, "{counts:?}: {said}");
+    conclude("3 schedulers", &scope, &counts);
 }
 
 /// How often drives did not open or close, or did so more than once or the wrong way round.

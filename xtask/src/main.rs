@@ -27,7 +27,7 @@ enum Task {
         #[arg(long)]
         long: bool,
         /// How many tests run at a time; most of them wait more than they work.
-        #[arg(long, default_value_t = 2)]
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
         at_once: u8,
         /// Passed on: a filter, for example.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

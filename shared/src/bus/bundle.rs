@@ -17,7 +17,7 @@ use super::message::{Address, Message, Outgoing};
 /// The content type of a bundle.
 const CONTENT_TYPE: &str = "application/vnd.muster.bundle";
 /// The most commands in one.
-const MOST: usize = 16;
+const MOST: usize = 32;
 /// A command with a larger payload, in bytes, travels alone.
 const SMALL: usize = 1024;
 

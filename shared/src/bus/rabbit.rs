@@ -30,6 +30,8 @@ use super::topology::Topology;
 /// How long a broker may take to answer. Nothing is waited for without a bound: of what a connection is lost in the middle of, lapin
 /// does not always say so.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long it may take to close what is given up anyway.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// A handle on RabbitMQ. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -130,7 +132,7 @@ impl Rabbit {
         self.inner.publisher.closed().await;
         if let Some(connection) = self.inner.consuming.lock().await.take() {
             // It may be gone already; then there is nothing to close.
-            let _ = in_time(connection.close(200, "closing".into())).await;
+            let _ = tokio::time::timeout(CLOSE, connection.close(200, "closing".into())).await;
         }
     }
 
@@ -169,7 +171,7 @@ async fn in_time<T>(answer: impl Future<Output = lapin::Result<T>>) -> lapin::Re
 
 async fn close_channel(channel: &Channel) {
     // A channel that is gone already needs no closing.
-    let _ = in_time(channel.close(200, "closing".into())).await;
+    let _ = tokio::time::timeout(CLOSE, channel.close(200, "closing".into())).await;
 }
 
 /// What a URI leaves open. The server's default heartbeat is 60 s, which is how long a dead peer would go unnoticed; its

@@ -14,6 +14,8 @@ use crate::bus::delivery::{Batch, Delivery, Settler as AnySettler, Unsettled};
 pub struct Consumer {
     stream: lapin::Consumer,
     settler: Settler,
+    /// There is nothing more to come. lapin says so once.
+    has_ended: bool,
 }
 
 impl Consumer {
@@ -34,7 +36,7 @@ impl Consumer {
             .await
         };
         match start.await {
-            Ok(stream) => Ok(Self { stream, settler: Settler { channel } }),
+            Ok(stream) => Ok(Self { stream, settler: Settler { channel }, has_ended: false }),
             Err(error) => {
                 close_channel(&channel).await;
                 Err(BrokerError(format!("consume {queue_name}: {error}")))
@@ -44,6 +46,9 @@ impl Consumer {
 
     /// A bundle is never cut, so there may be a few more than `max`.
     pub(crate) async fn next(&mut self, max: usize) -> Option<Batch> {
+        if self.has_ended {
+            return None;
+        }
         let first = next(&mut self.stream, &self.settler.channel).await?;
         let first = self.take(first)?.collect();
         let mut batch = Batch::new(first, AnySettler::Rabbit(self.settler.clone()));
@@ -54,11 +59,14 @@ impl Consumer {
     /// Adds only what is there already: a batch is never waited for.
     pub(crate) fn fill(&mut self, batch: &mut Batch, max: usize) {
         while batch.len() < max
-            && let Some(Some(next)) = self.stream.next().now_or_never()
+            && !self.has_ended
+            && let Some(next) = self.stream.next().now_or_never()
         {
-            // After an error the stream ends; what came before it is still good to decide.
-            let Some(some) = self.take(next) else { break };
-            batch.extend(some);
+            // What came before the end is still good to decide.
+            match next.and_then(|next| self.take(next)) {
+                Some(some) => batch.extend(some),
+                None => self.has_ended = true,
+            }
         }
     }
 
@@ -133,6 +141,6 @@ impl Settler {
         if !self.channel.status().connected() {
             return Err(Unsettled("the channel is gone".to_owned()));
         }
-        self.channel.basic_ack(tag, options).await.map_err(|error| Unsettled(error.to_string()))
+        in_time(self.channel.basic_ack(tag, options)).await.map_err(|error| Unsettled(error.to_string()))
     }
 }

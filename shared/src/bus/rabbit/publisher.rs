@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::lanes::{Job, Lanes};
-use super::{ANSWER, Server, in_time, properties};
+use super::{ANSWER, CLOSE, Server, in_time, properties};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, PublishError};
 use crate::bus::bundle;
@@ -128,7 +128,7 @@ impl Task {
         }
         self.now(Err(gone()));
         // The connection may be gone already; then there is nothing to close.
-        let _ = in_time(link.connection.close(200, "closing".into())).await;
+        let _ = tokio::time::timeout(CLOSE, link.connection.close(200, "closing".into())).await;
     }
 
     /// Tells callers how things stand.

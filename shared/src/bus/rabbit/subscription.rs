@@ -104,7 +104,7 @@ async fn receive(
             Some(None) => break,
             None => {}
         }
-        channel.basic_ack(taken, options::BasicAckOptions { multiple: true }).await.map_err(lost)?;
+        in_time(channel.basic_ack(taken, options::BasicAckOptions { multiple: true })).await.map_err(lost)?;
         acknowledged = taken;
     }
     close_channel(&channel).await;
