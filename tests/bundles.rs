@@ -8,16 +8,20 @@ use uuid::Uuid;
 
 use crate::deployment::{PATIENCE, VirtualHost, rabbitmqctl};
 
-fn command(number: usize) -> Outgoing {
+pub fn outgoing(to: Address, text: &str) -> Outgoing {
     let message = Message {
         id: Uuid::now_v7(),
         kind: "test".to_owned(),
         content_type: "text/plain".to_owned(),
         headers: Vec::new(),
         reply_to: None,
-        payload: number.to_string().into(),
+        payload: text.to_owned().into(),
     };
-    Outgoing { to: Address::Commands("drives.0".to_owned()), message }
+    Outgoing { to, message }
+}
+
+fn command(number: usize) -> Outgoing {
+    outgoing(Address::Commands("drives.0".to_owned()), &number.to_string())
 }
 
 fn numbers(batch: &Batch) -> Vec<usize> {

@@ -2,22 +2,10 @@
 
 use bytes::Bytes;
 use shared::bus::broker::{Broker, BrokerUrl, Source};
-use shared::bus::{Address, Message, Outgoing, Received};
-use uuid::Uuid;
+use shared::bus::{Address, Received};
 
+use crate::bundles::outgoing;
 use crate::deployment::{Folder, PATIENCE, VirtualHost, eventually, rabbitmqctl};
-
-fn to(address: Address, text: &str) -> Outgoing {
-    let message = Message {
-        id: Uuid::now_v7(),
-        kind: "test".to_owned(),
-        content_type: "text/plain".to_owned(),
-        headers: Vec::new(),
-        reply_to: None,
-        payload: Bytes::from(text.to_owned()),
-    };
-    Outgoing { to: address, message }
-}
 
 /// RabbitMQ closes the channel of whoever owes an acknowledgement for half an hour.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,7 +15,7 @@ async fn a_subscriber_acknowledges_what_came_though_nothing_follows() {
     let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
     let mut subscription = broker.subscribe(Source::Events(vec!["#".to_owned()]));
     subscription.ready().await;
-    let events = (0..3).map(|_| to(Address::Events("drive.opened.1".to_owned()), "event")).collect();
+    let events = (0..3).map(|_| outgoing(Address::Events("drive.opened.1".to_owned()), "event")).collect();
     broker.publish_all(events).await.unwrap();
     for _ in 0..3 {
         assert!(matches!(subscription.next().await, Some(Received::Message(_))));
@@ -46,7 +34,10 @@ async fn a_batch_is_filled_with_what_came_meanwhile(url: BrokerUrl) {
     let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
     let publish = async |numbers: std::ops::Range<u32>| {
         let lane = || Address::Commands("drives.1".to_owned());
-        broker.publish_all(numbers.map(|number| to(lane(), &number.to_string())).collect()).await.unwrap();
+        broker
+            .publish_all(numbers.map(|number| outgoing(lane(), &number.to_string())).collect())
+            .await
+            .unwrap();
     };
     let mut consumer = broker.consume("drives.1", 100).await.unwrap();
     publish(0..1).await;
@@ -84,4 +75,25 @@ async fn a_batch_is_filled_on_rabbitmq() {
 async fn a_batch_is_filled_in_the_embedded_broker() {
     let folder = Folder::new();
     a_batch_is_filled_with_what_came_meanwhile(BrokerUrl::Embedded(folder.0.join("broker.db"))).await;
+}
+
+/// What ends consuming may come while a batch is filled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_came_while_a_batch_was_filled_is_the_end() {
+    let host = VirtualHost::new();
+    let url = BrokerUrl::Rabbit(host.url.clone());
+    let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
+    broker.publish(outgoing(Address::Commands("drives.1".to_owned()), "click")).await.unwrap();
+    let mut consumer = broker.consume("drives.1", 100).await.unwrap();
+    let mut batch = consumer.next(50).await.unwrap();
+    rabbitmqctl(&["delete_queue", "-p", &host.name, "drives.1"]);
+    // lapin says once that there is nothing more to come, and this is likely to hear it.
+    for _ in 0..50 {
+        consumer.fill(&mut batch, 50).await;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(batch.len(), 1);
+    batch.release();
+    assert!(tokio::time::timeout(PATIENCE, consumer.next(50)).await.unwrap().is_none());
+    broker.close().await;
 }
