@@ -195,12 +195,11 @@ where
     F: Future<Output = Result<T, Problem>> + Send,
 {
     // Most reads end here. What asks the database is a large future: made, and moved about, only for those who need it.
-    let cached = match cache.known(key).await {
-        Some(cached) => cached,
-        None => {
-            let load = async { load().await.map(|value| render(&value)) };
-            Box::pin(cache.read(key, MAX_AGE, load)).await?
-        }
+    let cached = if let Some(cached) = cache.known(key).await {
+        cached
+    } else {
+        let load = async { load().await.map(|value| render(&value)) };
+        Box::pin(cache.read(key, MAX_AGE, load)).await?
     };
     Ok(Content { cached, is_for_everyone: true })
 }

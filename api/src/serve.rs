@@ -173,13 +173,12 @@ async fn answer<E: Endpoint>(
     if let Some(trace) = request.header("traceparent") {
         telemetry::continue_trace(&span, trace);
     }
-    let (response, operation) = match front.kept.answer(&request, since) {
-        Some((response, operation)) => (response, Cow::Borrowed(operation)),
-        None => {
-            let (response, operation) = routed(endpoint, request).instrument(span.clone()).await;
-            front.kept.keep(&response);
-            (response, operation)
-        }
+    let (response, operation) = if let Some((response, operation)) = front.kept.answer(&request, since) {
+        (response, Cow::Borrowed(operation))
+    } else {
+        let answered = routed(endpoint, request).instrument(span.clone()).await;
+        front.kept.keep(&answered.0);
+        answered
     };
     let status = response.status();
     if !span.is_disabled() {
