@@ -155,9 +155,9 @@ mod tests {
             kept.keep(&read(&cache).await);
             assert!(get(&kept, Method::GET, ADDRESS).is_some());
             if forget_all {
-                cache.forget_all()
+                cache.forget_all();
             } else {
-                cache.forget("drives").await
+                cache.forget("drives").await;
             }
             assert!(get(&kept, Method::GET, ADDRESS).is_none());
         }
