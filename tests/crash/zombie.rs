@@ -60,7 +60,7 @@ async fn wakes_up(engine: Engine, place: &str) {
         db.close().await;
     }
     let history = History { lines: &lines, drives: &drives, ordered: true };
-    history.conclude(&format!("zombie at {place}"), &format!("{engine:?}, {times} ×"), &cluster).await;
+    history.conclude(&format!("zombie at {place}, {engine:?}"), &format!("{times} ×"), &cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
