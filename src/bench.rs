@@ -2,6 +2,7 @@
 
 mod bare;
 mod deploy;
+mod growth;
 mod load;
 mod national;
 mod plan;
@@ -18,6 +19,7 @@ use clap::{Args, Subcommand};
 use shared::config::Deployment;
 use tokio_util::sync::CancellationToken;
 
+use self::growth::GrowthArguments;
 use self::national::NationalArguments;
 use self::plan::Plan;
 use self::read::{PagesArguments, ReadArguments};
@@ -64,6 +66,12 @@ pub enum What {
         /// Its flags.
         #[command(flatten)]
         national: NationalArguments,
+    },
+    /// The same rush with few and with many decisions in the tables: what growing costs
+    Growth {
+        /// Its flags.
+        #[command(flatten)]
+        growth: GrowthArguments,
     },
     /// Serves two files with a bare handler: what `read` compares with, in a process of its own
     BarePages {
@@ -144,6 +152,7 @@ pub async fn run(bench: BenchArguments, shutdown: CancellationToken) -> anyhow::
             What::Read { read } => read::run(read).await,
             What::Streams { streams } => streams::run(streams).await,
             What::BarePages { pages } => read::serve_pages(pages, stop).await,
+            What::Growth { growth } => growth::run(growth).await,
             What::National { national } => national::run(national).await,
         }
     };

@@ -159,6 +159,63 @@ async fn a_national_rush_at_full_size_is_decided_and_verified() {
     check_national(&deployment.folder, &said, 8_000);
 }
 
+const GROWTH: [&str; 16] = [
+    "bench",
+    "growth",
+    "--few",
+    "600",
+    "--many",
+    "1800",
+    "--applicants",
+    "300",
+    "--places",
+    "100",
+    "--rushes",
+    "2",
+    "--tokens",
+    "8",
+    "--connections",
+    "16",
+];
+
+/// What has to be true of growing: each rush had behind it what was put there and the rushes before it.
+fn check_growth(folder: &Folder, said: &str) {
+    let report = written(folder, "growth.json", said);
+    let behind = |part: &str| -> Vec<u64> {
+        let rushes = report[part].as_array().unwrap();
+        rushes.iter().map(|rush| rush["behind"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(behind("few"), [900, 1200]);
+    assert_eq!(behind("many"), [1800 + 4 * 300, 1800 + 5 * 300]);
+    for figure in ["cost", "load"] {
+        assert!(report[figure].as_f64() > Some(0.0), "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn growing_is_measured_and_what_was_put_behind_is_what_consumers_write() {
+    let folder = Folder::new();
+    let out = folder.0.join("report").display().to_string();
+    let env = [("DATA_DIR", folder.0.join("data").display().to_string())];
+    let (done, said) = muster(&[&GROWTH[..], &["--out", &out]].concat(), &env);
+    assert!(done, "{said}");
+    check_growth(&folder, &said);
+    let (done, said) = muster(&["verify"], &env);
+    assert!(done && said.contains("2400 registrations"), "{said}");
+    // More people click than are there.
+    let (done, said) = muster(&["bench", "growth", "--few", "100", "--many", "200"], &env);
+    assert!(!done && said.contains("at least as many as there are applicants"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn growing_at_full_size_is_measured() {
+    let deployment = FullSize::new(Engine::Postgres).await;
+    let out = deployment.folder.0.join("report").display().to_string();
+    let (done, said) = deployment.muster(&[&GROWTH[..], &["--out", &out]].concat());
+    assert!(done, "{said}");
+    check_growth(&deployment.folder, &said);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_that_cannot_be_is_refused_in_words() {
     let folder = Folder::new();

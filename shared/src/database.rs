@@ -1,9 +1,9 @@
 //! The database: PostgreSQL, MariaDB or SQLite, chosen by its URL alone.
 
 mod checkpoints;
-#[cfg(unix)]
-mod nodelay;
 pub(crate) mod rows;
+#[cfg(unix)]
+mod sockets;
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -209,7 +209,7 @@ impl Database {
 /// What a new connection to a server needs.
 fn connected() {
     #[cfg(unix)]
-    nodelay::set_on_all();
+    sockets::set_on_all();
 }
 
 /// Whether a connection can be used. One that was in use a moment ago is not asked: that would be a trip to the server

@@ -8,7 +8,6 @@ mod crowd;
 mod record;
 mod report;
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -30,12 +29,10 @@ use self::record::{Checker, Recorder};
 use self::report::{Measured, Phases, Report};
 use super::deploy;
 use super::load::{Load, Requests, write_click};
-use super::rush::{IMPORT, SETTING_UP, address, bar, tokens};
+use super::rush::{SETTING_UP, address, bar, import, tokens};
 use crate::client::Client;
 use crate::verify;
 
-/// Imports at a time.
-const IMPORTS: usize = 4;
 /// Ids that are read at a time.
 const IDS: u64 = 10_000;
 /// Entries in a log before the rush: created, published, opened.
@@ -98,7 +95,11 @@ pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
     phases.drives = since.elapsed().as_secs_f64();
 
     let since = Instant::now();
-    import(&client, members).await?;
+    import(&client, 0..members, "email,age", |number| {
+        let age = if number % TOO_YOUNG == 0 { 17 } else { 18 + number % 27 };
+        format!("{number}@country.bench,{age}")
+    })
+    .await?;
     let people = Records::create(&national.deployment.data_dir.join("bench-people"))?;
     keep_ids(&db, &people, members).await?;
     phases.import = since.elapsed().as_secs_f64();
@@ -156,27 +157,6 @@ async fn publish(client: &Client, crowd: &Crowd, number: usize) -> anyhow::Resul
             "rules": [{ "name": "adult", "when": "member.age >= 18", "message": "From 18 years on" }],
         }))
         .await
-}
-
-async fn import(client: &Client, members: u32) -> anyhow::Result<()> {
-    let bar = bar(u64::from(members), "people")?;
-    let files = (0..members).step_by(IMPORT as usize).map(|first| {
-        let bar = bar.clone();
-        async move {
-            let mut csv = String::from("email,age\n");
-            let end = members.min(first.saturating_add(IMPORT));
-            for number in first..end {
-                let age = if number % TOO_YOUNG == 0 { 17 } else { 18 + number % 27 };
-                let _ = writeln!(csv, "{number}@country.bench,{age}");
-            }
-            client.import(&csv).await?;
-            bar.inc(u64::from(end - first));
-            anyhow::Ok(())
-        }
-    });
-    stream::iter(files).buffer_unordered(IMPORTS).try_collect::<()>().await?;
-    bar.finish_and_clear();
-    Ok(())
 }
 
 /// Writes everybody's id to a file. (Through the API it would take longer than the rush: 200 people a page.)

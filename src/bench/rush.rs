@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -27,7 +28,9 @@ use crate::history::History;
 use crate::verify;
 
 /// People per import.
-pub(super) const IMPORT: u32 = 50_000;
+const IMPORT: u32 = 50_000;
+/// Imports at a time.
+const IMPORTS: usize = 4;
 /// Requests at a time while things are set up.
 pub(super) const SETTING_UP: usize = 32;
 /// Messages of the bare measurement.
@@ -74,28 +77,24 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
 }
 
 /// What a rush needs before it begins.
-struct Stage {
+pub(super) struct Stage {
     members: Vec<MemberId>,
-    drives: Vec<DriveId>,
+    pub(super) drives: Vec<DriveId>,
     tokens: Vec<String>,
 }
 
 impl Stage {
     async fn set(client: &Client, plan: &Plan) -> anyhow::Result<Self> {
         let domain = format!("@{}.bench", Uuid::new_v4().simple());
-        let bar = bar(u64::from(plan.applicants), "people")?;
-        for first in (0..plan.applicants).step_by(IMPORT as usize) {
-            let mut csv = String::from("email,score\n");
-            let end = plan.applicants.min(first.saturating_add(IMPORT));
-            for applicant in first..end {
-                let score = u8::from(!plan.is_ineligible(applicant));
-                let _ = writeln!(csv, "{applicant}{domain},{score}");
-            }
-            client.import(&csv).await?;
-            bar.inc(u64::from(end - first));
-        }
-        bar.finish_and_clear();
-        let members = members(client, &domain, plan.applicants).await?;
+        import(client, 0..plan.applicants, "email,score", |applicant| {
+            format!("{applicant}{domain},{}", u8::from(!plan.is_ineligible(applicant)))
+        })
+        .await?;
+        Self::of(client, plan, members(client, &domain, plan.applicants).await?).await
+    }
+
+    /// The same for people who are there already, as many as there are applicants.
+    pub(super) async fn of(client: &Client, plan: &Plan, members: Vec<MemberId>) -> anyhow::Result<Self> {
         let drives = (0..plan.drives).map(|number| publish(client, plan, number));
         let drives = stream::iter(drives).buffered(SETTING_UP).try_collect().await?;
         let tokens = tokens(client, plan.tokens.unwrap_or(plan.applicants)).await?;
@@ -103,7 +102,7 @@ impl Stage {
     }
 
     /// Everybody clicks; ends when everything is decided.
-    async fn play(&self, client: &Client, plan: &Plan) -> anyhow::Result<Measured> {
+    pub(super) async fn play(&self, client: &Client, plan: &Plan) -> anyhow::Result<Measured> {
         let clicks = plan.clicks();
         let address = address(client.members_url()).await?;
         let bar = bar(clicks.len() as u64, "clicks")?;
@@ -193,7 +192,7 @@ impl Stage {
     }
 
     /// Reads the logs: when everything was decided, and whether all is as it should be.
-    async fn check(&self, client: &Client, measured: &mut Measured) -> anyhow::Result<u64> {
+    pub(super) async fn check(&self, client: &Client, measured: &mut Measured) -> anyhow::Result<u64> {
         let ids: HashSet<_> = measured.shots.iter().map(|shot| shot.id).collect();
         let bar = bar(ids.len() as u64, "history")?;
         let (mut entries, mut found, mut full) = (0, 0, Vec::new());
@@ -213,6 +212,33 @@ impl Stage {
         measured.full = full.into_iter().collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
         Ok(entries)
     }
+}
+
+/// Imports people with these numbers; `row` is what a file says of one.
+pub(super) async fn import(
+    client: &Client,
+    numbers: Range<u32>,
+    columns: &str,
+    row: impl Fn(u32) -> String,
+) -> anyhow::Result<()> {
+    let bar = bar(numbers.len() as u64, "people")?;
+    let end = numbers.end;
+    let files = numbers.step_by(IMPORT as usize).map(|first| {
+        let (bar, row) = (bar.clone(), &row);
+        async move {
+            let numbers = first..end.min(first.saturating_add(IMPORT));
+            let mut csv = format!("{columns}\n");
+            for number in numbers.clone() {
+                let _ = writeln!(csv, "{}", row(number));
+            }
+            client.import(&csv).await?;
+            bar.inc(numbers.len() as u64);
+            anyhow::Ok(())
+        }
+    });
+    stream::iter(files).buffer_unordered(IMPORTS).try_collect::<()>().await?;
+    bar.finish_and_clear();
+    Ok(())
 }
 
 /// Makes so many access tokens.

@@ -45,6 +45,7 @@ pub(super) struct Usage {
 #[derive(Debug, Clone)]
 struct Process {
     kind: String,
+    parent: u32,
     cpu_seconds: f64,
     resident: u64,
 }
@@ -109,7 +110,8 @@ pub(super) fn is_ours(kind: &str) -> bool {
     kind != "load" && !SERVERS.iter().any(|(_, server)| *server == kind)
 }
 
-/// The processes that count: ours, the servers', and this one (the load).
+/// The processes that count: ours, the servers', and this one (the load). Of ours, those that this one has started, if it has: a
+/// deployment of somebody else on this machine is none of its business.
 fn processes() -> BTreeMap<u32, Process> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -125,6 +127,10 @@ fn processes() -> BTreeMap<u32, Process> {
             all.insert(pid, Process { kind, ..process });
         }
     }
+    let is_own = |process: &Process| process.parent == std::process::id();
+    if all.values().any(|process| is_ours(&process.kind) && is_own(process)) {
+        all.retain(|_, process| !is_ours(&process.kind) || is_own(process));
+    }
     all
 }
 
@@ -136,7 +142,7 @@ fn kind(name: &str) -> String {
     server.or_else(|| ours.find(|ours| cut(ours)).map(ToOwned::to_owned)).unwrap_or_default()
 }
 
-/// One line of `/proc/PID/stat` (`proc_pid_stat(5)`): fields 2, 14 to 17 and 24. A process is charged with what its
+/// One line of `/proc/PID/stat` (`proc_pid_stat(5)`): fields 2, 4, 14 to 17 and 24. A process is charged with what its
 /// children used once they have ended: a database's do so while it works.
 fn read(stat: &str) -> Option<Process> {
     let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
@@ -144,6 +150,7 @@ fn read(stat: &str) -> Option<Process> {
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Process {
         kind: name.to_owned(),
+        parent: u32::try_from(number(4)?).ok()?,
         cpu_seconds: (14..=17).map(number).sum::<Option<u64>>()? as f64 / TICKS,
         resident: number(24)? * PAGE,
     })
@@ -157,7 +164,7 @@ mod tests {
     fn a_line_of_stat_is_read_whatever_the_name_is() {
         let stat = "42 (a) (b) S 1 42 42 0 -1 4194560 1 0 0 0 200 50 40 10 20 0 9 0 100 1000000 256 18446744073709551615";
         let process = read(stat).unwrap();
-        assert_eq!((process.kind.as_str(), process.resident), ("a) (b", 256 * 4096));
+        assert_eq!((process.kind.as_str(), process.parent, process.resident), ("a) (b", 1, 256 * 4096));
         assert!((process.cpu_seconds - 3.0).abs() < 1e-9);
         assert!(read("nonsense").is_none());
     }

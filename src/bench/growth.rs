@@ -1,0 +1,324 @@
+//! What a registration costs with many behind it: the same rush with few and with many decisions in the tables.
+//!
+//! What is behind is put there by the consumer's own code, batch by batch, without HTTP and without the broker, so it is what a
+//! consumer would have written. Everybody who is there registered once. Then people among them, chosen at random, rush on a drive.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use consumers::batch::{Moment, decide_at};
+use consumers::drives::Drives;
+use consumers::follow::Follower;
+use consumers::inbox::Inbox;
+use consumers::webhooks::Webhooks;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use indicatif::ProgressBar;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use sea_orm::{ConnectionTrait as _, DbBackend};
+use serde::Serialize;
+use serde_json::json;
+use shared::account::Role;
+use shared::backoff::Backoff;
+use shared::bus::envelope::sha256;
+use shared::bus::{Actor, Envelope, Failure, Message, Topology};
+use shared::clock;
+use shared::config::Deployment;
+use shared::cursor::table as cursors;
+use shared::database::{Database, is_sqlite};
+use shared::id::{CommandId, DriveId, MemberId};
+use shared::member::Attributes;
+use shared::member::table as members;
+use shared::registration::Register;
+use uuid::Uuid;
+
+use super::deploy;
+use super::plan::Plan;
+use super::report::{Report, Verified, machine};
+use super::rush::{SETTING_UP, Stage, bar, import};
+use super::usage::is_ours;
+use crate::client::Client;
+use crate::verify;
+
+/// People on each drive that is behind.
+const PEOPLE: usize = 4_000;
+/// Commands in a batch of what is behind.
+const BATCH: usize = 1_000;
+/// Drives that are filled at a time.
+const FILLING: u32 = 2;
+/// Ids that are read at a time.
+const IDS: u64 = 10_000;
+/// Access tokens unless it is said: making them costs more than the rush.
+const TOKENS: u32 = 1_000;
+
+/// Flags of `muster bench growth`.
+#[derive(Debug, Clone, Args)]
+pub struct GrowthArguments {
+    /// Decisions behind the first rushes.
+    #[arg(long, default_value_t = 80_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub few: u32,
+
+    /// Decisions behind the last rushes.
+    #[arg(long, default_value_t = 8_000_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub many: u32,
+
+    /// Rushes with each, after one that is not counted.
+    #[arg(long, default_value_t = 3, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub rushes: u8,
+
+    /// What is played each time.
+    #[command(flatten)]
+    pub plan: Plan,
+
+    /// The folder for the report: growth.json.
+    #[arg(long, default_value = "./bench", value_name = "FOLDER")]
+    pub out: PathBuf,
+
+    /// Where the parts of the deployment to start are: with nothing on them yet.
+    #[command(flatten)]
+    pub deployment: Deployment,
+}
+
+/// Everything that is written.
+#[derive(Debug, Serialize)]
+struct Growth {
+    version: &'static str,
+    machine: String,
+    plan: Plan,
+    few: Vec<Rush>,
+    many: Vec<Rush>,
+    /// Many to few, by the medians: what all processes and servers used but for the load.
+    cost: f64,
+    /// The same of the load, which does the same in each rush: by how much the machine has become slower.
+    load: f64,
+}
+
+/// One rush.
+#[derive(Debug, Serialize)]
+struct Rush {
+    /// Decisions about registrations in the tables before it.
+    behind: u64,
+    accepted_per_second: f64,
+    decided_per_second: f64,
+    /// Of the application and the servers that it uses together.
+    cpu_seconds_per_1000: f64,
+    application_cpu_seconds_per_1000: f64,
+    load_cpu_seconds_per_1000: f64,
+}
+
+/// Measures.
+pub(super) async fn run(growth: GrowthArguments) -> anyhow::Result<()> {
+    let plan = Plan { tokens: growth.plan.tokens.or(Some(TOKENS)), ..growth.plan.clone() };
+    plan.check()?;
+    ensure!(growth.few < growth.many, "many: more than few");
+    ensure!(plan.applicants <= growth.few, "few: at least as many as there are applicants");
+    let (deployed, client) = deploy::start(&growth.deployment, plan.connections).await?;
+    let db = Database::connect(&growth.deployment.database_url(), FILLING, "muster-bench").await?;
+    let mut country = Country {
+        client: &client,
+        db: &db,
+        topology: growth.deployment.lanes,
+        has_servers: !(is_sqlite(&db.read) && growth.deployment.broker_url.starts_with("embedded")),
+        random: StdRng::seed_from_u64(plan.seed),
+        people: Vec::new(),
+        decided: 0,
+    };
+    let few = country.measure(&growth, &plan, growth.few).await?;
+    let many = country.measure(&growth, &plan, growth.many).await?;
+    db.close().await;
+    deployed.end().await;
+    let ratio = |of: fn(&Rush) -> f64| median(&many, of) / median(&few, of);
+    let (cost, load) =
+        (ratio(|rush| rush.cpu_seconds_per_1000), ratio(|rush| rush.load_cpu_seconds_per_1000));
+    Growth { version: env!("CARGO_PKG_VERSION"), machine: machine(), plan, few, many, cost, load }
+        .write(&growth.out)
+}
+
+impl Growth {
+    /// Prints the table and writes `growth.json`.
+    fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let mut table = Table::new();
+        table.load_style(UTF8_FULL_CONDENSED);
+        table.set_header([
+            "behind",
+            "accepted/s",
+            "decided/s",
+            "CPU per 1,000",
+            "of it, application",
+            "the load's",
+        ]);
+        for rush in self.few.iter().chain(&self.many) {
+            let seconds = |seconds: f64| format!("{seconds:.3} s");
+            table.add_row([
+                rush.behind.to_string(),
+                format!("{:.0}", rush.accepted_per_second),
+                format!("{:.0}", rush.decided_per_second),
+                seconds(rush.cpu_seconds_per_1000),
+                seconds(rush.application_cpu_seconds_per_1000),
+                seconds(rush.load_cpu_seconds_per_1000),
+            ]);
+        }
+        println!("{}\n{table}", self.machine);
+        println!("many cost {:.2} times what few do (the load itself {:.2})", self.cost, self.load);
+        std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+        let path = folder.join("growth.json");
+        std::fs::write(&path, serde_json::to_vec_pretty(self)?).context("write growth.json")?;
+        println!("{}", path.display());
+        Ok(())
+    }
+}
+
+fn median(rushes: &[Rush], of: fn(&Rush) -> f64) -> f64 {
+    let mut all: Vec<f64> = rushes.iter().map(of).collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+/// Everybody, and what they did.
+struct Country<'a> {
+    client: &'a Client,
+    db: &'a Database,
+    topology: Topology,
+    /// Whether anything but processes of ours works for it.
+    has_servers: bool,
+    random: StdRng,
+    /// Those who are registered before any rush, in the order of their ids.
+    people: Vec<MemberId>,
+    /// Decisions about registrations.
+    decided: u64,
+}
+
+impl Country<'_> {
+    /// Rushes with so many behind them. The first one is not counted: what it reads has to be read from the disk once.
+    async fn measure(
+        &mut self,
+        growth: &GrowthArguments,
+        plan: &Plan,
+        behind: u32,
+    ) -> anyhow::Result<Vec<Rush>> {
+        self.grow(behind).await?;
+        self.rush(plan).await?;
+        let mut rushes = Vec::new();
+        for _ in 0..growth.rushes {
+            rushes.push(self.rush(plan).await?);
+        }
+        Ok(rushes)
+    }
+
+    /// Until so many people are there, each of whom registered once, and those who follow the logs know of it.
+    async fn grow(&mut self, to: u32) -> anyhow::Result<()> {
+        let from = self.people.len();
+        import(self.client, u32::try_from(from)?..to, "email,score", |number| {
+            format!("{number}@country.bench,1")
+        })
+        .await?;
+        loop {
+            let more = members::ids(&self.db.read, self.people.last().copied(), IDS).await?;
+            if more.is_empty() {
+                break;
+            }
+            self.people.extend(more);
+        }
+        ensure!(self.people.len() == to as usize, "{} of {to} people are there", self.people.len());
+
+        let (country, new) = (&*self, &self.people[from..]);
+        let drives = new.len().div_ceil(PEOPLE);
+        let bar = bar(new.len() as u64, "behind")?;
+        let opened = (0..drives).map(|_| {
+            country.client.open_drive(json!({
+                "title": "Behind", "kind": "other", "time_zone": "UTC", "capacity": PEOPLE,
+                "rules": [{ "name": "score", "when": "member.score >= 1", "message": "A score of at least 1" }],
+            }))
+        });
+        let filled = stream::iter(opened).buffered(SETTING_UP).enumerate().map(|(number, drive_id)| {
+            // On each drive are people from everywhere.
+            let people: Vec<_> = new.iter().skip(number).step_by(drives).copied().collect();
+            let bar = bar.clone();
+            async move { country.fill(drive_id?, &people, &bar).await }
+        });
+        filled.buffer_unordered(FILLING as usize).try_collect::<()>().await?;
+        bar.finish_and_clear();
+        self.decided += u64::from(to) - from as u64;
+        self.settle().await
+    }
+
+    /// Registers people on a drive, as a consumer does it.
+    async fn fill(&self, drive_id: DriveId, people: &[MemberId], bar: &ProgressBar) -> anyhow::Result<()> {
+        let (handler, actor) = (Drives::default(), Actor { role: Role::Service, id: Uuid::now_v7() });
+        for people in people.chunks(BATCH) {
+            let messages: Vec<Message> =
+                people.iter().map(|member_id| click(drive_id, *member_id, actor, self.topology)).collect();
+            let mut backoff = Backoff::default();
+            loop {
+                match decide_at(&handler, self.db, messages.iter(), Moment::present).await {
+                    Ok(_) => break,
+                    Err(Failure::Reject(reject)) => bail!("{}: {}", reject.code, reject.detail),
+                    // The deployment writes, too.
+                    Err(_) => backoff.wait().await,
+                }
+            }
+            bar.inc(people.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody is busy with what was put behind.
+    async fn settle(&self) -> anyhow::Result<()> {
+        for follower in [Inbox::NAME, Webhooks::NAME] {
+            let mut backoff = Backoff::default();
+            while !cursors::behind(&self.db.read, follower, None, None, 1).await?.is_empty() {
+                backoff.wait().await;
+            }
+        }
+        if self.db.writer().get_database_backend() == DbBackend::Postgres {
+            // It would write for minutes what was put behind. Who may not ask for it measures that as well.
+            let _ = self.db.writer().execute_unprepared("checkpoint").await;
+        }
+        Ok(())
+    }
+
+    /// Lets people chosen at random rush, and looks whether all is as it should be.
+    async fn rush(&mut self, plan: &Plan) -> anyhow::Result<Rush> {
+        let applicants = self.people.sample(&mut self.random, plan.applicants as usize).copied().collect();
+        let stage = Stage::of(self.client, plan, applicants).await?;
+        let mut measured = stage.play(self.client, plan).await?;
+        let entries = stage.check(self.client, &mut measured).await?;
+        let compared =
+            verify::verify(self.db, Some(&stage.drives), &ProgressBar::hidden()).await.context("verify")?;
+        let behind = self.decided;
+        self.decided += measured.decided.len() as u64;
+        let verified = Verified { entries, tables: Some(compared.decisions) };
+        let report = Report::new(plan.clone(), measured, None, verified);
+        let used = |counts: &dyn Fn(&str) -> bool| {
+            let counted = report.cpu_seconds_per_1000.iter().filter(|(kind, _)| counts(kind));
+            counted.map(|(_, seconds)| seconds).sum()
+        };
+        Ok(Rush {
+            behind,
+            accepted_per_second: report.accepted_per_second,
+            decided_per_second: report.decided_per_second,
+            cpu_seconds_per_1000: used(&|kind| is_ours(kind) || (self.has_servers && kind != "load")),
+            application_cpu_seconds_per_1000: used(&is_ours),
+            load_cpu_seconds_per_1000: used(&|kind| kind == "load"),
+        })
+    }
+}
+
+/// The message of a registration, as an API would publish it.
+fn click(drive_id: DriveId, member_id: MemberId, actor: Actor, topology: Topology) -> Message {
+    let body = Register { drive_id, member_id, slot_id: None, answers: Attributes::default() };
+    let envelope = Envelope {
+        id: CommandId::new(),
+        actor,
+        accepted_at: clock::now(),
+        body_hash: sha256(&[]),
+        reply_to: None,
+        trace: None,
+        body,
+    };
+    envelope.seal(topology).message
+}
