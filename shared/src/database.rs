@@ -79,6 +79,7 @@ impl Database {
         };
         if !url.starts_with("sqlite:") {
             let (silent, mut options) = (Silence::default(), options(READERS + writers));
+            let port = port(url)?;
             options.map_sqlx_postgres_opts(|options| {
                 options.options([
                     ("idle_in_transaction_session_timeout", format!("{FORSAKEN}s")),
@@ -98,8 +99,8 @@ impl Database {
             options.map_sqlx_postgres_pool_opts(move |options| {
                 let silent = postgres.clone();
                 let options = options.test_before_acquire(false).before_acquire(is_alive);
-                let options = options.after_connect(|_, _| {
-                    connected();
+                let options = options.after_connect(move |_, _| {
+                    connected(port);
                     std::future::ready(Ok(())).boxed()
                 });
                 options.after_release(move |connection, _| shows_life(connection, &silent))
@@ -107,8 +108,8 @@ impl Database {
             options.map_sqlx_mysql_pool_opts(move |options| {
                 let silent = mariadb.clone();
                 let options = options.test_before_acquire(false).before_acquire(is_alive);
-                let options = options.after_connect(|connection, _| {
-                    connected();
+                let options = options.after_connect(move |connection, _| {
+                    connected(port);
                     let set = AssertSqlSafe(format!("set session idle_transaction_timeout = {FORSAKEN}"));
                     async move { connection.execute(set).await.map(drop) }.boxed()
                 });
@@ -206,10 +207,22 @@ impl Database {
     }
 }
 
+/// The port of a server.
+fn port(url: &str) -> Result<u16, DbErr> {
+    let port = if url.starts_with("postgres") {
+        sqlx::postgres::PgConnectOptions::from_str(url).map(|options| options.get_port())
+    } else {
+        sqlx::mysql::MySqlConnectOptions::from_str(url).map(|options| options.get_port())
+    };
+    port.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))
+}
+
 /// What a new connection to a server needs.
-fn connected() {
+fn connected(port: u16) {
     #[cfg(unix)]
-    sockets::set_on_all();
+    sockets::set_on_connections_to(port);
+    #[cfg(not(unix))]
+    let _ = port;
 }
 
 /// Whether a connection can be used. One that was in use a moment ago is not asked: that would be a trip to the server

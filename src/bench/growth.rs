@@ -1,9 +1,10 @@
-//! What a registration costs with many behind it: the same rush with few and with many decisions in the tables.
+//! What a click costs with many behind it: the same rush with few and with many decisions in the tables.
 //!
-//! What is behind is put there by the consumer's own code, batch by batch, without HTTP and without the broker, so it is what a
-//! consumer would have written. Everybody who is there registered once. Then people among them, chosen at random, rush on a drive.
+//! What is behind is written by the consumer's own code, batch by batch; nothing of it comes by HTTP or is told. Everybody who is
+//! there registered once. Then people among them, chosen at random, rush on a drive.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
@@ -24,13 +25,15 @@ use serde::Serialize;
 use serde_json::json;
 use shared::account::Role;
 use shared::backoff::Backoff;
+use shared::bus::broker::BrokerUrl;
 use shared::bus::envelope::sha256;
 use shared::bus::{Actor, Envelope, Failure, Message, Topology};
 use shared::clock;
 use shared::config::Deployment;
 use shared::cursor::table as cursors;
-use shared::database::{Database, is_sqlite};
+use shared::database::Database;
 use shared::id::{CommandId, DriveId, MemberId};
+use shared::ledger::Status;
 use shared::member::Attributes;
 use shared::member::table as members;
 use shared::registration::Register;
@@ -39,21 +42,22 @@ use uuid::Uuid;
 use super::deploy;
 use super::plan::Plan;
 use super::report::{Report, Verified, machine};
-use super::rush::{SETTING_UP, Stage, bar, import};
-use super::usage::is_ours;
+use super::rush::{SETTING_UP, Stage, bar, import, tokens};
 use crate::client::Client;
 use crate::verify;
 
 /// People on each drive that is behind.
 const PEOPLE: usize = 4_000;
-/// Commands in a batch of what is behind.
-const BATCH: usize = 1_000;
+/// Commands in a batch of what is behind: the most that a consumer takes.
+const BATCH: usize = 500;
 /// Drives that are filled at a time.
 const FILLING: u32 = 2;
 /// Ids that are read at a time.
 const IDS: u64 = 10_000;
-/// Access tokens unless it is said: making them costs more than the rush.
-const TOKENS: u32 = 1_000;
+/// How often a batch of what is behind is tried again.
+const TRIES: u32 = 20;
+/// How long the followers may take for what is behind.
+const FOLLOWED: Duration = Duration::from_secs(3600);
 
 /// Flags of `muster bench growth`.
 #[derive(Debug, Clone, Args)]
@@ -93,7 +97,7 @@ struct Growth {
     many: Vec<Rush>,
     /// Many to few, by the medians: what all processes and servers used but for the load.
     cost: f64,
-    /// The same of the load, which does the same in each rush: by how much the machine has become slower.
+    /// The same of the load, which clicks the same in each rush: a hint at how much slower the machine has become.
     load: f64,
 }
 
@@ -104,7 +108,7 @@ struct Rush {
     behind: u64,
     accepted_per_second: f64,
     decided_per_second: f64,
-    /// Of the application and the servers that it uses together.
+    /// Of the application and the servers that it uses together, until the followers have read what was decided.
     cpu_seconds_per_1000: f64,
     application_cpu_seconds_per_1000: f64,
     load_cpu_seconds_per_1000: f64,
@@ -112,8 +116,9 @@ struct Rush {
 
 /// Measures.
 pub(super) async fn run(growth: GrowthArguments) -> anyhow::Result<()> {
-    let plan = Plan { tokens: growth.plan.tokens.or(Some(TOKENS)), ..growth.plan.clone() };
+    let plan = growth.plan.clone();
     plan.check()?;
+    ensure!(plan.ineligible <= 0.0, "ineligible: here, everybody may register");
     ensure!(growth.few < growth.many, "many: more than few");
     ensure!(plan.applicants <= growth.few, "few: at least as many as there are applicants");
     let (deployed, client) = deploy::start(&growth.deployment, plan.connections).await?;
@@ -122,7 +127,8 @@ pub(super) async fn run(growth: GrowthArguments) -> anyhow::Result<()> {
         client: &client,
         db: &db,
         topology: growth.deployment.lanes,
-        has_servers: !(is_sqlite(&db.read) && growth.deployment.broker_url.starts_with("embedded")),
+        uses: uses(&growth.deployment)?,
+        tokens: tokens(&client, plan.tokens.unwrap_or(plan.applicants)).await?,
         random: StdRng::seed_from_u64(plan.seed),
         people: Vec::new(),
         decided: 0,
@@ -178,13 +184,25 @@ fn median(rushes: &[Rush], of: fn(&Rush) -> f64) -> f64 {
     all[all.len() / 2]
 }
 
+/// The kinds of servers that a deployment uses.
+fn uses(deployment: &Deployment) -> anyhow::Result<Vec<&'static str>> {
+    let broker = deployment.broker().map_err(anyhow::Error::msg)?;
+    let uses = [
+        ("database", !deployment.database_url().starts_with("sqlite:")),
+        ("broker", matches!(broker, BrokerUrl::Rabbit(_))),
+        ("cache", deployment.cache_url.starts_with("redis")),
+    ];
+    Ok(uses.into_iter().filter(|(_, is_used)| *is_used).map(|(kind, _)| kind).collect())
+}
+
 /// Everybody, and what they did.
 struct Country<'a> {
     client: &'a Client,
     db: &'a Database,
     topology: Topology,
-    /// Whether anything but processes of ours works for it.
-    has_servers: bool,
+    /// The kinds of servers that work for the deployment.
+    uses: Vec<&'static str>,
+    tokens: Vec<String>,
     random: StdRng,
     /// Those who are registered before any rush, in the order of their ids.
     people: Vec<MemberId>,
@@ -255,10 +273,20 @@ impl Country<'_> {
             let mut backoff = Backoff::default();
             loop {
                 match decide_at(&handler, self.db, messages.iter(), Moment::present).await {
-                    Ok(_) => break,
-                    Err(Failure::Reject(reject)) => bail!("{}: {}", reject.code, reject.detail),
+                    Ok(settled) => {
+                        let refused = settled.iter().find(|each| each.row.status != Status::Succeeded);
+                        ensure!(
+                            refused.is_none(),
+                            "somebody may not register: {:?}",
+                            refused.map(|each| &each.row.result)
+                        );
+                        break;
+                    }
                     // The deployment writes, too.
-                    Err(_) => backoff.wait().await,
+                    Err(Failure::Retry(_) | Failure::Contended(_)) if backoff.failures() < TRIES => {
+                        backoff.wait().await;
+                    }
+                    Err(failure) => bail!("put something behind: {failure}"),
                 }
             }
             bar.inc(people.len() as u64);
@@ -268,15 +296,31 @@ impl Country<'_> {
 
     /// Waits until nobody is busy with what was put behind.
     async fn settle(&self) -> anyhow::Result<()> {
-        for follower in [Inbox::NAME, Webhooks::NAME] {
-            let mut backoff = Backoff::default();
-            while !cursors::behind(&self.db.read, follower, None, None, 1).await?.is_empty() {
-                backoff.wait().await;
+        self.followed().await?;
+        if self.db.writer().get_database_backend() == DbBackend::Postgres {
+            for chore in ["vacuum (analyze)", "checkpoint"] {
+                // It would be done during the rushes. Who may not ask for it measures that as well.
+                if let Err(error) = self.db.writer().execute_unprepared(chore).await {
+                    println!("{chore}: {error}");
+                }
             }
         }
-        if self.db.writer().get_database_backend() == DbBackend::Postgres {
-            // It would write for minutes what was put behind. Who may not ask for it measures that as well.
-            let _ = self.db.writer().execute_unprepared("checkpoint").await;
+        Ok(())
+    }
+
+    /// Waits until those who follow the logs have read them.
+    async fn followed(&self) -> anyhow::Result<()> {
+        for follower in [Inbox::NAME, Webhooks::NAME] {
+            let read = async {
+                let mut backoff = Backoff::default();
+                while !cursors::behind(&self.db.read, follower, None, None, 1).await?.is_empty() {
+                    backoff.wait().await;
+                }
+                anyhow::Ok(())
+            };
+            tokio::time::timeout(FOLLOWED, read)
+                .await
+                .with_context(|| format!("{follower} does not read the logs"))??;
         }
         Ok(())
     }
@@ -284,8 +328,8 @@ impl Country<'_> {
     /// Lets people chosen at random rush, and looks whether all is as it should be.
     async fn rush(&mut self, plan: &Plan) -> anyhow::Result<Rush> {
         let applicants = self.people.sample(&mut self.random, plan.applicants as usize).copied().collect();
-        let stage = Stage::of(self.client, plan, applicants).await?;
-        let mut measured = stage.play(self.client, plan).await?;
+        let stage = Stage::of(self.client, plan, applicants, self.tokens.clone()).await?;
+        let mut measured = stage.play(self.client, plan, async || self.followed().await).await?;
         let entries = stage.check(self.client, &mut measured).await?;
         let compared =
             verify::verify(self.db, Some(&stage.drives), &ProgressBar::hidden()).await.context("verify")?;
@@ -293,17 +337,15 @@ impl Country<'_> {
         self.decided += measured.decided.len() as u64;
         let verified = Verified { entries, tables: Some(compared.decisions) };
         let report = Report::new(plan.clone(), measured, None, verified);
-        let used = |counts: &dyn Fn(&str) -> bool| {
-            let counted = report.cpu_seconds_per_1000.iter().filter(|(kind, _)| counts(kind));
-            counted.map(|(_, seconds)| seconds).sum()
-        };
+        let used = |kind: &str| report.cpu_seconds_per_1000.get(kind).copied().unwrap_or_default();
+        let servers: f64 = self.uses.iter().map(|kind| used(kind)).sum();
         Ok(Rush {
             behind,
             accepted_per_second: report.accepted_per_second,
             decided_per_second: report.decided_per_second,
-            cpu_seconds_per_1000: used(&|kind| is_ours(kind) || (self.has_servers && kind != "load")),
-            application_cpu_seconds_per_1000: used(&is_ours),
-            load_cpu_seconds_per_1000: used(&|kind| kind == "load"),
+            cpu_seconds_per_1000: report.application_cpu_seconds_per_1000 + servers,
+            application_cpu_seconds_per_1000: report.application_cpu_seconds_per_1000,
+            load_cpu_seconds_per_1000: used("load"),
         })
     }
 }

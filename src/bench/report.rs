@@ -107,7 +107,7 @@ pub(super) struct Report {
     sold_out_after: Option<f64>,
     pub(super) cpu_seconds_per_1000: BTreeMap<String, f64>,
     /// Of all our processes together; the load's own is not among them.
-    application_cpu_seconds_per_1000: f64,
+    pub(super) application_cpu_seconds_per_1000: f64,
     peak_megabytes: BTreeMap<String, f64>,
     bare_per_second: Option<f64>,
     share_of_bare: Option<f64>,

@@ -62,7 +62,7 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
     };
 
     let stage = Stage::set(&client, &plan).await?;
-    let mut measured = stage.play(&client, &plan).await?;
+    let mut measured = stage.play(&client, &plan, async || Ok(())).await?;
     let mut verified = Verified { entries: stage.check(&client, &mut measured).await?, tables: None };
     if let Some(deployed) = deployed {
         let db = Database::connect(&rush.deployment.database_url(), 1, "muster-bench").await?;
@@ -90,19 +90,30 @@ impl Stage {
             format!("{applicant}{domain},{}", u8::from(!plan.is_ineligible(applicant)))
         })
         .await?;
-        Self::of(client, plan, members(client, &domain, plan.applicants).await?).await
+        let members = members(client, &domain, plan.applicants).await?;
+        let tokens = tokens(client, plan.tokens.unwrap_or(plan.applicants)).await?;
+        Self::of(client, plan, members, tokens).await
     }
 
-    /// The same for people who are there already, as many as there are applicants.
-    pub(super) async fn of(client: &Client, plan: &Plan, members: Vec<MemberId>) -> anyhow::Result<Self> {
+    /// New drives for people and with tokens that are there already.
+    pub(super) async fn of(
+        client: &Client,
+        plan: &Plan,
+        members: Vec<MemberId>,
+        tokens: Vec<String>,
+    ) -> anyhow::Result<Self> {
         let drives = (0..plan.drives).map(|number| publish(client, plan, number));
         let drives = stream::iter(drives).buffered(SETTING_UP).try_collect().await?;
-        let tokens = tokens(client, plan.tokens.unwrap_or(plan.applicants)).await?;
         Ok(Self { members, drives, tokens })
     }
 
-    /// Everybody clicks; ends when everything is decided.
-    pub(super) async fn play(&self, client: &Client, plan: &Plan) -> anyhow::Result<Measured> {
+    /// Everybody clicks; ends when everything is decided, and `done`.
+    pub(super) async fn play(
+        &self,
+        client: &Client,
+        plan: &Plan,
+        done: impl AsyncFnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Measured> {
         let clicks = plan.clicks();
         let address = address(client.members_url()).await?;
         let bar = bar(clicks.len() as u64, "clicks")?;
@@ -126,6 +137,7 @@ impl Stage {
         let shots = std::mem::take(&mut *shots.lock().unwrap_or_else(PoisonError::into_inner));
         bar.set_message("decisions");
         self.wait_for_decisions(client, &clicks, &shots).await?;
+        done().await?;
         let used = usage.stop();
         bar.finish_and_clear();
         Ok(Measured {

@@ -71,8 +71,10 @@ impl Usage {
     pub(super) fn stop(self) -> BTreeMap<String, Used> {
         let mut all: BTreeMap<String, Used> = BTreeMap::new();
         let peaks = self.peaks.lock().unwrap_or_else(PoisonError::into_inner);
-        for (pid, process) in processes() {
-            let before = self.before.get(&pid).map_or(0.0, |before| before.cpu_seconds);
+        let now = processes();
+        let before = at_the_start(&self.before, &now);
+        for (pid, process) in now {
+            let before = before.get(&pid).copied().unwrap_or_default();
             let used = all.entry(process.kind).or_default();
             used.cpu_seconds += process.cpu_seconds - before;
             used.peak_bytes = used.peak_bytes.max(peaks.get(&pid).copied().unwrap_or(process.resident));
@@ -127,9 +129,25 @@ fn processes() -> BTreeMap<u32, Process> {
             all.insert(pid, Process { kind, ..process });
         }
     }
-    let is_own = |process: &Process| process.parent == std::process::id();
+    only_started_by(std::process::id(), &mut all);
+    all
+}
+
+/// If some of our processes were started by this one, leaves the others of ours out.
+fn only_started_by(pid: u32, all: &mut BTreeMap<u32, Process>) {
+    let is_own = |process: &Process| process.parent == pid;
     if all.values().any(|process| is_ours(&process.kind) && is_own(process)) {
         all.retain(|_, process| !is_ours(&process.kind) || is_own(process));
+    }
+}
+
+/// The processor time that each process of `now` had used at the start. What its children had used that have ended since counts as
+/// its own, for by now it is charged with it.
+fn at_the_start(before: &BTreeMap<u32, Process>, now: &BTreeMap<u32, Process>) -> BTreeMap<u32, f64> {
+    let mut all: BTreeMap<u32, f64> = BTreeMap::new();
+    for (pid, process) in before {
+        let charged = if now.contains_key(pid) { *pid } else { process.parent };
+        *all.entry(charged).or_default() += process.cpu_seconds;
     }
     all
 }
@@ -167,6 +185,33 @@ mod tests {
         assert_eq!((process.kind.as_str(), process.parent, process.resident), ("a) (b", 1, 256 * 4096));
         assert!((process.cpu_seconds - 3.0).abs() < 1e-9);
         assert!(read("nonsense").is_none());
+    }
+
+    fn process(kind: &str, parent: u32, cpu_seconds: f64) -> Process {
+        Process { kind: kind.to_owned(), parent, cpu_seconds, resident: 0 }
+    }
+
+    #[test]
+    fn processes_of_other_deployments_do_not_count_beside_those_that_were_started() {
+        let others = [(1, process("database", 0, 0.0)), (2, process("muster", 7, 0.0))];
+        let mut all = BTreeMap::from(others.clone());
+        only_started_by(9, &mut all);
+        assert_eq!(all.into_keys().collect::<Vec<_>>(), [1, 2], "a deployment that runs already");
+        let mut all = BTreeMap::from(others);
+        all.insert(3, process("muster", 9, 0.0));
+        only_started_by(9, &mut all);
+        assert_eq!(all.into_keys().collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn what_a_child_had_used_before_is_not_charged_to_its_parent_when_it_ends() {
+        let before = [
+            (1, process("database", 0, 1.0)),
+            (2, process("database", 1, 5.0)),
+            (3, process("database", 1, 2.0)),
+        ];
+        let now = BTreeMap::from([(1, process("database", 0, 6.5)), (3, process("database", 1, 2.0))]);
+        assert_eq!(at_the_start(&BTreeMap::from(before), &now), BTreeMap::from([(1, 6.0), (3, 2.0)]));
     }
 
     #[test]
