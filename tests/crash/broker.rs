@@ -31,7 +31,7 @@ async fn rabbitmq_is_killed_closes_connections_and_runs_out_of_memory() {
     let (kills, closings, alarms) = (size(2, 50), size(20, 1000), size(1, 20));
     for _ in 0..kills {
         cluster.load.more(300).await;
-        rabbit.kill();
+        rabbit.kill().await;
         rabbit.again().await;
     }
     cluster.load.more(300).await;

@@ -26,7 +26,7 @@ async fn redis_is_killed_and_emptied_throughout() {
             cluster.load.more(100).await;
             redis.control(&["flushall"]).await;
             cluster.load.more(100).await;
-            redis.kill();
+            redis.kill().await;
             cluster.load.more(200).await;
             redis.again().await;
         }

@@ -38,7 +38,7 @@ async fn restarted_and_killed(engine: Engine, kind: Kind) {
     let times = size(1, 25);
     for _ in 0..times {
         cluster.load.more(300).await;
-        server.kill();
+        server.kill().await;
         server.again().await;
         cluster.load.more(300).await;
         server.stop().await;

@@ -1,7 +1,7 @@
 //! Servers of the suite's own: started from the installed packages on free ports, in a temporary folder, to be killed.
 
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -207,9 +207,14 @@ impl Server {
     }
 
     /// Ends it as a crash would.
-    pub fn kill(&mut self) {
-        self.process.kill().unwrap();
+    pub async fn kill(&mut self) {
+        // With all of its group: what was started may be a script that the server would outlive (as RabbitMQ does its own).
+        run(Command::new("kill").args(["-KILL", "--", &format!("-{}", self.process.id())]));
         self.process.wait().unwrap();
+        eventually("nobody listens any more", || async {
+            TcpStream::connect(("127.0.0.1", self.port)).is_err().then_some(())
+        })
+        .await;
     }
 
     /// Asks it to end, and waits for it. (For PostgreSQL, without waiting for its clients.)
