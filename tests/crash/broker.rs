@@ -21,6 +21,12 @@ fn closing(times: usize) -> String {
     )
 }
 
+/// How many connections this server has seen the end of.
+async fn closed(rabbit: &Server) -> usize {
+    let count = "[Churn] = ets:lookup(connection_churn_metrics, node()), element(3, Churn).";
+    rabbit.control(&["eval", count]).await.trim().parse().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rabbitmq_is_killed_closes_connections_and_runs_out_of_memory() {
     let mut rabbit = Server::start(Kind::Rabbit).await;
@@ -35,7 +41,10 @@ async fn rabbitmq_is_killed_closes_connections_and_runs_out_of_memory() {
         rabbit.again().await;
     }
     cluster.load.more(300).await;
+    let before = closed(&rabbit).await;
     rabbit.control(&["eval", &closing(closings)]).await;
+    let ended = closed(&rabbit).await - before;
+    assert!(ended >= closings, "{ended} connections ended in {closings} times");
     for _ in 0..alarms {
         cluster.load.more(300).await;
         rabbit.control(&["set_vm_memory_high_watermark", "0.00001"]).await;

@@ -6,11 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use shared::id::MemberId;
 
 use crate::cluster::{Cluster, Own, USUAL, Urls};
-use crate::deployment::Engine;
+use crate::deployment::{Engine, eventually};
 use crate::history::History;
 use crate::load::Receipt;
 use crate::report::size;
 use crate::servers::{Kind, Server};
+
+/// Waits until something is kept in it (again).
+async fn is_in_use(redis: &Server) {
+    eventually("something is kept", || async {
+        (redis.control(&["dbsize"]).await.trim() != "0").then_some(())
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_killed_and_emptied_throughout() {
@@ -24,8 +32,10 @@ async fn redis_is_killed_and_emptied_throughout() {
     let disturb = async {
         for _ in 0..rounds {
             cluster.load.more(100).await;
+            is_in_use(&redis).await;
             redis.control(&["flushall"]).await;
             cluster.load.more(100).await;
+            is_in_use(&redis).await;
             redis.kill().await;
             cluster.load.more(200).await;
             redis.again().await;
@@ -38,10 +48,10 @@ async fn redis_is_killed_and_emptied_throughout() {
         while !over.load(Ordering::Relaxed) {
             let (member, mut commands) = (MemberId::new(), BTreeSet::new());
             for _ in 0..4 {
-                commands.insert(cluster.load.click(drives[1], member, false).await.command);
+                commands.insert(cluster.load.click(drives[1], member, false, "click").await.command);
             }
             assert_eq!(commands.len(), 1, "one click, one command");
-            repeated.extend(commands.into_iter().map(|command| vec![Receipt { command }]));
+            repeated.extend(commands.into_iter().map(|command| vec![Receipt::of(command)]));
         }
         repeated
     };

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
-use rand::RngExt as _;
 use serde_json::{Value, json};
 use shared::bus::Actor;
 use shared::bus::broker::{Broker, BrokerUrl};
@@ -173,9 +172,10 @@ impl Cluster {
         drives
     }
 
-    /// Starts one more process of this name, and waits until it serves.
-    pub async fn again(&mut self, name: &'static str) {
-        let process = Process::start(name, &[], &self.env, &self.folder.0).await;
+    /// Starts one more process of this name, with these variables besides, and waits until it serves.
+    pub async fn again(&mut self, name: &'static str, more: &[(&'static str, String)]) {
+        let env = [&self.env[..], more].concat();
+        let process = Process::start(name, &[], &env, &self.folder.0).await;
         self.processes.push((name, process));
         self.aim();
     }
@@ -203,12 +203,6 @@ impl Cluster {
             async move { ended }
         })
         .await
-    }
-
-    /// Kills any process but the organisers' API, and starts it again.
-    pub async fn kill_any(&mut self) {
-        let number = rand::rng().random_range(1..self.processes.len());
-        self.restart(number, &[]).await;
     }
 
     /// Runs `muster` with these arguments to its end.

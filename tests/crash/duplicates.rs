@@ -55,7 +55,7 @@ async fn each_command_is_published_ten_times_by_eight_publishers() {
         });
     }
     publishers.join_all().await;
-    let lines: Vec<_> = clicks.iter().map(|click| vec![Receipt { command: click.id }]).collect();
+    let lines: Vec<_> = clicks.iter().map(|click| vec![Receipt::of(click.id)]).collect();
     let history = History { lines: &lines, drives: &drives, ordered: true };
     let scope = format!("{} ids × 10, 8 publishers", clicks.len());
     history.conclude("duplicates", &scope, &cluster).await;
@@ -130,7 +130,7 @@ async fn one_key_from_thirty_two_connections_at_once_is_one_command() {
                 assert_eq!((status.as_u16(), &body["code"]), (422, &json!("idempotency-key-reused")));
             }
         }
-        lines.push(vec![Receipt { command: command(receipts.values().next().unwrap()) }]);
+        lines.push(vec![Receipt::of(command(receipts.values().next().unwrap()))]);
     }
     let history = History { lines: &lines, drives: &drives, ordered: true };
     let scope = format!("{keys} keys × 34 requests, two bodies");

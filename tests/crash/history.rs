@@ -27,6 +27,8 @@ use crate::report::{Counts, conclude};
 const QUEUE: &str = "subscriber";
 /// Ids that are looked up, and entries that are read, at a time.
 const PAGE: usize = 1000;
+/// From so many clicks on it on, a drive with fewer places than people must have seen some come and others go.
+const LONG: usize = 3000;
 /// A queue that gives nothing for this long has nothing more.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -77,6 +79,7 @@ impl Subscriber {
 
 /// One drive's log.
 struct Log {
+    drive: DriveId,
     entries: Vec<(Entry, CloudEvent)>,
 }
 
@@ -86,7 +89,7 @@ impl Log {
         loop {
             let page = log::read(&db.read, drive, entries.len() as u64, PAGE as u64).await.unwrap();
             if page.is_empty() {
-                return Self { entries };
+                return Self { drive, entries };
             }
             let parse = |entry: Entry| {
                 let event = serde_json::from_slice(&entry.bytes).unwrap();
@@ -94,6 +97,19 @@ impl Log {
             };
             entries.extend(page.into_iter().map(parse));
         }
+    }
+
+    /// The positions of those who came from the waiting list to a place.
+    fn promoted(&self) -> impl Iterator<Item = usize> {
+        let events = self.entries.iter().enumerate();
+        events
+            .filter(|(_, (_, event))| matches!(event.event, Event::RegistrationPromoted(_)))
+            .map(|(at, _)| at)
+    }
+
+    /// Whether it has fewer places than people may want.
+    fn is_limited(&self) -> bool {
+        self.entries.iter().any(|(_, event)| matches!(event.event, Event::RegistrationWaitlisted(_)))
     }
 
     /// The most places beyond the capacity that were ever taken at a time.
@@ -141,18 +157,21 @@ impl History<'_> {
     /// Waits until everything is decided and told, then counts; prints the numbers, and fails unless all are 0 and
     /// `muster verify` finds no difference.
     pub async fn conclude(&self, test: &str, scope: &str, cluster: &Cluster) {
-        let counts = self.counts(cluster).await;
+        let (counts, promoted) = self.counts(cluster).await;
         let (verified, said) = cluster.muster(&["verify"]);
         let receipts = self.receipts().len();
         assert!(verified, "{test}: {counts:?}: {said}");
-        conclude(test, &format!("{scope}, {receipts} receipts, events: {}", cluster.events), &counts);
+        let scope =
+            format!("{scope}, {receipts} receipts, {promoted} promotions, events: {}", cluster.events);
+        conclude(test, &scope, &counts);
     }
 
     fn receipts(&self) -> BTreeSet<CommandId> {
         self.lines.iter().flatten().map(|receipt| receipt.command).collect()
     }
 
-    async fn counts(&self, cluster: &Cluster) -> Counts {
+    /// The counts, and how many people came from a waiting list to a place.
+    async fn counts(&self, cluster: &Cluster) -> (Counts, usize) {
         let (db, receipts) = (cluster.database().await, self.receipts());
         let rows = decided(&db, &receipts).await;
         let mut logs = HashMap::new();
@@ -160,9 +179,17 @@ impl History<'_> {
             logs.insert(*drive, Log::read(&db, *drive).await);
         }
         let mut counts = Counts { lost: receipts.len() - rows.len(), ..Counts::default() };
-        let mut causes: HashMap<CommandId, u32> = HashMap::new();
+        let (mut causes, mut promoted) = (HashMap::<CommandId, u32>::new(), 0);
         for (drive, log) in &logs {
             counts.oversold += log.oversold();
+            promoted += log.promoted().count();
+            // Otherwise a drive that is full once and for all would have nothing to sell.
+            let end = log.entries.len() - log.entries.len() / 10;
+            let is_busy = log.promoted().any(|position| position > end);
+            assert!(
+                is_busy || !log.is_limited() || !self.goes_on(log, &rows),
+                "{drive}: nobody comes and goes"
+            );
             for (position, (entry, event)) in log.entries.iter().enumerate() {
                 assert_eq!(entry.head.sequence, position as u64 + 1, "{drive}: its log has no gap");
                 *causes.entry(event.cause).or_default() += 1;
@@ -182,20 +209,36 @@ impl History<'_> {
             counts.out_of_order += self.out_of_order(&rows);
         }
         let (missing, late) = told(&cluster.subscriber, &logs).await;
-        counts.missing_events = missing;
+        counts.missing_events = Some(missing);
         counts.out_of_order += late;
         db.close().await;
-        counts
+        (counts, promoted)
     }
 
-    /// How many were decided before somebody on the same line whose receipt is older.
+    /// Whether people kept clicking on this log's drive until its end: there were enough of them, who clicked.
+    fn goes_on(&self, log: &Log, rows: &HashMap<CommandId, Row>) -> bool {
+        let clicked = self.lines.iter().flatten().filter(|receipt| receipt.at.is_some());
+        let about = |row: &Row| row.drive_id.is_some_and(|drive| drive == log.drive);
+        clicked.filter(|receipt| rows.get(&receipt.command).is_some_and(about)).count() >= LONG
+    }
+
+    /// How many were decided although somebody who clicked on the same drive had their receipt before they clicked, and was decided
+    /// later.
     fn out_of_order(&self, rows: &HashMap<CommandId, Row>) -> usize {
+        let mut drives: HashMap<DriveId, Vec<_>> = HashMap::new();
+        for receipt in self.lines.iter().flatten() {
+            let decided = rows.get(&receipt.command).and_then(|row| Some((row.drive_id?, row.sequence?)));
+            if let (Some((drive, sequence)), Some(at)) = (decided, receipt.at) {
+                drives.entry(drive).or_default().push((sequence, at));
+            }
+        }
         let mut overtaken = 0;
-        for line in self.lines {
-            let mut last = 0;
-            for sequence in line.iter().filter_map(|receipt| rows.get(&receipt.command)?.sequence) {
-                overtaken += usize::from(sequence <= last);
-                last = sequence;
+        for mut decided in drives.into_values() {
+            decided.sort_unstable();
+            let mut latest = None;
+            for (_, (clicked, answered)) in decided {
+                overtaken += usize::from(latest.is_some_and(|latest| answered < latest));
+                latest = latest.max(Some(clicked));
             }
         }
         overtaken
@@ -221,29 +264,41 @@ pub async fn decided(db: &Database, receipts: &BTreeSet<CommandId>) -> HashMap<C
     rows
 }
 
-/// Compares the logs with what the subscriber got: how many entries it misses, and how many came, for the first time, after a
-/// later one of the same drive.
+/// Compares the logs with what the subscriber got: how many entries it misses or got otherwise, and how many came, for the first
+/// time, after a later one of the same drive.
 async fn told(subscriber: &Subscriber, logs: &HashMap<DriveId, Log>) -> (usize, usize) {
     let entries = || logs.values().flat_map(|log| &log.entries);
-    let mut got: HashMap<Uuid, Bytes> = HashMap::new();
+    let number = |event: &CloudEvent| event.sequence.as_ref().and_then(|number| number.parse::<u64>().ok());
+    let of_log: HashMap<_, _> = entries()
+        .map(|(entry, event)| ((event.source.as_str(), entry.head.sequence), (event.id, &entry.bytes)))
+        .collect();
+    let ends: HashMap<_, _> = logs
+        .values()
+        .filter_map(|log| log.entries.last())
+        .map(|(entry, event)| (event.source.as_str(), entry.head.sequence))
+        .collect();
+    let (mut got, mut untrue) = (HashSet::<Uuid>::new(), 0);
     let (mut last, mut late) = (HashMap::<String, u64>::new(), 0);
-    let missing = |got: &HashMap<Uuid, Bytes>| {
-        entries().filter(|(entry, event)| got.get(&event.id) != Some(&entry.bytes)).count()
-    };
     let since = std::time::Instant::now();
     loop {
         for bytes in subscriber.read().await {
             let event: CloudEvent = serde_json::from_slice(&bytes).unwrap();
-            let first = got.insert(event.id, bytes).is_none();
-            if let Some(sequence) = event.sequence.filter(|_| first) {
-                let sequence = sequence.parse().unwrap();
+            let Some(sequence) = number(&event) else { continue };
+            // What came into the log after it was read here is not compared.
+            if ends.get(event.source.as_str()).is_none_or(|end| sequence > *end) {
+                continue;
+            }
+            let logged = of_log.get(&(event.source.as_str(), sequence));
+            if logged.is_none_or(|(id, logged)| *id != event.id || **logged != bytes) {
+                untrue += 1;
+            } else if got.insert(event.id) {
                 let before = last.insert(event.source, sequence).unwrap_or(0);
                 late += usize::from(sequence < before);
             }
         }
-        let missing = missing(&got);
+        let missing = of_log.len() - got.len();
         if missing == 0 || since.elapsed() > PATIENCE {
-            return (missing, late);
+            return (missing + untrue, late);
         }
     }
 }

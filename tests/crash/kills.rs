@@ -87,7 +87,7 @@ async fn a_process_is_killed_at_each_place() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_process_is_killed_every_two_seconds() {
     let mut cluster = Cluster::usual(Engine::Postgres).await;
-    let places = json!({ "capacity": 5000, "waitlist_capacity": 2000 });
+    let places = json!({ "capacity": 1000, "waitlist_capacity": 400 });
     let mut drives = cluster.open_drives(1, places).await;
     drives.extend(cluster.open_drives(3, json!({ "capacity": 500, "waitlist_capacity": 100 })).await);
     let commands = size(20_000, 1_000_000);
@@ -95,13 +95,14 @@ async fn any_process_is_killed_every_two_seconds() {
     let (over, mut kills) = (clicking.is_over(), 0);
     let all = tokio::spawn(clicking.all());
     while !over.load(Ordering::Relaxed) {
-        cluster.kill_any().await;
+        // The one that has lived longest: of several consumers, it has the lanes. The organisers' API lives.
+        cluster.restart(1 + kills % (USUAL.len() - 1), &[]).await;
         kills += 1;
         let _ = tokio::time::timeout(Duration::from_secs(2), until(&over)).await;
     }
     let lines = all.await.unwrap();
     let history = History { lines: &lines, drives: &drives, ordered: true };
-    history.conclude("volume under random SIGKILL", &format!("{kills} kills"), &cluster).await;
+    history.conclude("volume under SIGKILL", &format!("{kills} kills"), &cluster).await;
 }
 
 async fn until(over: &std::sync::atomic::AtomicBool) {
@@ -120,12 +121,13 @@ async fn order_is_kept_on_many_drives_while_consumers_are_killed() {
     ];
     let mut cluster = Cluster::on_machine(Engine::Postgres, &names).await;
     let (count, each) = (size(50, 1000), size(200, 100));
-    let drives = cluster.open_drives(count, json!({ "capacity": 100, "waitlist_capacity": 20 })).await;
+    let drives = cluster.open_drives(count, json!({ "capacity": 20, "waitlist_capacity": 10 })).await;
     let clicking = cluster.load.begin(&drives, count, count * each);
     let (over, mut kills) = (clicking.is_over(), 0);
     let all = tokio::spawn(clicking.all());
     while !over.load(Ordering::Relaxed) {
-        cluster.restart(rand::rng().random_range(2..names.len()), &[]).await;
+        // The one that has lived longest: it has the lanes.
+        cluster.restart(2 + kills % 4, &[]).await;
         kills += 1;
         let _ = tokio::time::timeout(Duration::from_secs(1), until(&over)).await;
     }
@@ -149,7 +151,7 @@ async fn whoever_is_asked_to_end_under_load_ends_in_time_and_loses_nothing() {
             // A process that does not end in time ends all the same, and says so by its status.
             assert!(ended.success(), "{name}: {ended}: {}", cluster.processes[number].1.log());
             let (name, _) = cluster.processes.remove(number);
-            cluster.again(name).await;
+            cluster.again(name, &[]).await;
         }
     }
     let lines = clicking.end().await;

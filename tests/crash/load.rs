@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use shared::account::Role;
@@ -17,8 +18,9 @@ use crate::deployment::eventually;
 
 /// How long a request may take before it is made again.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Of how many clicks one is a withdrawal.
-const WITHDRAWAL: usize = 20;
+/// People on a line: whoever's turn it is registers, or withdraws if they had registered before. About half of them want a place
+/// at a time, so that a drive with fewer places goes on giving them away for as long as people click.
+const PEOPLE: usize = 200;
 
 /// The APIs there are at the moment.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +41,21 @@ impl Targets {
 #[derive(Debug, Clone, Copy)]
 pub struct Receipt {
     pub command: CommandId,
+    /// When it was first asked for, and when it was there; nothing if it is not a click's.
+    pub at: Option<(Instant, Instant)>,
+}
+
+impl Receipt {
+    /// Of a command that did not come by a click.
+    pub fn of(command: CommandId) -> Self {
+        Self { command, at: None }
+    }
+
+    /// What was answered now to a click that was first made at `since`.
+    fn answered(body: &Value, since: Instant) -> Self {
+        let command = body["command_id"].as_str().unwrap().parse().unwrap();
+        Self { command, at: Some((since, Instant::now())) }
+    }
 }
 
 /// Receipts of clicks that were made one after the other: each when the one before was answered.
@@ -95,16 +112,12 @@ impl Load {
     /// Clicks and waits, again and again until it is decided; how often it took.
     pub async fn click_and_wait(&self, drive: DriveId, member: MemberId) -> (usize, Receipt) {
         let (token, path) = (self.token(member), format!("/api/v1/drives/{drive}/registrations"));
+        let since = Instant::now();
         for clicks in 1.. {
             let request = self.request(&token, Method::POST, &path).expect("there is an API");
             let request = request.header("idempotency-key", "click").header("prefer", "wait=30");
             match answer(request.timeout(Duration::from_secs(40)).json(&json!({}))).await {
-                Some((StatusCode::OK, body)) => {
-                    return (
-                        clicks,
-                        Receipt { command: body["command_id"].as_str().unwrap().parse().unwrap() },
-                    );
-                }
+                Some((StatusCode::OK, body)) => return (clicks, Receipt::answered(&body, since)),
                 Some((status, body)) if status.is_client_error() => panic!("{status}: {body}"),
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
@@ -112,16 +125,16 @@ impl Load {
         unreachable!("people do not give up")
     }
 
-    /// Clicks until there is a receipt.
-    pub async fn click(&self, drive: DriveId, member: MemberId, withdraws: bool) -> Receipt {
-        let token = self.token(member);
+    /// Clicks, with the same key, until there is a receipt.
+    pub async fn click(&self, drive: DriveId, member: MemberId, withdraws: bool, key: &str) -> Receipt {
+        let (token, since) = (self.token(member), Instant::now());
         let path = format!("/api/v1/drives/{drive}/registrations");
         let (method, path) = if withdraws { (Method::DELETE, path + "/mine") } else { (Method::POST, path) };
         loop {
-            match self.send(&token, method.clone(), &path, "click", &json!({})).await {
+            match self.send(&token, method.clone(), &path, key, &json!({})).await {
                 Some((StatusCode::ACCEPTED, body)) => {
                     self.accepted.fetch_add(1, Ordering::Relaxed);
-                    return Receipt { command: body["command_id"].as_str().unwrap().parse().unwrap() };
+                    return Receipt::answered(&body, since);
                 }
                 Some((status, body)) if !status.is_server_error() => panic!("{status}: {body}"),
                 // "Not now", or the process died before it could say anything.
@@ -131,7 +144,7 @@ impl Load {
     }
 
     /// People click on these drives in so many lines, each line on one drive, until there were so many clicks or it is
-    /// told to end. Every twentieth gives up the registration before.
+    /// told to end.
     pub fn begin(&self, drives: &[DriveId], lines: usize, most: usize) -> Clicking {
         let (stop, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut tasks = JoinSet::new();
@@ -139,13 +152,12 @@ impl Load {
             let (load, stop, begun) = (self.clone(), stop.clone(), begun.clone());
             let drive = drives[number % drives.len()];
             tasks.spawn(async move {
-                let (mut line, mut last) = (Line::new(), MemberId::new());
+                let mut people: Vec<_> = (0..PEOPLE).map(|_| (MemberId::new(), false)).collect();
+                let mut line = Line::new();
                 while !stop.load(Ordering::Relaxed) && begun.fetch_add(1, Ordering::Relaxed) < most {
-                    let withdraws = line.len() % WITHDRAWAL == WITHDRAWAL - 1;
-                    if !withdraws {
-                        last = MemberId::new();
-                    }
-                    line.push(load.click(drive, last, withdraws).await);
+                    let (member, registered) = &mut people[rand::rng().random_range(0..PEOPLE)];
+                    line.push(load.click(drive, *member, *registered, &line.len().to_string()).await);
+                    *registered = !*registered;
                 }
                 line
             });

@@ -42,7 +42,9 @@ async fn through(test: &str, scope: &str, disturb: impl AsyncFnOnce(&Cluster, &[
     goes_on(&cluster).await;
     let lines = clicking.end().await;
     let history = History { lines: &lines, drives: &drives, ordered: true };
-    history.conclude(test, scope, &cluster).await;
+    let cut: usize = relays.iter().map(Relay::cut).sum();
+    let scope = if cut > 0 { format!("{scope}, {cut} connections cut") } else { scope.to_owned() };
+    history.conclude(test, &scope, &cluster).await;
 }
 
 /// Waits until people get receipts, and decisions are made.
@@ -84,6 +86,9 @@ async fn connections_are_reset() {
                 relay.reset();
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
+        }
+        for relay in relays {
+            assert!(relay.cut() >= times, "{} connections were cut in {times} times", relay.cut());
         }
         goes_on(cluster).await;
     })

@@ -71,7 +71,7 @@ async fn poison_is_put_aside_with_its_reason_and_a_replay_may_be_interrupted_any
         let both = sealed.zip(some).flat_map(|(good, bad)| [good, bad.clone()]);
         let confirms = join_all(both.map(|outgoing| broker.publish(outgoing))).await;
         assert!(confirms.into_iter().all(|confirm| confirm.is_ok()));
-        beside.extend(clicks.into_iter().map(|click| vec![Receipt { command: click.id }]));
+        beside.extend(clicks.into_iter().map(|click| vec![Receipt::of(click.id)]));
     }
     let lines = clicking.all().await;
     eventually("the dead letters are there", || async {
@@ -90,11 +90,12 @@ async fn poison_is_put_aside_with_its_reason_and_a_replay_may_be_interrupted_any
     for (number, place) in ["replay-copied:1", "command-published:2", "replay-copied:4"].iter().enumerate() {
         let point = [("FAILPOINT", format!("{place}:kill:{}", number * 300))];
         let mut replay = cluster.muster_that_dies(&["dead-letters", "replay", "--all"], &point);
-        eventually("the replay dies", || {
+        let ended = eventually("the replay dies", || {
             let ended = replay.ended();
             async move { ended }
         })
         .await;
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9), "{place}: {ended}");
     }
     let readable: Vec<_> = (0..bad).filter(|number| number % 8 > 3).collect();
     let (done, said) = cluster.muster(&["dead-letters", "replay", "--all"]);
@@ -116,7 +117,7 @@ async fn poison_is_put_aside_with_its_reason_and_a_replay_may_be_interrupted_any
     let lines: Vec<_> = lines
         .into_iter()
         .chain(beside)
-        .chain(readable.iter().map(|number| vec![Receipt { command: decided(*number) }]))
+        .chain(readable.iter().map(|number| vec![Receipt::of(decided(*number))]))
         .collect();
     db.close().await;
     broker.close().await;

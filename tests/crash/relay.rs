@@ -1,10 +1,12 @@
 //! The network between Muster's processes and a server, as bad as a test wants it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -29,6 +31,7 @@ pub struct Relay {
     network: watch::Sender<Network>,
     /// Changes when all connections are to be reset.
     resets: watch::Sender<u64>,
+    cut: Arc<AtomicUsize>,
     _listening: JoinSet<()>,
 }
 
@@ -37,15 +40,16 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (network, resets) = (watch::Sender::new(Network::Good), watch::Sender::new(0));
         let own = listener.local_addr().unwrap().port();
-        let (see, reset) = (network.subscribe(), resets.subscribe());
+        let (see, reset, cut) = (network.subscribe(), resets.subscribe(), Arc::<AtomicUsize>::default());
+        let counted = cut.clone();
         let mut listening = JoinSet::new();
         listening.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(relay(client, port, see.clone(), reset.clone()));
+                connections.spawn(relay(client, port, see.clone(), reset.clone(), counted.clone()));
             }
         });
-        Self { port: own, network, resets, _listening: listening }
+        Self { port: own, network, resets, cut, _listening: listening }
     }
 
     /// The URL of the server behind it, by way of it.
@@ -59,6 +63,11 @@ impl Relay {
         self.network.send_replace(network);
     }
 
+    /// How many connections were reset that were open.
+    pub fn cut(&self) -> usize {
+        self.cut.load(Ordering::Relaxed)
+    }
+
     /// Resets every connection there is.
     pub fn reset(&self) {
         self.resets.send_modify(|number| *number += 1);
@@ -66,10 +75,11 @@ impl Relay {
 }
 
 async fn relay(
-    client: TcpStream,
+    mut client: TcpStream,
     port: u16,
     network: watch::Receiver<Network>,
     mut reset: watch::Receiver<u64>,
+    cut: Arc<AtomicUsize>,
 ) {
     reset.mark_unchanged();
     if *network.borrow() == Network::Dead {
@@ -77,22 +87,22 @@ async fn relay(
         let _ = reset.changed().await;
         return;
     }
-    let Ok(server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await else { return };
+    let Ok(mut server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await else { return };
     for socket in [&client, &server] {
         let _ = socket.set_nodelay(true);
         let _ = socket.set_zero_linger();
     }
-    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
     tokio::select! {
         () = pump(from_client, to_server, network.clone()) => {}
         () = pump(from_server, to_client, network) => {}
-        _ = reset.changed() => {}
+        _ = reset.changed() => { cut.fetch_add(1, Ordering::Relaxed); }
     }
     // Both sockets are dropped here: without lingering, that is a reset.
 }
 
 /// Carries bytes one way until an end closes.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut network: watch::Receiver<Network>) {
+async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut network: watch::Receiver<Network>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let room = if *network.borrow() == Network::Trickle { 1 } else { buffer.len() };

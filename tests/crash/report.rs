@@ -24,18 +24,21 @@ pub struct Counts {
     /// Pairs that were decided the other way round than they were accepted, or told the other way round than they were
     /// decided.
     pub out_of_order: usize,
-    /// Entries of the logs that the subscriber did not get, or not byte for byte.
-    pub missing_events: usize,
+    /// Entries of the logs that the subscriber did not get, and events that it got and that are not, byte for byte, what the log
+    /// has with this number. None where nobody subscribed.
+    pub missing_events: Option<usize>,
 }
 
 /// Prints a test's result, fails unless all counts are 0, and keeps it for the report.
 pub fn conclude(test: &str, scope: &str, counts: &Counts) {
     let Counts { lost, duplicated, oversold, out_of_order, missing_events } = counts;
+    let missing_events = missing_events.map_or("–".to_owned(), |events| events.to_string());
     println!(
         "{test}: {scope}: lost {lost}, duplicated {duplicated}, oversold {oversold}, out of order {out_of_order}, \
          missing events {missing_events}"
     );
-    assert_eq!(*counts, Counts::default(), "{test}");
+    assert_eq!(Counts { missing_events: None, ..counts.clone() }, Counts::default(), "{test}");
+    assert_eq!(counts.missing_events.unwrap_or_default(), 0, "{test}");
     if let Some(folder) = std::env::var_os("CRASH_REPORT") {
         let mut row = String::new();
         let _ = write!(

@@ -10,7 +10,7 @@ use shared::drive::table as drives;
 use shared::id::DriveId;
 
 use crate::cluster::Cluster;
-use crate::deployment::{Engine, eventually};
+use crate::deployment::{Engine, PATIENCE};
 use crate::report::{Counts, conclude, size};
 
 /// Drives that are under way at the same time.
@@ -24,31 +24,48 @@ async fn three_schedulers_with_wrong_clocks_are_killed_in_turn() {
     let offsets: [i64; 3] = [-5000, 0, 5000];
     let offset = |number: usize| [("CLOCK_OFFSET_MS", offsets[number].to_string())];
     for number in 0..offsets.len() {
-        cluster.again("scheduler").await;
-        cluster.restart(first + number, &offset(number)).await;
+        cluster.again("scheduler", &offset(number)).await;
     }
-    let (since, lasts, mut kills, mut ids) =
-        (Instant::now(), Duration::from_secs(size(60, 3600) as u64), 0, Vec::new());
+    let (since, lasts, mut kills, mut busy, mut ids) =
+        (Instant::now(), Duration::from_secs(size(60, 3600) as u64), 0, 0, Vec::new());
     while since.elapsed() < lasts {
         let opens = clock::now() + Duration::from_secs(8);
         let more = json!({ "opens_at": opens, "closes_at": opens + Duration::from_secs(3) });
         let due = cluster.open_drives(DRIVES, more).await;
-        cluster.restart(first + kills % 3, &offset(kills % 3)).await;
-        kills += 1;
         let db = cluster.database().await;
-        eventually("they have opened and closed", || async {
+        // From before the first clock has them due until they have opened and closed.
+        let begun = Instant::now();
+        loop {
+            let number = kills % 3;
+            busy += usize::from(has_sent(&cluster.processes[first + number].1.url).await);
+            cluster.restart(first + number, &offset(number)).await;
+            kills += 1;
             let views = drives::by_ids(&db.read, due.clone()).await.unwrap();
-            views.iter().all(|view| view.drive.status == Status::Closed).then_some(())
-        })
-        .await;
+            if views.iter().all(|view| view.drive.status == Status::Closed) {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "they have not opened and closed");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
         db.close().await;
         ids.extend(due);
     }
     let counts = count(&cluster, &ids).await;
-    let scope = format!("{} drives, {kills} kills, clocks ± 5 s", ids.len());
+    assert!(busy > 0, "whoever was killed had done nothing");
+    let scope = format!(
+        "{} drives, {kills} kills, {busy} of whom had told drives to open or close, clocks ± 5 s",
+        ids.len()
+    );
     let (verified, said) = cluster.muster(&["verify"]);
     assert!(verified, "{counts:?}: {said}");
     conclude("3 schedulers", &scope, &counts);
+}
+
+/// Whether a scheduler has told a drive to do something.
+async fn has_sent(url: &str) -> bool {
+    let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
+    let sent = text.lines().find_map(|line| line.strip_prefix("muster_timed_commands_total "));
+    sent.is_some_and(|sent| sent != "0")
 }
 
 /// How often drives did not open or close, or did so more than once or the wrong way round.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -11,10 +11,8 @@ use lapin::{Connection, ConnectionProperties};
 
 use crate::deployment::{eventually, unique};
 
-/// Ends every process that was started in a folder, and deletes the folder, as soon as its standard input ends. That is when
-/// its [`Place`] goes away or, whatever happened to it, the test's own process.
-const WATCHDOG: &str = r#"
-    cat > /dev/null
+/// Ends every process that was started in a folder.
+const END: &str = r#"
     for round in 1 2; do
         for process in /proc/[0-9]*; do
             if { readlink "$process/cwd"; cat "$process/environ"; } 2> /dev/null | grep -qaF "$1"; then
@@ -22,7 +20,6 @@ const WATCHDOG: &str = r#"
             fi
         done
     done
-    rm -rf "$1"
 "#;
 
 /// A folder whose processes end with it.
@@ -40,15 +37,20 @@ impl Place {
             run(Command::new("chown").arg(owner).arg(&folder));
         }
         // In a process group of its own: what ends the test must not end this before its work is done.
-        let watchdog = Command::new("sh")
-            .args(["-c", WATCHDOG, "watchdog"])
-            .arg(&folder)
-            .current_dir("/")
+        // It does it as soon as its standard input ends: when this goes away or, whatever happened to it, the test's own process.
+        let watchdog = Self::ends(&folder, |end| format!("cat > /dev/null\n{end}\nrm -rf \"$1\""))
             .stdin(Stdio::piped())
             .process_group(0)
             .spawn()
             .unwrap();
         Self { folder, watchdog }
+    }
+
+    /// A shell that ends what was started in the folder, and does what else is said.
+    fn ends(folder: &Path, script: impl Fn(&str) -> String) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script(END), "end"]).arg(folder).current_dir("/");
+        shell
     }
 
     fn path(&self, name: &str) -> String {
@@ -79,9 +81,11 @@ impl Drop for Place {
     }
 }
 
-fn run(command: &mut Command) {
+/// Runs it to its end, which is a good one; what it said.
+fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A port that nobody has.
@@ -208,8 +212,8 @@ impl Server {
 
     /// Ends it as a crash would.
     pub async fn kill(&mut self) {
-        // With all of its group: what was started may be a script that the server would outlive (as RabbitMQ does its own).
-        run(Command::new("kill").args(["-KILL", "--", &format!("-{}", self.process.id())]));
+        // All that belongs to it: RabbitMQ would outlive the script that starts it, and PostgreSQL's backends would finish.
+        run(&mut Place::ends(&self.place.folder, str::to_owned));
         self.process.wait().unwrap();
         eventually("nobody listens any more", || async {
             TcpStream::connect(("127.0.0.1", self.port)).is_err().then_some(())
@@ -245,8 +249,8 @@ impl Server {
         self.answers().await;
     }
 
-    /// Runs the server's own command line.
-    pub async fn control(&self, arguments: &[&str]) {
+    /// Runs the server's own command line; what it said.
+    pub async fn control(&self, arguments: &[&str]) -> String {
         let mut control = match self.kind {
             Kind::Rabbit => rabbit("rabbitmqctl", self.port, &self.place),
             _ => Command::new("redis-cli"),
@@ -255,7 +259,7 @@ impl Server {
             control.args(["-p", &self.port.to_string()]);
         }
         control.args(arguments);
-        tokio::task::spawn_blocking(move || run(&mut control)).await.unwrap();
+        tokio::task::spawn_blocking(move || run(&mut control)).await.unwrap()
     }
 }
 

@@ -50,14 +50,18 @@ async fn whoever_waits_is_told_when_connections_are_closed_and_finds_it_when_the
     let waiting = people_wait(&mut cluster, drives[0], people, 0).await;
     let host = cluster.urls.amqp.rsplit('/').next().unwrap();
     rabbitmqctl(&["close_all_connections", "--vhost", host, "test"]);
-    cluster.again("drives-consumer").await;
+    eventually("where they listened, nobody listens any more", || async {
+        cluster.processes[1].1.log().contains("a subscription was interrupted").then_some(())
+    })
+    .await;
+    cluster.again("drives-consumer", &[]).await;
     let told = waiting.join_all().await;
     assert!(told.iter().all(|(clicks, _)| *clicks == 1), "nobody had to ask again");
 
     // They do not even have a receipt, but their key.
     let waiting = people_wait(&mut cluster, drives[0], people, people).await;
     cluster.restart(1, &[]).await;
-    cluster.again("drives-consumer").await;
+    cluster.again("drives-consumer", &[]).await;
     let found = waiting.join_all().await;
     assert!(found.iter().all(|(clicks, _)| *clicks > 1));
 
