@@ -112,7 +112,8 @@ async fn a_binding_is_deleted_under_load_and_what_was_accepted_meanwhile_is_repl
     let parked =
         said.lines().find_map(|line| line.strip_prefix("replayed ")?.split(' ').next()?.parse().ok());
     let parked: u64 = parked.unwrap_or_default();
-    assert!(done && parked >= 200, "{parked} waited for an operator: {said}");
+    // Most of what was accepted meanwhile; what was under way when the bindings went or came is not.
+    assert!(done && parked >= 150 * times as u64, "{parked} waited for an operator: {said}");
     eventually("none is left", || async {
         (broker.depth(UNROUTED).await.unwrap().unwrap().ready == 0).then_some(())
     })

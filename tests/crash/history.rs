@@ -178,7 +178,9 @@ impl History<'_> {
         for drive in self.drives {
             logs.insert(*drive, Log::read(&db, *drive).await);
         }
-        let mut counts = Counts { lost: receipts.len() - rows.len(), ..Counts::default() };
+        // One receipt, one command: two that have the same are one too few.
+        let given = self.lines.iter().flatten().count();
+        let mut counts = Counts { lost: given - rows.len(), ..Counts::default() };
         let (mut causes, mut promoted) = (HashMap::<CommandId, u32>::new(), 0);
         for (drive, log) in &logs {
             counts.oversold += log.oversold();
