@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::bus::Actor;
@@ -31,6 +32,9 @@ pub const USUAL: [&str; 7] = [
     "members-consumer",
     "scheduler",
 ];
+
+/// How long drives are open: longer than any run.
+pub const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Where the parts are.
 #[derive(Debug, Clone)]
@@ -154,9 +158,12 @@ impl Cluster {
         }
     }
 
-    /// Drives that are open now, with these fields besides.
-    pub async fn open_drives(&self, count: usize, more: Value) -> Vec<DriveId> {
+    /// Drives that are open now, with these fields besides; for days, unless these say otherwise.
+    pub async fn open_drives(&self, count: usize, mut more: Value) -> Vec<DriveId> {
         let mut drives = Vec::new();
+        if more["closes_at"].is_null() {
+            more["closes_at"] = json!(clock::now() + LONG);
+        }
         for _ in 0..count {
             // A token of now: a long run outlives any.
             let token = api::auth::issue(&self.key, self.organiser, clock::now());

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use shared::bus::CloudEvent;
 use shared::database::Database;
 use shared::id::{DriveId, MemberId};
 use shared::signing::SigningKey;
 
+use crate::cluster::LONG;
 use crate::deployment::{ADMIN_PASSWORD, Client, binary, eventually, muster, ready};
-use crate::history::decided;
-use crate::load::{Load, Targets};
-use crate::report::{Counts, conclude, size};
+use crate::history::History;
+use crate::load::{Line, Load, Receipt, Targets};
+use crate::report::{conclude, size};
 use crate::servers::{Place, free_port};
 
 /// `muster` in one process, whose files can be made to grow no more.
@@ -63,16 +63,23 @@ impl Alone {
 async fn on_a_full_disk_nothing_is_accepted_and_nothing_that_was_accepted_is_lost() {
     let mut alone = Alone::start(Place::new(None)).await;
     let admin = Client::admin(&alone.url, &alone.url).await;
-    let drive: DriveId = admin.open_drive(json!({ "capacity": 300 })).await.parse().unwrap();
+    let times = size(2, 50);
+    // One for each round: those who come have never heard of those who sit on the last one's places.
+    let (mut drives, mut lines) = (Vec::<DriveId>::new(), Vec::new());
+    for _ in 0..times {
+        let places =
+            json!({ "capacity": 300, "waitlist_capacity": 100, "closes_at": shared::clock::now() + LONG });
+        drives.push(admin.open_drive(places).await.parse().unwrap());
+    }
     let key = SigningKey::load_or_create(&alone.place.folder.join("data/signing-key")).unwrap();
-    let (targets, mut lines, times) = (Targets::default(), Vec::new(), size(2, 50));
+    let targets = Targets::default();
     let load = Load::new(targets.clone(), Arc::new(key));
-    for round in 0..times {
+    for (round, drive) in drives.iter().enumerate() {
         targets.set(vec![alone.url.clone()]);
-        let clicking = load.begin(&[drive], 16, usize::MAX);
+        let clicking = load.begin(&[*drive], 16, usize::MAX);
         load.more(200).await;
         alone.limit("4096");
-        full(&load, drive).await;
+        lines.push(full(&load, *drive).await);
         if round % 2 == 1 {
             // It dies before there is room again.
             alone.process.kill().unwrap();
@@ -93,23 +100,7 @@ async fn on_a_full_disk_nothing_is_accepted_and_nothing_that_was_accepted_is_los
     )
     .await
     .unwrap();
-    let receipts = lines.iter().flatten().map(|receipt| receipt.command).collect();
-    let rows = decided(&db, &receipts).await;
-    let mut counts = Counts { lost: receipts.len() - rows.len(), ..Counts::default() };
-    let entries = shared::log::read(&db.read, drive, 0, 1_000_000).await.unwrap();
-    let mut causes = std::collections::HashMap::<_, u32>::new();
-    for entry in &entries {
-        *causes.entry(serde_json::from_slice::<CloudEvent>(&entry.bytes).unwrap().cause).or_default() += 1;
-    }
-    for row in rows.values() {
-        let logged = causes.get(&row.id).copied().unwrap_or(0);
-        counts.lost += usize::from(logged == 0);
-        counts.duplicated += usize::from(logged > row.events);
-    }
-    for line in &lines {
-        let order: Vec<_> = line.iter().filter_map(|receipt| rows.get(&receipt.command)?.sequence).collect();
-        counts.out_of_order += order.windows(2).filter(|pair| pair[0] >= pair[1]).count();
-    }
+    let (counts, _) = History { lines: &lines, drives: &drives, ordered: true }.recorded(&db).await;
     db.close().await;
     alone.process.kill().unwrap();
     alone.process.wait().unwrap();
@@ -117,21 +108,27 @@ async fn on_a_full_disk_nothing_is_accepted_and_nothing_that_was_accepted_is_los
     assert!(verified, "{counts:?}: {said}");
     conclude(
         "SQLite disk full",
-        &format!("{times} ×, every second one killed, {} receipts", receipts.len()),
+        &format!("{times} ×, every second one killed, {} receipts", lines.iter().flatten().count()),
         &counts,
     );
 }
 
-/// Waits until a click is refused, with the reason that nothing was accepted.
-async fn full(load: &Load, drive: DriveId) {
+/// Clicks, the same click, until it is refused with the reason that nothing was accepted; the receipt, if there was one before.
+async fn full(load: &Load, drive: DriveId) -> Line {
     let token = load.token(MemberId::new());
     let path = format!("/api/v1/drives/{drive}/registrations");
+    let accepted = std::sync::Mutex::new(None);
     eventually("nothing is accepted", || async {
         let (status, body) = load.send(&token, reqwest::Method::POST, &path, "full", &json!({})).await?;
+        if status == 202 {
+            let command = body["command_id"].as_str().unwrap().parse().unwrap();
+            *accepted.lock().unwrap() = Some(Receipt::of(command));
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
         (status == 503 && body["code"] == "broker-unavailable").then_some(())
     })
     .await;
+    accepted.into_inner().unwrap().into_iter().collect()
 }
 
 impl Drop for Alone {

@@ -78,7 +78,8 @@ impl Subscriber {
 }
 
 /// One drive's log.
-struct Log {
+#[derive(Debug)]
+pub struct Log {
     drive: DriveId,
     entries: Vec<(Entry, CloudEvent)>,
 }
@@ -145,11 +146,11 @@ impl Log {
 /// Everyone's receipts, and what became of them.
 #[derive(Debug)]
 pub struct History<'a> {
-    /// Clicks that were made one after the other.
+    /// What was answered to whom.
     pub lines: &'a [Line],
     /// The drives they were about.
     pub drives: &'a [DriveId],
-    /// Whether a line's order says something. Not when what was put aside was put back by an operator.
+    /// Whether their order says something. Not when what was put aside was put back by an operator.
     pub ordered: bool,
 }
 
@@ -172,24 +173,34 @@ impl History<'_> {
 
     /// The counts, and how many people came from a waiting list to a place.
     async fn counts(&self, cluster: &Cluster) -> (Counts, usize) {
-        let (db, receipts) = (cluster.database().await, self.receipts());
-        let rows = decided(&db, &receipts).await;
+        let db = cluster.database().await;
+        let (mut counts, logs) = self.recorded(&db).await;
+        db.close().await;
+        let (missing, late) = told(&cluster.subscriber, &logs).await;
+        counts.missing_events = Some(missing);
+        counts.out_of_order += late;
+        (counts, logs.values().map(|log| log.promoted().count()).sum())
+    }
+
+    /// Waits until everything is decided; the counts of what the database has, and the logs.
+    pub async fn recorded(&self, db: &Database) -> (Counts, HashMap<DriveId, Log>) {
+        let receipts = self.receipts();
+        let rows = decided(db, &receipts).await;
         let mut logs = HashMap::new();
         for drive in self.drives {
-            logs.insert(*drive, Log::read(&db, *drive).await);
+            logs.insert(*drive, Log::read(db, *drive).await);
         }
         // One receipt, one command: two that have the same are one too few.
         let given = self.lines.iter().flatten().count();
-        let mut counts = Counts { lost: given - rows.len(), ..Counts::default() };
-        let (mut causes, mut promoted) = (HashMap::<CommandId, u32>::new(), 0);
+        let oversold = logs.values().map(Log::oversold).sum();
+        let mut counts = Counts { lost: given - rows.len(), oversold: Some(oversold), ..Counts::default() };
+        let mut causes = HashMap::<CommandId, u32>::new();
         for (drive, log) in &logs {
-            counts.oversold += log.oversold();
-            promoted += log.promoted().count();
             // Otherwise a drive that is full once and for all would have nothing to sell.
             let end = log.entries.len() - log.entries.len() / 10;
             let is_busy = log.promoted().any(|position| position > end);
             assert!(
-                is_busy || !log.is_limited() || !self.goes_on(log, &rows),
+                is_busy || !log.is_limited() || !self.has_many_clicks(log, &rows),
                 "{drive}: nobody comes and goes"
             );
             for (position, (entry, event)) in log.entries.iter().enumerate() {
@@ -210,15 +221,11 @@ impl History<'_> {
         if self.ordered {
             counts.out_of_order += self.out_of_order(&rows);
         }
-        let (missing, late) = told(&cluster.subscriber, &logs).await;
-        counts.missing_events = Some(missing);
-        counts.out_of_order += late;
-        db.close().await;
-        (counts, promoted)
+        (counts, logs)
     }
 
-    /// Whether people kept clicking on this log's drive until its end: there were enough of them, who clicked.
-    fn goes_on(&self, log: &Log, rows: &HashMap<CommandId, Row>) -> bool {
+    /// Whether so many people clicked on this log's drive that some must have come and others gone until its end.
+    fn has_many_clicks(&self, log: &Log, rows: &HashMap<CommandId, Row>) -> bool {
         let clicked = self.lines.iter().flatten().filter(|receipt| receipt.at.is_some());
         let about = |row: &Row| row.drive_id.is_some_and(|drive| drive == log.drive);
         clicked.filter(|receipt| rows.get(&receipt.command).is_some_and(about)).count() >= LONG

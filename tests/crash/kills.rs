@@ -1,4 +1,4 @@
-//! Processes that are killed: at each named place, at random, and asked politely.
+//! Processes that are killed: at each named place, at any moment, and asked politely.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

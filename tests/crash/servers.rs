@@ -20,6 +20,7 @@ const END: &str = r#"
             fi
         done
     done
+    :
 "#;
 
 /// A folder whose processes end with it.
@@ -38,7 +39,7 @@ impl Place {
         }
         // In a process group of its own: what ends the test must not end this before its work is done.
         // It does it as soon as its standard input ends: when this goes away or, whatever happened to it, the test's own process.
-        let watchdog = Self::ends(&folder, |end| format!("cat > /dev/null\n{end}\nrm -rf \"$1\""))
+        let watchdog = Self::shell(&folder, &format!("cat > /dev/null\n{END}\nrm -rf \"$1\""))
             .stdin(Stdio::piped())
             .process_group(0)
             .spawn()
@@ -46,10 +47,10 @@ impl Place {
         Self { folder, watchdog }
     }
 
-    /// A shell that ends what was started in the folder, and does what else is said.
-    fn ends(folder: &Path, script: impl Fn(&str) -> String) -> Command {
+    /// A shell that runs a script about the folder.
+    fn shell(folder: &Path, script: &str) -> Command {
         let mut shell = Command::new("sh");
-        shell.args(["-c", &script(END), "end"]).arg(folder).current_dir("/");
+        shell.args(["-c", script, "shell"]).arg(folder).current_dir("/");
         shell
     }
 
@@ -213,7 +214,8 @@ impl Server {
     /// Ends it as a crash would.
     pub async fn kill(&mut self) {
         // All that belongs to it: RabbitMQ would outlive the script that starts it, and PostgreSQL's backends would finish.
-        run(&mut Place::ends(&self.place.folder, str::to_owned));
+        run(&mut Place::shell(&self.place.folder, END));
+        let _ = self.process.kill();
         self.process.wait().unwrap();
         eventually("nobody listens any more", || async {
             TcpStream::connect(("127.0.0.1", self.port)).is_err().then_some(())

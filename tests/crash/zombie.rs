@@ -24,12 +24,13 @@ async fn repeated(url: &str) -> u64 {
 async fn wakes_up(engine: Engine, place: &str) {
     let names = ["admin-api", "member-api", "drives-consumer"];
     let mut cluster = Cluster::on_machine(engine, &names).await;
-    // On one lane: when it stops there, nothing else of it is on its way.
-    let drives = cluster.open_drives(1, json!({ "capacity": 300, "waitlist_capacity": 50 })).await;
-    let mut lines = Vec::new();
+    let (mut drives, mut lines) = (Vec::new(), Vec::new());
     let times = size(1, 50);
     for _ in 0..times {
-        let clicking = cluster.load.begin(&drives, 16, usize::MAX);
+        // One, on one lane: when it stops there, nothing else of it is on its way. A new one each time: those who come have never heard of those who sit on the last one's places.
+        let drive = cluster.open_drives(1, json!({ "capacity": 300, "waitlist_capacity": 50 })).await;
+        let clicking = cluster.load.begin(&drive, 16, usize::MAX);
+        drives.extend(drive);
         // The one before ends well, so that nothing in the zombie's hands has been decided before.
         let (_, before) = cluster.processes.pop().unwrap();
         assert!(before.stop().await.success());
