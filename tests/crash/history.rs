@@ -276,15 +276,9 @@ pub async fn decided(db: &Database, receipts: &BTreeSet<CommandId>) -> HashMap<C
 /// Compares the logs with what the subscriber got: how many entries it misses or got otherwise, and how many came, for the first
 /// time, after a later one of the same drive.
 async fn told(subscriber: &Subscriber, logs: &HashMap<DriveId, Log>) -> (usize, usize) {
-    let entries = || logs.values().flat_map(|log| &log.entries);
-    let number = |event: &CloudEvent| event.sequence.as_ref().and_then(|number| number.parse::<u64>().ok());
-    let of_log: HashMap<_, _> = entries()
+    let entries = logs.values().flat_map(|log| &log.entries);
+    let logged: HashMap<_, _> = entries
         .map(|(entry, event)| ((event.source.as_str(), entry.head.sequence), (event.id, &entry.bytes)))
-        .collect();
-    let ends: HashMap<_, _> = logs
-        .values()
-        .filter_map(|log| log.entries.last())
-        .map(|(entry, event)| (event.source.as_str(), entry.head.sequence))
         .collect();
     let (mut got, mut untrue) = (HashSet::<Uuid>::new(), 0);
     let (mut last, mut late) = (HashMap::<String, u64>::new(), 0);
@@ -292,20 +286,19 @@ async fn told(subscriber: &Subscriber, logs: &HashMap<DriveId, Log>) -> (usize, 
     loop {
         for bytes in subscriber.read().await {
             let event: CloudEvent = serde_json::from_slice(&bytes).unwrap();
-            let Some(sequence) = number(&event) else { continue };
-            // What came into the log after it was read here is not compared.
-            if ends.get(event.source.as_str()).is_none_or(|end| sequence > *end) {
+            let Some(sequence) = event.sequence.as_ref().and_then(|number| number.parse::<u64>().ok()) else {
                 continue;
-            }
-            let logged = of_log.get(&(event.source.as_str(), sequence));
-            if logged.is_none_or(|(id, logged)| *id != event.id || **logged != bytes) {
+            };
+            // Of another drive, or from after the log was read.
+            let Some((id, entry)) = logged.get(&(event.source.as_str(), sequence)) else { continue };
+            if *id != event.id || **entry != bytes {
                 untrue += 1;
             } else if got.insert(event.id) {
                 let before = last.insert(event.source, sequence).unwrap_or(0);
                 late += usize::from(sequence < before);
             }
         }
-        let missing = of_log.len() - got.len();
+        let missing = logged.len() - got.len();
         if missing == 0 || since.elapsed() > PATIENCE {
             return (missing + untrue, late);
         }
