@@ -5,11 +5,15 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::{Connection, ConnectionProperties};
 
 use crate::deployment::{eventually, unique};
+
+/// How long a server may take to start, on a machine that has other things to do, and to answer once.
+const START: Duration = Duration::from_secs(180);
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Ends every process that was started in a folder.
 const END: &str = r#"
@@ -187,28 +191,41 @@ impl Server {
         db.close().await.unwrap();
     }
 
-    /// Waits until it takes requests.
+    /// Waits until it takes requests. What ends instead is started again: PostgreSQL refuses until the last process of one that was
+    /// killed has noticed its end.
     async fn answers(&mut self) {
-        let (kind, url, server_url) = (self.kind, self.url(), self.server_url());
-        let (said, port) = (self.place.folder.join("said"), self.port.to_string());
-        eventually(&format!("{kind:?} answers; it says {}", said.display()), || async {
-            match kind {
-                Kind::Rabbit => {
-                    let open = Connection::connect(&url, ConnectionProperties::default()).await.ok()?;
-                    open.close(200, "it answers".into()).await.ok()
-                }
-                Kind::Redis => {
-                    let ping = Command::new("redis-cli").args(["-p", &port, "ping"]).output();
-                    ping.is_ok_and(|output| output.stdout.trim_ascii() == b"PONG").then_some(())
-                }
-                Kind::Postgres | Kind::MariaDb => {
-                    let own = if kind == Kind::MariaDb { "mysql" } else { "postgres" };
-                    let open = sea_orm::Database::connect(format!("{server_url}/{own}")).await.ok()?;
-                    open.close().await.ok()
-                }
+        let since = Instant::now();
+        while !tokio::time::timeout(ANSWER, self.does_answer()).await.unwrap_or_default() {
+            let said = || std::fs::read_to_string(self.place.folder.join("said")).unwrap_or_default();
+            assert!(since.elapsed() < START, "{:?} does not answer; it says: {}", self.kind, said());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if self.process.try_wait().unwrap().is_some() {
+                self.process = self.place.spawn(&mut command(self.kind, self.port, &self.place));
             }
-        })
-        .await;
+        }
+    }
+
+    async fn does_answer(&self) -> bool {
+        match self.kind {
+            Kind::Rabbit => {
+                let Ok(open) = Connection::connect(&self.url(), ConnectionProperties::default()).await else {
+                    return false;
+                };
+                open.close(200, "it answers".into()).await.is_ok()
+            }
+            Kind::Redis => {
+                let ping = Command::new("redis-cli").args(["-p", &self.port.to_string(), "ping"]).output();
+                ping.is_ok_and(|output| output.stdout.trim_ascii() == b"PONG")
+            }
+            Kind::Postgres | Kind::MariaDb => {
+                let own = if self.kind == Kind::MariaDb { "mysql" } else { "postgres" };
+                let Ok(open) = sea_orm::Database::connect(format!("{}/{own}", self.server_url())).await
+                else {
+                    return false;
+                };
+                open.close().await.is_ok()
+            }
+        }
     }
 
     /// Ends it as a crash would.
@@ -237,17 +254,7 @@ impl Server {
 
     /// Starts it again, on the same data.
     pub async fn again(&mut self) {
-        // PostgreSQL refuses to start until the last process of the killed one has noticed its end.
-        let mut tries = 0;
-        loop {
-            self.process = self.place.spawn(&mut command(self.kind, self.port, &self.place));
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            match self.process.try_wait().unwrap() {
-                None => break,
-                Some(status) => assert!(tries < 20, "{:?} does not start again: {status}", self.kind),
-            }
-            tries += 1;
-        }
+        self.process = self.place.spawn(&mut command(self.kind, self.port, &self.place));
         self.answers().await;
     }
 
