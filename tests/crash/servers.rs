@@ -15,7 +15,7 @@ use crate::deployment::{eventually, unique};
 const START: Duration = Duration::from_secs(180);
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Ends every process that was started in a folder.
+/// Ends every process that was started in a folder. (Its last word says that all is well: one may end before it is killed.)
 const END: &str = r#"
     for round in 1 2; do
         for process in /proc/[0-9]*; do
@@ -41,8 +41,8 @@ impl Place {
         if let Some(owner) = owner {
             run(Command::new("chown").arg(owner).arg(&folder));
         }
-        // In a process group of its own: what ends the test must not end this before its work is done.
-        // It does it as soon as its standard input ends: when this goes away or, whatever happened to it, the test's own process.
+        // It ends all of that as soon as its standard input ends: when this goes away or, whatever happened to it, the test's own
+        // process. In a process group of its own: what ends the test must not end this before its work is done.
         let watchdog = Self::shell(&folder, &format!("cat > /dev/null\n{END}\nrm -rf \"$1\""))
             .stdin(Stdio::piped())
             .process_group(0)
@@ -232,6 +232,7 @@ impl Server {
     pub async fn kill(&mut self) {
         // All that belongs to it: RabbitMQ would outlive the script that starts it, and PostgreSQL's backends would finish.
         run(&mut Place::shell(&self.place.folder, END));
+        // Where nobody may look at other users' processes, at least the one that was started.
         let _ = self.process.kill();
         self.process.wait().unwrap();
         eventually("nobody listens any more", || async {

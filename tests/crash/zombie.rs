@@ -27,7 +27,8 @@ async fn wakes_up(engine: Engine, place: &str) {
     let (mut drives, mut lines) = (Vec::new(), Vec::new());
     let times = size(1, 50);
     for _ in 0..times {
-        // One, on one lane: when it stops there, nothing else of it is on its way. A new one each time: those who come have never heard of those who sit on the last one's places.
+        // One drive, on one lane: when the consumer stops there, nothing else of it is on its way. A new one each time: those who come
+        // have never heard of those who sit on the last one's places.
         let drive = cluster.open_drives(1, json!({ "capacity": 300, "waitlist_capacity": 50 })).await;
         let clicking = cluster.load.begin(&drive, 16, usize::MAX);
         drives.extend(drive);
