@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use shared::bus::event::rfc3339;
 use shared::clock::Instant;
@@ -47,6 +48,12 @@ impl ParseFromJSON for At {
             Value::String(text) => Ok(Self(text.parse()?)),
             other => Err(ParseError::expected_type(other)),
         }
+    }
+}
+
+impl Serialize for At {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&rfc3339(self.0))
     }
 }
 

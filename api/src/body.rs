@@ -1,8 +1,12 @@
 //! Request bodies: bounded while they stream in, hashed, strict.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use poem::error::ReadBodyError;
 use poem::{Request, RequestBody, Result};
 use poem_openapi::payload::{ParsePayload, Payload};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
@@ -23,9 +27,16 @@ const SOON: Duration = Duration::from_secs(30);
 const LATER: Duration = Duration::from_secs(10 * 60);
 
 /// All of a body, if it is no larger than `limit` and comes in time.
+///
+/// poem reads a bounded body into a buffer of 4 KiB first, which would be a part of every request's future.
 async fn read(body: &mut RequestBody, limit: usize, patience: Duration) -> Result<Bytes> {
-    let whole = tokio::time::timeout(patience, body.take()?.into_bytes_limit(limit)).await;
-    Ok(whole.map_err(|_| Problem::body_too_slow())??)
+    let body: BoxBody<Bytes, io::Error> = body.take()?.into();
+    let whole = tokio::time::timeout(patience, Limited::new(body, limit).collect()).await;
+    match whole.map_err(|_| Problem::body_too_slow())? {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ReadBodyError::PayloadTooLarge.into()),
+        Err(error) => Err(ReadBodyError::Io(io::Error::other(error)).into()),
+    }
 }
 
 /// A JSON body and the hash of its bytes. An empty body counts as `{}`.

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use metrics::Histogram;
 use poem::endpoint::make_sync;
 use poem::http::{Method, StatusCode};
-use poem::middleware::AddData;
 use poem::web::Html;
 use poem::{Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, Route};
 use poem_openapi::{OpenApi, OpenApiService, OperationId};
@@ -96,8 +95,8 @@ fn app(surfaces: Surfaces, cx: Context, operations: &Operations) -> impl Endpoin
         }
         route = documented(route, &admins, "/admin/docs", "/admin/openapi.json").nest("/admin/v1", admins);
     }
-    let front = Arc::new(Front { room: Semaphore::new(IN_WORK), kept: Kept::new() });
-    route.with(AddData::new(cx)).around(move |endpoint, request| answer(endpoint, request, front.clone()))
+    let front = Arc::new(Front { room: Semaphore::new(IN_WORK), kept: Kept::new(), cx });
+    route.around(move |endpoint, request| answer(endpoint, request, front.clone()))
 }
 
 fn documented<A: OpenApi + 'static, W: poem_openapi::Webhook + 'static>(
@@ -152,12 +151,14 @@ struct Front {
     /// For requests in work.
     room: Semaphore,
     kept: Kept,
+    /// What the routes can reach.
+    cx: Context,
 }
 
 /// What every request goes through: bounded, traced, measured; any error and any panic becomes a problem.
 async fn answer<E: Endpoint>(
     endpoint: Arc<E>,
-    request: Request,
+    mut request: Request,
     front: Arc<Front>,
 ) -> poem::Result<Response> {
     let Ok(_place) = front.room.try_acquire() else { return Ok(Problem::overloaded().into_response()) };
@@ -176,7 +177,9 @@ async fn answer<E: Endpoint>(
     let (response, operation) = if let Some((response, operation)) = front.kept.answer(&request, since) {
         (response, Cow::Borrowed(operation))
     } else {
-        let answered = routed(endpoint, request).instrument(span.clone()).await;
+        request.set_data(front.cx.clone());
+        // In a piece of memory of its own: each layer around it would move it once more, and it is large.
+        let answered = Box::pin(routed(endpoint, request)).instrument(span.clone()).await;
         front.kept.keep(&answered.0);
         answered
     };

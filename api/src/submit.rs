@@ -35,7 +35,7 @@ use crate::problem::Problem;
 const CLAIM_LASTS: Duration = Duration::from_secs(24 * 3600);
 
 /// The proof that a command was accepted.
-#[derive(Debug, Clone, Object)]
+#[derive(Debug, Clone, Object, Serialize)]
 #[oai(skip_serializing_if_is_none)]
 pub struct Receipt {
     /// The command; its status is at `/api/v1/commands/{command_id}`.
@@ -47,6 +47,7 @@ pub struct Receipt {
     /// When it was accepted: windows are judged by this instant.
     pub accepted_at: At,
     /// The drive it is about, if it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub drive_id: Option<Uuid>,
     /// A compact JWS (EdDSA) over all this and the SHA-256 of the request body; its key is in `/.well-known/jwks.json`.
     pub receipt: String,
@@ -120,7 +121,7 @@ impl poem::IntoResponse for Submitted {
         match self {
             Self::Accepted(receipt) => {
                 let location = format!("/api/v1/commands/{}", receipt.command_id);
-                Json(receipt.to_json())
+                poem::web::Json(receipt)
                     .with_status(StatusCode::ACCEPTED)
                     .with_header("Location", location)
                     .into_response()
@@ -249,7 +250,8 @@ impl Context {
         if let Err(error) = published {
             if own_claim && error != shared::bus::PublishError::TimedOut {
                 // Nothing was accepted: a later attempt is accepted when it is made.
-                self.cache.unclaim(&claim_key(id)).await;
+                // (It is large, too, and seldom needed.)
+                Box::pin(self.cache.unclaim(&claim_key(id))).await;
             }
             metrics::counter!("muster_not_accepted_total", "kind" => C::KIND).increment(1);
             return Err(error.into());
@@ -322,7 +324,7 @@ impl Context {
         match row {
             Some(row) if may_know(row.actor) => Ok(CommandStatus::from(&row)),
             None if self.key.made(id) => {
-                let claim = self.cache.claimed(&claim_key(id)).await;
+                let claim = Box::pin(self.cache.claimed(&claim_key(id))).await;
                 let claim = claim.and_then(|text| serde_json::from_str::<Claim>(&text).ok());
                 if claim.as_ref().is_some_and(|claim| !may_know(claim.actor)) {
                     return Err(Problem::command_not_found());

@@ -83,9 +83,9 @@ impl SigningKey {
     /// Every receipt is signed, so the key is read once and not, as a JWT library would, for each signature.
     #[must_use]
     pub fn sign(&self, typ: &str, claims: &impl Serialize) -> String {
-        let header = json!({ "typ": typ, "alg": "EdDSA", "kid": self.id });
+        let header = format!(r#"{{"alg":"EdDSA","kid":"{}","typ":"{typ}"}}"#, self.id);
         let claims = serde_json::to_vec(claims).expect("claims are plain data");
-        let mut token = base64url(header.to_string().as_bytes());
+        let mut token = base64url(header.as_bytes());
         token.push('.');
         token.push_str(&base64url(&claims));
         let signature = self.pair.sign(token.as_bytes());
