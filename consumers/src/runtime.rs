@@ -34,9 +34,9 @@ use crate::turns::{self, Turn, Turns};
 /// About the most messages that are decided together: a bundle is taken whole.
 const BATCH: usize = 500;
 /// After a batch of this size there is a rush, but no backlog yet ...
-const RUSH: std::ops::Range<usize> = 16..BATCH / 2;
-/// ... and a batch costs nearly the same whatever is in it, so a few more are let come for so long.
-const GATHER: Duration = Duration::from_millis(10);
+const RUSH: std::ops::Range<usize> = 16..BATCH;
+/// ... and a batch costs nearly the same whatever is in it, so more are let come for so long.
+const GATHER: Duration = Duration::from_millis(25);
 /// The most messages, or bundles of them, that a consumer holds: one batch that is told, one in work; with bundles, which there are
 /// in a rush, some more ready behind them.
 const PREFETCH: u16 = 1000;
