@@ -221,4 +221,18 @@ mod tests {
         let found = read(&mut RequestBody::new("{}".into()), MAX_JSON, SOON).await;
         assert_eq!(found.unwrap(), "{}");
     }
+
+    #[tokio::test]
+    async fn a_body_is_bounded_and_a_broken_one_is_the_clients_fault() {
+        let pieces = |last| {
+            let pieces = [Ok(Bytes::from("{")), last];
+            RequestBody::new(Body::from_bytes_stream(stream::iter(pieces)))
+        };
+        let end = || Ok(Bytes::from("}"));
+        assert_eq!(read(&mut pieces(end()), 2, SOON).await.unwrap(), "{}");
+        let found = read(&mut pieces(end()), 1, SOON).await;
+        assert_eq!(found.unwrap_err().status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let found = read(&mut pieces(Err(io::Error::other("gone"))), 2, SOON).await;
+        assert_eq!(found.unwrap_err().status(), StatusCode::BAD_REQUEST);
+    }
 }

@@ -35,8 +35,10 @@ use crate::turns::{self, Turn, Turns};
 const BATCH: usize = 500;
 /// After a batch of this size there is a rush, but no backlog yet ...
 const RUSH: std::ops::Range<usize> = 16..BATCH;
-/// ... and a batch costs nearly the same whatever is in it, so more are let come for so long.
-const GATHER: Duration = Duration::from_millis(25);
+/// ... and a batch costs nearly the same whatever is in it, so more are let come, as long as somebody does in each of these steps ...
+const STEP: Duration = Duration::from_millis(5);
+/// ... of which there are at most so many.
+const STEPS: usize = 2;
 /// The most messages, or bundles of them, that a consumer holds: one batch that is told, one in work; with bundles, which there are
 /// in a rush, some more ready behind them.
 const PREFETCH: u16 = 1000;
@@ -149,21 +151,18 @@ impl<H: Handler> Runtime<H> {
             let decided = decided;
             let mut last = 0;
             loop {
-                let next = async {
-                    if RUSH.contains(&last) {
-                        tokio::time::sleep(GATHER).await;
-                    }
-                    consumer.next(BATCH).await
-                };
                 tokio::select! {
                     biased;
                     () = self.shutdown.cancelled() => break End::Shutdown,
                     () = balance.release(queue) => break End::Released,
                     // Nobody takes what is decided any more.
                     () = decided.closed() => break End::Lost,
-                    batch = next => {
+                    batch = consumer.next(BATCH) => {
                         let Some(mut batch) = batch else { break End::Lost };
                         balance.busy(queue);
+                        if RUSH.contains(&last) {
+                            gather(&mut consumer, &mut batch).await;
+                        }
                         let mut turn = turns.free();
                         if turn.is_none() {
                             turn = turns.wait().await;
@@ -371,5 +370,17 @@ impl<H: Handler> Runtime<H> {
         }
         metrics::histogram!("muster_publish_seconds", "queue" => queue.to_owned()).record(since.elapsed());
         Ok(())
+    }
+}
+
+/// Lets more come, while they do. Whoever waits for a decision before they click again is not waited for.
+async fn gather(consumer: &mut Consumer, batch: &mut Batch) {
+    for _ in 0..STEPS {
+        let before = batch.len();
+        tokio::time::sleep(STEP).await;
+        consumer.fill(batch, BATCH).await;
+        if batch.len() == before {
+            break;
+        }
     }
 }
