@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shared::cache::Cache;
 
-use crate::deployment::{PATIENCE, eventually, unique};
+use crate::deployment::{PATIENCE, Prefix, eventually, unique};
 
 const AGE: Duration = Duration::from_secs(30);
 
@@ -106,5 +106,23 @@ async fn an_address_that_is_none_is_refused() {
         if let Ok(cache) = Cache::open(url) {
             panic!("{url}: {cache:?}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_a_test() {
+    let prefix = Prefix::new();
+    let caches = [Cache::open(&prefix.url).unwrap(), Cache::open(&prefix.url).unwrap()];
+    for cache in &caches {
+        eventually("Redis answers", || async { cache.ping().await.ok() }).await;
+    }
+    let [cache, other] = caches;
+    for number in 0..2000 {
+        cache.claim(&format!("claim:{number}"), "mine".to_owned(), AGE).await;
+    }
+    assert_eq!(other.claimed("claim:0").await.as_deref(), Some("mine"));
+    drop(prefix);
+    for number in 0..2000 {
+        assert_eq!(other.claimed(&format!("claim:{number}")).await, None, "{number}");
     }
 }

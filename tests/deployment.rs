@@ -141,6 +141,31 @@ impl Drop for VirtualHost {
     }
 }
 
+/// A prefix of its own on the real Redis.
+#[derive(Debug)]
+pub struct Prefix {
+    pub url: String,
+    server: String,
+    name: String,
+}
+
+impl Prefix {
+    pub fn new() -> Self {
+        let (server, name) = (env_or("TEST_REDIS_URL", "redis://127.0.0.1:6379"), unique("muster"));
+        Self { url: format!("{server}/0?prefix={name}"), server, name }
+    }
+}
+
+impl Drop for Prefix {
+    fn drop(&mut self) {
+        // Idempotency keys are remembered for a day, and a test makes thousands.
+        let script = "local at = '0' repeat local found = redis.call('scan', at, 'match', ARGV[1], 'count', 1000) \
+                      for _, key in ipairs(found[2]) do redis.call('unlink', key) end at = found[1] until at == '0'";
+        let keys = format!("{}:*", self.name);
+        let _ = Command::new("redis-cli").args(["-u", &self.server, "eval", script, "0", &keys]).output();
+    }
+}
+
 /// Runs RabbitMQ's command line.
 pub fn rabbitmqctl(arguments: &[&str]) -> String {
     let output = Command::new("rabbitmqctl")
@@ -343,25 +368,25 @@ pub async fn ready(url: &str) {
 pub struct FullSize {
     pub database: TestDatabase,
     pub virtual_host: VirtualHost,
+    _cache: Prefix,
     pub folder: Folder,
     env: Vec<(&'static str, String)>,
 }
 
 impl FullSize {
     pub async fn new(engine: Engine) -> Self {
-        let (database, virtual_host, folder) =
-            (TestDatabase::new(engine).await, VirtualHost::new(), Folder::new());
-        let redis = env_or("TEST_REDIS_URL", "redis://127.0.0.1:6379");
+        let (database, virtual_host, cache, folder) =
+            (TestDatabase::new(engine).await, VirtualHost::new(), Prefix::new(), Folder::new());
         let env = vec![
             ("DATA_DIR", folder.0.join("data").display().to_string()),
             ("DATABASE_URL", database.url.clone()),
             ("BROKER_URL", virtual_host.url.clone()),
-            ("CACHE_URL", format!("{redis}/0?prefix={}", unique("muster"))),
+            ("CACHE_URL", cache.url.clone()),
             ("LANES", "4".to_owned()),
             ("LISTEN", "127.0.0.1:0".to_owned()),
             ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ];
-        Self { database, virtual_host, folder, env }
+        Self { database, virtual_host, _cache: cache, folder, env }
     }
 
     /// The same, with another setting.

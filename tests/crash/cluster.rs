@@ -15,8 +15,8 @@ use shared::id::DriveId;
 use shared::signing::SigningKey;
 
 use crate::deployment::{
-    ADMIN_PASSWORD, Client, Engine, Folder, Process, TestDatabase, VirtualHost, env_or, eventually, muster,
-    ready, unique,
+    ADMIN_PASSWORD, Client, Engine, Folder, Prefix, Process, TestDatabase, VirtualHost, env_or, eventually,
+    muster, ready,
 };
 use crate::history::Subscriber;
 use crate::load::{Load, Targets};
@@ -106,8 +106,15 @@ impl Cluster {
             servers.push(Box::new(database));
             url
         };
-        let redis = env_or("TEST_REDIS_URL", "redis://127.0.0.1:6379");
-        let cache = own.redis.map_or_else(|| format!("{redis}/0?prefix={}", unique("muster")), Server::url);
+        let cache = own.redis.map_or_else(
+            || {
+                let prefix = Prefix::new();
+                let url = prefix.url.clone();
+                servers.push(Box::new(prefix));
+                url
+            },
+            Server::url,
+        );
         let ours = Urls { amqp, database, cache };
         let theirs = by(&ours);
         let folder = Folder::new();
