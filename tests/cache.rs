@@ -8,17 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use shared::cache::Cache;
 
-use crate::deployment::{PATIENCE, Prefix, eventually, unique};
+use crate::deployment::{PATIENCE, Prefix, eventually};
 
 const AGE: Duration = Duration::from_secs(30);
 
-fn redis(prefix: &str) -> String {
-    let server = std::env::var("TEST_REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned());
-    format!("{server}/0?prefix={prefix}")
-}
-
-async fn connected(prefix: &str) -> Cache {
-    let cache = Cache::open(&redis(prefix)).unwrap();
+async fn connected(prefix: &Prefix) -> Cache {
+    let cache = Cache::open(&prefix.url).unwrap();
     eventually("Redis answers (if not, run `cargo xtask test`)", || async { cache.ping().await.ok() }).await;
     cache
 }
@@ -50,7 +45,7 @@ async fn a_hundred_readers_ask_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_share_what_one_of_them_has_read() {
-    let prefix = unique("muster");
+    let prefix = Prefix::new();
     let (one, two, loads) = (connected(&prefix).await, connected(&prefix).await, AtomicUsize::new(0));
     assert_eq!(read(&one, "key", &loads, "first").await, "first");
     assert_eq!(read(&two, "key", &loads, "second").await, "first", "from Redis");
@@ -58,13 +53,14 @@ async fn processes_share_what_one_of_them_has_read() {
     one.forget("key").await;
     two.forget_all();
     assert_eq!(read(&two, "key", &loads, "second").await, "second", "forgotten for all");
-    let stranger = connected(&unique("muster")).await;
+    let other = Prefix::new();
+    let stranger = connected(&other).await;
     assert_eq!(read(&stranger, "key", &loads, "third").await, "third", "deployments on one Redis are apart");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_claim_counts_in_all_processes() {
-    let prefix = unique("muster");
+    let prefix = Prefix::new();
     let (one, two) = (connected(&prefix).await, connected(&prefix).await);
     assert_eq!(one.claim("key", "one".to_owned(), AGE).await, "one");
     assert_eq!(two.claim("key", "two".to_owned(), AGE).await, "one");
@@ -111,18 +107,19 @@ async fn an_address_that_is_none_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_of_a_test() {
-    let prefix = Prefix::new();
-    let caches = [Cache::open(&prefix.url).unwrap(), Cache::open(&prefix.url).unwrap()];
-    for cache in &caches {
-        eventually("Redis answers", || async { cache.ping().await.ok() }).await;
-    }
-    let [cache, other] = caches;
+    let (prefix, another) = (Prefix::new(), Prefix::new());
+    let (one, two, stranger) =
+        (connected(&prefix).await, connected(&prefix).await, connected(&another).await);
     for number in 0..2000 {
-        cache.claim(&format!("claim:{number}"), "mine".to_owned(), AGE).await;
+        one.claim(&format!("claim:{number}"), "mine".to_owned(), AGE).await;
     }
-    assert_eq!(other.claimed("claim:0").await.as_deref(), Some("mine"));
+    stranger.claim("claim:0", "theirs".to_owned(), AGE).await;
+    assert_eq!(two.claimed("claim:0").await.as_deref(), Some("mine"));
     drop(prefix);
     for number in 0..2000 {
-        assert_eq!(other.claimed(&format!("claim:{number}")).await, None, "{number}");
+        assert_eq!(two.claimed(&format!("claim:{number}")).await, None, "{number}");
     }
+    // Redis still answers, and what is another test's is there.
+    let theirs = connected(&another).await;
+    assert_eq!(theirs.claimed("claim:0").await.as_deref(), Some("theirs"));
 }

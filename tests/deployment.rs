@@ -162,7 +162,11 @@ impl Drop for Prefix {
         let script = "local at = '0' repeat local found = redis.call('scan', at, 'match', ARGV[1], 'count', 1000) \
                       for _, key in ipairs(found[2]) do redis.call('unlink', key) end at = found[1] until at == '0'";
         let keys = format!("{}:*", self.name);
-        let _ = Command::new("redis-cli").args(["-u", &self.server, "eval", script, "0", &keys]).output();
+        let done =
+            Command::new("redis-cli").args(["-e", "-u", &self.server, "eval", script, "0", &keys]).output();
+        if !done.as_ref().is_ok_and(|output| output.status.success()) {
+            eprintln!("{keys} is left in Redis (`redis-cli`, which comes with it, is needed): {done:?}");
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use poem::error::ReadBodyError;
 use poem::{Request, RequestBody, Result};
 use poem_openapi::payload::{ParsePayload, Payload};
@@ -30,13 +30,21 @@ const LATER: Duration = Duration::from_secs(10 * 60);
 ///
 /// poem reads a bounded body into a buffer of 4 KiB first, which would be a part of every request's future.
 async fn read(body: &mut RequestBody, limit: usize, patience: Duration) -> Result<Bytes> {
-    let body: BoxBody<Bytes, io::Error> = body.take()?.into();
-    let whole = tokio::time::timeout(patience, Limited::new(body, limit).collect()).await;
-    match whole.map_err(|_| Problem::body_too_slow())? {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ReadBodyError::PayloadTooLarge.into()),
-        Err(error) => Err(ReadBodyError::Io(io::Error::other(error)).into()),
-    }
+    let mut body: BoxBody<Bytes, io::Error> = body.take()?.into();
+    let reading = async {
+        // Copied at once: a piece is a part of the buffer that the server reads into, and keeps 8 KiB of it, be it a single byte.
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(ReadBodyError::Io)?;
+            let Some(piece) = frame.data_ref() else { continue };
+            if piece.len() > limit - whole.len() {
+                return Err(ReadBodyError::PayloadTooLarge);
+            }
+            whole.extend_from_slice(piece);
+        }
+        Ok(whole.freeze())
+    };
+    Ok(tokio::time::timeout(patience, reading).await.map_err(|_| Problem::body_too_slow())??)
 }
 
 /// A JSON body and the hash of its bytes. An empty body counts as `{}`.
@@ -207,7 +215,9 @@ fn wrong_type<P: Payload>(found: &str) -> poem::Error {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::stream;
+    use std::sync::Arc;
+
+    use futures_util::{StreamExt as _, stream};
     use poem::Body;
     use poem::http::StatusCode;
 
@@ -234,5 +244,27 @@ mod tests {
         assert_eq!(found.unwrap_err().status(), StatusCode::PAYLOAD_TOO_LARGE);
         let found = read(&mut pieces(Err(io::Error::other("gone"))), 2, SOON).await;
         assert_eq!(found.unwrap_err().status(), StatusCode::BAD_REQUEST);
+    }
+    #[tokio::test]
+    async fn of_a_body_in_many_pieces_only_its_bytes_are_kept() {
+        /// One byte, of a buffer that lives as long as any part of it.
+        #[derive(Clone)]
+        struct Buffer(Arc<()>);
+
+        impl AsRef<[u8]> for Buffer {
+            fn as_ref(&self) -> &[u8] {
+                b"x"
+            }
+        }
+
+        let buffer = Buffer(Arc::new(()));
+        let alive = buffer.0.clone();
+        let pieces = stream::repeat(buffer).take(1000).map(move |buffer| {
+            // Here, in `buffer`, in the stream, and in the piece before.
+            assert!(Arc::strong_count(&alive) <= 4, "{} buffers are kept", Arc::strong_count(&alive));
+            Ok::<_, io::Error>(Bytes::from_owner(buffer))
+        });
+        let found = read(&mut RequestBody::new(Body::from_bytes_stream(pieces)), 1000, SOON).await;
+        assert_eq!(found.unwrap(), vec![b'x'; 1000]);
     }
 }

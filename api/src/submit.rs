@@ -249,8 +249,7 @@ impl Context {
         let published = self.broker.publish(envelope.seal(self.broker.topology())).instrument(span).await;
         if let Err(error) = published {
             if own_claim && error != shared::bus::PublishError::TimedOut {
-                // Nothing was accepted: a later attempt is accepted when it is made.
-                // (It is large, too, and seldom needed.)
+                // Nothing was accepted: a later attempt is accepted when it is made. (In memory of its own, like `keyed`.)
                 Box::pin(self.cache.unclaim(&claim_key(id))).await;
             }
             metrics::counter!("muster_not_accepted_total", "kind" => C::KIND).increment(1);
@@ -369,5 +368,26 @@ fn decided(row: Row, patience: Duration) -> Result<Submitted, Problem> {
         _ => Err(Problem::internal()
             .detail("the command could not be decided; an operator has to look")
             .about(row.id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is written by one library and described by another.
+    #[test]
+    fn a_receipt_is_written_as_it_is_described() {
+        for drive_id in [None, Some(Uuid::nil())] {
+            let receipt = Receipt {
+                command_id: Uuid::max(),
+                kind: "register-for-drive".to_owned(),
+                status: "accepted".to_owned(),
+                accepted_at: At(clock::now()),
+                drive_id,
+                receipt: "a.b.c".to_owned(),
+            };
+            assert_eq!(serde_json::to_value(&receipt).ok(), receipt.to_json());
+        }
     }
 }

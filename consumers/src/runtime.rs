@@ -33,9 +33,12 @@ use crate::turns::{self, Turn, Turns};
 
 /// About the most messages that are decided together: a bundle is taken whole.
 const BATCH: usize = 500;
-/// After a batch of this size there is a rush, but no backlog yet ...
-const RUSH: std::ops::Range<usize> = 16..BATCH;
-/// ... and a batch costs nearly the same whatever is in it, so more are let come, as long as somebody does in each of these steps ...
+/// After a batch of at least so many ...
+const RUSH: usize = 16;
+/// ... there is a rush, if the next ones come so soon after it ...
+const LULL: Duration = Duration::from_millis(20);
+/// ... and as a batch costs nearly the same whatever is in it, more are let come until it is full, as long as somebody does in each of
+/// these steps ...
 const STEP: Duration = Duration::from_millis(5);
 /// ... of which there are at most so many.
 const STEPS: usize = 2;
@@ -151,6 +154,7 @@ impl<H: Handler> Runtime<H> {
             let decided = decided;
             let mut last = 0;
             loop {
+                let asked = Instant::now();
                 tokio::select! {
                     biased;
                     () = self.shutdown.cancelled() => break End::Shutdown,
@@ -160,7 +164,7 @@ impl<H: Handler> Runtime<H> {
                     batch = consumer.next(BATCH) => {
                         let Some(mut batch) = batch else { break End::Lost };
                         balance.busy(queue);
-                        if RUSH.contains(&last) {
+                        if in_a_rush(last, asked.elapsed()) {
                             gather(&mut consumer, &mut batch).await;
                         }
                         let mut turn = turns.free();
@@ -373,14 +377,44 @@ impl<H: Handler> Runtime<H> {
     }
 }
 
-/// Lets more come, while they do. Whoever waits for a decision before they click again is not waited for.
+/// Whether many are at it: there were `last` messages in the batch before, and the next ones came `after` it was handed on.
+fn in_a_rush(last: usize, after: Duration) -> bool {
+    last >= RUSH && after < LULL
+}
+
+/// Lets more come. Whoever waits for a decision before they click again is not waited for.
 async fn gather(consumer: &mut Consumer, batch: &mut Batch) {
-    for _ in 0..STEPS {
-        let before = batch.len();
+    let (mut steps, mut before) = (0, 0);
+    while lets_more_come(steps, before, batch.len()) {
+        (steps, before) = (steps + 1, batch.len());
         tokio::time::sleep(STEP).await;
         consumer.fill(batch, BATCH).await;
-        if batch.len() == before {
-            break;
-        }
+    }
+}
+
+/// Whether there is another step after so many, the last of which made a batch of `before` messages one of `now`.
+fn lets_more_come(steps: usize, before: usize, now: usize) -> bool {
+    steps < STEPS && before < now && now < BATCH
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rush_is_many_at_once_and_ends_with_a_lull() {
+        assert!(in_a_rush(RUSH, Duration::ZERO));
+        assert!(in_a_rush(BATCH, LULL / 2));
+        assert!(!in_a_rush(RUSH - 1, Duration::ZERO), "a few come one after the other");
+        assert!(!in_a_rush(BATCH, LULL), "a click long after a rush waits for nobody");
+    }
+
+    #[test]
+    fn more_are_let_come_while_they_do_and_there_is_room() {
+        assert!(lets_more_come(0, 0, 1));
+        assert!(lets_more_come(1, 20, 21));
+        assert!(!lets_more_come(1, 20, 20), "nobody came");
+        assert!(!lets_more_come(STEPS, 20, 21), "not for ever");
+        assert!(!lets_more_come(0, 0, BATCH), "it is full");
     }
 }

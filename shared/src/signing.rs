@@ -78,11 +78,11 @@ impl SigningKey {
         })
     }
 
-    /// A compact JWS (RFC 7515 §7.1) over `claims`, of type `typ`. The same claims always give the same text.
+    /// A compact JWS (RFC 7515 §7.1) over `claims`, of type `typ`, which stands in JSON as it is. The same claims always give the same text.
     ///
     /// Every receipt is signed, so the key is read once and not, as a JWT library would, for each signature.
     #[must_use]
-    pub fn sign(&self, typ: &str, claims: &impl Serialize) -> String {
+    pub fn sign(&self, typ: &'static str, claims: &impl Serialize) -> String {
         let header = format!(r#"{{"alg":"EdDSA","kid":"{}","typ":"{typ}"}}"#, self.id);
         let claims = serde_json::to_vec(claims).expect("claims are plain data");
         let mut token = base64url(header.as_bytes());

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::{build, root, servers};
+use crate::{FAILPOINTS, build, root, servers};
 
 /// Where the rows of a report are while it is made.
 const ROWS: &str = "target/crash-report";
@@ -19,17 +19,18 @@ const COLUMNS: &str =
 /// what the report says of those of its tests that passed, so the whole of it need not be run at once.
 pub(crate) fn run(long: bool, at_once: u8, more: &[String]) -> anyhow::Result<()> {
     servers::start_all()?;
-    build()?;
+    let profile = if long { "long-run" } else { "dev" };
+    build(profile)?;
     let rows = root().join(ROWS);
     if rows.exists() {
         std::fs::remove_dir_all(&rows)?;
     }
     std::fs::create_dir_all(&rows)?;
     // Of the whole workspace, as `build` does it: of one package alone, everything would be built once more.
-    let arguments =
-        ["test", "--workspace", "--test", "crash", "--features", "muster/failpoints", "--", "--nocapture"];
+    let arguments = ["test", "--workspace", "--test", "crash", "--profile", profile];
     let mut suite = Command::new("cargo");
-    suite.args(arguments).arg("--test-threads").arg(at_once.to_string()).args(more);
+    suite.args(arguments).args(FAILPOINTS).args(["--", "--nocapture"]);
+    suite.arg("--test-threads").arg(at_once.to_string()).args(more);
     suite.env("CRASH_REPORT", &rows).current_dir(root());
     if long {
         suite.env("CRASH_LONG", "1");

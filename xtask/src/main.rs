@@ -26,9 +26,10 @@ enum Task {
         /// For hours, at full size; writes `docs/crash-report.md`.
         #[arg(long)]
         long: bool,
-        /// How many tests run at a time; most of them wait more than they work.
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
-        at_once: u8,
+        /// How many tests run at a time; most of them wait more than they work. Two by default, and of a long run one: more may want
+        /// more connections than PostgreSQL allows.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
+        at_once: Option<u8>,
         /// Passed on: a filter, for example.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
@@ -42,7 +43,9 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Test { more } => test(&more),
-        Task::Crash { long, at_once, more } => crash::run(long, at_once, &more),
+        Task::Crash { long, at_once, more } => {
+            crash::run(long, at_once.unwrap_or(if long { 1 } else { 2 }), &more)
+        }
         Task::Servers => prepare(),
         Task::Render => render(),
     };
@@ -64,8 +67,9 @@ fn root() -> PathBuf {
 const FAILPOINTS: [&str; 2] = ["--features", "muster/failpoints"];
 
 /// The system tests start the binaries and an example; test runners build only those of packages with tests of their own.
-fn build() -> anyhow::Result<()> {
-    cargo(&[&["build", "--workspace", "--bins", "--examples"], &FAILPOINTS[..]].concat(), &[])
+fn build(profile: &str) -> anyhow::Result<()> {
+    let arguments = ["build", "--workspace", "--bins", "--examples", "--profile", profile];
+    cargo(&[&arguments[..], &FAILPOINTS[..]].concat(), &[])
 }
 
 /// What tests find beside them.
@@ -77,7 +81,7 @@ fn prepare() -> anyhow::Result<()> {
 
 fn test(more: &[String]) -> anyhow::Result<()> {
     prepare()?;
-    build()?;
+    build("dev")?;
     if has_nextest() {
         cargo(&[&["nextest", "run", "--workspace"], &FAILPOINTS[..]].concat(), more)?;
     } else {
