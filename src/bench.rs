@@ -89,11 +89,11 @@ pub struct RushArguments {
     pub plan: Plan,
 
     /// A file (TOML) that says what is played, instead of flags.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "Plan")]
     pub file: Option<PathBuf>,
 
-    /// A deployment that runs already. Without it, one is started on the servers named below: every part a process of
-    /// its own, or one process with the embedded broker.
+    /// A deployment that runs already; with its --database-url, ledger and tables are compared as well. Without it, one is started
+    /// on the servers named below: every part a process of its own, or one process with the embedded broker.
     #[arg(long, value_name = "URL", requires = "admin_password")]
     pub url: Option<String>,
 

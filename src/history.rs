@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use serde_json::Value;
+use shared::bus::Event;
 use shared::bus::envelope::digest_from_base64url;
 use shared::clock::Instant;
 use shared::id::{CommandId, DriveId, SlotId};
@@ -22,11 +23,14 @@ pub(crate) struct History {
     last: Option<CommandId>,
     /// When the drive's last place was taken, the first time.
     pub(crate) full: Option<Instant>,
+    /// How many were refused.
+    pub(crate) refused: u64,
 }
 
 impl History {
     pub(crate) fn new(drive_id: DriveId) -> Self {
-        Self { drive_id, fold: Fold::new(drive_id), decided: HashMap::new(), last: None, full: None }
+        let fold = Fold::new(drive_id);
+        Self { drive_id, fold, decided: HashMap::new(), last: None, full: None, refused: 0 }
     }
 
     /// Reads on to the log's present end; recomputes hashes and places, and finds what was decided twice.
@@ -43,6 +47,7 @@ impl History {
                     return Err(format!("{cause} was decided twice"));
                 }
                 self.last = Some(cause);
+                self.refused += u64::from(matches!(step.event.event, Event::RegistrationRefused(_)));
                 self.fold.step(&step, None)?;
                 if self.full.is_none() && self.is_full() {
                     self.full = Some(step.event.time);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::deployment::{Engine, Folder, FullSize, muster};
+use crate::deployment::{ADMIN_EMAIL, ADMIN_PASSWORD, Embedded, Engine, Folder, FullSize, muster};
 
 const RUSH: [&str; 21] = [
     "bench",
@@ -40,6 +40,18 @@ fn check(folder: &Folder, said: &str) {
         assert!(number(figure) > 0.0, "{figure}");
     }
     assert!(report["accept"]["p99"].as_f64() >= report["accept"]["p50"].as_f64());
+    assert!(report["click_to_decision"]["p50"].as_f64() > Some(0.0), "{report}");
+    assert!(number("sold_out_after") > 0.0 && number("refused") >= 600.0 - 140.0 - 80.0, "{report}");
+    for figure in ["application_cpu_seconds_per_1000", "cpu_times_bare", "accepted_share_of_bare"] {
+        assert!(number(figure) > 0.0, "{figure}: {report}");
+    }
+    let all: f64 =
+        report["cpu_seconds_per_1000"].as_object().unwrap().values().filter_map(Value::as_f64).sum();
+    assert!((number("all_cpu_seconds_per_1000") - all).abs() < 1e-6, "{report}");
+    assert!(all > number("application_cpu_seconds_per_1000"), "the load is in it: {report}");
+    let memory = report["peak_megabytes"].as_object().unwrap();
+    assert!(memory.values().all(|megabytes| megabytes.as_f64() > Some(1.0)), "{report}");
+    assert!(report["setting"]["database"].as_str().is_some_and(|said| said.contains("SQL")), "{report}");
     assert!(report["verified"]["entries"].as_f64().unwrap() >= commands);
     assert!(report["verified"]["tables"].as_f64().unwrap() >= commands);
     let left = report["series"].as_array().unwrap().last().unwrap()["waiting"].clone();
@@ -65,6 +77,28 @@ async fn a_rush_at_full_size_is_measured_and_verified() {
     let (done, said) = deployment.muster(&[&RUSH[..], &["--out", &out]].concat());
     assert!(done, "{said}");
     check(&deployment.folder, &said);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rush_on_a_deployment_that_runs_is_measured_and_a_rule_refuses_its_share() {
+    let deployment = Embedded::start().await;
+    let plan = deployment.folder.0.join("plan.toml");
+    std::fs::write(&plan, "applicants = 200\nplaces = 200\nineligible = 20.0\nrate = 400.0\ntokens = 4\n")
+        .unwrap();
+    let database = format!("sqlite:{}", deployment.folder.0.join("data/muster.db").display());
+    let out = deployment.folder.0.join("report").display().to_string();
+    let url = deployment.process.url.clone();
+    let flags =
+        ["--url", &url, "--admin-email", ADMIN_EMAIL, "--admin-password", ADMIN_PASSWORD, "--out", &out];
+    let file = plan.display().to_string();
+    let rush = [&["bench", "rush", "--file", &file, "--database-url", &database][..], &flags].concat();
+    let (done, said) = muster(&rush, &[]);
+    assert!(done, "{said}");
+    let report = written(&deployment.folder, "report.json", &said);
+    assert_eq!((&report["commands"], &report["plan"]["rate"]), (&json!(200), &json!(400.0)));
+    assert!((15..70).contains(&report["refused"].as_u64().unwrap()), "{report}");
+    assert!(report["verified"]["tables"].as_u64() >= Some(200), "{report}");
+    assert_eq!(report["sold_out_after"], Value::Null, "some places are left");
 }
 
 /// A report that a benchmark has written.
@@ -224,6 +258,9 @@ async fn a_plan_that_cannot_be_is_refused_in_words() {
     let env = [("DATA_DIR", folder.0.join("data").display().to_string())];
     let (done, said) = muster(&["bench", "rush", "--file", &file.display().to_string()], &env);
     assert!(!done && said.contains("places: at least one per drive"), "{said}");
+    let twice = ["bench", "rush", "--file", "plan.toml", "--applicants", "10"];
+    let (done, said) = muster(&twice, &env);
+    assert!(!done && said.contains("cannot be used with"), "{said}");
     std::fs::write(&file, "applicant = 10\n").unwrap();
     let (done, said) = muster(&["bench", "rush", "--file", &file.display().to_string()], &env);
     assert!(!done && said.contains("unknown field"), "{said}");

@@ -17,6 +17,8 @@ use shared::config::Deployment;
 use shared::database::Database;
 use uuid::Uuid;
 
+use super::usage::Usage;
+
 /// The most messages of a batch: as many as Muster takes.
 const BATCH: usize = 500;
 /// Unconfirmed messages of the publisher.
@@ -31,11 +33,17 @@ pub(super) struct Bare {
     pub(super) messages: u32,
     /// From the first publish to the last acknowledgement.
     pub(super) seconds: f64,
+    /// Processor time of this process and of the servers.
+    pub(super) cpu_seconds: f64,
 }
 
 impl Bare {
     pub(super) fn per_second(&self) -> f64 {
         f64::from(self.messages) / self.seconds
+    }
+
+    pub(super) fn cpu_seconds_per_1000(&self) -> f64 {
+        self.cpu_seconds / f64::from(self.messages) * 1000.0
     }
 }
 
@@ -47,6 +55,7 @@ pub(super) async fn measure(deployment: &Deployment, messages: u32, size: u32) -
     let table = Table { db: db.writer().clone() };
     table.create().await?;
     let payload = vec![b'x'; size as usize];
+    let usage = Usage::start();
     let took = match deployment.broker().map_err(anyhow::Error::msg)? {
         BrokerUrl::Rabbit(uri) => on_rabbitmq(&uri, &table, messages, &payload).await,
         BrokerUrl::Embedded(file) => {
@@ -54,9 +63,10 @@ pub(super) async fn measure(deployment: &Deployment, messages: u32, size: u32) -
             on_embedded(&file, &table, messages, &payload).await
         }
     };
+    let cpu_seconds = usage.stop().values().map(|used| used.cpu_seconds).sum();
     table.remove().await?;
     db.close().await;
-    Ok(Bare { messages, seconds: took?.as_secs_f64() })
+    Ok(Bare { messages, seconds: took?.as_secs_f64(), cpu_seconds })
 }
 
 struct Table {

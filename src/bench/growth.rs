@@ -336,7 +336,7 @@ impl Country<'_> {
         let behind = self.decided;
         self.decided += measured.decided.len() as u64;
         let verified = Verified { entries, tables: Some(compared.decisions) };
-        let report = Report::new(plan.clone(), measured, None, verified);
+        let report = Report::new(plan.clone(), None, measured, None, verified);
         let used = |kind: &str| report.cpu_seconds_per_1000.get(kind).copied().unwrap_or_default();
         let servers: f64 = self.uses.iter().map(|kind| used(kind)).sum();
         Ok(Rush {

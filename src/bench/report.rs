@@ -34,6 +34,8 @@ pub(super) struct Measured {
     pub(super) decided: HashMap<CommandId, clock::Instant>,
     /// When the last place of the last drive was taken, if they all were.
     pub(super) full: Option<clock::Instant>,
+    /// How many were decided to have no place and no place to wait.
+    pub(super) refused: u64,
     pub(super) used: BTreeMap<String, Used>,
 }
 
@@ -44,6 +46,15 @@ pub(super) struct Verified {
     pub(super) entries: u64,
     /// Decisions that `muster verify` compared with ledger and tables, where it could reach them.
     pub(super) tables: Option<u64>,
+}
+
+/// What was measured on, where it is known.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Setting {
+    pub(super) database: String,
+    pub(super) broker: &'static str,
+    pub(super) lanes: String,
+    pub(super) events: String,
 }
 
 /// Percentiles, in milliseconds (nearest rank).
@@ -95,11 +106,15 @@ struct Moment {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     version: &'static str,
+    /// Without optimisation, speed says nothing.
+    optimised: bool,
     at: clock::Instant,
     machine: String,
+    setting: Option<Setting>,
     plan: Plan,
     clicks: usize,
     commands: usize,
+    refused: u64,
     pub(super) accepted_per_second: f64,
     accept: Percentiles,
     pub(super) decided_per_second: f64,
@@ -108,15 +123,27 @@ pub(super) struct Report {
     pub(super) cpu_seconds_per_1000: BTreeMap<String, f64>,
     /// Of all our processes together; the load's own is not among them.
     pub(super) application_cpu_seconds_per_1000: f64,
+    /// Of all that is measured: the application, the servers, and the load.
+    all_cpu_seconds_per_1000: f64,
     peak_megabytes: BTreeMap<String, f64>,
     bare_per_second: Option<f64>,
     share_of_bare: Option<f64>,
+    /// What was accepted in a second, as a share of the bare limit.
+    accepted_share_of_bare: Option<f64>,
+    /// All processor time, as a multiple of the bare limit's.
+    cpu_times_bare: Option<f64>,
     verified: Verified,
     series: Vec<Moment>,
 }
 
 impl Report {
-    pub(super) fn new(plan: Plan, measured: Measured, bare: Option<Bare>, verified: Verified) -> Self {
+    pub(super) fn new(
+        plan: Plan,
+        setting: Option<Setting>,
+        measured: Measured,
+        bare: Option<Bare>,
+        verified: Verified,
+    ) -> Self {
         let wall = |at: clock::Instant| (at - measured.wall).as_seconds_f64();
         let mut first: HashMap<CommandId, f64> = HashMap::with_capacity(measured.decided.len());
         for shot in &measured.shots {
@@ -129,13 +156,18 @@ impl Report {
         let per_1000 = |seconds: f64| seconds / measured.clicks as f64 * 1000.0;
         let ours = measured.used.iter().filter(|(kind, _)| usage::is_ours(kind));
         let decided_per_second = measured.decided.len() as f64 / end;
+        let accepted_per_second = measured.clicks as f64 / measured.accepted.as_secs_f64();
+        let all = per_1000(measured.used.values().map(|used| used.cpu_seconds).sum());
         Self {
             version: env!("CARGO_PKG_VERSION"),
+            optimised: !cfg!(debug_assertions),
             at: measured.wall,
             machine: machine(),
+            setting,
             clicks: measured.clicks,
             commands: measured.decided.len(),
-            accepted_per_second: measured.clicks as f64 / measured.accepted.as_secs_f64(),
+            refused: measured.refused,
+            accepted_per_second,
             accept: Percentiles::of(measured.shots.iter().map(|shot| shot.took.as_secs_f64()).collect()),
             decided_per_second,
             click_to_decision: Percentiles::of(waits.collect()),
@@ -153,6 +185,9 @@ impl Report {
                 .collect(),
             bare_per_second: bare.map(|bare| bare.per_second()),
             share_of_bare: bare.map(|bare| decided_per_second / bare.per_second()),
+            accepted_share_of_bare: bare.map(|bare| accepted_per_second / bare.per_second()),
+            all_cpu_seconds_per_1000: all,
+            cpu_times_bare: bare.map(|bare| all / bare.cpu_seconds_per_1000()),
             verified,
             series: series(&measured),
             plan,
@@ -179,7 +214,13 @@ impl Report {
             table.add_row([name.to_owned(), value]);
         };
         row("machine", self.machine.clone());
-        row("clicks · commands", format!("{} · {}", self.clicks, self.commands));
+        if let Some(Setting { database, broker, lanes, events }) = &self.setting {
+            row("setting", format!("{database}; {broker}; lanes: {lanes}; events: {events}"));
+        }
+        if !self.optimised {
+            row("build", "without optimisation: its speed says nothing".to_owned());
+        }
+        row("clicks · commands · refused", format!("{} · {} · {}", self.clicks, self.commands, self.refused));
         row("accepted/s", format!("{:.0}", self.accepted_per_second));
         row("time to receipt", percentiles(&self.accept));
         row("decided/s, first click to last decision", format!("{:.0}", self.decided_per_second));
@@ -188,6 +229,15 @@ impl Report {
         if let (Some(bare), Some(share)) = (self.bare_per_second, self.share_of_bare) {
             row("bare limit/s · share of it", format!("{bare:.0} · {share:.2}"));
         }
+        let times = self.cpu_times_bare.map_or(String::new(), |times| format!(" · {times:.2}"));
+        row(
+            if times.is_empty() {
+                "all CPU per 1,000 clicks"
+            } else {
+                "all CPU per 1,000 clicks · times the bare limit's"
+            },
+            format!("{:.3} s{times}", self.all_cpu_seconds_per_1000),
+        );
         row("application CPU per 1,000 clicks", format!("{:.3} s", self.application_cpu_seconds_per_1000));
         for (kind, seconds) in &self.cpu_seconds_per_1000 {
             let memory = self.peak_megabytes.get(kind).copied().unwrap_or_default();

@@ -10,7 +10,10 @@ use std::time::Instant;
 use anyhow::{Context as _, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
+use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use serde_json::json;
+use shared::bus::broker::BrokerUrl;
+use shared::config::Deployment;
 use shared::database::Database;
 use shared::id::{CommandId, DriveId, MemberId};
 use shared::{backoff::Backoff, clock};
@@ -21,7 +24,7 @@ use super::bare;
 use super::deploy::{self, READY};
 use super::load::{Load, Requests, Shot, write_click};
 use super::plan::{Action, Click, Plan};
-use super::report::{Measured, Report, Verified};
+use super::report::{Measured, Report, Setting, Verified};
 use super::usage::Usage;
 use crate::client::{As, Client};
 use crate::history::History;
@@ -64,16 +67,48 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
     let stage = Stage::set(&client, &plan).await?;
     let mut measured = stage.play(&client, &plan, async || Ok(())).await?;
     let mut verified = Verified { entries: stage.check(&client, &mut measured).await?, tables: None };
-    if let Some(deployed) = deployed {
+    let mut setting = None;
+    // Of a deployment behind a URL, whoever knows its database names it.
+    if deployed.is_some() || rush.deployment.database_url.is_some() {
         let db = Database::connect(&rush.deployment.database_url(), 1, "muster-bench").await?;
         let bar = ProgressBar::new_spinner();
         let compared = verify::verify(&db, Some(&stage.drives), &bar).await.context("verify")?;
         bar.finish_and_clear();
         verified.tables = Some(compared.decisions);
+        if deployed.is_some() {
+            setting = Some(describe(&rush.deployment, &db).await?);
+        }
         db.close().await;
+    }
+    if let Some(deployed) = deployed {
         deployed.end().await;
     }
-    Report::new(plan, measured, bare, verified).write(&rush.out)
+    Report::new(plan, setting, measured, bare, verified).write(&rush.out)
+}
+
+/// What a deployment is on, with what its database promises of a commit.
+async fn describe(deployment: &Deployment, db: &Database) -> anyhow::Result<Setting> {
+    let backend = db.read.get_database_backend();
+    let asked = match backend {
+        DbBackend::Postgres => {
+            "select 'PostgreSQL ' || current_setting('server_version') || ', fsync=' || current_setting('fsync') \
+             || ', synchronous_commit=' || current_setting('synchronous_commit') as said"
+        }
+        DbBackend::MySql => {
+            "select concat(version(), ', innodb_flush_log_at_trx_commit=', @@innodb_flush_log_at_trx_commit) as said"
+        }
+        _ => "select 'SQLite ' || sqlite_version() as said",
+    };
+    let said = db.read.query_one_raw(Statement::from_string(backend, asked)).await?;
+    Ok(Setting {
+        database: said.context("ask the database what it is")?.try_get("", "said")?,
+        broker: match deployment.broker().map_err(anyhow::Error::msg)? {
+            BrokerUrl::Embedded(_) => "embedded broker",
+            BrokerUrl::Rabbit(_) => "RabbitMQ",
+        },
+        lanes: deployment.lanes.to_string(),
+        events: deployment.events.to_string(),
+    })
 }
 
 /// What a rush needs before it begins.
@@ -148,6 +183,7 @@ impl Stage {
             accepted,
             decided: HashMap::new(),
             full: None,
+            refused: 0,
             used,
         })
     }
@@ -213,6 +249,7 @@ impl Stage {
             history.read_on(client).await.map_err(anyhow::Error::msg)?;
             entries += history.finish(client).await.map_err(anyhow::Error::msg)?;
             full.push(history.full);
+            measured.refused += history.refused;
             for (id, at) in history.decided.into_iter().filter(|(id, _)| ids.contains(id)) {
                 measured.decided.insert(id, at);
                 found += 1;

@@ -48,6 +48,10 @@ async fn rabbitmq_is_killed_closes_connections_and_runs_out_of_memory() {
     for _ in 0..alarms {
         cluster.load.more(300).await;
         rabbit.control(&["set_vm_memory_high_watermark", "0.00001"]).await;
+        eventually("the alarm is raised", || async {
+            rabbit.control(&["eval", "rabbit_alarm:get_alarms()."]).await.contains("memory").then_some(())
+        })
+        .await;
         nothing_is_accepted(&cluster.load).await;
         rabbit.control(&["set_vm_memory_high_watermark", "0.4"]).await;
     }

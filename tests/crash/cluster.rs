@@ -200,13 +200,24 @@ impl Cluster {
         self.targets.set(serving.map(|(_, process)| process.url.clone()).collect());
     }
 
-    /// Kills a process, and starts it again with these variables besides, which may make it die by itself.
-    pub async fn restart(&mut self, number: usize, more: &[(&'static str, String)]) {
+    /// Starts another process in the place of one, with these variables besides, which may make it die by itself, and kills that one
+    /// then: somebody is there to take over.
+    pub async fn replace(&mut self, number: usize, more: &[(&'static str, String)]) {
         let name = self.processes[number].0;
         let env = [&self.env[..], more].concat();
         let again = Process::start(name, &[], &env, &self.folder.0).await;
         std::mem::replace(&mut self.processes[number].1, again).kill();
         self.aim();
+    }
+
+    /// Kills a process, and starts it again: until it serves, there is one less.
+    pub async fn restart(&mut self, number: usize, more: &[(&'static str, String)]) {
+        let (name, process) = self.processes.remove(number);
+        process.kill();
+        self.aim();
+        self.again(name, more).await;
+        let again = self.processes.pop().unwrap();
+        self.processes.insert(number, again);
     }
 
     /// Waits for a process to die by itself.

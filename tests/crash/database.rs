@@ -35,7 +35,7 @@ async fn restarted_and_killed(engine: Engine, kind: Kind) {
     let cluster = Cluster::on(engine, &USUAL, own, Urls::clone).await;
     let drives = cluster.two_drives().await;
     let clicking = cluster.load.begin(&drives, LINES, usize::MAX);
-    let times = size(1, 25);
+    let times = size(2, 25);
     for _ in 0..times {
         cluster.load.more(300).await;
         server.kill().await;

@@ -63,7 +63,7 @@ impl Alone {
 async fn on_a_full_disk_nothing_is_accepted_and_nothing_that_was_accepted_is_lost() {
     let mut alone = Alone::start(Place::new(None)).await;
     let admin = Client::admin(&alone.url, &alone.url).await;
-    let times = size(2, 50);
+    let times = size(3, 50);
     // One for each round: those who come have never heard of those who sit on the last one's places.
     let (mut drives, mut lines) = (Vec::<DriveId>::new(), Vec::new());
     for _ in 0..times {

@@ -130,3 +130,82 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut network: watch:
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    /// A server that sends back what it gets, a relay before it, and a connection by way of that.
+    async fn echo() -> (Relay, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = client.split();
+                    tokio::io::copy(&mut from, &mut to).await
+                });
+            }
+        });
+        let relay = Relay::before(port).await;
+        let mut client = connect(&relay).await;
+        assert_eq!(sent(&mut client, b"good").await, b"good");
+        (relay, client)
+    }
+
+    async fn connect(relay: &Relay) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", relay.port)).await.unwrap()
+    }
+
+    async fn sent(client: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
+        client.write_all(bytes).await.unwrap();
+        let mut back = vec![0; bytes.len()];
+        client.read_exact(&mut back).await.unwrap();
+        back
+    }
+
+    #[tokio::test]
+    async fn what_is_late_comes_later_each_way() {
+        let (relay, mut client) = echo().await;
+        let late = Duration::from_millis(100);
+        relay.set(Network::Late(late));
+        let since = Instant::now();
+        assert_eq!(sent(&mut client, b"late").await, b"late");
+        assert!(since.elapsed() >= late * 2, "{:?}", since.elapsed());
+    }
+
+    #[tokio::test]
+    async fn one_byte_comes_at_a_time() {
+        let (relay, mut client) = echo().await;
+        relay.set(Network::Trickle);
+        client.write_all(b"ab").await.unwrap();
+        let (since, mut back) = (Instant::now(), [0; 10]);
+        assert_eq!((client.read(&mut back).await.unwrap(), back[0]), (1, b'a'));
+        assert_eq!((client.read(&mut back).await.unwrap(), back[0]), (1, b'b'));
+        assert!(since.elapsed() >= Duration::from_secs(2), "{:?}", since.elapsed());
+    }
+
+    #[tokio::test]
+    async fn what_is_dead_stays_dead_and_nobody_is_told() {
+        let (relay, mut open) = echo().await;
+        relay.set(Network::Dead);
+        let mut late = connect(&relay).await;
+        let patience = Duration::from_millis(200);
+        assert!(timeout(patience, sent(&mut open, b"x")).await.is_err());
+        assert!(timeout(patience, sent(&mut late, b"x")).await.is_err());
+        relay.set(Network::Good);
+        assert!(timeout(patience, sent(&mut open, b"x")).await.is_err(), "it is dead for ever");
+        assert_eq!(sent(&mut connect(&relay).await, b"x").await, b"x");
+    }
+
+    #[tokio::test]
+    async fn whoever_is_reset_is_told_and_counted() {
+        let (relay, mut client) = echo().await;
+        relay.reset();
+        let ended = client.read(&mut [0; 10]).await;
+        assert!(ended.is_err(), "{ended:?}");
+        assert_eq!(relay.cut(), 1);
+    }
+}

@@ -38,7 +38,7 @@ async fn three_schedulers_with_wrong_clocks_are_killed_in_turn() {
         loop {
             let number = kills % 3;
             busy += usize::from(has_sent(&cluster.processes[first + number].1.url).await);
-            cluster.restart(first + number, &offset(number)).await;
+            cluster.replace(first + number, &offset(number)).await;
             kills += 1;
             let views = drives::by_ids(&db.read, due.clone()).await.unwrap();
             if views.iter().all(|view| view.drive.status == Status::Closed) {

@@ -60,7 +60,7 @@ async fn whoever_waits_is_told_when_connections_are_closed_and_finds_it_when_the
 
     // They do not even have a receipt, but their key.
     let waiting = people_wait(&mut cluster, drives[0], people, people).await;
-    cluster.restart(1, &[]).await;
+    cluster.replace(1, &[]).await;
     cluster.again("drives-consumer", &[]).await;
     let found = waiting.join_all().await;
     assert!(found.iter().all(|(clicks, _)| *clicks > 1));

@@ -89,6 +89,10 @@ impl From<Instant> for When {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use chrono::{Duration, Offset as _};
+
     use super::*;
 
     fn resolve(text: &str, zone: Tz) -> Result<String, String> {
@@ -112,6 +116,42 @@ mod tests {
         ] {
             assert_eq!(resolve(text, zone).as_deref(), Ok(expected), "{text} in {zone}");
         }
+    }
+
+    /// Against the clock that people see, minute by minute, around every change of every zone's clock in two years: a local time is
+    /// the first minute that shows it, and whatever no minute shows is refused.
+    #[test]
+    fn every_zone_and_every_change_of_its_clock() {
+        let (mut at, end) = (clock::from_ms(1_767_225_600_000), clock::from_ms(1_830_297_600_000));
+        let (step, minute) = (Duration::hours(6), Duration::minutes(1));
+        let mut edges = Vec::new();
+        while at < end {
+            let offset = |zone: Tz, at: Instant| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
+            let changed = |zone: &&Tz| offset(**zone, at) != offset(**zone, at + step);
+            edges.extend(chrono_tz::TZ_VARIANTS.iter().filter(changed).map(|zone| (*zone, at)));
+            at += step;
+        }
+        let (mut twice, mut never) = (0, 0);
+        for (zone, edge) in edges {
+            let minutes = std::iter::successors(Some(edge - Duration::hours(3)), |at| Some(*at + minute));
+            let mut shown: BTreeMap<_, Vec<Instant>> = BTreeMap::new();
+            for at in minutes.take_while(|at| *at < edge + Duration::hours(9)) {
+                shown.entry(at.with_timezone(&zone).naive_local()).or_default().push(at);
+            }
+            let (first, last) = (*shown.keys().next().unwrap(), *shown.keys().last().unwrap());
+            let clock = std::iter::successors(Some(first), |local| Some(*local + minute));
+            for local in clock.take_while(|local| *local <= last) {
+                let found = When::Local(local).resolve(zone);
+                if let Some(all) = shown.get(&local) {
+                    assert_eq!(found.as_ref(), Ok(&all[0]), "{local} in {zone}");
+                    twice += usize::from(all.len() > 1);
+                } else {
+                    assert!(found.is_err(), "{local} in {zone}: {found:?}");
+                    never += 1;
+                }
+            }
+        }
+        assert!(twice > 1000 && never > 1000, "{twice} {never}");
     }
 
     #[test]
