@@ -165,7 +165,7 @@ impl Drop for Prefix {
         let done =
             Command::new("redis-cli").args(["-e", "-u", &self.server, "eval", script, "0", &keys]).output();
         if !done.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("{keys} is left in Redis (`redis-cli`, which comes with it, is needed): {done:?}");
+            eprintln!("{keys} is left in Redis (`redis-cli` 7, which comes with it, is needed): {done:?}");
         }
     }
 }

@@ -245,8 +245,9 @@ mod tests {
         let found = read(&mut pieces(Err(io::Error::other("gone"))), 2, SOON).await;
         assert_eq!(found.unwrap_err().status(), StatusCode::BAD_REQUEST);
     }
+
     #[tokio::test]
-    async fn of_a_body_in_many_pieces_only_its_bytes_are_kept() {
+    async fn of_a_body_in_many_pieces_no_buffers_are_kept() {
         /// One byte, of a buffer that lives as long as any part of it.
         #[derive(Clone)]
         struct Buffer(Arc<()>);

@@ -34,7 +34,7 @@ pub(super) struct Measured {
     pub(super) decided: HashMap<CommandId, clock::Instant>,
     /// When the last place of the last drive was taken, if they all were.
     pub(super) full: Option<clock::Instant>,
-    /// How many were decided to have no place and no place to wait.
+    /// How many registrations were refused.
     pub(super) refused: u64,
     pub(super) used: BTreeMap<String, Used>,
 }
@@ -106,8 +106,8 @@ struct Moment {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     version: &'static str,
-    /// Without optimisation, speed says nothing.
-    optimised: bool,
+    /// Whether it was built with debug assertions: then its speed says nothing.
+    debug: bool,
     at: clock::Instant,
     machine: String,
     setting: Option<Setting>,
@@ -160,7 +160,7 @@ impl Report {
         let all = per_1000(measured.used.values().map(|used| used.cpu_seconds).sum());
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            optimised: !cfg!(debug_assertions),
+            debug: cfg!(debug_assertions),
             at: measured.wall,
             machine: machine(),
             setting,
@@ -217,8 +217,8 @@ impl Report {
         if let Some(Setting { database, broker, lanes, events }) = &self.setting {
             row("setting", format!("{database}; {broker}; lanes: {lanes}; events: {events}"));
         }
-        if !self.optimised {
-            row("build", "without optimisation: its speed says nothing".to_owned());
+        if self.debug {
+            row("build", "with debug assertions: its speed says nothing".to_owned());
         }
         row("clicks · commands · refused", format!("{} · {} · {}", self.clicks, self.commands, self.refused));
         row("accepted/s", format!("{:.0}", self.accepted_per_second));
@@ -229,15 +229,14 @@ impl Report {
         if let (Some(bare), Some(share)) = (self.bare_per_second, self.share_of_bare) {
             row("bare limit/s · share of it", format!("{bare:.0} · {share:.2}"));
         }
-        let times = self.cpu_times_bare.map_or(String::new(), |times| format!(" · {times:.2}"));
-        row(
-            if times.is_empty() {
-                "all CPU per 1,000 clicks"
-            } else {
-                "all CPU per 1,000 clicks · times the bare limit's"
-            },
-            format!("{:.3} s{times}", self.all_cpu_seconds_per_1000),
-        );
+        let all = format!("{:.3} s", self.all_cpu_seconds_per_1000);
+        let (name, value) = match self.cpu_times_bare {
+            Some(times) => {
+                ("all CPU per 1,000 clicks · times the bare limit's", format!("{all} · {times:.2}"))
+            }
+            None => ("all CPU per 1,000 clicks", all),
+        };
+        row(name, value);
         row("application CPU per 1,000 clicks", format!("{:.3} s", self.application_cpu_seconds_per_1000));
         for (kind, seconds) in &self.cpu_seconds_per_1000 {
             let memory = self.peak_megabytes.get(kind).copied().unwrap_or_default();

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use serde_json::json;
 use shared::bus::broker::BrokerUrl;
-use shared::config::Deployment;
+use shared::config::{Deployment, given};
 use shared::database::Database;
 use shared::id::{CommandId, DriveId, MemberId};
 use shared::{backoff::Backoff, clock};
@@ -64,20 +64,27 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
         (Some(deployed), client)
     };
 
+    // Of a deployment behind a URL, whoever knows its database names it.
+    let named = deployed.is_some() || given(rush.deployment.database_url.as_ref()).is_some();
+    let db = if named {
+        let db = Database::connect(&rush.deployment.database_url(), 1, "muster-bench").await;
+        Some(db.context("open the database that the tables are compared in")?)
+    } else {
+        None
+    };
+    let setting = match &db {
+        Some(db) if deployed.is_some() => Some(describe(&rush.deployment, db).await?),
+        _ => None,
+    };
+
     let stage = Stage::set(&client, &plan).await?;
     let mut measured = stage.play(&client, &plan, async || Ok(())).await?;
     let mut verified = Verified { entries: stage.check(&client, &mut measured).await?, tables: None };
-    let mut setting = None;
-    // Of a deployment behind a URL, whoever knows its database names it.
-    if deployed.is_some() || rush.deployment.database_url.is_some() {
-        let db = Database::connect(&rush.deployment.database_url(), 1, "muster-bench").await?;
+    if let Some(db) = db {
         let bar = ProgressBar::new_spinner();
         let compared = verify::verify(&db, Some(&stage.drives), &bar).await.context("verify")?;
         bar.finish_and_clear();
         verified.tables = Some(compared.decisions);
-        if deployed.is_some() {
-            setting = Some(describe(&rush.deployment, &db).await?);
-        }
         db.close().await;
     }
     if let Some(deployed) = deployed {
