@@ -105,6 +105,8 @@ async fn any_process_is_killed_every_two_seconds() {
         }
         kills += 1;
         tokio::time::sleep(Duration::from_secs(2)).await;
+        // If nothing is accepted any more, this ends, and not only when somebody looks.
+        cluster.load.more(1).await;
     }
     let lines = clicking.end().await;
     let history = History { lines: &lines, drives: &drives, ordered: true };
