@@ -55,25 +55,28 @@ impl Subscriber {
         Self { url: url.to_owned() }
     }
 
-    /// Everything that came since the last time, in order.
-    async fn read(&self) -> Vec<Bytes> {
-        use futures_util::StreamExt as _;
-        let connection = Connection::connect(&self.url, ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        channel.basic_qos(1000, BasicQosOptions::default()).await.unwrap();
-        let mut stream = channel
-            .basic_consume(QUEUE.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
-            .await
-            .unwrap();
+    /// Everything that came since the last time, in order; and what the server said if it would not give more: one that has just
+    /// recovered may refuse, as it may refuse anyone.
+    async fn read(&self) -> (Vec<Bytes>, lapin::Result<()>) {
         let mut read = Vec::new();
+        let end = self.read_into(&mut read).await;
+        (read, end)
+    }
+
+    async fn read_into(&self, read: &mut Vec<Bytes>) -> lapin::Result<()> {
+        use futures_util::StreamExt as _;
+        let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(1000, BasicQosOptions::default()).await?;
+        let (tag, options) = ("".into(), BasicConsumeOptions::default());
+        let mut stream = channel.basic_consume(QUEUE.into(), tag, options, FieldTable::default()).await?;
         while let Ok(Some(delivery)) = tokio::time::timeout(QUIET, stream.next()).await {
-            let delivery = delivery.unwrap();
-            delivery.ack(BasicAckOptions::default()).await.unwrap();
+            let delivery = delivery?;
             let content_type = delivery.properties.content_type().as_ref().unwrap().as_str();
-            read.extend(batch::events(content_type, &Bytes::from(delivery.data)));
+            read.extend(batch::events(content_type, &Bytes::from(delivery.data.clone())));
+            delivery.ack(BasicAckOptions::default()).await?;
         }
-        connection.close(200, "read".into()).await.unwrap();
-        read
+        connection.close(200, "read".into()).await
     }
 }
 
@@ -284,7 +287,8 @@ async fn told(subscriber: &Subscriber, logs: &HashMap<DriveId, Log>) -> (usize, 
     let (mut last, mut late) = (HashMap::<String, u64>::new(), 0);
     let since = std::time::Instant::now();
     loop {
-        for bytes in subscriber.read().await {
+        let (read, end) = subscriber.read().await;
+        for bytes in read {
             let event: CloudEvent = serde_json::from_slice(&bytes).unwrap();
             let Some(sequence) = event.sequence.as_ref().and_then(|number| number.parse::<u64>().ok()) else {
                 continue;
@@ -301,6 +305,10 @@ async fn told(subscriber: &Subscriber, logs: &HashMap<DriveId, Log>) -> (usize, 
         let missing = logged.len() - got.len();
         if missing == 0 || since.elapsed() > PATIENCE {
             return (missing + untrue, late);
+        }
+        if let Err(error) = end {
+            println!("the subscriber tries again: {error}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }
