@@ -60,7 +60,6 @@ pub async fn serve(arguments: ServeArguments, shutdown: CancellationToken) -> an
 pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> anyhow::Result<Running> {
     let ServeArguments { deployment, admin, key, listen } = arguments;
     let connections = Connections::open(&deployment, "muster", &shutdown).await?;
-    let made = first_admin(&connections, &deployment, &admin).await?;
     let cx = context(&connections, &deployment, &key, &shutdown)?;
     let listener = serve::bind(listen).await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -74,6 +73,8 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         client: reqwest::Client::new(),
         liveness: liveness.clone(),
     };
+
+    let serving = serve::serve(listener, Surfaces::Both, cx, operations, shutdown.clone());
 
     let mut tasks = JoinSet::new();
     let Connections { db, broker, files, .. } = connections.clone();
@@ -112,7 +113,10 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         });
     }
     tasks.spawn(scheduler::run(db, broker.clone(), shutdown.clone()));
-    tasks.spawn(serve::serve(listener, Surfaces::Both, cx, operations, shutdown.clone()));
+    // Nobody is answered before there is an admin. A hash takes 19 MiB: last of all, so that nothing that stays is put into them and
+    // the system has them back.
+    let made = first_admin(&connections, &deployment, &admin).await?;
+    tasks.spawn(serving);
     tokio::spawn(measure_queues(broker, Queue::ALL.to_vec(), shutdown));
 
     println!("Muster is up.");

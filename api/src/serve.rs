@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use metrics::Histogram;
 use poem::endpoint::make_sync;
 use poem::http::{Method, StatusCode};
@@ -49,24 +50,26 @@ pub enum Surfaces {
     Both,
 }
 
-/// Serves on a bound listener until shutdown.
-pub async fn serve(
+/// Makes everything that is answered, and serves on a bound listener until shutdown.
+pub fn serve(
     listener: TcpListener,
     surfaces: Surfaces,
     cx: Context,
     operations: Operations,
     shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
     let feeds = cx.feeds.clone();
-    // The server does not know of connections that have become WebSockets.
-    let streams = async {
-        shutdown.cancelled().await;
-        if tokio::time::timeout(END, feeds.ended()).await.is_err() {
-            tracing::warn!("some streams did not end in time");
-        }
-    };
     let app = app(surfaces, cx, &operations);
-    tokio::join!(connection::serve(listener, app, shutdown.clone()), streams).0
+    async move {
+        // The server does not know of connections that have become WebSockets.
+        let streams = async {
+            shutdown.cancelled().await;
+            if tokio::time::timeout(END, feeds.ended()).await.is_err() {
+                tracing::warn!("some streams did not end in time");
+            }
+        };
+        tokio::join!(connection::serve(listener, app, shutdown.clone()), streams).0
+    }
 }
 
 /// Takes a port.
@@ -105,12 +108,19 @@ fn documented<A: OpenApi + 'static, W: poem_openapi::Webhook + 'static>(
     page: &'static str,
     file: &'static str,
 ) -> Route {
-    let document = document(service);
-    let html = service.scalar_html().replace(&service.spec(), &document);
-    route.at(page, make_sync(move |_| Html(html.clone()))).at(file, json_file(document))
+    let document = Bytes::from(document(service));
+    let shown = document.clone();
+    route.at(page, make_sync(move |_| Html(documentation(&shown)))).at(file, json_file(document))
 }
 
-fn json_file(document: String) -> impl Endpoint<Output = Response> + 'static {
+/// The page that shows a document. Its script has 3 MB, so it is put together for whoever asks, which is rare, and not kept.
+fn documentation(document: &[u8]) -> String {
+    let empty = OpenApiService::new((), "", "");
+    empty.scalar_html().replace(&empty.spec(), &String::from_utf8_lossy(document))
+}
+
+fn json_file(document: impl Into<Bytes>) -> impl Endpoint<Output = Response> + 'static {
+    let document = document.into();
     make_sync(move |_| Response::builder().content_type("application/json").body(document.clone()))
 }
 

@@ -82,11 +82,10 @@ pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> Exi
         Box::pin(async move {
             let connections = Connections::open_shared(&arguments.deployment, service, &shutdown).await?;
             let metrics = start_metrics()?;
-            first_admin(&connections, &arguments.deployment, &arguments.admin).await?;
             let cx = context(&connections, &arguments.deployment, &arguments.key, &shutdown)?;
             let address = arguments.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], default_port)));
             let listener = serve::bind(address).await?;
-            tracing::info!(service, address = %listener.local_addr()?, "serving; documentation at /docs");
+            let address = listener.local_addr()?;
             let operations = Operations {
                 service,
                 metrics,
@@ -94,7 +93,10 @@ pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> Exi
                 client: reqwest::Client::new(),
                 liveness: Liveness::default(),
             };
-            serve::serve(listener, surfaces, cx.clone(), operations, shutdown).await?;
+            let serving = serve::serve(listener, surfaces, cx.clone(), operations, shutdown);
+            first_admin(&connections, &arguments.deployment, &arguments.admin).await?;
+            tracing::info!(service, %address, "serving; documentation at /docs");
+            serving.await?;
             cx.cache.close().await;
             connections.close().await;
             Ok(())
