@@ -1,7 +1,7 @@
 //! Processes that are killed: at each named place, at any moment, and asked politely.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use serde_json::json;
@@ -149,13 +149,15 @@ async fn whoever_is_asked_to_end_under_load_ends_in_time_and_loses_nothing() {
     let mut cluster = Cluster::usual(Engine::Postgres).await;
     let drives = cluster.two_drives().await;
     let clicking = cluster.load.begin(&drives, LINES, usize::MAX);
-    let times = size(3, 200);
+    let (times, mut longest) = (size(3, 200), Duration::ZERO);
     for _ in 0..times {
         for name in ["member-api", "drives-consumer", "scheduler"] {
             cluster.load.more(100).await;
             let number = cluster.processes.iter().position(|(each, _)| *each == name).unwrap();
+            let asked = Instant::now();
             cluster.processes[number].1.signal("TERM");
             let ended = cluster.dies(number).await;
+            longest = longest.max(asked.elapsed());
             // A process that does not end in time ends all the same, and says so by its status.
             assert!(ended.success(), "{name}: {ended}: {}", cluster.processes[number].1.log());
             let (name, _) = cluster.processes.remove(number);
@@ -164,6 +166,7 @@ async fn whoever_is_asked_to_end_under_load_ends_in_time_and_loses_nothing() {
     }
     let lines = clicking.end().await;
     let history = History { lines: &lines, drives: &drives, ordered: true };
-    history.conclude("SIGTERM under load", &format!("3 processes × {times}"), &cluster).await;
+    let scope = format!("3 processes × {times}, ended within {longest:.1?}");
+    history.conclude("SIGTERM under load", &scope, &cluster).await;
     assert_eq!(cluster.processes.len(), USUAL.len());
 }
