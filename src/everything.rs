@@ -75,7 +75,6 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
     };
 
     let serving = serve::serve(listener, Surfaces::Both, cx, operations, shutdown.clone());
-
     let mut tasks = JoinSet::new();
     let Connections { db, broker, files, .. } = connections.clone();
     for queue in Queue::ALL {
@@ -113,8 +112,6 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         });
     }
     tasks.spawn(scheduler::run(db, broker.clone(), shutdown.clone()));
-    // Nobody is answered before there is an admin. A hash takes 19 MiB: last of all, so that nothing that stays is put into them and
-    // the system has them back.
     let made = first_admin(&connections, &deployment, &admin).await?;
     tasks.spawn(serving);
     tokio::spawn(measure_queues(broker, Queue::ALL.to_vec(), shutdown));

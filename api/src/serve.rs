@@ -10,7 +10,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use metrics::Histogram;
 use poem::endpoint::make_sync;
 use poem::http::{Method, StatusCode};
@@ -108,20 +107,20 @@ fn documented<A: OpenApi + 'static, W: poem_openapi::Webhook + 'static>(
     page: &'static str,
     file: &'static str,
 ) -> Route {
-    let document = Bytes::from(document(service));
+    let document: Arc<str> = document(service).into();
     let shown = document.clone();
     route.at(page, make_sync(move |_| Html(documentation(&shown)))).at(file, json_file(document))
 }
 
 /// The page that shows a document. Its script has 3 MB, so it is put together for whoever asks, which is rare, and not kept.
-fn documentation(document: &[u8]) -> String {
+fn documentation(document: &str) -> String {
     let empty = OpenApiService::new((), "", "");
-    empty.scalar_html().replace(&empty.spec(), &String::from_utf8_lossy(document))
+    empty.scalar_html().replace(&empty.spec(), document)
 }
 
-fn json_file(document: impl Into<Bytes>) -> impl Endpoint<Output = Response> + 'static {
+fn json_file(document: impl Into<Arc<str>>) -> impl Endpoint<Output = Response> + 'static {
     let document = document.into();
-    make_sync(move |_| Response::builder().content_type("application/json").body(document.clone()))
+    make_sync(move |_| Response::builder().content_type("application/json").body(document.to_string()))
 }
 
 /// A surface's OpenAPI document: what the routes say, and the two headers that every write understands.

@@ -105,6 +105,9 @@ pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> Exi
 }
 
 /// Makes the first admin if there is none, and says so, this once.
+///
+/// The last thing before anybody is answered: the hash takes 19 MiB, and what is made after it would settle in them, so that the
+/// system could not have them back.
 pub async fn first_admin(
     connections: &Connections,
     deployment: &Deployment,

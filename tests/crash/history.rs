@@ -55,15 +55,8 @@ impl Subscriber {
         Self { url: url.to_owned() }
     }
 
-    /// Everything that came since the last time, in order; and what the server said if it would not give more: one that has just
-    /// recovered may refuse, as it may refuse anyone.
-    async fn read(&self) -> (Vec<Bytes>, lapin::Result<()>) {
-        let mut read = Vec::new();
-        let end = self.read_into(&mut read).await;
-        (read, end)
-    }
-
-    async fn read_into(&self, read: &mut Vec<Bytes>) -> lapin::Result<()> {
+    /// Reads everything that came since the last time, in order, or until the server refuses: one that has just recovered may.
+    async fn read(&self, read: &mut Vec<Bytes>) -> lapin::Result<()> {
         use futures_util::StreamExt as _;
         let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
@@ -287,7 +280,8 @@ async fn told(subscriber: &Subscriber, logs: &HashMap<DriveId, Log>) -> (usize, 
     let (mut last, mut late) = (HashMap::<String, u64>::new(), 0);
     let since = std::time::Instant::now();
     loop {
-        let (read, end) = subscriber.read().await;
+        let mut read = Vec::new();
+        let end = subscriber.read(&mut read).await;
         for bytes in read {
             let event: CloudEvent = serde_json::from_slice(&bytes).unwrap();
             let Some(sequence) = event.sequence.as_ref().and_then(|number| number.parse::<u64>().ok()) else {
