@@ -1,6 +1,5 @@
 //! What every process of Muster does: open its connections, be watched, and end in time when it is asked to.
 
-pub mod memory;
 pub mod watch;
 pub mod worker;
 
@@ -206,7 +205,6 @@ pub fn run_to_end(
             return ExitCode::FAILURE;
         }
     };
-    runtime.spawn(memory::give_back());
     let ended = runtime.block_on(async {
         let shutdown = shutdown_on_signal()?;
         let overdue = async {
