@@ -3,7 +3,6 @@
 mod bare;
 mod deploy;
 mod growth;
-mod load;
 mod national;
 mod plan;
 mod read;
@@ -11,7 +10,6 @@ mod report;
 mod rush;
 mod streams;
 mod usage;
-mod wire;
 
 use std::path::PathBuf;
 

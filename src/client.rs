@@ -101,6 +101,11 @@ impl Client {
         Ok(token.with_context(|| format!("make a service account: {status} {answer}"))?.to_owned())
     }
 
+    /// What a service says in `authorization`.
+    pub(crate) fn service_authorization(&self) -> anyhow::Result<String> {
+        Ok(format!("Bearer {}", self.service_token.get().context("nobody has logged in")?))
+    }
+
     /// Reads something.
     pub(crate) async fn get(&self, who: As, path: &str) -> anyhow::Result<Value> {
         let (status, answer) = self.send(who, Method::GET, path, None, None).await?;

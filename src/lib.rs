@@ -7,8 +7,10 @@ pub mod demo;
 pub mod events;
 pub mod everything;
 mod history;
+mod load;
 pub mod rendered;
 pub mod verify;
+mod wire;
 
 use clap::{Parser, Subcommand};
 use shared::config::Watching;

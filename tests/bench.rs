@@ -72,11 +72,13 @@ async fn a_rush_on_one_process_is_measured_and_verified() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rush_at_full_size_is_measured_and_verified() {
-    let deployment = FullSize::new(Engine::Postgres).await;
-    let out = deployment.folder.0.join("report").display().to_string();
-    let (done, said) = deployment.muster(&[&RUSH[..], &["--out", &out]].concat());
-    assert!(done, "{said}");
-    check(&deployment.folder, &said);
+    for engine in [Engine::Postgres, Engine::MariaDb] {
+        let deployment = FullSize::new(engine).await;
+        let out = deployment.folder.0.join("report").display().to_string();
+        let (done, said) = deployment.muster(&[&RUSH[..], &["--out", &out]].concat());
+        assert!(done, "{said}");
+        check(&deployment.folder, &said);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,16 +1,18 @@
-//! Webhooks and mails over TLS: they reach whoever has a certificate that is trusted, and nobody else.
+//! TLS: webhooks and mails reach whoever has a certificate that is trusted, and nobody else; a rush and the demo click at a
+//! deployment that has one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-use crate::deployment::{Client, Embedded, Folder, eventually};
+use crate::deployment::{ADMIN_EMAIL, ADMIN_PASSWORD, Client, Embedded, Folder, eventually, muster};
 use crate::mail::server::{MailServer, Secured};
 use crate::webhooks::receiver::Receiver;
 
@@ -116,4 +118,51 @@ async fn mail_goes_over_starttls_with_a_password_and_only_to_a_server_that_is_tr
     let _process = Embedded::process_on(&folder, &[("MAIL_URL", mail_url), known.trusted()]).await;
     let received = eventually("the mail arrives", || async { server.received().pop() }).await;
     assert_eq!(received["to"], json!(["asha@x.org"]));
+}
+
+/// Where what listens at `to` is reached over TLS, as behind a load balancer.
+async fn in_front_of(to: &str, acceptor: TlsAcceptor) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let to = to.trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        while let Ok((outer, _)) = listener.accept().await {
+            let (acceptor, to) = (acceptor.clone(), to.clone());
+            tokio::spawn(async move {
+                // Whoever does not trust the certificate goes away again.
+                let Ok(mut outer) = acceptor.accept(outer).await else { return };
+                let mut inner = TcpStream::connect(to).await.unwrap();
+                // Either of them may leave without a word.
+                let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
+            });
+        }
+    });
+    format!("https://localhost:{port}")
+}
+
+/// Plays against a deployment; whether it was done, and what was said.
+async fn plays(arguments: &[&str], env: &[(&'static str, String)]) -> (bool, String) {
+    let (arguments, env) = (arguments.iter().map(ToString::to_string).collect::<Vec<_>>(), env.to_vec());
+    let play = move || muster(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &env);
+    tokio::task::spawn_blocking(play).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rush_and_the_demo_click_over_tls_where_the_certificate_is_trusted() {
+    let deployment = Embedded::start().await;
+    let folder = &deployment.folder;
+    let (known, unknown) = (Identity::new(folder, "known"), Identity::new(folder, "unknown"));
+    let url = in_front_of(&deployment.process.url, known.acceptor.clone()).await;
+    let out = folder.0.join("report").display().to_string();
+    let rush = ["bench", "rush", "--applicants", "200", "--places", "50", "--tokens", "4", "--out", &out];
+    let admin = ["--url", &url, "--admin-email", ADMIN_EMAIL, "--admin-password", ADMIN_PASSWORD];
+    let (done, said) = plays(&[&rush[..], &admin].concat(), &[known.trusted()]).await;
+    assert!(done, "{said}");
+    let report: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.0.join("report/report.json")).unwrap()).unwrap();
+    assert_eq!((&report["commands"], &report["refused"]), (&json!(200), &json!(150)), "{report}");
+    let as_admin = [("ADMIN_EMAIL", ADMIN_EMAIL.to_owned()), ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned())];
+    let demo = ["demo", "--url", &url, "--connections", "8"];
+    let (done, said) = plays(&demo, &[&as_admin[..], &[known.trusted()]].concat()).await;
+    assert!(done && said.contains("748 of 748 clicks"), "{said}");
 }

@@ -11,7 +11,7 @@ mod report;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::Args;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
@@ -28,10 +28,11 @@ use self::crowd::{Crowd, Records};
 use self::record::{Checker, Recorder};
 use self::report::{Measured, Phases, Report};
 use super::deploy;
-use super::load::{Load, Requests, write_click};
-use super::rush::{SETTING_UP, address, bar, import, tokens};
+use super::rush::{SETTING_UP, bar, import, tokens};
 use crate::client::Client;
+use crate::load::{Load, Requests, write_click};
 use crate::verify;
+use crate::wire::Server;
 
 /// Ids that are read at a time.
 const IDS: u64 = 10_000;
@@ -110,9 +111,10 @@ pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
 
     let receipts = Records::create(&national.deployment.data_dir.join("bench-receipts"))?;
     let bar = bar(u64::from(members), "clicks")?;
+    let server = Server::find(client.members_url()).await?;
     let load = Load {
-        address: address(client.members_url()).await?,
-        requests: requests(client.members_url(), &crowd, &drives, &tokens, people)?,
+        requests: requests(server.clone(), &crowd, &drives, &tokens, people),
+        server,
         clicks: members as usize,
         connections: usize::from(national.connections),
         rate: None,
@@ -176,25 +178,24 @@ async fn keep_ids(db: &Database, people: &Records<16>, members: u32) -> anyhow::
 
 /// Writes the request of each click.
 fn requests(
-    url: &str,
+    server: Server,
     crowd: &Crowd,
     drives: &[DriveId],
     tokens: &[String],
     people: Records<16>,
-) -> anyhow::Result<Requests> {
-    let host = url.split_once("://").map(|(_, host)| host.to_owned()).context("read the URL")?;
+) -> Requests {
     let paths: Vec<_> =
         drives.iter().map(|drive_id| format!("/api/v1/drives/{drive_id}/registrations")).collect();
     let tokens: Vec<_> = tokens.iter().map(|token| format!("Bearer {token}")).collect();
     let crowd = crowd.clone();
-    Ok(Box::new(move |click, request| {
+    Box::new(move |click, request| {
         let number = crowd.number(click);
         let id = people.read(number).expect("the file was written just now");
         let body = format!("{{\"member_id\":\"{}\"}}", MemberId(Uuid::from_bytes(id)));
         let to = ("POST", paths[crowd.drive(number)].as_str());
-        let from = (host.as_str(), tokens[number as usize % tokens.len()].as_str());
+        let from = (&server, tokens[number as usize % tokens.len()].as_str());
         write_click(request, to, from, "", &body);
-    }))
+    })
 }
 
 /// Waits until the drives' logs are so long together.

@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::deploy;
 use super::report::{Percentiles, machine, percentiles};
-use super::rush::{SETTING_UP, address};
+use super::rush::SETTING_UP;
 use super::usage;
-use super::wire::Connection;
+use crate::wire::{Connection, Server};
 
 /// Flags of `muster bench read`.
 #[derive(Debug, Clone, Args)]
@@ -141,7 +141,7 @@ pub(super) async fn run(read: ReadArguments) -> anyhow::Result<()> {
     let drives: Vec<_> = stream::iter(drives).buffered(SETTING_UP).try_collect().await?;
     let token = client.service_account("bench").await?;
 
-    let muster = (address(&deployed.url).await?, deployed.members_api());
+    let muster = (&Server::find(&deployed.url).await?, deployed.members_api());
     let paths = ["/api/v1/drives".to_owned(), format!("/api/v1/drives/{}", drives[0])];
     let (list, drive) = (page(muster.0, &paths[0]).await?, page(muster.0, &paths[1]).await?);
     let files = ["list.json", "drive.json"].map(|name| read.deployment.data_dir.join(name));
@@ -151,7 +151,7 @@ pub(super) async fn run(read: ReadArguments) -> anyhow::Result<()> {
     let [list_file, drive_file] = files.map(|file| file.display().to_string());
     let arguments = ["bench", "bare-pages", "--list", &list_file, "--drive", &drive_file];
     let (url, pid) = deployed.also(&read.deployment, &arguments)?;
-    let bare = (address(&url).await?, pid);
+    let bare = (&Server::find(&url).await?, pid);
     for (path, page) in paths.iter().zip([&list, &drive]) {
         ensure!(self::page(bare.0, path).await?.body == page.body, "{path}: the bare handler's bytes differ");
     }
@@ -181,14 +181,14 @@ pub(super) async fn run(read: ReadArguments) -> anyhow::Result<()> {
 async fn compare(
     read: &ReadArguments,
     question: &Question,
-    muster: (SocketAddr, u32),
-    bare: (SocketAddr, u32),
+    muster: (&Server, u32),
+    bare: (&Server, u32),
 ) -> anyhow::Result<Compared> {
     let [mut ours, mut theirs] = [Answered::default(), Answered::default()];
     for number in 0..=read.rounds {
-        for (side, (address, pid)) in [(&mut ours, muster), (&mut theirs, bare)] {
+        for (side, (server, pid)) in [(&mut ours, muster), (&mut theirs, bare)] {
             let before = usage::cpu_seconds(pid);
-            let mut round = ask(read, question, address).await?;
+            let mut round = ask(read, question, server).await?;
             round.cpu_seconds = usage::cpu_seconds(pid) - before;
             // The first one is for getting warm.
             if number > 0 {
@@ -217,16 +217,16 @@ fn spread(mut all: Vec<f64>) -> [f64; 3] {
 }
 
 /// Asks on all connections until the time is over.
-async fn ask(read: &ReadArguments, question: &Question, address: SocketAddr) -> anyhow::Result<Round> {
-    let request: Bytes = format!("{}host: {address}\r\n\r\n", question.head).into();
+async fn ask(read: &ReadArguments, question: &Question, server: &Server) -> anyhow::Result<Round> {
+    let request: Bytes = format!("{}host: {}\r\n\r\n", question.head, server.host).into();
     let (status, bytes) = (question.status, question.bytes);
     let since = Instant::now();
     let end = since + Duration::from_secs_f64(read.seconds);
     let mut connections = JoinSet::new();
     for _ in 0..read.connections {
-        let request = request.clone();
+        let (request, server) = (request.clone(), server.clone());
         connections.spawn(async move {
-            let (mut connection, mut latencies) = (Connection::open(address).await?, Vec::new());
+            let (mut connection, mut latencies) = (Connection::open(&server).await?, Vec::new());
             while Instant::now() < end {
                 let asked = Instant::now();
                 let answer = connection.ask(&request).await?;
@@ -256,11 +256,11 @@ struct Page {
 }
 
 /// Reads a page once, from a server that may still be starting.
-async fn page(address: SocketAddr, path: &str) -> anyhow::Result<Page> {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+async fn page(server: &Server, path: &str) -> anyhow::Result<Page> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.host);
     let mut backoff = Backoff::default();
     let mut connection = loop {
-        match Connection::open(address).await {
+        match Connection::open(server).await {
             Ok(open) => break open,
             Err(error) if backoff.failures() > 100 => return Err(error),
             Err(_) => backoff.wait().await,

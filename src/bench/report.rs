@@ -14,9 +14,9 @@ use shared::clock;
 use shared::id::CommandId;
 
 use super::bare::Bare;
-use super::load::Shot;
 use super::plan::Plan;
 use super::usage::{self, Used};
+use crate::load::Shot;
 
 /// The width of a point in the series, in seconds.
 const STEP: f64 = 0.25;

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -22,13 +21,14 @@ use uuid::Uuid;
 use super::RushArguments;
 use super::bare;
 use super::deploy::{self, READY};
-use super::load::{Load, Requests, Shot, write_click};
 use super::plan::{Action, Click, Plan};
 use super::report::{Measured, Report, Setting, Verified};
 use super::usage::Usage;
 use crate::client::{As, Client};
 use crate::history::History;
+use crate::load::{Load, Requests, Shot, write_click};
 use crate::verify;
+use crate::wire::Server;
 
 /// People per import.
 const IMPORT: u32 = 50_000;
@@ -157,13 +157,13 @@ impl Stage {
         done: impl AsyncFnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<Measured> {
         let clicks = plan.clicks();
-        let address = address(client.members_url()).await?;
+        let server = Server::find(client.members_url()).await?;
         let bar = bar(clicks.len() as u64, "clicks")?;
         let usage = Usage::start();
         let (since, wall) = (Instant::now(), clock::now());
         let load = Load {
-            address,
-            requests: self.requests(plan, client.members_url(), clicks.clone())?,
+            requests: self.requests(plan, server.clone(), clicks.clone()),
+            server,
             clicks: clicks.len(),
             connections: usize::from(plan.connections),
             rate: plan.rate,
@@ -196,14 +196,13 @@ impl Stage {
     }
 
     /// Writes the request of each click.
-    fn requests(&self, plan: &Plan, url: &str, clicks: Vec<Click>) -> anyhow::Result<Requests> {
-        let host = url.split_once("://").map(|(_, host)| host.to_owned()).context("read the URL")?;
+    fn requests(&self, plan: &Plan, server: Server, clicks: Vec<Click>) -> Requests {
         let paths: Vec<_> =
             self.drives.iter().map(|drive_id| format!("/api/v1/drives/{drive_id}/registrations")).collect();
         let members = self.members.clone();
         let tokens: Vec<_> = self.tokens.iter().map(|token| format!("Bearer {token}")).collect();
         let (has_keys, wait) = (plan.has_keys(), plan.wait);
-        Ok(Box::new(move |index, request| {
+        Box::new(move |index, request| {
             let Click { action, applicant } = clicks[index];
             let applicant = applicant as usize;
             let path = &paths[applicant % paths.len()];
@@ -219,9 +218,9 @@ impl Stage {
                 let _ = write!(more, "prefer: wait={seconds}\r\n");
             }
             let body = format!("{{\"member_id\":\"{}\"}}", members[applicant]);
-            let from = (host.as_str(), tokens[applicant % tokens.len()].as_str());
+            let from = (&server, tokens[applicant % tokens.len()].as_str());
             write_click(request, (method, &path), from, &more, &body);
-        }))
+        })
     }
 
     /// Asks, without much ado, until each drive's log is as long as there are commands for it.
@@ -315,12 +314,6 @@ pub(super) fn bar(length: u64, what: &'static str) -> anyhow::Result<ProgressBar
     bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len} {per_sec}")?);
     bar.set_message(what);
     Ok(bar)
-}
-
-pub(super) async fn address(url: &str) -> anyhow::Result<SocketAddr> {
-    let host = url.strip_prefix("http://").context("the load speaks plain HTTP")?;
-    let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-    tokio::net::lookup_host(&host).await?.next().with_context(|| format!("find {host}"))
 }
 
 /// The ids of the applicants, in their order.

@@ -1,6 +1,5 @@
 //! Many streams on one process: what each costs, and how long after the decision it tells.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,10 +30,11 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use uuid::Uuid;
 
 use super::deploy;
-use super::load::{Load, write_click};
 use super::report::{Percentiles, machine, percentiles};
-use super::rush::{address, bar};
+use super::rush::bar;
 use super::usage::{self, Usage, is_ours};
+use crate::load::{Load, write_click};
+use crate::wire::Server;
 
 /// Streams that are opened at a time.
 const OPENING: usize = 64;
@@ -120,20 +120,19 @@ pub(super) async fn run(arguments: StreamsArguments) -> anyhow::Result<()> {
             format!("Bearer {}", api::auth::issue(&key, actor, clock::now()))
         })
         .collect();
-    let (address, url) = (address(client.members_url()).await?, client.members_url().to_owned());
-    let host = url.split_once("://").map(|(_, host)| host.to_owned()).context("read the URL")?;
+    let server = Server::find(client.members_url()).await?;
 
     tokio::time::sleep(SETTLE).await;
     let before = usage::resident(deployed.members_api());
     let told = Arc::new(Told::default());
     let opened = bar(u64::from(count), "streams")?;
     let opening = tokens.iter().map(|token| {
-        let (told, host, opened) = (told.clone(), host.clone(), opened.clone());
+        let (told, server, opened) = (told.clone(), &server, opened.clone());
         async move {
             let reading = if arguments.websocket {
-                open_websocket(address, &host, token, told).await?.boxed()
+                open_websocket(server, token, told).await?.boxed()
             } else {
-                open_events(address, &host, token, told).await?.boxed()
+                open_events(server, token, told).await?.boxed()
             };
             opened.inc(1);
             anyhow::Ok(reading)
@@ -153,9 +152,9 @@ pub(super) async fn run(arguments: StreamsArguments) -> anyhow::Result<()> {
     let used = Usage::start();
     let path = format!("/api/v1/drives/{drive_id}/registrations");
     let load = Load {
-        address,
+        server: server.clone(),
         requests: Box::new(move |click, request| {
-            write_click(request, ("POST", &path), (&host, &tokens[click]), "", "{}");
+            write_click(request, ("POST", &path), (&server, &tokens[click]), "", "{}");
         }),
         clicks: count as usize,
         connections: 64,
@@ -231,16 +230,17 @@ const PATH: &str = "/api/v1/me/events";
 
 /// Opens a stream of server-sent events, and says what reads it to its end.
 async fn open_events(
-    address: SocketAddr,
-    host: &str,
+    server: &Server,
     token: &str,
     told: Arc<Told>,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
-    let connection = TcpStream::connect(address).await.context("connect")?;
+    let connection = TcpStream::connect(server.address).await.context("connect")?;
     let (mut sender, connection) = handshake(TokioIo::new(connection)).await.context("connect")?;
     let connection = tokio::spawn(connection);
-    let request =
-        Request::get(PATH).header("host", host).header("authorization", token).body(Empty::<Bytes>::new())?;
+    let request = Request::get(PATH)
+        .header("host", &server.host)
+        .header("authorization", token)
+        .body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await.context("open a stream")?;
     ensure!(answer.status() == StatusCode::OK, "a stream was answered {}", answer.status());
     let mut body = answer.into_body();
@@ -263,8 +263,7 @@ async fn open_events(
 
 /// Opens a WebSocket, and says what reads it to its end.
 async fn open_websocket(
-    address: SocketAddr,
-    host: &str,
+    server: &Server,
     token: &str,
     told: Arc<Told>,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
@@ -272,8 +271,8 @@ async fn open_websocket(
     struct Item {
         data: Decided,
     }
-    let connection = TcpStream::connect(address).await.context("connect")?;
-    let mut request = format!("ws://{host}{PATH}").into_client_request()?;
+    let connection = TcpStream::connect(server.address).await.context("connect")?;
+    let mut request = format!("ws://{}{PATH}", server.host).into_client_request()?;
     request.headers_mut().insert("authorization", token.parse()?);
     // There are thousands of them on this side, too.
     let small = WebSocketConfig::default().read_buffer_size(4 * 1024);

@@ -1,19 +1,21 @@
 //! The rush: everybody at once, everyone with a receipt, everyone with a decision.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::backoff::Backoff;
 use shared::id::{CommandId, DriveId, MemberId};
 
 use super::input::Input;
 use crate::client::{As, Client};
+use crate::load::{Load, Shot, write_click};
+use crate::wire::Server;
 
 /// What came of a rush.
 #[derive(Debug)]
@@ -47,19 +49,7 @@ pub(super) async fn rush(client: &Client, input: &Input) -> anyhow::Result<Playe
     bar.set_style(ProgressStyle::with_template("{msg:>10} {wide_bar} {pos}/{len}")?);
     bar.set_message("clicks");
     let since = Instant::now();
-    let receipts: Vec<(CommandId, Duration)> = stream::iter(members)
-        .map(|(_, member)| {
-            let bar = bar.clone();
-            async move {
-                let clicked = Instant::now();
-                let id = register(client, drive_id, member).await?;
-                bar.inc(1);
-                anyhow::Ok((id, clicked.elapsed()))
-            }
-        })
-        .buffer_unordered(client.connections)
-        .try_collect()
-        .await?;
+    let receipts = click(client, drive_id, members, &bar).await?;
     bar.reset();
     bar.set_message("decisions");
     let statuses: Vec<Value> = stream::iter(receipts.iter().map(|(id, _)| *id))
@@ -79,16 +69,37 @@ pub(super) async fn rush(client: &Client, input: &Input) -> anyhow::Result<Playe
     count(drive_id, receipts, &statuses, took)
 }
 
-/// One click: the receipt's id.
-async fn register(client: &Client, drive_id: DriveId, member: MemberId) -> anyhow::Result<CommandId> {
-    let path = format!("/api/v1/drives/{drive_id}/registrations");
-    let key = format!("demo {drive_id} {member}");
-    let body = json!({ "member_id": member });
-    let (status, answer) = client.send(As::Service, Method::POST, &path, Some(&body), Some(&key)).await?;
-    if status != StatusCode::ACCEPTED {
-        bail!("a click was answered {status}: {answer}");
-    }
-    Ok(answer["command_id"].as_str().context("a receipt without an id")?.parse()?)
+/// Everybody clicks: the receipts' ids, and how long each took.
+async fn click(
+    client: &Client,
+    drive_id: DriveId,
+    members: Vec<(String, MemberId)>,
+    bar: &ProgressBar,
+) -> anyhow::Result<Vec<(CommandId, Duration)>> {
+    let (server, authorization) =
+        (Server::find(client.members_url()).await?, client.service_authorization()?);
+    let (to, path) = (server.clone(), format!("/api/v1/drives/{drive_id}/registrations"));
+    let clicks = members.len();
+    let load = Load {
+        server,
+        requests: Box::new(move |click, request| {
+            let member = members[click].1;
+            let key = format!("idempotency-key: demo {drive_id} {member}\r\n");
+            let body = json!({ "member_id": member }).to_string();
+            write_click(request, ("POST", &path), (&to, &authorization), &key, &body);
+        }),
+        clicks,
+        connections: client.connections,
+        rate: None,
+    };
+    let receipts = Arc::new(Mutex::new(Vec::with_capacity(clicks)));
+    let kept = receipts.clone();
+    load.fire(bar, move |Shot { id, took, .. }| {
+        kept.lock().unwrap_or_else(PoisonError::into_inner).push((id, took));
+        Ok(())
+    })
+    .await?;
+    Ok(std::mem::take(&mut *receipts.lock().unwrap_or_else(PoisonError::into_inner)))
 }
 
 async fn decision(client: &Client, id: CommandId) -> anyhow::Result<Value> {

@@ -42,11 +42,10 @@ pub enum Relation {
 impl ActiveModelBehavior for ActiveModel {}
 
 fn profile(row: Model) -> Result<Profile, DbErr> {
-    let unreadable = |error: serde_json::Error| DbErr::Json(error.to_string());
     Ok(Profile {
         name: row.name,
-        attributes: Attributes::from_text(&row.attributes).map_err(unreadable)?,
-        verified: serde_json::from_str(&row.verified).map_err(unreadable)?,
+        attributes: read(&row.attributes)?,
+        verified: serde_json::from_str(&row.verified).map_err(|error| DbErr::Json(error.to_string()))?,
     })
 }
 
@@ -73,27 +72,43 @@ pub async fn attributes(
     ids: impl IntoIterator<Item = MemberId>,
 ) -> Result<HashMap<MemberId, Attributes>, DbErr> {
     let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+    let mut found = HashMap::with_capacity(ids.len());
     if ids.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(found);
     }
-    let rows = accounts::Entity::find()
+    let profiles = Entity::find()
+        .select_only()
+        .columns([Column::Id, Column::Attributes])
+        .filter(rows::is_one_of(db, Column::Id, ids.iter().copied()))
+        .into_tuple::<(Uuid, String)>()
+        .all(db)
+        .await?;
+    for (id, text) in profiles {
+        found.insert(MemberId(id), read(&text)?);
+    }
+    // Nearly everybody who registers was imported, and has a profile. The others' accounts are looked for with what they may have
+    // got meanwhile, for nobody is to be judged by less than was there.
+    let others: Vec<_> = ids.into_iter().filter(|id| !found.contains_key(&MemberId(*id))).collect();
+    if others.is_empty() {
+        return Ok(found);
+    }
+    let accounts = accounts::Entity::find()
         .select_only()
         .column(accounts::Column::Id)
         .column_as(Column::Attributes, "attributes")
         .join_rev(JoinType::LeftJoin, Relation::Account.def())
-        .filter(rows::is_one_of(db, accounts::Column::Id, ids))
+        .filter(rows::is_one_of(db, accounts::Column::Id, others))
         .into_tuple::<(Uuid, Option<String>)>()
         .all(db)
         .await?;
-    rows.into_iter()
-        .map(|(id, text)| {
-            let attributes = text.as_deref().map(Attributes::from_text).transpose();
-            Ok((
-                MemberId(id),
-                attributes.map_err(|error| DbErr::Json(error.to_string()))?.unwrap_or_default(),
-            ))
-        })
-        .collect()
+    for (id, text) in accounts {
+        found.insert(MemberId(id), text.as_deref().map(read).transpose()?.unwrap_or_default());
+    }
+    Ok(found)
+}
+
+fn read(attributes: &str) -> Result<Attributes, DbErr> {
+    Attributes::from_text(attributes).map_err(|error| DbErr::Json(error.to_string()))
 }
 
 /// The ids of those who have a profile, after `after`: all who were imported have one.

@@ -14,8 +14,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::crowd::{Crowd, Records};
-use crate::bench::load::Shot;
 use crate::bench::usage::{self, Used};
+use crate::load::Shot;
 use crate::verify::Step;
 
 /// The longest latency that is told apart from longer ones, in microseconds.

@@ -1,7 +1,6 @@
 //! The load: clicks, each by somebody who waits for the answer.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,43 +11,46 @@ use serde::Deserialize;
 use shared::backoff::Backoff;
 use shared::id::CommandId;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::wire::{Answer, Connection};
+use crate::wire::{Answer, Connection, Server};
 
 /// How often a click is tried while the deployment answers "come again".
 const ATTEMPTS: u32 = 60;
+/// How long an answer may take; longer than any wait for a decision.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Writes the request of a click, from its first line to the end of its body.
-pub(super) type Requests = Box<dyn Fn(usize, &mut Vec<u8>) + Send + Sync>;
+pub(crate) type Requests = Box<dyn Fn(usize, &mut Vec<u8>) + Send + Sync>;
 
 /// What is sent, and when.
-pub(super) struct Load {
-    /// Where to: `host:port`.
-    pub(super) address: SocketAddr,
+pub(crate) struct Load {
+    /// Where to.
+    pub(crate) server: Server,
     /// One request per click.
-    pub(super) requests: Requests,
+    pub(crate) requests: Requests,
     /// How many clicks.
-    pub(super) clicks: usize,
+    pub(crate) clicks: usize,
     /// How many at a time.
-    pub(super) connections: usize,
+    pub(crate) connections: usize,
     /// Clicks per second, in an open loop.
-    pub(super) rate: Option<f64>,
+    pub(crate) rate: Option<f64>,
 }
 
 /// One answered click.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shot {
-    pub(super) click: usize,
+pub(crate) struct Shot {
+    pub(crate) click: usize,
     /// When it was due: in an open loop, waiting for a connection counts as well.
-    pub(super) at: Instant,
-    pub(super) took: Duration,
-    pub(super) id: CommandId,
+    pub(crate) at: Instant,
+    pub(crate) took: Duration,
+    pub(crate) id: CommandId,
 }
 
 impl Load {
     /// Sends everything, and hands each receipt to `answered`. Returns how many times it is not known whether a click
     /// was taken: the connection broke before the answer, and the click was sent again.
-    pub(super) async fn fire(
+    pub(crate) async fn fire(
         self,
         bar: &ProgressBar,
         answered: impl Fn(Shot) -> anyhow::Result<()> + Send + Sync + 'static,
@@ -74,7 +76,7 @@ impl Load {
         bar: &ProgressBar,
         answered: &(impl Fn(Shot) -> anyhow::Result<()> + Sync),
     ) -> anyhow::Result<u64> {
-        let mut line = Line { address: self.address, connection: None, request: Vec::new(), broken: 0 };
+        let mut line = Line { server: &self.server, connection: None, request: Vec::new(), broken: 0 };
         let mut shots = 0_u64;
         loop {
             let click = next.fetch_add(1, Ordering::Relaxed);
@@ -100,15 +102,15 @@ impl Load {
 }
 
 /// One of those who click at a time.
-struct Line {
-    address: SocketAddr,
+struct Line<'a> {
+    server: &'a Server,
     connection: Option<Connection>,
     request: Vec<u8>,
     /// How often a connection broke before the answer.
     broken: u64,
 }
 
-impl Line {
+impl Line<'_> {
     /// Clicks until there is a receipt.
     async fn click(&mut self) -> anyhow::Result<CommandId> {
         #[derive(Deserialize)]
@@ -140,25 +142,46 @@ impl Line {
     async fn send(&mut self) -> anyhow::Result<Answer<'_>> {
         let connection = match &mut self.connection {
             Some(open) => open,
-            none => none.insert(Connection::open(self.address).await?),
+            none => none.insert(timeout(PATIENCE, Connection::open(self.server)).await.context("connect")??),
         };
-        connection.ask(&self.request).await
+        timeout(PATIENCE, connection.ask(&self.request)).await.context("wait for an answer")?
     }
 }
 
-/// Writes the request of somebody with this header `authorization`; `more` are further headers, a line each.
-pub(super) fn write_click(
+/// Writes the request of somebody with this header `authorization` to a server; `more` are further headers, a line each.
+pub(crate) fn write_click(
     request: &mut Vec<u8>,
     (method, path): (&str, &str),
-    (host, authorization): (&str, &str),
+    (server, authorization): (&Server, &str),
     more: &str,
     body: &str,
 ) {
-    let length = body.len();
+    let (Server { host, prefix, .. }, length) = (server, body.len());
     write!(
         request,
-        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: {authorization}\r\n\
+        "{method} {prefix}{path} HTTP/1.1\r\nhost: {host}\r\nauthorization: {authorization}\r\n\
          content-type: application/json\r\ncontent-length: {length}\r\n{more}\r\n{body}"
     )
     .expect("memory can be written to");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_click_goes_to_the_part_of_a_site_that_is_muster() {
+        let server = Server::find("http://127.0.0.1:8000/drives/").await.unwrap();
+        let mut request = Vec::new();
+        write_click(
+            &mut request,
+            ("POST", "/api/v1/x"),
+            (&server, "Bearer token"),
+            "prefer: wait=1\r\n",
+            "{}",
+        );
+        let said = "POST /drives/api/v1/x HTTP/1.1\r\nhost: 127.0.0.1:8000\r\nauthorization: Bearer token\r\n\
+                    content-type: application/json\r\ncontent-length: 2\r\nprefer: wait=1\r\n\r\n{}";
+        assert_eq!(String::from_utf8(request).unwrap(), said);
+    }
 }
