@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::{FAILPOINTS, build, root, servers};
+use crate::{FAILPOINTS, a_cargo, build, root, servers};
 
 /// Where the rows of a report are while it is made.
 const ROWS: &str = "target/crash-report";
@@ -28,7 +28,7 @@ pub(crate) fn run(long: bool, at_once: u8, more: &[String]) -> anyhow::Result<()
     std::fs::create_dir_all(&rows)?;
     // Of the whole workspace, as `build` does it: of one package alone, everything would be built once more.
     let arguments = ["test", "--workspace", "--test", "crash", "--profile", profile];
-    let mut suite = Command::new("cargo");
+    let mut suite = a_cargo();
     suite.args(arguments).args(FAILPOINTS).args(["--", "--nocapture"]);
     suite.arg("--test-threads").arg(at_once.to_string()).args(more);
     suite.env("CRASH_REPORT", &rows).current_dir(root());

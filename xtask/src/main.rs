@@ -92,12 +92,25 @@ fn test(more: &[String]) -> anyhow::Result<()> {
 }
 
 fn has_nextest() -> bool {
-    Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
+    a_cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
+}
+
+/// Cargo as a shell would start it. What `cargo run` tells this program about its package, some build scripts (ring's) ask for: they
+/// would run again, and all that rests on them would be built again, whenever `cargo build` and `cargo xtask` take turns.
+fn a_cargo() -> Command {
+    let mut command = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let told = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+        if name.to_str().is_some_and(|name| told.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn cargo(arguments: &[&str], more: &[String]) -> anyhow::Result<()> {
     println!("> cargo {} {}", arguments.join(" "), more.join(" "));
-    let status = Command::new("cargo").args(arguments).args(more).current_dir(root()).status();
+    let status = a_cargo().args(arguments).args(more).current_dir(root()).status();
     if status.context("run cargo")?.success() {
         Ok(())
     } else {
