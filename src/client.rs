@@ -59,21 +59,20 @@ impl Client {
 
     pub(crate) async fn wait_until_ready(&self, patience: Duration) -> anyhow::Result<()> {
         for url in [&self.members, &self.admins] {
+            let (mut backoff, mut why) = (Backoff::default(), String::new());
             let ready = async {
-                let mut backoff = Backoff::default();
-                while !self
-                    .http
-                    .get(format!("{url}/readyz"))
-                    .send()
-                    .await
-                    .is_ok_and(|answer| answer.status().is_success())
-                {
+                loop {
+                    match self.http.get(format!("{url}/readyz")).send().await {
+                        Ok(answer) if answer.status().is_success() => return,
+                        Ok(answer) => why = format!("it answers {}", answer.status()),
+                        Err(error) => why = format!("{:#}", anyhow::Error::from(error)),
+                    }
                     backoff.wait().await;
                 }
             };
-            tokio::time::timeout(patience, ready)
-                .await
-                .with_context(|| format!("{url} did not become ready"))?;
+            if tokio::time::timeout(patience, ready).await.is_err() {
+                bail!("{url} did not become ready: {why}");
+            }
         }
         Ok(())
     }
@@ -227,5 +226,19 @@ impl Client {
                 _ => backoff.wait().await,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_become_ready_is_named_with_the_reason() {
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let client = Client::new(&format!("http://{free}/"), "http://127.0.0.1:1", 1).unwrap();
+        let said = client.wait_until_ready(Duration::from_millis(300)).await.unwrap_err().to_string();
+        assert!(said.starts_with(&format!("http://{free} did not become ready: ")), "{said}");
+        assert!(said.contains("refused"), "{said}");
     }
 }

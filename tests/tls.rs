@@ -151,7 +151,7 @@ async fn plays(arguments: &[&str], env: &[(&'static str, String)]) -> (bool, Str
 async fn a_rush_and_the_demo_click_over_tls_where_the_certificate_is_trusted() {
     let deployment = Embedded::start().await;
     let folder = &deployment.folder;
-    let (known, unknown) = (Identity::new(folder, "known"), Identity::new(folder, "unknown"));
+    let known = Identity::new(folder, "known");
     let url = in_front_of(&deployment.process.url, known.acceptor.clone()).await;
     let out = folder.0.join("report").display().to_string();
     let rush = ["bench", "rush", "--applicants", "200", "--places", "50", "--tokens", "4", "--out", &out];
