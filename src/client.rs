@@ -59,7 +59,7 @@ impl Client {
 
     pub(crate) async fn wait_until_ready(&self, patience: Duration) -> anyhow::Result<()> {
         for url in [&self.members, &self.admins] {
-            let (mut backoff, mut why) = (Backoff::default(), String::new());
+            let (mut backoff, mut why) = (Backoff::default(), "no answer".to_owned());
             let ready = async {
                 loop {
                     match self.http.get(format!("{url}/readyz")).send().await {

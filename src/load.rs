@@ -15,9 +15,9 @@ use tokio::time::timeout;
 
 use crate::wire::{Answer, Connection, Server};
 
-/// How often a click is tried while the deployment answers "come again".
+/// How often a click is tried again while the deployment answers "come again", or not at all.
 const ATTEMPTS: u32 = 60;
-/// How long an answer may take; longer than any wait for a decision.
+/// How long a connection or an answer may take; longer than any wait for a decision.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Writes the request of a click, from its first line to the end of its body.
@@ -55,6 +55,7 @@ impl Load {
         bar: &ProgressBar,
         answered: impl Fn(Shot) -> anyhow::Result<()> + Send + Sync + 'static,
     ) -> anyhow::Result<u64> {
+        let clicks = self.clicks as u64;
         let (load, next, start) = (Arc::new(self), Arc::new(AtomicUsize::new(0)), Instant::now());
         let answered = Arc::new(answered);
         let mut workers = JoinSet::new();
@@ -66,6 +67,7 @@ impl Load {
         while let Some(worker) = workers.join_next().await {
             broken += worker.context("a connection's task died")??;
         }
+        bar.set_position(clicks);
         Ok(broken)
     }
 
@@ -76,8 +78,8 @@ impl Load {
         bar: &ProgressBar,
         answered: &(impl Fn(Shot) -> anyhow::Result<()> + Sync),
     ) -> anyhow::Result<u64> {
-        let mut line = Line { server: &self.server, connection: None, request: Vec::new(), broken: 0 };
-        let mut shots = 0_u64;
+        let mut line =
+            Line { server: &self.server, connection: None, request: Vec::new(), was_sent: false, broken: 0 };
         loop {
             let click = next.fetch_add(1, Ordering::Relaxed);
             if click >= self.clicks {
@@ -92,10 +94,9 @@ impl Load {
             (self.requests)(click, &mut line.request);
             let id = line.click().await?;
             answered(Shot { click, at, took: at.elapsed(), id })?;
-            shots += 1;
             // A bar per click would cost more than the click.
-            if shots.is_multiple_of(64) {
-                bar.inc(64);
+            if click.is_multiple_of(64) {
+                bar.set_position(click as u64);
             }
         }
     }
@@ -106,6 +107,8 @@ struct Line<'a> {
     server: &'a Server,
     connection: Option<Connection>,
     request: Vec<u8>,
+    /// Whether the last attempt got as far as sending it.
+    was_sent: bool,
     /// How often a connection broke before the answer.
     broken: u64,
 }
@@ -119,7 +122,11 @@ impl Line<'_> {
         }
         let mut backoff = Backoff::default();
         loop {
+            let is_last = backoff.failures() >= ATTEMPTS;
             match self.send().await {
+                Ok(Answer { status: status @ (503 | 429), .. }) if is_last => {
+                    bail!("a click was answered {status} {ATTEMPTS} times")
+                }
                 // "Come again".
                 Ok(Answer { status: 503 | 429, .. }) => {}
                 // A receipt, or a decision: yes or no.
@@ -129,9 +136,9 @@ impl Line<'_> {
                     };
                     return Ok(command_id);
                 }
-                Err(error) if backoff.failures() >= ATTEMPTS => return Err(error),
+                Err(error) if is_last => return Err(error.context(format!("click {ATTEMPTS} times"))),
                 Err(_) => {
-                    self.broken += 1;
+                    self.broken += u64::from(self.was_sent);
                     self.connection = None;
                 }
             }
@@ -140,10 +147,13 @@ impl Line<'_> {
     }
 
     async fn send(&mut self) -> anyhow::Result<Answer<'_>> {
-        let connection = match &mut self.connection {
-            Some(open) => open,
-            none => none.insert(timeout(PATIENCE, Connection::open(self.server)).await.context("connect")??),
-        };
+        self.was_sent = false;
+        if self.connection.as_ref().is_none_or(|connection| connection.is_over) {
+            let open = timeout(PATIENCE, Connection::open(self.server)).await.context("connect")??;
+            self.connection = Some(open);
+        }
+        let connection = self.connection.as_mut().context("connect")?;
+        self.was_sent = true;
         timeout(PATIENCE, connection.ask(&self.request)).await.context("wait for an answer")?
     }
 }

@@ -22,10 +22,11 @@ const HEADERS: usize = 32;
 /// The largest answer, in bytes.
 const ANSWER: usize = 4 * 1024 * 1024;
 
-/// Whom to ask, by a URL.
+/// Whom to ask, by a URL. What a benchmark has started itself has no path and speaks no TLS, so some of them look at the addresses and the host only.
 #[derive(Clone)]
 pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
+    /// All that the name stands for, as they were when it was looked up.
+    pub(crate) addresses: Vec<SocketAddr>,
     /// What requests say in `host`.
     pub(crate) host: String,
     /// What stands before the path of each request: nothing, unless Muster is a part of a larger site.
@@ -35,28 +36,35 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Finds the address behind the URL. Over `https` the server has to have a certificate that this machine trusts.
+    /// Finds the addresses behind the URL. Over `https` the server has to have a certificate that this machine trusts.
     pub(crate) async fn find(url: &str) -> anyhow::Result<Self> {
         let parsed = Url::parse(url).with_context(|| format!("read the URL {url}"))?;
-        let name = parsed.host_str().with_context(|| format!("{url} names no host"))?;
-        let port = parsed.port_or_known_default().with_context(|| format!("{url} names no port"))?;
-        let tls = match parsed.scheme() {
-            "http" => None,
-            "https" => {
-                let provider = Arc::new(aws_lc_rs::default_provider());
-                let config = ClientConfig::builder_with_provider(provider)
-                    .with_safe_default_protocol_versions()?
-                    .with_platform_verifier()?
-                    .with_no_client_auth();
-                let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
-                Some((TlsConnector::from(Arc::new(config)), name))
-            }
+        let is_secured = match parsed.scheme() {
+            "http" => false,
+            "https" => true,
             other => bail!("{url}: a load speaks http and https, not {other}"),
         };
+        ensure!(
+            parsed.username().is_empty() && parsed.query().is_none() && parsed.fragment().is_none(),
+            "{url}: a deployment's URL has a host and a path, and nothing else"
+        );
+        let name = parsed.host_str().with_context(|| format!("{url} names no host"))?;
+        let port = parsed.port_or_known_default().with_context(|| format!("{url} names no port"))?;
+        let tls = if is_secured {
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let config = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()?
+                .with_platform_verifier()?
+                .with_no_client_auth();
+            let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
+            Some((TlsConnector::from(Arc::new(config)), name))
+        } else {
+            None
+        };
         let at = format!("{name}:{port}");
-        let address = tokio::net::lookup_host(&at).await.with_context(|| format!("find {at}"))?.next();
+        let addresses = tokio::net::lookup_host(&at).await.with_context(|| format!("find {at}"))?.collect();
         Ok(Self {
-            address: address.with_context(|| format!("find {at}"))?,
+            addresses,
             host: parsed.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}")),
             prefix: parsed.path().trim_end_matches('/').to_owned(),
             tls,
@@ -73,6 +81,8 @@ enum Stream {
 pub(crate) struct Connection {
     stream: Stream,
     buffer: Vec<u8>,
+    /// Its last answer was said to be the last one.
+    pub(crate) is_over: bool,
 }
 
 /// An answer, as it stands in the buffer.
@@ -84,7 +94,7 @@ pub(crate) struct Answer<'a> {
 
 impl Connection {
     pub(crate) async fn open(server: &Server) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(server.address).await.context("connect")?;
+        let stream = TcpStream::connect(&server.addresses[..]).await.context("connect")?;
         stream.set_nodelay(true).context("connect")?;
         let stream = match &server.tls {
             None => Stream::Plain(stream),
@@ -93,12 +103,12 @@ impl Connection {
                 Stream::Tls(Box::new(secured.with_context(|| format!("speak TLS with {}", server.host))?))
             }
         };
-        Ok(Self { stream, buffer: Vec::with_capacity(BUFFER) })
+        Ok(Self { stream, buffer: Vec::with_capacity(BUFFER), is_over: false })
     }
 
     /// After an error the connection is of no use any more.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> anyhow::Result<Answer<'_>> {
-        let Self { stream, buffer } = self;
+        let Self { stream, buffer, is_over } = self;
         match stream {
             Stream::Plain(stream) => stream.write_all(request).await.context("ask")?,
             Stream::Tls(stream) => {
@@ -124,6 +134,7 @@ impl Connection {
         let mut answer = httparse::Response::new(&mut headers);
         answer.parse(buffer)?;
         let etag = value(&answer, "etag").unwrap_or_default();
+        *is_over = value(&answer, "connection").is_some_and(|said| said.eq_ignore_ascii_case("close"));
         Ok(Answer { status: answer.code.unwrap_or_default(), etag, body: &buffer[head..head + body] })
     }
 }
@@ -138,7 +149,7 @@ fn lengths(buffer: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
     match value(&answer, "content-length") {
         _ if answer.code == Some(304) => Ok(Some((head, 0))),
         Some(length) => Ok(Some((head, length.parse().context("read content-length")?))),
-        None => bail!("an answer without content-length"),
+        None => bail!("an answer without content-length; one in chunks is not understood"),
     }
 }
 
@@ -167,10 +178,34 @@ mod tests {
         assert!(plain.tls.is_none());
         let part = Server::find("https://[::1]/drives/").await.unwrap();
         assert_eq!((part.host.as_str(), part.prefix.as_str()), ("[::1]", "/drives"));
-        assert_eq!(part.address, "[::1]:443".parse().unwrap());
+        assert_eq!(part.addresses, ["[::1]:443".parse().unwrap()]);
         assert!(part.tls.is_some());
-        for wrong in ["127.0.0.1:8000", "ftp://127.0.0.1", "http://"] {
+        for wrong in [
+            "127.0.0.1:8000",
+            "localhost:8000",
+            "ftp://127.0.0.1",
+            "http://",
+            "http://a@127.0.0.1/",
+            "http://127.0.0.1/?x",
+        ] {
             assert!(Server::find(wrong).await.is_err(), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_over_when_its_server_says_so() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::find(&format!("http://{}", listener.local_addr().unwrap())).await.unwrap();
+        let (connection, accepted) = tokio::join!(Connection::open(&server), listener.accept());
+        let (mut connection, mut accepted) = (connection.unwrap(), accepted.unwrap().0);
+        for (more, is_over) in [("", false), ("Connection: Close\r\n", true)] {
+            let answer = format!("HTTP/1.1 200 OK\r\n{more}content-length: 2\r\n\r\n{{}}");
+            let (asked, written) = tokio::join!(
+                connection.ask(b"GET / HTTP/1.1\r\n\r\n"),
+                accepted.write_all(answer.as_bytes())
+            );
+            assert_eq!((asked.unwrap().body, written.is_ok()), (&b"{}"[..], true));
+            assert_eq!(connection.is_over, is_over);
         }
     }
 }

@@ -170,11 +170,17 @@ impl Stage {
         };
         let shots = Arc::new(Mutex::new(Vec::with_capacity(clicks.len())));
         let kept = shots.clone();
-        load.fire(&bar, move |shot| {
-            kept.lock().unwrap_or_else(PoisonError::into_inner).push(shot);
-            Ok(())
-        })
-        .await?;
+        let broken = load
+            .fire(&bar, move |shot| {
+                kept.lock().unwrap_or_else(PoisonError::into_inner).push(shot);
+                Ok(())
+            })
+            .await?;
+        // What a rush is checked by is one command per click; with a key, the same click is the same command however often it is sent.
+        ensure!(
+            broken == 0 || plan.has_keys(),
+            "{broken} connections broke before the answer, and what was sent again may count twice; with --duplicates clicks carry keys"
+        );
         let accepted = since.elapsed();
         let shots = std::mem::take(&mut *shots.lock().unwrap_or_else(PoisonError::into_inner));
         bar.set_message("decisions");

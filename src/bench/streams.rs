@@ -234,7 +234,7 @@ async fn open_events(
     token: &str,
     told: Arc<Told>,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
-    let connection = TcpStream::connect(server.address).await.context("connect")?;
+    let connection = TcpStream::connect(&server.addresses[..]).await.context("connect")?;
     let (mut sender, connection) = handshake(TokioIo::new(connection)).await.context("connect")?;
     let connection = tokio::spawn(connection);
     let request = Request::get(PATH)
@@ -271,7 +271,7 @@ async fn open_websocket(
     struct Item {
         data: Decided,
     }
-    let connection = TcpStream::connect(server.address).await.context("connect")?;
+    let connection = TcpStream::connect(&server.addresses[..]).await.context("connect")?;
     let mut request = format!("ws://{}{PATH}", server.host).into_client_request()?;
     request.headers_mut().insert("authorization", token.parse()?);
     // There are thousands of them on this side, too.

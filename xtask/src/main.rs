@@ -95,12 +95,12 @@ fn has_nextest() -> bool {
     a_cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
 }
 
-/// Cargo as a shell would start it. What `cargo run` tells this program about its package, some build scripts (ring's) ask for: they
-/// would run again, and all that rests on them would be built again, whenever `cargo build` and `cargo xtask` take turns.
+/// Cargo as a shell would start it. Some build scripts (ring's) run again when the variables change that `cargo run` sets for this
+/// program: they, and all that rests on them, would be built again whenever `cargo build` and `cargo xtask` take turns.
 fn a_cargo() -> Command {
     let mut command = Command::new("cargo");
+    let told = ["CARGO_MANIFEST_", "CARGO_PKG_"];
     for (name, _) in std::env::vars_os() {
-        let told = ["CARGO_MANIFEST_", "CARGO_PKG_"];
         if name.to_str().is_some_and(|name| told.iter().any(|prefix| name.starts_with(prefix))) {
             command.env_remove(name);
         }

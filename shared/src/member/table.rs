@@ -66,7 +66,7 @@ pub async fn profiles(
     Ok(profiles)
 }
 
-/// The attributes of these members, those that exist. A member without a profile has none.
+/// The attributes of these members, those that have a profile or an account. A member without a profile has none.
 pub async fn attributes(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = MemberId>,
@@ -86,8 +86,8 @@ pub async fn attributes(
     for (id, text) in profiles {
         found.insert(MemberId(id), read(&text)?);
     }
-    // Nearly everybody who registers was imported, and has a profile. The others' accounts are looked for with what they may have
-    // got meanwhile, for nobody is to be judged by less than was there.
+    // Nearly everybody who registers was imported, and has a profile. The others' accounts are read together with their profiles: one
+    // may have been written since the first read.
     let others: Vec<_> = ids.into_iter().filter(|id| !found.contains_key(&MemberId(*id))).collect();
     if others.is_empty() {
         return Ok(found);
