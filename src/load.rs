@@ -1,8 +1,8 @@
 //! The load: clicks, each by somebody who waits for the answer.
 
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -69,6 +69,19 @@ impl Load {
         }
         bar.set_position(clicks);
         Ok(broken)
+    }
+
+    /// Sends everything, and keeps the receipts in the order in which they came. Returns with them what `fire` returns.
+    pub(crate) async fn fire_and_keep(self, bar: &ProgressBar) -> anyhow::Result<(Vec<Shot>, u64)> {
+        let shots = Arc::new(Mutex::new(Vec::with_capacity(self.clicks)));
+        let kept = shots.clone();
+        let keep = move |shot| {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).push(shot);
+            Ok(())
+        };
+        let broken = self.fire(bar, keep).await?;
+        let shots = std::mem::take(&mut *shots.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok((shots, broken))
     }
 
     async fn work(

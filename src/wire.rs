@@ -45,8 +45,11 @@ impl Server {
             other => bail!("{url}: a load speaks http and https, not {other}"),
         };
         ensure!(
-            parsed.username().is_empty() && parsed.query().is_none() && parsed.fragment().is_none(),
-            "{url}: a deployment's URL has a host and a path, and nothing else"
+            parsed.username().is_empty()
+                && parsed.password().is_none()
+                && parsed.query().is_none()
+                && parsed.fragment().is_none(),
+            "a deployment's URL has a host and a path, and nothing else"
         );
         let name = parsed.host_str().with_context(|| format!("{url} names no host"))?;
         let port = parsed.port_or_known_default().with_context(|| format!("{url} names no port"))?;
@@ -186,6 +189,7 @@ mod tests {
             "ftp://127.0.0.1",
             "http://",
             "http://a@127.0.0.1/",
+            "http://:b@127.0.0.1/",
             "http://127.0.0.1/?x",
         ] {
             assert!(Server::find(wrong).await.is_err(), "{wrong}");

@@ -32,6 +32,7 @@ on_every_database! {
     the_database_itself_refuses_a_place_too_many,
     people_are_imported_and_found,
     an_import_and_a_members_own_change_at_once_lose_nothing,
+    people_with_and_without_a_profile_are_judged_and_nobody_else,
     more_imports_than_fit_into_a_batch_are_split,
     drives_are_listed_and_found,
     registrations_are_listed_in_order,
@@ -326,6 +327,19 @@ async fn an_import_and_a_members_own_change_at_once_lose_nothing(engine: Engine)
     assert_eq!(profile.attributes.get("city").unwrap().to_json(), "Delhi");
     assert_eq!(profile.attributes.get("marks").unwrap().to_json(), 61);
     assert!(profile.verified.iter().any(|name| name == "marks"), "{profile:?}");
+}
+
+async fn people_with_and_without_a_profile_are_judged_and_nobody_else(engine: Engine) {
+    let local = Local::start(engine).await;
+    let (with, without) = (local.member(json!({ "city": "Pune" })).await, local.member(json!({})).await);
+    let judged =
+        async |ids: &[MemberId]| members::attributes(&local.db.read, ids.iter().copied()).await.unwrap();
+    let found = judged(&[with, without, MemberId::new()]).await;
+    assert_eq!(found.len(), 2, "whoever is not there has none");
+    assert_eq!(found[&with].get("city").unwrap().to_json(), "Pune");
+    assert!(found[&without].get("city").is_none());
+    assert_eq!(judged(&[with]).await.len(), 1);
+    assert!(judged(&[MemberId::new()]).await.is_empty() && judged(&[]).await.is_empty());
 }
 
 async fn more_imports_than_fit_into_a_batch_are_split(engine: Engine) {

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
@@ -168,21 +167,13 @@ impl Stage {
             connections: usize::from(plan.connections),
             rate: plan.rate,
         };
-        let shots = Arc::new(Mutex::new(Vec::with_capacity(clicks.len())));
-        let kept = shots.clone();
-        let broken = load
-            .fire(&bar, move |shot| {
-                kept.lock().unwrap_or_else(PoisonError::into_inner).push(shot);
-                Ok(())
-            })
-            .await?;
+        let (shots, broken) = load.fire_and_keep(&bar).await?;
+        let accepted = since.elapsed();
         // What a rush is checked by is one command per click; with a key, the same click is the same command however often it is sent.
         ensure!(
             broken == 0 || plan.has_keys(),
             "{broken} connections broke before the answer, and what was sent again may count twice; with --duplicates clicks carry keys"
         );
-        let accepted = since.elapsed();
-        let shots = std::mem::take(&mut *shots.lock().unwrap_or_else(PoisonError::into_inner));
         bar.set_message("decisions");
         self.wait_for_decisions(client, &clicks, &shots).await?;
         done().await?;

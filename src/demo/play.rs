@@ -1,7 +1,6 @@
 //! The rush: everybody at once, everyone with a receipt, everyone with a decision.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -14,7 +13,7 @@ use shared::id::{CommandId, DriveId, MemberId};
 
 use super::input::Input;
 use crate::client::{As, Client};
-use crate::load::{Load, Shot, write_click};
+use crate::load::{Load, write_click};
 use crate::wire::Server;
 
 /// What came of a rush.
@@ -92,14 +91,8 @@ async fn click(
         connections: client.connections,
         rate: None,
     };
-    let receipts = Arc::new(Mutex::new(Vec::with_capacity(clicks)));
-    let kept = receipts.clone();
-    load.fire(bar, move |Shot { id, took, .. }| {
-        kept.lock().unwrap_or_else(PoisonError::into_inner).push((id, took));
-        Ok(())
-    })
-    .await?;
-    Ok(std::mem::take(&mut *receipts.lock().unwrap_or_else(PoisonError::into_inner)))
+    let (shots, _) = load.fire_and_keep(bar).await?;
+    Ok(shots.into_iter().map(|shot| (shot.id, shot.took)).collect())
 }
 
 async fn decision(client: &Client, id: CommandId) -> anyhow::Result<Value> {
