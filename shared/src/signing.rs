@@ -9,9 +9,9 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use jsonwebtoken::{DecodingKey, EncodingKey};
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
 use crate::bus::envelope::{base64url, sha256};
@@ -26,10 +26,8 @@ pub struct SigningKey {
     id: String,
     public: Vec<u8>,
     pair: Ed25519KeyPair,
-    /// Signs access tokens (HS256): a hundred times as fast to check as a signature, and nobody else checks them.
-    pub token_encoding: EncodingKey,
-    /// Checks access tokens.
-    pub token_decoding: DecodingKey,
+    /// For access tokens: a hundred times as fast to check as a signature, and nobody else checks them.
+    token: hmac::Key,
     proof: hmac::Key,
 }
 
@@ -66,32 +64,46 @@ impl SigningKey {
         // The thumbprint of RFC 7638: members in lexicographic order, no space.
         let thumbprint =
             sha256(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, base64url(&public)).as_bytes());
-        let derived = |purpose: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &der), purpose);
-        let token = derived(b"muster access token");
+        let root = hmac::Key::new(hmac::HMAC_SHA256, &der);
+        let derived = |purpose: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, purpose).as_ref());
         Ok(Self {
             id: base64url(&thumbprint),
             pair,
             public,
-            token_encoding: EncodingKey::from_secret(token.as_ref()),
-            token_decoding: DecodingKey::from_secret(token.as_ref()),
-            proof: hmac::Key::new(hmac::HMAC_SHA256, derived(b"muster command id").as_ref()),
+            token: derived(b"muster access token"),
+            proof: derived(b"muster command id"),
         })
     }
 
-    /// A compact JWS (RFC 7515 §7.1) over `claims`, of type `typ`, which stands in JSON as it is. The same claims always give the same text.
+    /// A compact JWS (RFC 7515 §7.1) over `claims`, of type `typ`, which stands in JSON as it is, signed so that anyone can check it. The
+    /// same claims always give the same text.
     ///
     /// Every receipt is signed, so the key is read once and not, as a JWT library would, for each signature.
     #[must_use]
     pub fn sign(&self, typ: &'static str, claims: &impl Serialize) -> String {
         let header = format!(r#"{{"alg":"EdDSA","kid":"{}","typ":"{typ}"}}"#, self.id);
-        let claims = serde_json::to_vec(claims).expect("claims are plain data");
-        let mut token = base64url(header.as_bytes());
-        token.push('.');
-        token.push_str(&base64url(&claims));
-        let signature = self.pair.sign(token.as_bytes());
-        token.push('.');
-        token.push_str(&base64url(signature.as_ref()));
-        token
+        jws(&header, claims, |message| self.pair.sign(message))
+    }
+
+    /// The same, with a code (HS256, RFC 7518 §3.2) that only this deployment can make and check.
+    #[must_use]
+    pub fn authenticate(&self, typ: &'static str, claims: &impl Serialize) -> String {
+        jws(&authenticated(typ), claims, |message| hmac::sign(&self.token, message))
+    }
+
+    /// The claims of a JWS that [`authenticate`](Self::authenticate) made for this type; nothing of any other text.
+    ///
+    /// There is one header that it can have, so it is compared and not read: nobody can ask for another algorithm (RFC 8725 §3.1).
+    #[must_use]
+    pub fn authentic<T: DeserializeOwned>(&self, typ: &'static str, token: &str) -> Option<T> {
+        let (message, code) = token.rsplit_once('.')?;
+        let (header, claims) = message.split_once('.')?;
+        if header != base64url(authenticated(typ).as_bytes()) {
+            return None;
+        }
+        let code = URL_SAFE_NO_PAD.decode(code).ok()?;
+        hmac::verify(&self.token, message.as_bytes(), &code).ok()?;
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
     }
 
     /// A code over `bytes` that nobody without the key can make.
@@ -107,6 +119,23 @@ impl SigningKey {
             "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": self.id, "x": base64url(&self.public),
         }] })
     }
+}
+
+/// The header of what is authenticated with a code.
+fn authenticated(typ: &str) -> String {
+    format!(r#"{{"typ":"{typ}","alg":"HS256"}}"#)
+}
+
+/// A compact JWS with this header, and with what `protect` makes of header and claims.
+fn jws<P: AsRef<[u8]>>(header: &str, claims: &impl Serialize, protect: impl FnOnce(&[u8]) -> P) -> String {
+    let claims = serde_json::to_vec(claims).expect("claims are plain data");
+    let mut token = base64url(header.as_bytes());
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
+    let protection = protect(token.as_bytes());
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(&protection, &mut token);
+    token
 }
 
 /// Writes a file that only its owner can read, unless somebody else has written it first. It is never there half.
@@ -128,5 +157,38 @@ pub fn create_once(file: &Path, text: &str) -> std::io::Result<()> {
     match linked {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g";
+    const TYPE: &str = "at+jwt";
+
+    #[test]
+    fn what_is_authenticated_is_a_jwt_and_nothing_else_is_authentic() {
+        let (key, claims) = (SigningKey::from_text(KEY).unwrap(), json!({ "sub": "ann", "iat": 1 }));
+        let root = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(KEY).unwrap());
+        let secret = hmac::sign(&root, b"muster access token");
+        let header = jsonwebtoken::Header { typ: Some(TYPE.to_owned()), ..Default::default() };
+        let by_library = jsonwebtoken::EncodingKey::from_secret(secret.as_ref());
+        let by_library = jsonwebtoken::encode(&header, &claims, &by_library).unwrap();
+        assert_eq!(key.authenticate(TYPE, &claims), by_library, "tokens of services last for ever");
+        assert_eq!(key.authentic(TYPE, &by_library), Some(claims.clone()));
+
+        let refused = |token: &str| assert_eq!(key.authentic::<Json>(TYPE, token), None, "{token}");
+        for (place, letter) in by_library.char_indices() {
+            let mut changed = by_library.clone();
+            changed.replace_range(place..=place, if letter == 'A' { "B" } else { "A" });
+            refused(&changed);
+            refused(&by_library[..place]);
+        }
+        refused(&key.authenticate("JWT", &claims));
+        refused(&key.sign(TYPE, &claims));
+        let other = jsonwebtoken::Header { kid: Some("x".to_owned()), ..header };
+        let by_library = jsonwebtoken::EncodingKey::from_secret(secret.as_ref());
+        refused(&jsonwebtoken::encode(&other, &claims, &by_library).unwrap());
     }
 }
