@@ -33,7 +33,7 @@ const NAMED: usize = 500;
 /// How many entries of a log are read at least, however many logs there are.
 const SHARE: u64 = 10;
 /// A batch costs about as much as its entries: after a notice, a few more are let come for so long.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(100);
 /// How often a follower looks at all logs, whatever notices say.
 const LOOK: Duration = Duration::from_secs(10);
 /// How long the database may take for one step.

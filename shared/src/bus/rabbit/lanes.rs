@@ -8,9 +8,6 @@ use tokio::sync::oneshot;
 use crate::bus::broker::PublishError;
 use crate::bus::message::{Address, Outgoing};
 
-/// While so many messages with commands for a lane are unconfirmed, further commands for it wait, and travel together when fewer
-/// are: as Nagle's algorithm (RFC 896) has it with bytes. By lane, for one that confirms nothing must not hold others up.
-const AHEAD: usize = 2;
 /// A message that is unconfirmed for so long says nothing about the next one.
 const STALE: Duration = Duration::from_secs(5);
 /// The most callers that wait before one lane: as many as an API has requests in work.
@@ -42,8 +39,10 @@ struct Lane {
 }
 
 impl Lane {
+    /// While messages with commands for a lane are unconfirmed, further commands for it wait, and travel together when none is: as
+    /// Nagle's algorithm (RFC 896) has it with bytes. By lane, for one that confirms nothing must not hold others up.
     fn is_busy(&self) -> bool {
-        self.unconfirmed.iter().rev().nth(AHEAD - 1).is_some_and(|sent| sent.elapsed() < STALE)
+        self.unconfirmed.back().is_some_and(|sent| sent.elapsed() < STALE)
     }
 
     fn sent(&mut self, at: Instant) {
@@ -143,9 +142,8 @@ mod tests {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
         let (first, _answer) = job("drives.0", 1);
         assert_eq!(lanes.admit(vec![first]).len(), 1);
-        for _ in 0..AHEAD {
-            lanes.sent(&to("drives.0"), now);
-        }
+        lanes.sent(&to("drives.0"), now);
+        lanes.sent(&to("drives.0"), now);
         let (waiting, _answers): (Vec<_>, Vec<_>) = (0..5).map(|_| job("drives.0", 1)).unzip();
         assert!(lanes.admit(waiting).is_empty());
         // Whom this lane does not concern; and what a caller hands over as a list, which does not travel with others.
@@ -155,8 +153,8 @@ mod tests {
         assert_eq!(lanes.admit(others).len(), 4);
 
         assert_eq!(lanes.confirmed(&to("drives.1"), now).len(), 0);
+        assert_eq!(lanes.confirmed(&to("drives.0"), now).len(), 0, "one is unconfirmed yet");
         assert_eq!(lanes.confirmed(&to("drives.0"), now).len(), 5);
-        assert_eq!(lanes.confirmed(&to("drives.0"), now).len(), 0);
         assert_eq!(lanes.admit(vec![job("drives.0", 1).0]).len(), 1);
     }
 
@@ -181,7 +179,7 @@ mod tests {
     #[test]
     fn before_a_lane_that_confirms_nothing_wait_those_who_still_do_and_not_too_many() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
-        (0..AHEAD).for_each(|_| lanes.sent(&to("drives.0"), now));
+        lanes.sent(&to("drives.0"), now);
         let mut answers = VecDeque::new();
         for _ in 0..10_000 {
             let (job, answer) = job("drives.0", 1);
