@@ -101,6 +101,12 @@ impl Lanes {
         if lane.is_busy() { Vec::new() } else { std::mem::take(&mut lane.waiting) }
     }
 
+    /// Gives back the jobs that may be published though no confirm came: those before lanes that have confirmed nothing for too long.
+    pub(super) fn stale(&mut self) -> Vec<Job> {
+        let free = self.0.values_mut().filter(|lane| !lane.is_busy());
+        free.flat_map(|lane| std::mem::take(&mut lane.waiting)).collect()
+    }
+
     /// Tells everyone who waits for a lane that the link was lost.
     pub(super) fn fail(self, why: &PublishError) {
         for job in self.0.into_values().flat_map(|lane| lane.waiting) {
@@ -164,6 +170,12 @@ mod tests {
         let Some(long_ago) = now.checked_sub(STALE) else { return };
         lanes.sent(&to("drives.0"), long_ago);
         lanes.sent(&to("drives.0"), now);
+        lanes.sent(&to("drives.0"), now);
+        let (waiting, _first) = job("drives.0", 1);
+        assert!(lanes.admit(vec![waiting]).is_empty());
+        assert!(lanes.stale().is_empty());
+        lanes.0.values_mut().for_each(|lane| lane.unconfirmed.iter_mut().for_each(|sent| *sent = long_ago));
+        assert_eq!(lanes.stale().len(), 1, "though nobody comes");
         lanes.sent(&to("drives.0"), now);
         let (waiting, _first) = job("drives.0", 1);
         assert!(lanes.admit(vec![waiting]).is_empty());

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::lanes::{Job, Lanes};
-use super::{ANSWER, CLOSE, Server, in_time, properties};
+use super::{CLOSE, Server, in_time, properties};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, PublishError};
 use crate::bus::bundle;
@@ -31,6 +31,8 @@ const IN_FLIGHT: usize = 2048;
 const WAITING: usize = 1024;
 /// How long a caller waits for the confirms of what it published.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How often the task looks whether the channel is still there, and who waits before a lane in vain.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A handle on the task.
 #[derive(Debug)]
@@ -141,7 +143,7 @@ impl Task {
         let mut events = Box::pin(link.connection.events_listener());
         let (mut ledger, mut lanes) = (Unconfirmed::default(), Lanes::default());
         let mut confirms = FuturesUnordered::new();
-        let mut look = tokio::time::interval(ANSWER);
+        let mut look = tokio::time::interval(LOOK);
         let why = loop {
             let jobs = tokio::select! {
                 biased;
@@ -155,10 +157,10 @@ impl Task {
                 },
                 // Should it be lost without an event.
                 _ = look.tick() => {
-                    if link.channel.status().connected() {
-                        continue;
+                    if !link.channel.status().connected() {
+                        break lost("its channel is gone");
                     }
-                    break lost("its channel is gone");
+                    lanes.stale()
                 }
                 Some(first) = self.inbox.recv(), if confirms.len() < IN_FLIGHT => {
                     // Whoever is about to publish, too, comes first: what is handed over together travels together.
