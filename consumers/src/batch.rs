@@ -35,6 +35,12 @@ impl Cx<'_> {
         input[48..].copy_from_slice(&index.to_be_bytes());
         sha256(&input)
     }
+
+    /// The same, a function of a name that is unique among what the command makes.
+    #[must_use]
+    pub fn random_for(&self, id: CommandId, name: &[u8]) -> [u8; 32] {
+        sha256(&[&self.random(id, u64::MAX), name].concat())
+    }
 }
 
 /// What a handler decided about one command.

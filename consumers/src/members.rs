@@ -10,8 +10,8 @@ use shared::clock::Instant;
 use shared::files::{Files, FilesError};
 use shared::id::{CommandId, MemberId, id_at};
 use shared::ledger::{Outcome, Row, Status};
-use shared::member::import::{self, BadRow, ImportOutcome, MAX_REPORTED, Person};
-use shared::member::{self, MemberCommand, Profile, UpdateProfile};
+use shared::member::import::{self, ImportOutcome, Table};
+use shared::member::{self, ImportMembers, MemberCommand, Profile, UpdateProfile};
 use shared::refusal::{Code, FieldError, Refusal};
 
 use crate::batch::{Cx, Decided, Handler};
@@ -27,7 +27,7 @@ pub struct Members {
 const MAX_FILES: usize = 4;
 
 /// A file as it was read, or why it cannot be imported.
-type ReadFile = Result<(Vec<Person>, Vec<BadRow>), Refusal>;
+type ReadFile = Result<Table, Refusal>;
 
 impl Handler for Members {
     type Message = MemberCommand;
@@ -42,10 +42,10 @@ impl Handler for Members {
                     return Err(Reject::unstorable("more imports than fit into one batch").into());
                 }
                 left -= 1;
-                files.insert(envelope.id, self.read(&command.file).await?);
+                files.insert(envelope.id, self.read(command).await?);
             }
         }
-        let people = || files.values().flatten().flat_map(|(people, _)| people);
+        let people = || files.values().flatten().flat_map(|table| &table.people);
         let emails: BTreeSet<String> = people().map(|person| person.email.clone()).collect();
         let emails: Vec<String> = emails.into_iter().collect();
         let known = accounts::ids_by_email(cx.tx, &emails).await?;
@@ -64,7 +64,7 @@ impl Handler for Members {
             .map(|envelope| match &envelope.body {
                 MemberCommand::UpdateProfile(command) => state.update(command),
                 MemberCommand::ImportMembers(_) => match files.remove(&envelope.id) {
-                    Some(Ok((people, bad))) => Ok(to_json(&state.import(cx, envelope.id, people, bad))),
+                    Some(Ok(table)) => Ok(to_json(&state.import(cx, envelope.id, table))),
                     Some(Err(refusal)) => Err(refusal),
                     None => Err(Code::InvalidFile.into()),
                 },
@@ -98,9 +98,9 @@ impl Handler for Members {
 }
 
 impl Members {
-    async fn read(&self, file: &str) -> Result<ReadFile, Failure> {
-        match self.files.get(file).await {
-            Ok(bytes) => Ok(import::read(&bytes)),
+    async fn read(&self, command: &ImportMembers) -> Result<ReadFile, Failure> {
+        match self.files.get(&command.file).await {
+            Ok(bytes) => Ok(import::read(&bytes, command.charset.as_deref())),
             Err(FilesError { missing: true, .. }) => {
                 let error = FieldError::new("file", "the file is not there any more; upload it again");
                 Ok(Err(Refusal::new(Code::InvalidFile).with_errors(vec![error])))
@@ -132,23 +132,12 @@ impl State {
         Ok(serde_json::json!({ "member_id": command.member_id }))
     }
 
-    fn import(
-        &mut self,
-        cx: &Cx<'_>,
-        id: CommandId,
-        people: Vec<Person>,
-        mut bad: Vec<BadRow>,
-    ) -> ImportOutcome {
-        let rejected_count = bad.len() as u64;
-        bad.truncate(MAX_REPORTED);
-        let mut outcome = ImportOutcome { rejected: bad, rejected_count, ..ImportOutcome::default() };
+    fn import(&mut self, cx: &Cx<'_>, id: CommandId, Table { people, report }: Table) -> ImportOutcome {
+        let mut outcome = report;
         for person in people {
-            let member_id = if let Some(member_id) = self.known.get(&person.email) {
-                outcome.updated += 1;
-                *member_id
-            } else {
-                outcome.imported += 1;
-                let member_id = MemberId(id_at(cx.now, &cx.random(id, person.line)));
+            let known = self.known.get(&person.email).copied();
+            let member_id = known.unwrap_or_else(|| {
+                let member_id = MemberId(id_at(cx.now, &cx.random_for(id, person.email.as_bytes())));
                 self.known.insert(person.email.clone(), member_id);
                 self.new_accounts.push(Account {
                     id: member_id,
@@ -158,9 +147,16 @@ impl State {
                     created_at: cx.now,
                 });
                 member_id
-            };
-            self.profiles.entry(member_id).or_default().import(&person.name, &person.attributes);
-            self.changed.insert(member_id);
+            });
+            let is_new = self.profiles.entry(member_id).or_default().import(&person.name, &person.attributes);
+            match known {
+                None => outcome.imported += 1,
+                Some(_) if is_new => outcome.updated += 1,
+                Some(_) => outcome.unchanged += 1,
+            }
+            if is_new || known.is_none() {
+                self.changed.insert(member_id);
+            }
         }
         outcome
     }

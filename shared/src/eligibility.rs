@@ -1,24 +1,31 @@
 //! Eligibility: a drive's rules, and the verdict they give on a member, with what was compared.
 //!
-//! A rule is one expression in [CEL](https://cel.dev) over `member.*` (attributes), `drive.*` and `now`. All rules must
-//! hold. A missing attribute is a failed rule that says what is missing. All numbers in rules are decimals, so `60`,
-//! `60.0` and an attribute of `60` are the same; an attribute that looks like a date (`2001-02-03`) or an instant is a
-//! timestamp. Besides CEL's own functions there are `days(from, to)` and `years(from, to)`, which count whole ones.
+//! A rule is one expression in the grammar of [CEL](https://cel.dev) over `member.*` (attributes), `drive.*` and `now`. All
+//! rules must hold. A missing attribute is a failed rule that says what is missing. All numbers are exact decimals, so `60`,
+//! `60.0` and an attribute of `60` are the same. A text that is a date (`2001-02-03`) or an RFC 3339 instant compares with
+//! dates. Dates, and the parts of instants, go by the drive's time zone. Besides CEL's own functions there are
+//! `days(from, to)` and `years(from, to)`, which count whole ones.
 
+mod evaluate;
 mod expression;
+mod fold;
+mod moment;
+mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cel::{Context, ExecutionError, Value};
+use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use self::evaluate::World;
 use self::expression::{Expression, Read};
 use crate::clock::Instant;
 use crate::id::{DriveId, MemberId};
 use crate::member::{Attribute, Attributes};
+use crate::text::line_fault;
 
 /// The most rules of one drive.
 pub const MAX_RULES: usize = 32;
@@ -116,22 +123,86 @@ pub struct DriveFacts {
     pub starts_at: Option<Instant>,
     /// `drive.ends_at`, if it is known.
     pub ends_at: Option<Instant>,
+    /// By which calendar and clock dates are meant.
+    pub time_zone: Tz,
 }
 
-/// The fields of `drive` that rules may name.
-const DRIVE_FIELDS: [&str; 7] = ["title", "kind", "venue", "opens_at", "closes_at", "starts_at", "ends_at"];
+/// A field of `drive` that rules may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum DriveField {
+    Title,
+    Kind,
+    Venue,
+    OpensAt,
+    ClosesAt,
+    StartsAt,
+    EndsAt,
+}
+
+/// What a field of `drive` is.
+enum DriveValue<'a> {
+    Text(&'a str),
+    Instant(Instant),
+}
+
+impl DriveField {
+    const ALL: [Self; 7] =
+        [Self::Title, Self::Kind, Self::Venue, Self::OpensAt, Self::ClosesAt, Self::StartsAt, Self::EndsAt];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Title => "title",
+            Self::Kind => "kind",
+            Self::Venue => "venue",
+            Self::OpensAt => "opens_at",
+            Self::ClosesAt => "closes_at",
+            Self::StartsAt => "starts_at",
+            Self::EndsAt => "ends_at",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|field| field.as_str() == word)
+    }
+
+    fn is_date(self) -> bool {
+        !matches!(self, Self::Title | Self::Kind | Self::Venue)
+    }
+}
 
 impl DriveFacts {
-    fn get(&self, field: &str) -> Option<Attribute> {
-        match field {
-            "title" => Some(Attribute::Text(self.title.clone())),
-            "kind" => Some(Attribute::Text(self.kind.clone())),
-            "venue" => Some(Attribute::Text(self.venue.clone())),
-            "opens_at" => Some(Attribute::instant(self.opens_at)),
-            "closes_at" => Some(Attribute::instant(self.closes_at)),
-            "starts_at" => self.starts_at.map(Attribute::instant),
-            "ends_at" => self.ends_at.map(Attribute::instant),
-            _ => None,
+    /// Those of no drive: for what reads nothing of it.
+    fn nowhere() -> Self {
+        Self {
+            title: String::new(),
+            kind: String::new(),
+            venue: String::new(),
+            opens_at: Instant::default(),
+            closes_at: Instant::default(),
+            starts_at: None,
+            ends_at: None,
+            time_zone: Tz::UTC,
+        }
+    }
+
+    fn get(&self, field: DriveField) -> Option<DriveValue<'_>> {
+        Some(match field {
+            DriveField::Title => DriveValue::Text(&self.title),
+            DriveField::Kind => DriveValue::Text(&self.kind),
+            DriveField::Venue => DriveValue::Text(&self.venue),
+            DriveField::OpensAt => DriveValue::Instant(self.opens_at),
+            DriveField::ClosesAt => DriveValue::Instant(self.closes_at),
+            DriveField::StartsAt => DriveValue::Instant(self.starts_at?),
+            DriveField::EndsAt => DriveValue::Instant(self.ends_at?),
+        })
+    }
+}
+
+impl DriveValue<'_> {
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Text(text) => Json::String((*text).to_owned()),
+            Self::Instant(instant) => Json::String(crate::bus::event::rfc3339(*instant)),
         }
     }
 }
@@ -150,8 +221,8 @@ impl Rules {
             if !is_name(&rule.name) {
                 errors.push(whole(format!("a rule's name is 1 to {MAX_NAME} of a–z, 0–9, _ and -")));
             }
-            if rule.message.trim().is_empty() || rule.message.len() > MAX_MESSAGE {
-                errors.push(whole(format!("a rule's message is 1 to {MAX_MESSAGE} bytes long")));
+            if let Some(fault) = line_fault(&rule.message, MAX_MESSAGE) {
+                errors.push(whole(format!("the rule's message cannot be used: {fault}")));
             }
             if compiled.iter().any(|(other, _)| other.name == rule.name) {
                 errors.push(whole("another rule of this drive has the same name".to_owned()));
@@ -169,14 +240,18 @@ impl Rules {
         if errors.is_empty() { Ok(Self { version, rules: compiled.into() }) } else { Err(errors) }
     }
 
-    /// Compiles rules that were compiled before they were stored. Should a later version of CEL read one differently,
-    /// nobody passes unchecked: everybody is refused and told why.
+    /// Compiles rules that were checked before they were stored, perhaps by the checks of an earlier version. Should one not
+    /// be readable any more, nobody passes unchecked: everybody is refused and told why.
     #[must_use]
     pub fn compile_stored(rules: &[Rule], version: u32) -> Self {
-        Self::compile(rules, version).unwrap_or_else(|errors| {
-            tracing::error!(?errors, "a stored rule does not compile any more");
-            Self::broken(version)
-        })
+        let parse = |rule: &Rule| Expression::parse(&rule.when).map(|parsed| (rule.clone(), parsed));
+        match rules.iter().map(parse).collect::<Result<Vec<_>, _>>() {
+            Ok(rules) => Self { version, rules: rules.into() },
+            Err(faults) => {
+                tracing::error!(?faults, "a stored rule does not compile any more");
+                Self::broken(version)
+            }
+        }
     }
 
     fn broken(version: u32) -> Self {
@@ -185,7 +260,7 @@ impl Rules {
             when: "false".to_owned(),
             message: "The drive's rules cannot be read; an organiser has to write them again".to_owned(),
         };
-        Self::compile(&[nobody], version).unwrap_or_default()
+        Self::compile_stored(&[nobody], version)
     }
 
     /// Their version: it grows by one with each change of a drive's rules.
@@ -205,7 +280,7 @@ impl Rules {
     pub fn facts(&self, attributes: &Attributes) -> Attributes {
         let mut facts = Attributes::default();
         for (_, expression) in self.rules.iter() {
-            for read in expression.reads() {
+            for read in &expression.reads {
                 if let Read::Member(name) = read
                     && let Some(value) = attributes.get(name)
                 {
@@ -219,11 +294,9 @@ impl Rules {
     /// Judges a member by their attributes at the instant `now`. Pure: the same input gives the same verdict.
     #[must_use]
     pub fn judge(&self, attributes: &Attributes, drive: &DriveFacts, now: Instant) -> Verdict {
-        let rules: Vec<_> = self
-            .rules
-            .iter()
-            .map(|(rule, expression)| judge(rule, expression, attributes, drive, now))
-            .collect();
+        let world = World { member: attributes, drive, now };
+        let rules: Vec<_> =
+            self.rules.iter().map(|(rule, expression)| judge(rule, expression, world)).collect();
         Verdict { rules_version: self.version, eligible: rules.iter().all(|rule| rule.passed), rules }
     }
 }
@@ -235,66 +308,43 @@ fn is_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'))
 }
 
-fn judge(
-    rule: &Rule,
-    expression: &Expression,
-    attributes: &Attributes,
-    drive: &DriveFacts,
-    now: Instant,
-) -> RuleVerdict {
-    let mut compared = BTreeMap::new();
-    let mut member_values = std::collections::HashMap::new();
-    let mut drive_values = std::collections::HashMap::new();
-    let mut context = Context::with_env(expression::environment());
-    for read in expression.reads() {
-        match read {
-            Read::Member(name) => {
-                let value = attributes.get(name);
-                compared.insert(name.clone(), value.map_or(Json::Null, Attribute::to_json));
-                if let Some(value) = value {
-                    member_values.insert(name.clone(), expression::value(value));
-                }
-            }
-            Read::Drive(name) => {
-                let value = drive.get(name);
-                compared
-                    .insert(format!("drive.{name}"), value.as_ref().map_or(Json::Null, Attribute::to_json));
-                if let Some(value) = &value {
-                    drive_values.insert(name.clone(), expression::value(value));
-                }
-            }
-            Read::Now => {
-                compared.insert("now".to_owned(), Attribute::instant(now).to_json());
-            }
+fn judge(rule: &Rule, expression: &Expression, world: World<'_>) -> RuleVerdict {
+    let compared = expression.reads.iter().map(|read| match read {
+        Read::Member(name) => {
+            let value = world.member.get(name);
+            (name.clone(), value.map_or(Json::Null, Attribute::to_json))
         }
-    }
-    context.add_variable_from_value("member", member_values);
-    context.add_variable_from_value("drive", drive_values);
-    context.add_variable_from_value("now", Value::Timestamp(now.fixed_offset()));
-    let (passed, missing, detail) = match expression.evaluate(&context) {
-        Ok(Value::Bool(passed)) => (passed, Vec::new(), None),
-        Ok(other) => (
-            false,
-            Vec::new(),
-            Some(format!("the rule gave {}, not true or false", expression::name(&other))),
-        ),
-        Err(ExecutionError::NoSuchKey(_)) => (false, missing(expression, attributes, drive), None),
-        Err(error) => (false, missing(expression, attributes, drive), Some(expression::explain(&error))),
+        Read::Drive(field) => {
+            let value = world.drive.get(*field);
+            (format!("drive.{}", field.as_str()), value.map_or(Json::Null, |value| value.to_json()))
+        }
+        Read::Now => ("now".to_owned(), DriveValue::Instant(world.now).to_json()),
+    });
+    let compared = compared.collect();
+    let (passed, stop) = match world.truth(&expression.root) {
+        Ok(passed) => (passed, evaluate::Stop::default()),
+        Err(stop) => (false, stop),
     };
-    RuleVerdict { name: rule.name.clone(), passed, message: rule.message.clone(), compared, missing, detail }
+    RuleVerdict {
+        name: rule.name.clone(),
+        passed,
+        message: rule.message.clone(),
+        compared,
+        missing: stop.missing.into_iter().collect(),
+        detail: stop.wrong,
+    }
 }
 
-/// What the rule reads and nobody has.
-fn missing(expression: &Expression, attributes: &Attributes, drive: &DriveFacts) -> Vec<String> {
-    expression
-        .reads()
-        .iter()
-        .filter_map(|read| match read {
-            Read::Member(name) if attributes.get(name).is_none() => Some(name.clone()),
-            Read::Drive(name) if drive.get(name).is_none() => Some(format!("drive.{name}")),
-            _ => None,
-        })
-        .collect()
+/// Whether a text is a date or an instant to rules.
+#[must_use]
+pub(crate) fn is_date(text: &str) -> bool {
+    moment::Moment::read(text).is_some()
+}
+
+/// Whether rules can compare a number exactly.
+#[must_use]
+pub(crate) fn is_comparable(number: &serde_json::Number) -> bool {
+    expression::decimal(&number.to_string()).is_some()
 }
 
 crate::commands! {

@@ -4,16 +4,18 @@ pub mod import;
 pub mod table;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use chrono::{NaiveDate, NaiveTime, SecondsFormat};
 use schemars::JsonSchema;
+use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value as Json};
 use uuid::Uuid;
 
-use crate::clock::Instant;
+use crate::eligibility::is_comparable;
 use crate::id::MemberId;
 use crate::refusal::{Code, FieldError, Refusal};
+use crate::text::{line_fault, lines_fault};
 
 /// The longest name of a person, in bytes.
 pub const MAX_NAME: usize = 200;
@@ -25,37 +27,58 @@ pub const MAX_ATTRIBUTE_NAME: usize = 64;
 pub const MAX_TEXT: usize = 500;
 
 /// One value that rules can read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Attribute {
     /// True or false.
     Bool(bool),
-    /// Any JSON number.
+    /// A number that rules can compare: one of at most 28 digits.
     Number(Number),
-    /// A text; `2001-02-03` and RFC 3339 instants count as dates.
+    /// A text; `2001-02-03` and RFC 3339 instants count as dates, too.
     Text(String),
 }
 
+impl<'de> Deserialize<'de> for Attribute {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Value;
+
+        impl Visitor<'_> for Value {
+            type Value = Attribute;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, a number, true or false")
+            }
+
+            fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Attribute, E> {
+                Ok(Attribute::Bool(flag))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Attribute, E> {
+                Ok(Attribute::Number(number.into()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Attribute, E> {
+                Ok(Attribute::Number(number.into()))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Attribute, E> {
+                Number::from_f64(number).map(Attribute::Number).ok_or_else(|| E::custom("it is no number"))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Attribute, E> {
+                Ok(Attribute::Text(text.to_owned()))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<Attribute, E> {
+                Ok(Attribute::Text(text))
+            }
+        }
+
+        deserializer.deserialize_any(Value)
+    }
+}
+
 impl Attribute {
-    /// An instant as an attribute.
-    #[must_use]
-    pub fn instant(instant: Instant) -> Self {
-        Self::Text(instant.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-    }
-
-    /// The instant this is, if it is a date (its midnight in UTC) or an instant.
-    #[must_use]
-    pub fn as_instant(&self) -> Option<Instant> {
-        let Self::Text(text) = self else { return None };
-        if text.len() < 10 || !text.as_bytes()[0].is_ascii_digit() {
-            return None;
-        }
-        match NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-            Ok(date) => Some(date.and_time(NaiveTime::MIN).and_utc()),
-            Err(_) => chrono::DateTime::parse_from_rfc3339(text).ok().map(|instant| instant.to_utc()),
-        }
-    }
-
     /// The JSON value.
     #[must_use]
     pub fn to_json(&self) -> Json {
@@ -63,20 +86,6 @@ impl Attribute {
             Self::Bool(flag) => Json::Bool(*flag),
             Self::Number(number) => Json::Number(number.clone()),
             Self::Text(text) => Json::String(text.clone()),
-        }
-    }
-
-    /// Reads a cell of a table: numbers, `true` and `false` are recognised, anything else is text. Numbers with leading
-    /// zeros or a plus sign (a phone, a roll number) stay text.
-    #[must_use]
-    pub fn from_cell(cell: &str) -> Self {
-        match cell {
-            "true" => Self::Bool(true),
-            "false" => Self::Bool(false),
-            text => match serde_json::from_str::<Number>(text) {
-                Ok(number) if number.as_f64().is_some_and(f64::is_finite) => Self::Number(number),
-                _ => Self::Text(text.to_owned()),
-            },
         }
     }
 }
@@ -161,8 +170,11 @@ pub fn attribute_fault(name: &str, value: Option<&Attribute>) -> Option<String> 
         return Some(format!("an attribute's name is a–z, 0–9 and _, at most {MAX_ATTRIBUTE_NAME} long"));
     }
     match value {
-        Some(Attribute::Text(text)) if text.len() > MAX_TEXT => {
-            Some(format!("a text has at most {MAX_TEXT} bytes"))
+        Some(Attribute::Text(text)) => {
+            lines_fault(text, MAX_TEXT).map(|fault| format!("the text cannot be used: {fault}"))
+        }
+        Some(Attribute::Number(number)) if !is_comparable(number) => {
+            Some("a number has at most 28 digits; write a longer one as a text".to_owned())
         }
         _ => None,
     }
@@ -196,10 +208,8 @@ impl UpdateProfile {
     #[must_use]
     pub fn faults(&self) -> Vec<FieldError> {
         let mut faults = Vec::new();
-        if let Some(name) = &self.name
-            && (name.trim().is_empty() || name.len() > MAX_NAME)
-        {
-            faults.push(FieldError::new("name", format!("a name is 1 to {MAX_NAME} bytes long")));
+        if let Some(fault) = self.name.as_ref().and_then(|name| line_fault(name, MAX_NAME)) {
+            faults.push(FieldError::new("name", format!("the name cannot be used: {fault}")));
         }
         if self.attributes.len() > MAX_ATTRIBUTES {
             faults.push(FieldError::new(
@@ -223,6 +233,9 @@ pub struct ImportMembers {
     pub imported_by: Uuid,
     /// The key of the stored file (see [`crate::files`]).
     pub file: String,
+    /// What its sender said of its encoding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charset: Option<String>,
 }
 
 impl ImportMembers {
@@ -277,17 +290,25 @@ impl Profile {
         Ok(())
     }
 
-    /// Takes over what an organiser imported: it replaces what was there under the same names, and is verified.
-    pub fn import(&mut self, name: &str, attributes: &Attributes) {
-        if !name.is_empty() {
+    /// Takes over what an organiser imported: it replaces what was there under the same names, and is verified. Returns
+    /// whether anything changed by it.
+    pub fn import(&mut self, name: &str, attributes: &Attributes) -> bool {
+        let mut is_new = false;
+        if !name.is_empty() && name != self.name {
             name.clone_into(&mut self.name);
+            is_new = true;
         }
         for (name, value) in attributes.iter() {
-            self.attributes.insert(name.clone(), value.clone());
+            if self.attributes.get(name) != Some(value) {
+                self.attributes.insert(name.clone(), value.clone());
+                is_new = true;
+            }
             if !self.verified.contains(name) {
                 self.verified.push(name.clone());
+                is_new = true;
             }
         }
+        is_new
     }
 }
 
@@ -304,23 +325,25 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_what_it_looks_like() {
-        assert_eq!(Attribute::from_cell("67"), Attribute::Number(67.into()));
-        assert_eq!(Attribute::from_cell("true"), Attribute::Bool(true));
-        assert_eq!(Attribute::from_cell("0071"), Attribute::Text("0071".into()));
-        assert_eq!(Attribute::from_cell("+4912"), Attribute::Text("+4912".into()));
-        assert_eq!(Attribute::from_cell("1e999"), Attribute::Text("1e999".into()));
-        assert_eq!(Attribute::from_cell("Sci&Tech"), Attribute::Text("Sci&Tech".into()));
-        assert!(matches!(Attribute::from_cell("67.5"), Attribute::Number(_)));
+    fn an_attribute_is_a_text_a_number_or_a_truth_value() {
+        let read = |text: &str| serde_json::from_str::<Attribute>(text);
+        for text in ["true", "67", "-1", "67.5", "18446744073709551615", "\"x\""] {
+            assert_eq!(serde_json::to_string(&read(text).unwrap()).unwrap(), text);
+        }
+        for text in ["null", "[]", "{}", "[1]"] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains("a text, a number, true or false"), "{error}");
+        }
     }
 
     #[test]
-    fn a_date_and_an_instant_are_recognised() {
-        let date = Attribute::Text("2001-02-03".into());
-        assert_eq!(date.as_instant().map(|at| at.to_rfc3339()).as_deref(), Some("2001-02-03T00:00:00+00:00"));
-        assert!(Attribute::Text("2001-02-03T04:05:06+05:30".into()).as_instant().is_some());
-        for text in ["2001-02-30", "2001", "yesterday", "", "2001-2-3x", "20010203"] {
-            assert_eq!(Attribute::Text(text.into()).as_instant(), None, "{text}");
+    fn an_attribute_is_bounded_and_can_be_shown() {
+        let fault = |value: Json| attribute_fault("a", Some(&serde_json::from_value(value).unwrap()));
+        for value in [serde_json::json!("one\ntwo"), 1.into(), u64::MAX.into(), 0.1.into(), true.into()] {
+            assert_eq!(fault(value.clone()), None, "{value}");
+        }
+        for value in [serde_json::json!("x".repeat(501)), "a\u{0}".into(), "\u{202e}x".into(), 1e300.into()] {
+            assert!(fault(value.clone()).is_some(), "{value}");
         }
     }
 

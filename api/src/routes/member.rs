@@ -75,7 +75,7 @@ impl AdminMemberRoutes {
             tracing::error!(%error, "could not store an upload");
             Problem::internal().detail("the file could not be stored")
         })?;
-        let command = ImportMembers { imported_by: admin.0.id, file };
+        let command = ImportMembers { imported_by: admin.0.id, file, charset: None };
         cx.submit(Submission { actor: admin.0, asked, body_hash: hash }, |_| command).await
     }
 

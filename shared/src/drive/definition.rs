@@ -108,6 +108,7 @@ impl Definition {
             closes_at: self.closes_at,
             starts_at: self.starts_at,
             ends_at: self.ends_at,
+            time_zone: self.time_zone,
         }
     }
 }

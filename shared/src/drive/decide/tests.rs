@@ -296,7 +296,7 @@ fn changing_a_drive_takes_no_place_away_and_gives_new_ones_to_those_who_wait() {
     let raised = lane.update(OPENS, serde_json::json!({ "capacity": 4 }));
     assert_eq!(raised.result.unwrap()["promoted"], 2);
     assert_eq!(lane.confirmed(), BTreeSet::from([1, 2, 3, 4]));
-    let nobody = serde_json::json!([{ "name": "nobody", "when": "false", "message": "nobody" }]);
+    let nobody = serde_json::json!([{ "name": "nobody", "when": "member.age > 200", "message": "nobody" }]);
     let ruled = lane.update(OPENS, serde_json::json!({ "rules": nobody }));
     assert_eq!(ruled.result.unwrap()["rules_version"], 2);
     assert_eq!(lane.confirmed().len(), 4, "nobody is removed by a new rule");
