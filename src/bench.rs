@@ -3,6 +3,7 @@
 mod bare;
 mod deploy;
 mod growth;
+mod idle;
 mod national;
 mod plan;
 mod read;
@@ -18,6 +19,7 @@ use shared::config::Deployment;
 use tokio_util::sync::CancellationToken;
 
 use self::growth::GrowthArguments;
+use self::idle::IdleArguments;
 use self::national::NationalArguments;
 use self::plan::Plan;
 use self::read::{PagesArguments, ReadArguments};
@@ -70,6 +72,12 @@ pub enum What {
         /// Its flags.
         #[command(flatten)]
         growth: GrowthArguments,
+    },
+    /// What a deployment that nobody uses keeps of memory, beside the most it had
+    Idle {
+        /// Its flags.
+        #[command(flatten)]
+        idle: IdleArguments,
     },
     /// Serves two files with a bare handler: what `read` compares with, in a process of its own
     BarePages {
@@ -152,6 +160,7 @@ pub async fn run(bench: BenchArguments, shutdown: CancellationToken) -> anyhow::
             What::BarePages { pages } => read::serve_pages(pages, stop).await,
             What::Growth { growth } => growth::run(growth).await,
             What::National { national } => national::run(national).await,
+            What::Idle { idle } => idle::run(idle).await,
         }
     };
     shutdown.run_until_cancelled(measured).await.unwrap_or_else(|| anyhow::bail!("stopped before the end"))

@@ -30,26 +30,6 @@ async fn the_first_admins_password_is_a_password_or_generated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_hash_and_the_documentation_took_goes_back_to_the_system() {
-    let folder = Folder::new();
-    let process = Embedded::process(&folder).await;
-    let nobody = Client::nobody(&process.url);
-    for page in ["/docs", "/admin/docs"] {
-        assert_eq!(nobody.get(page).await.status, 200);
-    }
-    eventually("it needs far less than it did", || async {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-        let kilobytes = |name: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.trim().trim_end_matches(" kB").parse().unwrap()
-        };
-        // The first admin's hash alone took 19 MiB.
-        (kilobytes("VmHWM:") - kilobytes("VmRSS:") >= 16 * 1024).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_start_says_where_everything_is_and_keeps_the_admins_password() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = Folder::new();
@@ -255,9 +235,11 @@ async fn drives_open_and_close_at_their_instants_also_when_nobody_was_there() {
     let started = Embedded::start().await;
     let (folder, process) = (started.folder, started.process);
     let admin = Client::admin(&process.url, &process.url).await;
-    let soon = |seconds: i64| chrono::Utc::now() + chrono::Duration::seconds(seconds);
-    let one = admin.open_drive(json!({ "opens_at": soon(2), "closes_at": soon(4) })).await;
-    let two = admin.open_drive(json!({ "opens_at": soon(2), "closes_at": soon(3600) })).await;
+    // Late enough for all that is asked before, however slow the machine is.
+    let now = chrono::Utc::now();
+    let soon = |seconds: i64| now + chrono::Duration::seconds(seconds);
+    let one = admin.open_drive(json!({ "opens_at": soon(20), "closes_at": soon(21) })).await;
+    let two = admin.open_drive(json!({ "opens_at": soon(20), "closes_at": soon(3600) })).await;
     let status = |admin: Client, id: String| async move {
         admin.get(&format!("/admin/v1/drives/{id}")).await.body["status"].as_str().unwrap().to_owned()
     };
@@ -266,7 +248,8 @@ async fn drives_open_and_close_at_their_instants_also_when_nobody_was_there() {
     let early = ann.decide(Method::POST, &format!("/api/v1/drives/{two}/registrations"), &json!({})).await;
     assert_eq!(early.code(), "drive-not-open");
     process.kill();
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    // These instants come while nobody is there.
+    tokio::time::sleep((soon(22) - chrono::Utc::now()).to_std().unwrap_or_default()).await;
     let process = Embedded::process(&folder).await;
     let admin = admin.at(&process.url);
     eventually("both have happened", || async {

@@ -40,6 +40,7 @@ mod deployment;
 mod embedded;
 mod following;
 mod gaps;
+mod imports;
 mod local;
 mod mail;
 mod messages;

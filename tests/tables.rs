@@ -254,7 +254,7 @@ async fn people_are_imported_and_found(engine: Engine) {
     let local = Local::start(engine).await;
     let import = |csv: String| async {
         let file = local.files.put(csv.into()).await.unwrap();
-        local.decide(ImportMembers { imported_by: admin().id, file }).await
+        local.decide(ImportMembers { imported_by: admin().id, file, charset: None }).await
     };
     let mut csv = String::from("email,name,marks,born\n");
     for number in 0..2500 {
@@ -271,7 +271,11 @@ async fn people_are_imported_and_found(engine: Engine) {
         import("email,name,city\nP0001@X.org,100% O'Brien_\\,Pune\nnew@x.org,New,Delhi\n".to_owned()).await;
     assert_eq!(counts(&second), [1, 1, 0]);
     assert_eq!(
-        code(&local.decide(ImportMembers { imported_by: admin().id, file: "gone".into() }).await),
+        code(
+            &local
+                .decide(ImportMembers { imported_by: admin().id, file: "gone".into(), charset: None })
+                .await
+        ),
         "invalid-file"
     );
 
@@ -310,7 +314,7 @@ async fn an_import_and_a_members_own_change_at_once_lose_nothing(engine: Engine)
     // The import has written, and has not committed yet.
     let tx = local.db.begin().await.unwrap();
     let cx = Cx { tx: &tx, now: clock::now(), seed: [1; 32] };
-    let import = envelope(admin(), ImportMembers { imported_by: admin().id, file });
+    let import = envelope(admin(), ImportMembers { imported_by: admin().id, file, charset: None });
     let import = Envelope::open(&import.seal(local.broker.topology()).message).unwrap();
     handler.handle(&cx, &[import]).await.unwrap();
     let updating = tokio::spawn(async move {
@@ -347,7 +351,11 @@ async fn more_imports_than_fit_into_a_batch_are_split(engine: Engine) {
     let mut ids = Vec::new();
     for number in 0..11 {
         let file = local.files.put(format!("email\nx{number}@x.org\n").into()).await.unwrap();
-        ids.push(local.send(envelope(admin(), ImportMembers { imported_by: admin().id, file })).await);
+        ids.push(
+            local
+                .send(envelope(admin(), ImportMembers { imported_by: admin().id, file, charset: None }))
+                .await,
+        );
     }
     local.consume(Members { files: local.files.clone() });
     for id in ids {
