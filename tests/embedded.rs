@@ -1,7 +1,5 @@
 //! Everything in one process: what a newcomer meets.
 
-use std::time::Duration;
-
 use reqwest::Method;
 use serde_json::json;
 
