@@ -1,6 +1,7 @@
 //! Muster, everything in one process, and the operator's commands.
 
 pub mod bench;
+pub mod check_accounts;
 mod client;
 pub mod dead_letters;
 pub mod demo;
@@ -95,6 +96,15 @@ pub enum Command {
         /// Its flags.
         #[command(flatten)]
         dead_letters: dead_letters::DeadLetterArguments,
+        /// Its flags.
+        #[command(flatten)]
+        watching: Watching,
+    },
+    /// Lists accounts whose e-mail address another account has, too, or to which no mail can be sent
+    CheckAccounts {
+        /// Its flags.
+        #[command(flatten)]
+        check: check_accounts::CheckAccountsArguments,
         /// Its flags.
         #[command(flatten)]
         watching: Watching,

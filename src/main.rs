@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use muster::{Arguments, Command, bench, dead_letters, demo, events, everything, verify};
+use muster::{Arguments, Command, bench, check_accounts, dead_letters, demo, events, everything, verify};
 use process::run_to_end;
 
 fn main() -> ExitCode {
@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         }
         Some(Command::DeadLetters { dead_letters, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(dead_letters::run(dead_letters, shutdown)))
+        }
+        Some(Command::CheckAccounts { check, watching }) => {
+            run_to_end("muster", &watching, |shutdown| Box::pin(check_accounts::run(check, shutdown)))
         }
     }
 }

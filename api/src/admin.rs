@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use rand::distr::{Alphanumeric, SampleString as _};
 use shared::account::table::{self as accounts, Account};
-use shared::account::{Role, normal_email};
+use shared::account::{EmailAddress, Role};
 use shared::clock;
 use shared::database::Database;
 use shared::id::MemberId;
@@ -37,7 +37,8 @@ pub async fn ensure(
     if accounts::first_admin(db.writer()).await.context("look for an admin")?.is_some() {
         return Ok(None);
     }
-    let email = normal_email(email).with_context(|| format!("ADMIN_EMAIL {email:?} is no e-mail address"))?;
+    let address = EmailAddress::parse(email);
+    let email = address.with_context(|| format!("ADMIN_EMAIL {email:?} cannot be mailed"))?.to_string();
     if let Some(password) = password {
         password::check(password).map_err(|fault| anyhow::anyhow!("ADMIN_PASSWORD: {fault}"))?;
     }

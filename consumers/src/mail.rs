@@ -3,6 +3,7 @@
 
 pub mod compose;
 pub mod post;
+pub mod recipient;
 pub mod sender;
 
 use std::collections::{BTreeMap, BTreeSet};

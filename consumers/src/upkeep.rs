@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use shared::bus::{Envelope, Failure, Outgoing};
+use shared::derived;
 use shared::files::Files;
 use shared::id::CommandId;
 use shared::ledger::{self, Outcome, Row};
@@ -30,6 +31,8 @@ impl Handler for Upkeep {
         let decisions = ledger::delete_expired(cx.tx, cx.now).await?;
         let deliveries = delivery::forget(cx.tx, cx.now - DELIVERIES_STAY).await?;
         let mails = mail::table::forget(cx.tx, cx.now - MAILS_STAY).await?;
+        // A version that does not know these columns may have written rows while this one was rolled out.
+        derived::fill(cx.tx).await?;
         let outcome = serde_json::to_value(CleanUpOutcome { files, decisions, deliveries, mails })
             .expect("an outcome is plain data");
         Ok(batch

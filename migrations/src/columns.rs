@@ -61,6 +61,29 @@ pub(crate) fn exact(backend: DbBackend, name: impl IntoIden, length: u32) -> Col
     column
 }
 
+/// A text of any script and length that is compared byte by byte.
+pub(crate) fn long_exact(backend: DbBackend, name: impl IntoIden) -> ColumnDef {
+    let mut column = ColumnDef::new(name);
+    match backend {
+        DbBackend::MySql => column.custom("longtext character set utf8mb4 collate utf8mb4_bin"),
+        _ => column.text(),
+    };
+    column
+}
+
+/// Adds a column that is not there yet. (On MariaDB a migration that died has done what it had come to.)
+pub(crate) async fn add(
+    manager: &SchemaManager<'_>,
+    table: &'static str,
+    name: &str,
+    column: ColumnDef,
+) -> Result<(), DbErr> {
+    if manager.has_column(table, name).await? {
+        return Ok(());
+    }
+    manager.alter_table(Table::alter().table(table).add_column(column).to_owned()).await
+}
+
 /// A SHA-256 digest.
 pub(crate) fn digest(name: impl IntoIden) -> ColumnDef {
     let mut column = ColumnDef::new(name);

@@ -6,6 +6,9 @@ mod m20261121_initial;
 mod m20261121_mail;
 mod m20261121_reminders;
 mod m20261121_webhooks;
+mod m20261130_addresses;
+mod m20261130_filled;
+mod m20261130_search;
 
 use std::time::Duration;
 
@@ -26,6 +29,9 @@ impl MigratorTrait for Migrations {
             Box::new(m20261121_webhooks::Migration),
             Box::new(m20261121_mail::Migration),
             Box::new(m20261121_reminders::Migration),
+            Box::new(m20261130_search::Migration),
+            Box::new(m20261130_addresses::Migration),
+            Box::new(m20261130_filled::Migration),
         ]
     }
 }

@@ -1,11 +1,14 @@
 //! Accounts: who may do what.
 
+pub mod address;
 pub mod table;
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::address::{EmailAddress, normal_email, shown_email};
 
 /// What an account may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,45 +56,5 @@ impl FromStr for Role {
             .into_iter()
             .find(|role| role.as_str() == text)
             .ok_or(UnknownRole)
-    }
-}
-
-/// The longest e-mail address (RFC 5321 §4.5.3.1.3 leaves 254 characters).
-pub const MAX_EMAIL: usize = 254;
-
-/// An e-mail address in the form in which it is compared and stored: trimmed, in lower case. `None` if it cannot be
-/// one. Whether someone reads it is not known before a message was answered.
-#[must_use]
-pub fn normal_email(text: &str) -> Option<String> {
-    let email = text.trim().to_lowercase();
-    let (local, domain) = email.rsplit_once('@')?;
-    let plausible = !local.is_empty()
-        && local.len() <= 64
-        && email.len() <= MAX_EMAIL
-        && !email
-            .chars()
-            .any(|c| c.is_whitespace() || c.is_control() || matches!(c, ',' | ';' | '<' | '>' | '"'))
-        && !local.contains('@')
-        && domain
-            .split('.')
-            .all(|label| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-'));
-    plausible.then_some(email)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::normal_email;
-
-    #[test]
-    fn an_email_is_compared_without_case_and_space() {
-        assert_eq!(normal_email("  Ann.Lee@Example.ORG ").as_deref(), Some("ann.lee@example.org"));
-    }
-
-    #[test]
-    fn what_cannot_be_an_email_is_none() {
-        for text in ["", "ann", "@b", "a@", "a b@c.d", "a@b..c", "a@-b.c", "a@b@c", "a,b@c.d", "a@b\n.c"] {
-            assert_eq!(normal_email(text), None, "{text:?}");
-        }
-        assert_eq!(normal_email(&format!("{}@b.c", "a".repeat(65))), None);
     }
 }

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 pub(crate) mod rows;
+pub(crate) mod search;
 #[cfg(unix)]
 mod sockets;
 

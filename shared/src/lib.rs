@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod cursor;
 pub mod database;
+pub mod derived;
 pub mod drive;
 pub mod eligibility;
 pub mod failpoint;

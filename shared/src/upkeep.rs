@@ -16,7 +16,8 @@ crate::commands! {
 }
 
 /// Deletes what nobody needs any more: uploaded files that were not imported, and what is remembered of commands that
-/// change nothing (asking again decides again, to no harm), and what came of webhooks and mails long ago.
+/// change nothing (asking again decides again, to no harm), and what came of webhooks and mails long ago. Also fills in columns that a version before this one left
+/// out ([`crate::derived`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CleanUp {}
 

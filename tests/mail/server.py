@@ -3,12 +3,14 @@
     server.py PORT FOLDER [CERTIFICATE KEY NAME:PASSWORD]
 
 `nobody@…` has no mailbox (550), `later@…` is to be tried again (451), `never@…` is not taken (554). With a certificate it
-takes mails over STARTTLS alone, from those who know the name and the password. Needs aiosmtpd 1.4.6.
+takes mails over STARTTLS alone, from those who know the name and the password. With `SMTPUTF8=no` in its environment it takes
+no addresses beyond ASCII. Needs aiosmtpd 1.4.6.
 """
 
 import email
 import email.policy
 import json
+import os
 import pathlib
 import ssl
 import sys
@@ -38,6 +40,7 @@ class Keeper:
         kept = {
             "to": envelope.rcpt_tos,
             "from": envelope.mail_from,
+            "smtputf8": envelope.smtp_utf8,
             "headers": {name.lower(): str(value) for name, value in message.items()},
             "text": message.get_body(("plain",)).get_content(),
             "html": message.get_body(("html",)).get_content(),
@@ -54,7 +57,7 @@ class Keeper:
 
 
 port, folder, *secured = sys.argv[1:]
-more = {}
+more = {"enable_SMTPUTF8": os.environ.get("SMTPUTF8") != "no"}
 if secured:
     certificate, key, login = secured
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -63,7 +66,7 @@ if secured:
     def knows(server, session, envelope, mechanism, data):
         return AuthResult(success=f"{data.login.decode()}:{data.password.decode()}" == login)
 
-    more = {"tls_context": tls, "require_starttls": True, "authenticator": knows, "auth_required": True}
+    more |= {"tls_context": tls, "require_starttls": True, "authenticator": knows, "auth_required": True}
 controller = Controller(Keeper(folder), hostname="127.0.0.1", port=int(port), **more)
 controller.start()
 print("ready", flush=True)

@@ -37,14 +37,19 @@ impl MailServer {
     /// One that speaks over TLS alone, and takes nothing without a password.
     pub fn start_over_tls(by: &Secured) -> Self {
         let (certificate, key) = (by.certificate.display().to_string(), by.key.display().to_string());
-        Self::start_with(free_port(), &[certificate, key, by.login.clone()])
+        Self::start_with(free_port(), &[certificate, key, by.login.clone()], "yes")
+    }
+
+    /// One that takes no addresses beyond ASCII.
+    pub fn start_without_smtputf8() -> Self {
+        Self::start_with(free_port(), &[], "no")
     }
 
     pub fn start_on(port: u16) -> Self {
-        Self::start_with(port, &[])
+        Self::start_with(port, &[], "yes")
     }
 
-    fn start_with(port: u16, more: &[String]) -> Self {
+    fn start_with(port: u16, more: &[String], smtputf8: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let libraries = root.join("target/python");
         assert!(libraries.join("aiosmtpd").exists(), "run `cargo xtask test`, which installs it");
@@ -54,6 +59,7 @@ impl MailServer {
             .args([&port.to_string(), &folder.0.display().to_string()])
             .args(more)
             .env("PYTHONPATH", libraries)
+            .env("SMTPUTF8", smtputf8)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

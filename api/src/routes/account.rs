@@ -9,7 +9,7 @@ use poem_openapi::types::Any;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde_json::Value;
 use shared::account::table::{self as accounts, Account};
-use shared::account::{Role, normal_email};
+use shared::account::{EmailAddress, Role, shown_email};
 use shared::bus::envelope::sha256;
 use shared::bus::{Actor, Envelope};
 use shared::clock;
@@ -17,6 +17,7 @@ use shared::id::{CommandId, MemberId};
 use shared::member::table as profiles;
 use shared::member::{Attribute, UpdateProfile};
 use shared::refusal::FieldError;
+use shared::text::line_fault;
 use shared::webhook::Disabled;
 use shared::webhook::table as webhooks;
 use uuid::Uuid;
@@ -25,7 +26,7 @@ use crate::asked::Asked;
 use crate::auth::{self, Admin, Caller, TOKEN_LASTS};
 use crate::body::JsonBody;
 use crate::context::Context;
-use crate::password::{self, MAX_PASSWORD};
+use crate::password::{self, Verified};
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
 use crate::submit::{Submission, Submitted};
@@ -34,7 +35,7 @@ use crate::submit::{Submission, Submitted};
 #[derive(Debug, Object)]
 #[oai(deny_unknown_fields)]
 struct SignUp {
-    /// Unique; compared without case.
+    /// Unique; compared without case, in composed form, and with the domain in ASCII.
     email: String,
     /// At least 10 characters.
     password: String,
@@ -97,14 +98,14 @@ impl AuthRoutes {
         let account_id = MemberId::new();
         let profile = UpdateProfile { member_id: account_id, name: Some(name), attributes: BTreeMap::new() };
         let mut faults = profile.faults();
-        let normal = normal_email(&email);
-        if normal.is_none() {
-            faults.push(FieldError::new("email", "this is no e-mail address"));
+        let address = EmailAddress::parse(&email);
+        if let Err(fault) = &address {
+            faults.push(FieldError::new("email", format!("no message can be sent to this address: {fault}")));
         }
         if let Err(detail) = password::check(&password) {
             faults.push(FieldError::new("password", detail));
         }
-        let (Some(email), true) = (normal, faults.is_empty()) else {
+        let (Ok(address), true) = (address, faults.is_empty()) else {
             return Err(Problem::invalid_body().errors(faults));
         };
         if accounts::by_email(&cx.db.read, &email).await?.is_some() {
@@ -112,7 +113,7 @@ impl AuthRoutes {
         }
         let account = Account {
             id: account_id,
-            email,
+            email: address.shown(),
             role: Role::Member,
             password_hash: Some(password::hash(password).await?),
             created_at: clock::now(),
@@ -125,19 +126,29 @@ impl AuthRoutes {
     #[oai(path = "/auth/login", method = "post", operation_id = "login")]
     async fn login(&self, cx: Data<&Context>, body: JsonBody<Login>) -> Result<Json<Tokens>, Problem> {
         let Login { email, password } = body.value;
-        if password.len() > MAX_PASSWORD {
-            return Err(Problem::login_failed());
-        }
-        let account = match normal_email(&email) {
-            Some(email) => accounts::by_email(&cx.db.read, &email).await?,
-            None => None,
-        };
+        let account = accounts::by_email(&cx.db.read, &email).await?;
         let hash = account.as_ref().and_then(|account| account.password_hash.clone());
         // Checked in any case: how long it takes must not tell who has an account.
-        match (password::verify(password, hash).await?, account) {
-            (true, Some(account)) => Ok(Json(tokens(&cx, &account))),
-            _ => Err(Problem::login_failed()),
+        match (password::verify(password.clone(), hash).await?, account) {
+            (Verified::No, _) | (_, None) => Err(Problem::login_failed()),
+            (Verified::Yes, Some(account)) => Ok(Json(tokens(&cx, &account))),
+            (Verified::AsTyped, Some(account)) => {
+                compose_password(&cx, &account, password).await;
+                Ok(Json(tokens(&cx, &account)))
+            }
         }
+    }
+}
+
+/// Hashes a password again that was hashed before passwords were composed, so that it can be typed in any form. The old hash
+/// stays valid if that fails.
+async fn compose_password(cx: &Context, account: &Account, password: String) {
+    let Some(old) = account.password_hash.as_deref().filter(|_| password::check(&password).is_ok()) else {
+        return;
+    };
+    let Ok(new) = password::hash(password).await else { return };
+    if let Err(error) = accounts::rehash(cx.db.writer(), account.id, old, new).await {
+        tracing::warn!(%error, member_id = %account.id, "could not hash a password again; trying at the next login");
     }
 }
 
@@ -211,7 +222,7 @@ impl MeRoutes {
             profiles::profiles(&cx.db.read, [member_id]).await?.remove(&member_id).unwrap_or_default();
         let me = Me {
             member_id: member_id.0,
-            email: account.email,
+            email: shown_email(&account.email),
             role: account.role.to_string(),
             name: profile.name,
             attributes: Any(serde_json::to_value(&profile.attributes).unwrap_or_default()),
@@ -291,9 +302,8 @@ impl ServiceAccountRoutes {
         body: JsonBody<NewServiceAccount>,
     ) -> Result<ServiceCreated, Problem> {
         let name = body.value.name.trim();
-        if name.is_empty() || name.len() > shared::member::MAX_NAME {
-            let error = FieldError::new("name", "a name is 1 to 200 bytes long");
-            return Err(Problem::invalid_body().errors(vec![error]));
+        if let Some(fault) = line_fault(name, shared::member::MAX_NAME) {
+            return Err(Problem::invalid_body().errors(vec![FieldError::new("name", fault)]));
         }
         let (id, now) = (Uuid::now_v7(), clock::now());
         accounts::insert_service(cx.db.writer(), id, name, admin.0.id, now).await?;

@@ -7,7 +7,6 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::types::Any;
 use poem_openapi::{Enum, Object, OpenApi};
 use serde::{Deserialize, Serialize};
-use shared::account::normal_email;
 use shared::account::table as accounts;
 use shared::drive::table as drives;
 use shared::id::{DriveId, MemberId, RegistrationId, SlotId};
@@ -301,7 +300,6 @@ impl AdminRegistrationRoutes {
             (Some(member_id), None) => MemberId(member_id),
             (None, Some(email)) => {
                 let unknown = || Problem::from(shared::refusal::Refusal::new(Code::MemberNotFound));
-                let email = normal_email(&email).ok_or_else(unknown)?;
                 accounts::by_email(&cx.db.read, &email).await?.ok_or_else(unknown)?.id
             }
             _ => return Err(Problem::invalid_body().detail("give either member_id or email")),

@@ -19,6 +19,8 @@ use shared::member::table::Listed;
 use shared::registration::{Registration, RegistrationState};
 use shared::webhook::{Disabled, Webhook};
 
+use super::recipient;
+
 /// Where mails come from, and where their links lead.
 #[derive(Debug, Clone)]
 pub struct Sender {
@@ -171,7 +173,8 @@ pub fn message(
     Said { facts, calendar }: Said,
     template: &Template,
 ) -> Result<Message, String> {
-    let address = member.email.parse().map_err(|error| format!("the address cannot be used: {error}"))?;
+    let address = recipient::address(&member.email)?;
+    let envelope = recipient::envelope(&sender.from, address.clone());
     let to = Mailbox::new(Some(member.profile.name.clone()), address);
     let unsubscribe =
         mail.kind.topic().map(|_| format!("{}/api/v1/unsubscribe/{}", sender.public_url, mail.id));
@@ -184,6 +187,7 @@ pub fn message(
     });
     let Rendered { subject, text, html } = rendered;
     let mut builder = Message::builder()
+        .envelope(envelope)
         .from(sender.from.clone())
         .to(to)
         .subject(subject)

@@ -12,6 +12,7 @@ use shared::id::MailId;
 use shared::text::{shortened, with_causes};
 
 use super::compose::Sender;
+use super::recipient;
 
 /// How long the server may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -73,6 +74,7 @@ impl Post {
                 mailing.from
             )
         })?;
+        let from = recipient::sender(from).map_err(|why| anyhow::anyhow!("MAIL_FROM: {why}"))?;
         let public_url = mailing.public_url.trim_end_matches('/').to_owned();
         Ok(Some(Self { sender: Sender { from, public_url }, outlet }))
     }
@@ -94,7 +96,9 @@ impl Post {
                 let Ok(sent) = sent else {
                     return Err(Refused::NotNow(format!("no answer within {} min", PATIENCE.as_secs() / 60)));
                 };
-                sent.map(drop).map_err(|error| refused(&error))
+                sent.map(drop).map_err(|error| {
+                    recipient::needs_smtputf8(message, &error).map_or_else(|| refused(&error), Refused::Never)
+                })
             }
         }
     }

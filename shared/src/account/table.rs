@@ -1,14 +1,20 @@
 //! The tables `accounts` (people who can be known by an e-mail address) and `service_accounts` (machines).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod lookup;
+
+use std::collections::{BTreeSet, HashSet};
 
 use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
 
-use super::Role;
+pub use self::lookup::{Seen, Why, by_email, conflicts, ids_by_email};
+pub(crate) use self::lookup::{fill, take_addresses};
+use super::{EmailAddress, Role};
 use crate::clock::Instant;
 use crate::database::rows::{self, ROWS_PER_INSERT};
+use crate::database::search::Searched;
 use crate::id::MemberId;
+use crate::text::folded;
 
 /// `accounts`: the id is the member's.
 pub mod accounts {
@@ -25,6 +31,12 @@ pub mod accounts {
         pub role: String,
         pub password_hash: Option<String>,
         pub created_at: ChronoDateTimeUtc,
+        /// The normal form of `email`; none while another account has it, or if it is no address.
+        #[sea_orm(unique)]
+        pub address: Option<String>,
+        #[sea_orm(column_type = "Text", nullable)]
+        pub search: Option<String>,
+        pub search_of: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -60,7 +72,7 @@ pub mod service_accounts {
 pub struct Account {
     /// Theirs as a member, too.
     pub id: MemberId,
-    /// Normalised (see [`super::normal_email`]); unique.
+    /// As people read it (see [`EmailAddress::shown`]). Old accounts may have any text.
     pub email: String,
     /// Member or admin.
     pub role: Role,
@@ -85,46 +97,53 @@ impl TryFrom<accounts::Model> for Account {
     }
 }
 
+/// The columns by which people are searched for by their address.
+pub(crate) const EMAIL: Searched<accounts::Column> = Searched {
+    text: accounts::Column::Email,
+    search: accounts::Column::Search,
+    search_of: accounts::Column::SearchOf,
+};
+
+/// The folded form of a stored address: as it is shown and, where that is another, as it is sent.
+pub(crate) fn folded_email(stored: &str) -> String {
+    let Ok(address) = EmailAddress::parse(stored) else { return folded(stored) };
+    let (shown, sent) = (address.shown(), address.to_string());
+    if shown == sent { folded(&sent) } else { folded(&format!("{shown} {sent}")) }
+}
+
 /// Writes new accounts. An e-mail address that is taken is a unique violation.
 pub async fn insert(db: &impl ConnectionTrait, all: &[Account]) -> Result<(), DbErr> {
-    let new = all.iter().map(|account| accounts::ActiveModel {
-        id: Set(account.id.0),
-        email: Set(account.email.clone()),
-        role: Set(account.role.as_str().to_owned()),
-        password_hash: Set(account.password_hash.clone()),
-        created_at: Set(account.created_at),
+    let new = all.iter().map(|account| {
+        let address = EmailAddress::parse(&account.email).ok();
+        let email = address.as_ref().map_or_else(|| account.email.clone(), EmailAddress::shown);
+        accounts::ActiveModel {
+            id: Set(account.id.0),
+            role: Set(account.role.as_str().to_owned()),
+            password_hash: Set(account.password_hash.clone()),
+            created_at: Set(account.created_at),
+            address: Set(address.map(|address| address.to_string())),
+            search: Set(Some(folded_email(&email))),
+            search_of: Set(Some(email.clone())),
+            email: Set(email),
+        }
     });
     rows::insert(db, new.collect(), |_| 0).await
 }
 
-/// The account with this (normalised) e-mail address.
-pub async fn by_email(db: &impl ConnectionTrait, email: &str) -> Result<Option<Account>, DbErr> {
-    let row = accounts::Entity::find().filter(accounts::Column::Email.eq(email)).one(db).await?;
-    row.map(Account::try_from).transpose()
+/// Replaces a password's hash, unless it has changed since it was read.
+pub async fn rehash(db: &impl ConnectionTrait, id: MemberId, old: &str, new: String) -> Result<(), DbErr> {
+    accounts::Entity::update_many()
+        .set(accounts::ActiveModel { password_hash: Set(Some(new)), ..Default::default() })
+        .filter(accounts::Column::Id.eq(id.0))
+        .filter(accounts::Column::PasswordHash.eq(old))
+        .exec(db)
+        .await?;
+    Ok(())
 }
 
 /// The account with this id.
 pub async fn by_id(db: &impl ConnectionTrait, id: MemberId) -> Result<Option<Account>, DbErr> {
     accounts::Entity::find_by_id(id.0).one(db).await?.map(Account::try_from).transpose()
-}
-
-/// Whose these (normalised) e-mail addresses are, those that are known.
-pub async fn ids_by_email(
-    db: &impl ConnectionTrait,
-    emails: &[String],
-) -> Result<HashMap<String, MemberId>, DbErr> {
-    let mut ids = HashMap::with_capacity(emails.len());
-    for chunk in emails.chunks(ROWS_PER_INSERT) {
-        let rows = accounts::Entity::find()
-            .select_only()
-            .columns([accounts::Column::Email, accounts::Column::Id])
-            .filter(accounts::Column::Email.is_in(chunk.iter().map(String::as_str)))
-            .into_tuple::<(String, Uuid)>()
-            .all(db)
-            .await?;
-        ids.extend(rows.into_iter().map(|(email, id)| (email, MemberId(id))));
-    }
-    Ok(ids)
 }
 
 /// Holds these people until the transaction ends: whoever else wants to change what is known about them waits. (SQLite has

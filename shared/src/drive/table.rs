@@ -5,15 +5,17 @@ pub mod batch;
 use std::collections::HashMap;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::sea_query::ExprTrait as _;
 use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect};
 
 use super::state::{Drive, Places};
 use super::{ClosedBy, Kind, Status};
 use crate::clock::Instant;
 use crate::database::rows;
+use crate::database::search::{self, Pattern, Searched};
 use crate::id::{DriveId, SlotId};
 use crate::log::Head;
+use crate::text::folded;
 
 /// `drives`: one row per drive, as its log has left it.
 pub mod drives {
@@ -42,6 +44,9 @@ pub mod drives {
         pub head: Vec<u8>,
         pub created_at: ChronoDateTimeUtc,
         pub updated_at: ChronoDateTimeUtc,
+        #[sea_orm(column_type = "Text", nullable)]
+        pub search: Option<String>,
+        pub search_of: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -94,7 +99,7 @@ pub struct Query {
     pub statuses: Vec<Status>,
     /// Of this kind.
     pub kind: Option<Kind>,
-    /// With this in their title, whatever its case.
+    /// With this in their title, whatever its case and accents.
     pub text: Option<String>,
     /// After the one that was made at this instant and has this id.
     pub after: Option<(Instant, DriveId)>,
@@ -115,9 +120,8 @@ pub async fn list(db: &impl ConnectionTrait, query: &Query) -> Result<Vec<DriveV
     if let Some(kind) = query.kind {
         select = select.filter(drives::Column::Kind.eq(kind.as_str()));
     }
-    if let Some(text) = &query.text {
-        let title = Expr::expr(sea_orm::sea_query::Func::lower(Expr::col(drives::Column::Title)));
-        select = select.filter(title.like(contains(text)));
+    if let Some(pattern) = query.text.as_deref().and_then(Pattern::of) {
+        select = select.filter(pattern.is_in(TITLE));
     }
     if let Some((created_at, id)) = query.after {
         let same =
@@ -127,10 +131,17 @@ pub async fn list(db: &impl ConnectionTrait, query: &Query) -> Result<Vec<DriveV
     views(db, select.all(db).await?).await
 }
 
-/// A pattern that matches texts which contain `text`, whatever stands in it.
-pub(crate) fn contains(text: &str) -> sea_orm::sea_query::LikeExpr {
-    let escaped = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-    sea_orm::sea_query::LikeExpr::new(format!("%{escaped}%")).escape('\\')
+/// The columns by which drives are searched for.
+const TITLE: Searched<drives::Column> = Searched {
+    text: drives::Column::Title,
+    search: drives::Column::Search,
+    search_of: drives::Column::SearchOf,
+};
+
+/// Folds the titles whose folded form is missing, of a thousand drives after `after`, by id. Returns the last id; none if
+/// there was no such drive.
+pub(crate) async fn fill(db: &impl ConnectionTrait, after: Option<Uuid>) -> Result<Option<Uuid>, DbErr> {
+    search::refill::<drives::Entity>(db, drives::Column::Id, TITLE, folded, after).await
 }
 
 /// One drive.

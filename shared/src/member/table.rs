@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Expr, ExprTrait as _, Func, OnConflict, SelectStatement};
+use sea_orm::sea_query::{OnConflict, SelectStatement};
 use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, QueryTrait as _, Set};
 
 use super::{Attributes, Profile};
-use crate::account::Role;
-use crate::account::table::accounts;
+use crate::account::table::{self as account, accounts};
+use crate::account::{Role, shown_email};
 use crate::clock::Instant;
 use crate::database::rows::{self, ROWS_PER_INSERT};
-use crate::drive::table::contains;
+use crate::database::search::{self, Pattern, Searched};
 use crate::id::MemberId;
+use crate::text::folded;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "members")]
@@ -26,6 +27,9 @@ pub struct Model {
     #[sea_orm(column_type = "Text")]
     pub verified: String,
     pub updated_at: ChronoDateTimeUtc,
+    #[sea_orm(column_type = "Text", nullable)]
+    pub search: Option<String>,
+    pub search_of: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -138,12 +142,21 @@ pub async fn save(
             attributes: Set(profile.attributes.to_text()),
             verified: Set(serde_json::to_string(&profile.verified).expect("names are plain data")),
             updated_at: Set(now),
+            search: Set(Some(folded(&profile.name))),
+            search_of: Set(Some(profile.name.clone())),
         })
         .collect();
     let bytes = |row: &ActiveModel| row.attributes.as_ref().len() + row.verified.as_ref().len();
     for chunk in rows::chunks(&rows, bytes) {
         let replace = OnConflict::column(Column::Id)
-            .update_columns([Column::Name, Column::Attributes, Column::Verified, Column::UpdatedAt])
+            .update_columns([
+                Column::Name,
+                Column::Attributes,
+                Column::Verified,
+                Column::UpdatedAt,
+                Column::Search,
+                Column::SearchOf,
+            ])
             .to_owned();
         Entity::insert_many(chunk.to_vec()).on_conflict(replace).exec_without_returning(db).await?;
     }
@@ -155,7 +168,7 @@ pub async fn save(
 pub struct Listed {
     /// Their id.
     pub id: MemberId,
-    /// Their e-mail address.
+    /// Their e-mail address as people read it.
     pub email: String,
     /// Member or admin.
     pub role: Role,
@@ -172,8 +185,8 @@ pub async fn list(
 ) -> Result<Vec<Listed>, DbErr> {
     let mut select =
         accounts::Entity::find().find_also_related_member().order_by_asc(accounts::Column::Id).limit(limit);
-    if let Some(text) = text {
-        select = select.filter(named(text));
+    if let Some(named) = text.and_then(named) {
+        select = select.filter(named);
     }
     if let Some(after) = after {
         select = select.filter(accounts::Column::Id.gt(after.0));
@@ -181,21 +194,31 @@ pub async fn list(
     select.all(db).await?.into_iter().map(listed).collect()
 }
 
-/// With `text` in their name, whatever its case, or in their e-mail address.
-fn named(text: &str) -> Condition {
-    let name = Expr::expr(Func::lower(Expr::col((Entity, Column::Name))));
-    let email = Expr::col((accounts::Entity, accounts::Column::Email));
-    Condition::any().add(name.like(contains(text))).add(email.like(contains(text)))
+/// The columns by which people are searched for by their name.
+const NAME: Searched<Column> =
+    Searched { text: Column::Name, search: Column::Search, search_of: Column::SearchOf };
+
+/// With `text` in their name or their e-mail address, whatever its case and accents; none if there is nothing to look for.
+fn named(text: &str) -> Option<Condition> {
+    let pattern = Pattern::of(text)?;
+    Some(Condition::any().add(pattern.is_in(NAME)).add(pattern.is_in(account::EMAIL)))
 }
 
-/// The ids of all people with `text` in their name or e-mail address, as a part of other queries.
-pub(crate) fn ids_of_named(text: &str) -> SelectStatement {
-    accounts::Entity::find()
+/// The ids of all people with `text` in their name or e-mail address, as a part of other queries; none if there is nothing to
+/// look for.
+pub(crate) fn ids_of_named(text: &str) -> Option<SelectStatement> {
+    let select = accounts::Entity::find()
         .select_only()
         .column(accounts::Column::Id)
         .join_rev(JoinType::LeftJoin, Relation::Account.def())
-        .filter(named(text))
-        .into_query()
+        .filter(named(text)?);
+    Some(select.into_query())
+}
+
+/// Folds the names whose folded form is missing, of a thousand people after `after`, by id. Returns the last id; none if
+/// there was nobody.
+pub(crate) async fn fill(db: &impl ConnectionTrait, after: Option<Uuid>) -> Result<Option<Uuid>, DbErr> {
+    search::refill::<Entity>(db, Column::Id, NAME, folded, after).await
 }
 
 /// These people, those that exist.
@@ -224,5 +247,5 @@ impl WithMember for sea_orm::Select<accounts::Entity> {
 fn listed((account, member): (accounts::Model, Option<Model>)) -> Result<Listed, DbErr> {
     let profile = member.map(profile).transpose()?.unwrap_or_default();
     let role = account.role.parse().map_err(|_| DbErr::Type(format!("role {:?}", account.role)))?;
-    Ok(Listed { id: MemberId(account.id), email: account.email, role, profile })
+    Ok(Listed { id: MemberId(account.id), email: shown_email(&account.email), role, profile })
 }

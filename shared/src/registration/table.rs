@@ -177,8 +177,8 @@ pub async fn of_drive(
         .order_by_asc(Column::State)
         .order_by_asc(Column::Rank)
         .limit(limit);
-    if let Some(text) = text {
-        select = select.filter(Column::MemberId.in_subquery(members::ids_of_named(text)));
+    if let Some(named) = text.and_then(members::ids_of_named) {
+        select = select.filter(Column::MemberId.in_subquery(named));
     }
     if let Some(After { state, rank }) = after {
         let rank = i64::try_from(rank).unwrap_or(i64::MAX);

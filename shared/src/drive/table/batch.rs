@@ -18,6 +18,7 @@ use crate::eligibility::Rules;
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
 use crate::log::Head;
 use crate::registration::table as registrations;
+use crate::text::folded;
 
 /// A drive with what was stored about its log.
 #[derive(Debug, Clone)]
@@ -251,6 +252,8 @@ fn columns(drive: &Drive) -> drives::ActiveModel {
     let definition = &drive.definition;
     drives::ActiveModel {
         title: Set(definition.title.clone()),
+        search: Set(Some(folded(&definition.title))),
+        search_of: Set(Some(definition.title.clone())),
         kind: Set(definition.kind.as_str().to_owned()),
         status: Set(drive.status.as_str().to_owned()),
         closed_by: Set(drive.closed_by.map(|by| match by {

@@ -1,0 +1,18 @@
+//! Fills in the folded forms and the addresses of the rows that are there.
+
+use sea_orm_migration::prelude::*;
+
+#[derive(DeriveMigrationName)]
+pub(crate) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    /// A version that still runs must not wait until a million rows are written. What is filled in stays if this dies.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(false)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        shared::derived::fill(manager.get_connection()).await
+    }
+}

@@ -1,0 +1,88 @@
+//! `muster check-accounts`: lists accounts whose e-mail address needs an operator.
+//!
+//! Since addresses are compared in their normal form, accounts that are older may share one; and no message can be sent to some
+//! old addresses. Such accounts go on working: each of them is found by its address as it is stored.
+
+use std::fmt;
+
+use clap::Args;
+use sea_orm::DbErr;
+use shared::account::table::{self as accounts, Seen, Why};
+use shared::config::Deployment;
+use shared::database::Database;
+use tokio_util::sync::CancellationToken;
+
+/// Flags of `muster check-accounts`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckAccountsArguments {
+    /// Where the parts are.
+    #[command(flatten)]
+    pub deployment: Deployment,
+}
+
+/// How many accounts need an operator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Those whose address an older account has, too.
+    pub shared: u64,
+    /// Those to which no message can be sent.
+    pub not_mailable: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shared, not_mailable } = self;
+        write!(f, "{shared} accounts share an address with an older one, {not_mailable} cannot be mailed")
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If there is such an account, or the database cannot be read.
+pub async fn run(arguments: CheckAccountsArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
+    // It only reads.
+    let db = Database::connect(&arguments.deployment.database_url(), 1, "muster-check-accounts").await?;
+    let checked = shutdown.run_until_cancelled(check(&db, |line| println!("{line}"))).await;
+    db.close().await;
+    let Some(report) = checked else { anyhow::bail!("stopped before the end") };
+    let report = report?;
+    anyhow::ensure!(report == Report::default(), "{report}");
+    println!("{report}");
+    Ok(())
+}
+
+/// Looks at all accounts, and gives a line to `print` for each that needs an operator.
+///
+/// # Errors
+/// If the database cannot be read.
+pub async fn check(db: &Database, mut print: impl FnMut(String)) -> Result<Report, DbErr> {
+    let (mut report, mut after) = (Report::default(), None);
+    loop {
+        let (conflicts, last) = accounts::conflicts(&db.read, after).await?;
+        for (account, why) in conflicts {
+            let account = described(&account);
+            match why {
+                Why::SameAs(older) => {
+                    report.shared += 1;
+                    print(format!("{account}\n  shares its address with {}", described(&older)));
+                }
+                Why::NotMailable(fault) => {
+                    report.not_mailable += 1;
+                    print(format!("{account}\n  cannot be mailed: {fault}"));
+                }
+            }
+        }
+        if last.is_none() {
+            return Ok(report);
+        }
+        after = last;
+    }
+}
+
+/// An account in a line. Characters that nobody sees are written as escapes.
+fn described(account: &Seen) -> String {
+    let Seen { id, email, created_at, has_password } = account;
+    let password = if *has_password { "with a password" } else { "without a password" };
+    format!("{email:?} ({id}, made {}, {password})", created_at.format("%Y-%m-%d %H:%M:%S"))
+}
