@@ -163,7 +163,8 @@ impl Kind {
         }
     }
 
-    /// Whether it changes what the entry in a calendar says: put into it or changed (`true`), or taken out of it (`false`).
+    /// Whether it changes what the entry in a calendar says: put into it or changed (`true`), or
+    /// taken out of it (`false`).
     #[must_use]
     pub fn calendar(self) -> Option<bool> {
         match self {

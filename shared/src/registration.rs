@@ -69,8 +69,8 @@ pub struct Registration {
     pub slot_id: SlotId,
     /// Where it is.
     pub state: RegistrationState,
-    /// The log's sequence when it came to its state. The waiting list is ordered by it; whoever is moved within the list
-    /// exchanges ranks with those in between.
+    /// The log's sequence when it came to its state. The waiting list is ordered by it; whoever is
+    /// moved within the list exchanges ranks with those in between.
     pub rank: u64,
     /// How many places of the slot were taken with this one, when it was confirmed.
     pub place: Option<u32>,
@@ -102,8 +102,8 @@ pub struct Withdraw {
     pub member_id: MemberId,
 }
 
-/// An organiser asks for a place for someone, for a reason. Window and rules do not hold them up; capacity does. Someone
-/// who waits gets a place if one is free.
+/// An organiser asks for a place for someone, for a reason. Window and rules do not hold them up;
+/// capacity does. Someone who waits gets a place if one is free.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddRegistration {
     /// The drive.
@@ -128,7 +128,8 @@ pub struct RemoveRegistration {
     pub reason: String,
 }
 
-/// A member answers the drive's questions anew. All answers are given; those that were given before are replaced.
+/// A member answers the drive's questions anew. All answers are given; those that were given before
+/// are replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeAnswers {
     /// The drive.
@@ -146,7 +147,8 @@ pub struct MoveInWaitingList {
     pub drive_id: DriveId,
     /// Whose registration.
     pub registration_id: RegistrationId,
-    /// Where they shall stand in the waiting list of their slot, from 1. Beyond its end means at its end.
+    /// Where they shall stand in the waiting list of their slot, from 1. Beyond its end means at
+    /// its end.
     pub position: u32,
     /// Why; about a person, so it is not logged.
     pub reason: String,

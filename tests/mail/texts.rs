@@ -1,4 +1,5 @@
-//! What mails say to people: sentences instead of names of rules, and nothing where nothing is known.
+//! What mails say to people: sentences instead of names of rules, and nothing where nothing is
+//! known.
 
 use serde_json::json;
 

@@ -34,8 +34,9 @@ pub struct AnswerRoutes;
 impl AnswerRoutes {
     /// Change the answers
     ///
-    /// Command `change-answers`: the answers replace all that were given before. They can be changed until registration
-    /// closes, by those who hold or await a place. Refusals: `answers-invalid`, `not-registered`, `drive-closed`, …
+    /// Command `change-answers`: the answers replace all that were given before. They can be
+    /// changed until registration closes, by those who hold or await a place. Refusals:
+    /// `answers-invalid`, `not-registered`, `drive-closed`, …
     #[oai(
         path = "/drives/:drive_id/registrations/mine/answers",
         method = "put",

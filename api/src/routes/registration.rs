@@ -284,9 +284,9 @@ impl AdminRegistrationRoutes {
 
     /// Add someone
     ///
-    /// Command `add-registration`. Window and rules do not hold an organiser up (the verdict is in the outcome); places
-    /// do, as for everyone. Someone who waits gets a place if one is free: so an organiser gives places by hand after the
-    /// waiting list has stopped moving by itself.
+    /// Command `add-registration`. Window and rules do not hold an organiser up (the verdict is in
+    /// the outcome); places do, as for everyone. Someone who waits gets a place if one is free: so
+    /// an organiser gives places by hand after the waiting list has stopped moving by itself.
     #[oai(path = "/drives/:drive_id/registrations", method = "post", operation_id = "add-registration")]
     async fn add(
         &self,

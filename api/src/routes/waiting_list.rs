@@ -36,8 +36,8 @@ pub struct WaitingListRoutes;
 impl WaitingListRoutes {
     /// Move somebody within the waiting list
     ///
-    /// Command `move-in-waiting-list`. Those between the old and the new position move by one. Refusals: `not-waiting`,
-    /// `registration-not-found`, …
+    /// Command `move-in-waiting-list`. Those between the old and the new position move by one.
+    /// Refusals: `not-waiting`, `registration-not-found`, …
     #[oai(
         path = "/drives/:drive_id/registrations/:registration_id/position",
         method = "put",

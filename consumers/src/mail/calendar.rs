@@ -1,6 +1,7 @@
-//! A registration as an entry of a calendar ([RFC 5545](https://www.rfc-editor.org/rfc/rfc5545)), sent as an invitation
-//! ([RFC 5546](https://www.rfc-editor.org/rfc/rfc5546)): calendars put a `REQUEST` in or update it, and take it out at a
-//! `CANCEL`. They know the entry again by its UID, and the newest state of it by its sequence.
+//! A registration as an entry of a calendar ([RFC 5545](https://www.rfc-editor.org/rfc/rfc5545)),
+//! sent as an invitation ([RFC 5546](https://www.rfc-editor.org/rfc/rfc5546)): calendars put a
+//! `REQUEST` in or update it, and take it out at a `CANCEL`. They know the entry again by its UID,
+//! and the newest state of it by its sequence.
 
 use icalendar::{Calendar, Component as _, EventLike as _, EventStatus, Property};
 use lettre::Address;

@@ -172,7 +172,8 @@ fn facts(about: &About<'_>) -> Facts {
     }
 }
 
-/// What a member reads of a rule that they do not meet: its message, as long as the drive has the rule.
+/// What a member reads of a rule that they do not meet: its message, as long as the drive has the
+/// rule.
 fn rule(definition: &Definition, name: &str) -> String {
     let found = definition.rules.iter().find(|rule| rule.name == name);
     line(found.map_or(name, |rule| &rule.message))
@@ -289,3 +290,6 @@ fn name(member: &Listed) -> String {
 fn local(at: Instant, zone: Tz) -> String {
     at.with_timezone(&zone).format("%Y-%m-%d %H:%M").to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! Changes that matter to those who hold or await a place: when it is, and where. And when a slot is over.
+//! Changes that matter to those who hold or await a place: when it is, and where. And when a slot
+//! is over.
 
 use std::collections::BTreeSet;
 
@@ -44,30 +45,31 @@ impl Definition {
         }
     }
 
-    /// When it is over for those in this slot: at its end, else at the drive's, else at its start; none if nothing of it
-    /// is known.
+    /// When it is over for those in this slot: at its end, else at the drive's, else at its start;
+    /// none if nothing of it is known.
     #[must_use]
     pub fn over_at(&self, slot: &Slot) -> Option<Instant> {
         // A slot can begin after the drive's own end.
         slot.ends_at.or_else(|| self.ends_at.max(slot.starts_at)).or(self.starts_at)
     }
 
-    /// Until when a free place of this slot goes to the head of its waiting list by itself; this instant is outside. None:
-    /// always.
+    /// Until when a free place of this slot goes to the head of its waiting list by itself; this
+    /// instant is outside. None: always.
     #[must_use]
     pub fn promotion_ends(&self, slot: &Slot) -> Option<Instant> {
         self.over_at(slot).into_iter().chain(self.promotes_until).min()
     }
 
-    /// Whether a place of this slot that is free at `now` goes to the head of its waiting list by itself.
+    /// Whether a place of this slot that is free at `now` goes to the head of its waiting list by
+    /// itself.
     #[must_use]
     pub fn promotes(&self, slot: &Slot, now: Instant) -> bool {
         self.promotion_ends(slot).is_none_or(|ends| now < ends)
     }
 }
 
-/// What changed that people must hear of at `now`, and for which slots; no slots means all. What is over and stays over
-/// matters to nobody.
+/// What changed that people must hear of at `now`, and for which slots; no slots means all. What is
+/// over and stays over matters to nobody.
 pub(super) fn between(old: &Definition, new: &Definition, now: Instant) -> (Vec<Change>, Vec<SlotId>) {
     let is_over = |drive: &Definition, slot: &Slot| drive.over_at(slot).is_some_and(|over_at| over_at <= now);
     let (mut changes, mut concerned, mut existing) = (BTreeSet::new(), Vec::new(), 0);

@@ -329,9 +329,10 @@ fn promotions(state: &State, definition: &Definition, now: Instant) -> Vec<Event
     events
 }
 
-/// Checks that must hold in every state, whatever was decided: the words of the first that does not. `latest` is the
-/// latest instant at which one of the commands was accepted: a free place may stay free beside people who wait only if a
-/// command came after the instant at which promotion ends.
+/// Checks that must hold in every state, whatever was decided: the words of the first that does
+/// not. `latest` is the latest instant at which one of the commands was accepted: a free place may
+/// stay free beside people who wait only if a command came after the instant at which promotion
+/// ends.
 ///
 /// Used by the properties and by `muster verify`; a decision that breaks one is a bug.
 #[must_use]

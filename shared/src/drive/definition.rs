@@ -89,8 +89,8 @@ pub struct Definition {
     /// When those who run Muster are told each day how it stands, by the clock where it is; absent means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest_at: Option<TimeOfDay>,
-    /// Until when a place that becomes free goes to the head of the waiting list by itself, this instant excluded. Never
-    /// longer than until the end; absent means until then.
+    /// Until when a place that becomes free goes to the head of the waiting list by itself, this
+    /// instant excluded. Never longer than until the end; absent means until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotes_until: Option<Instant>,
 }
@@ -266,8 +266,9 @@ impl Faults {
         reminders
     }
 
-    /// Checks a drive that is new or changed. Texts, questions and rules that stay as they were in `old` are not checked
-    /// again: earlier versions may have accepted what this one refuses, and somebody who moves a date did not write it.
+    /// Checks a drive that is new or changed. Texts, questions and rules that stay as they were in
+    /// `old` are not checked again: earlier versions may have accepted what this one refuses, and
+    /// somebody who moves a date did not write it.
     pub(super) fn check(&mut self, drive: &Definition, drive_id: DriveId, old: Option<&Definition>) {
         let is_new = |text: fn(&Definition) -> &String| old.is_none_or(|old| text(old) != text(drive));
         if is_new(|drive| &drive.title) {

@@ -88,7 +88,8 @@ pub struct Draft {
     /// When those who run Muster are told each day how it stands, by the clock where it is; absent means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest_at: Option<TimeOfDay>,
-    /// Until when a place that becomes free goes to the head of the waiting list by itself; absent means until the end.
+    /// Until when a place that becomes free goes to the head of the waiting list by itself; absent
+    /// means until the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotes_until: Option<When>,
 }

@@ -200,8 +200,8 @@ impl State {
         }
     }
 
-    /// Moves someone within their waiting list. The ranks stay; those from the old to the new position change hands, so no
-    /// two are ever the same.
+    /// Moves someone within their waiting list. The ranks stay; those from the old to the new
+    /// position change hands, so no two are ever the same.
     fn reorder(&mut self, event: &RegistrationMoved) {
         let Some(waiting) = self.waiting.get(&event.slot_id) else { return };
         let list: Vec<(u64, MemberId)> =

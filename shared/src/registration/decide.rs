@@ -330,8 +330,8 @@ impl Attempt<'_> {
         Decision { events, result: Ok(to_json(&outcome)), facts: self.facts }
     }
 
-    /// Ends a registration. A place that it held goes to the head of the waiting list in the same decision, until
-    /// promotion ends.
+    /// Ends a registration. A place that it held goes to the head of the waiting list in the same
+    /// decision, until promotion ends.
     fn give_up(
         self,
         drive: &Drive,

@@ -136,7 +136,8 @@ pub fn faults(questions: &[Question]) -> Vec<FieldError> {
     faults
 }
 
-/// What is wrong with the choices of a question, by their places. A reader must be able to tell any two apart.
+/// What is wrong with the choices of a question, by their places. A reader must be able to tell any
+/// two apart.
 fn choice_faults(choices: &[String]) -> Vec<(usize, String)> {
     let mut faults = Vec::new();
     let mut seen = BTreeSet::new();
@@ -150,8 +151,8 @@ fn choice_faults(choices: &[String]) -> Vec<(usize, String)> {
     faults
 }
 
-/// Answers as they are kept: a text without anything to see is no answer, and a choice is spelt as the question spells
-/// it. Answers that fit no question stay as they are; [`check`] refuses them.
+/// Answers as they are kept: a text without anything to see is no answer, and a choice is spelt as
+/// the question spells it. Answers that fit no question stay as they are; [`check`] refuses them.
 #[must_use]
 pub fn kept(questions: &[Question], answers: &Answers) -> Answers {
     let keep = |(name, answer): (&String, &Attribute)| {
@@ -168,14 +169,16 @@ pub fn kept(questions: &[Question], answers: &Answers) -> Answers {
     answers.iter().filter_map(keep).collect()
 }
 
-/// The choice that a text means: the same text, or the same but for white space at its ends and the form of its letters.
+/// The choice that a text means: the same text, or the same but for white space at its ends and the
+/// form of its letters.
 fn choice<'a>(question: &'a Question, text: &str) -> Option<&'a String> {
     let normal = |text: &str| text::composed(text.trim());
     let same = question.choices.iter().find(|choice| *choice == text);
     same.or_else(|| question.choices.iter().find(|choice| normal(choice) == normal(text)))
 }
 
-/// What is wrong with the answers to these questions. They are in the form in which they are [`kept`].
+/// What is wrong with the answers to these questions. They are in the form in which they are
+/// [`kept`].
 #[must_use]
 pub fn check(questions: &[Question], answers: &Answers) -> Vec<FieldError> {
     let mut faults = Vec::new();

@@ -70,12 +70,14 @@ pub(super) struct DriveBody {
     /// `08:00`: when those who run Muster are told each day how the drive stands, by the clock in its zone, from when
     /// registration opens until the drive is over. Left out: never.
     digest_at: Option<String>,
-    /// Until when a place that becomes free goes to the head of the waiting list by itself, this instant excluded. Left out:
-    /// until the end of the slot or the drive, which is the latest in any case.
+    /// Until when a place that becomes free goes to the head of the waiting list by itself, this
+    /// instant excluded. Left out: until the end of the slot or the drive, which is the latest in
+    /// any case.
     promotes_until: Option<String>,
 }
 
-/// What changes of a slot, or a new slot. Fields that are left out stay as they are; null takes away what may be absent.
+/// What changes of a slot, or a new slot. Fields that are left out stay as they are; null takes
+/// away what may be absent.
 #[derive(Debug, Clone, Object)]
 #[oai(rename = "SlotChanges", deny_unknown_fields)]
 pub(super) struct SlotChangesBody {
@@ -106,12 +108,14 @@ pub(super) struct ChangesBody {
     ends_at: MaybeUndefined<String>,
     capacity: MaybeUndefined<u32>,
     waitlist_capacity: MaybeUndefined<u32>,
-    /// All slots: those with an id stay, those without are new, those not named go. Of a slot that stays, fields that are
-    /// left out stay.
+    /// All slots: those with an id stay, those without are new, those not named go. Of a slot that
+    /// stays, fields that are left out stay.
     slots: Option<Vec<SlotChangesBody>>,
-    /// All rules, by their names; those not named go. Of a rule that stays, fields that are left out stay.
+    /// All rules, by their names; those not named go. Of a rule that stays, fields that are left
+    /// out stay.
     rules: Option<Vec<RuleChangesObject>>,
-    /// All questions, by their names; those not named go. Of a question that stays, fields that are left out stay.
+    /// All questions, by their names; those not named go. Of a question that stays, fields that are
+    /// left out stay.
     questions: Option<Vec<QuestionChangesObject>>,
     /// All of them.
     reminders: Option<Vec<u32>>,

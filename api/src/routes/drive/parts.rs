@@ -94,8 +94,8 @@ pub(super) struct QuestionObject {
     /// Whether it must be answered.
     #[oai(default)]
     required: bool,
-    /// For `choice`: what can be chosen. Readers must be able to tell any two apart: case, accents and white space do not
-    /// count.
+    /// For `choice`: what can be chosen. Readers must be able to tell any two apart: case, accents
+    /// and white space do not count.
     #[oai(default)]
     choices: Vec<String>,
 }

@@ -58,7 +58,8 @@ pub(super) struct Drive {
     reminders: Vec<u32>,
     /// `08:00`: when the daily digest comes, by the clock in the drive's zone.
     digest_at: Option<String>,
-    /// Until when a place that becomes free goes to the head of the waiting list by itself. Null: until the end.
+    /// Until when a place that becomes free goes to the head of the waiting list by itself. Null:
+    /// until the end.
     promotes_until: Option<At>,
     /// Why it was called off, if it was.
     cancel_reason: Option<String>,

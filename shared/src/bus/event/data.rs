@@ -29,7 +29,8 @@ pub struct DriveUpdated {
     pub definition: Definition,
     /// Grows by one when the rules change.
     pub rules_version: u32,
-    /// What changed that matters to those who hold or await a place. They are told; absent: nobody is.
+    /// What changed that matters to those who hold or await a place. They are told; absent: nobody
+    /// is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<Change>,
     /// Whose slots it matters to; absent: all.
@@ -169,8 +170,8 @@ pub struct RegistrationPromoted {
     pub slot_id: SlotId,
     /// How many places of the slot are taken with this one.
     pub place: u32,
-    /// Salted hash of the organiser's reason, if an organiser gave the place by hand. Without it, the place went to the
-    /// head of the waiting list.
+    /// Salted hash of the organiser's reason, if an organiser gave the place by hand. Without it,
+    /// the place went to the head of the waiting list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<String>,
 }

@@ -25,7 +25,8 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 
 /// What changes of a slot, or a new slot. Absent fields stay; null takes away what may be absent.
 ///
-/// Earlier versions wrote every field, and null where an organiser had left one out: that meant "none", as null does now.
+/// Earlier versions wrote every field, and null where an organiser had left one out: that meant
+/// "none", as null does now.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SlotChanges {
@@ -282,8 +283,8 @@ impl Changes {
     }
 }
 
-/// Checks changes that are not accepted yet, as far as that is possible without the drive: rules, questions, texts,
-/// numbers. What depends on the rest of the drive is decided on its lane.
+/// Checks changes that are not accepted yet, as far as that is possible without the drive: rules,
+/// questions, texts, numbers. What depends on the rest of the drive is decided on its lane.
 pub fn check_changes(changes: &Changes) -> Result<(), Refusal> {
     let (drive_id, cause) = (DriveId(Uuid::nil()), CommandId(Uuid::nil()));
     let (opens_at, closes_at) = (Instant::UNIX_EPOCH, Instant::UNIX_EPOCH + chrono::Duration::days(1));
@@ -305,7 +306,8 @@ pub fn check_changes(changes: &Changes) -> Result<(), Refusal> {
         digest_at: None,
         promotes_until: None,
     };
-    // Only the lane knows which slots, rules and questions exist; here those that are named count as if they did.
+    // Only the lane knows which slots, rules and questions exist; here those that are named count
+    // as if they did.
     let existing = changes.slots.iter().flatten().filter_map(|slot| slot.slot_id);
     neutral.slots.extend(existing.map(|slot_id| Slot {
         slot_id,

@@ -8,8 +8,8 @@ use crate::drive::state::{Drive, State};
 use crate::refusal::{Code, Refusal};
 use crate::registration::{AddRegistration, MoveInWaitingList, Registration, RegistrationState};
 
-/// The registration of someone who shall be added, if it waits and a place of its slot is free. That is so only when
-/// promotion has ended; then an organiser gives places by hand.
+/// The registration of someone who shall be added, if it waits and a place of its slot is free.
+/// That is so only when promotion has ended; then an organiser gives places by hand.
 pub(super) fn beside_a_free_place<'a>(
     state: &'a State,
     drive: &Drive,
