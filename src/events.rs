@@ -183,7 +183,7 @@ fn line(entry: &log::Entry) -> String {
 fn style(event: &Event) -> Style {
     let colour = match event {
         Event::RegistrationConfirmed(_) | Event::RegistrationPromoted(_) => AnsiColor::Green,
-        Event::RegistrationWaitlisted(_) => AnsiColor::Yellow,
+        Event::RegistrationWaitlisted(_) | Event::RegistrationMoved(_) => AnsiColor::Yellow,
         Event::RegistrationRefused(_) | Event::DriveRefused(_) | Event::DriveCancelled(_) => AnsiColor::Red,
         Event::RegistrationWithdrawn(_) | Event::RegistrationRemoved(_) => AnsiColor::Magenta,
         _ => AnsiColor::Cyan,
@@ -196,10 +196,15 @@ fn details(event: &Event) -> String {
         Event::RegistrationConfirmed(event) => format!(", place {}", event.place),
         Event::RegistrationPromoted(event) => format!(", place {}", event.place),
         Event::RegistrationWaitlisted(event) => format!(", position {}", event.position),
+        Event::RegistrationMoved(event) => format!(", position {}", event.position),
         Event::RegistrationRefused(event) if event.failed.is_empty() => format!(", {}", event.code),
         Event::RegistrationRefused(event) => format!(", {}: {}", event.code, event.failed.join(", ")),
         Event::DriveRefused(event) => format!(", {}: {}", event.kind, event.code),
         Event::DriveCreated(event) => format!(", {}", event.definition.title),
+        Event::DriveUpdated(event) if !event.changed.is_empty() => {
+            let changed: Vec<_> = event.changed.iter().map(|change| change.as_str()).collect();
+            format!(", {}", changed.join(", "))
+        }
         Event::DriveCancelled(event) => format!(", {}", event.reason),
         Event::DriveReminded(event) => format!(", of {}", rfc3339(event.starts_at)),
         Event::DriveDigested(event) => {

@@ -17,7 +17,9 @@ use shared::drive::{
 };
 use shared::eligibility::CheckEligibility;
 use shared::member::{ImportMembers, UpdateProfile};
-use shared::registration::{AddRegistration, Register, RemoveRegistration, Withdraw};
+use shared::registration::{
+    AddRegistration, ChangeAnswers, MoveInWaitingList, Register, RemoveRegistration, Withdraw,
+};
 use shared::upkeep::CleanUp;
 
 fn document() -> Value {
@@ -173,6 +175,8 @@ fn commands_that_were_sent_can_be_read_for_ever() {
         again::<Withdraw>(),
         again::<AddRegistration>(),
         again::<RemoveRegistration>(),
+        again::<ChangeAnswers>(),
+        again::<MoveInWaitingList>(),
         again::<CheckEligibility>(),
         again::<UpdateProfile>(),
         again::<ImportMembers>(),

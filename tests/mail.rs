@@ -2,6 +2,7 @@
 
 mod databases;
 pub(crate) mod server;
+mod texts;
 
 use std::collections::BTreeSet;
 
@@ -134,13 +135,16 @@ async fn what_is_decided_arrives_with_a_calendar_and_in_ones_own_language() {
     let lines = |mail: &Value| -> BTreeSet<String> {
         mail["calendar"].as_str().unwrap_or_default().lines().map(ToOwned::to_owned).collect()
     };
-    assert_eq!((&confirmed["method"], &cancelled["method"]), (&json!("PUBLISH"), &json!("CANCEL")));
+    assert_eq!((&confirmed["method"], &cancelled["method"]), (&json!("REQUEST"), &json!("CANCEL")));
     for line in [
         "DTSTART:20361205T033000Z",
         "DTEND:20361205T070000Z",
         "SUMMARY:Blood drive",
         "LOCATION:Town hall\\; ground floor",
         "STATUS:CONFIRMED",
+        "METHOD:REQUEST",
+        "ORGANIZER;CN=Blood drives:mailto:drives@hospital.example",
+        "ATTENDEE;PARTSTAT=ACCEPTED;RSVP=FALSE:mailto:asha@x.org",
     ] {
         assert!(lines(confirmed).contains(line), "{line}: {:#?}", lines(confirmed));
     }
@@ -163,6 +167,53 @@ async fn what_is_decided_arrives_with_a_calendar_and_in_ones_own_language() {
         let id = mail["headers"]["message-id"].as_str().unwrap();
         assert!(ids.contains(id.trim_start_matches('<').trim_end_matches("@hospital.example>")), "{id}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_updates_the_calendar_of_those_who_hold_a_place() {
+    let muster = Muster::start().await;
+    let drive = muster.drive(json!({ "capacity": 1, "waitlist_capacity": 1 })).await;
+    let (asha, waits) = (muster.member("asha").await, muster.member("waits").await);
+    for member in [&asha, &waits] {
+        register(member, &drive).await;
+    }
+    muster.received(2).await;
+    let path = format!("/admin/v1/drives/{drive}");
+    let mut count = 2;
+    for (changes, tells) in [
+        (json!({ "starts_at": "2036-12-06T03:30:00Z", "ends_at": null, "venue": "School" }), true),
+        (json!({ "venue": "School", "title": "Blood drive", "time_zone": "Europe/Berlin" }), false),
+        (json!({ "starts_at": null }), true),
+    ] {
+        let changed = muster.admin.decide(Method::PATCH, &path, &changes).await;
+        assert_eq!(changed.status, 200, "{changed:?}");
+        count += if tells { 2 } else { 0 };
+        muster.received(count).await;
+    }
+    let mails = muster.received(count).await;
+    assert_eq!(mails.len(), count, "{mails:#?}");
+    assert!(mails.iter().all(|mail| mail["defects"] == json!([])), "{mails:#?}");
+    let [confirmed, moved, gone] = to(&mails, "asha")[..] else { panic!("{mails:#?}") };
+    assert_eq!((subject(moved), subject(gone)), ("Changed: Blood drive", "Changed: Blood drive"));
+    let text = moved["text"].as_str().unwrap();
+    for part in ["- It begins at another time.", "2036-12-06 09:00 (Asia/Kolkata)", "Where: School"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(moved["headers"]["list-unsubscribe"].is_null(), "it is essential");
+    let line = |mail: &Value, name: &str| {
+        let calendar = mail["calendar"].as_str().unwrap().replace("\r\n", "\n").replace("\n ", "");
+        let found = calendar.lines().find_map(|line| line.strip_prefix(name).map(ToOwned::to_owned));
+        found.unwrap_or_default()
+    };
+    assert_eq!(line(moved, "DTSTART:"), "20361206T033000Z");
+    assert_eq!(line(moved, "LOCATION:"), "School");
+    assert!([confirmed, moved, gone].iter().all(|mail| line(mail, "UID:") == line(confirmed, "UID:")));
+    let sequence = |mail| line(mail, "SEQUENCE:").parse::<u64>().unwrap();
+    assert!(sequence(confirmed) < sequence(moved) && sequence(moved) < sequence(gone));
+    let methods = [confirmed, moved, gone].map(|mail| mail["method"].as_str().unwrap());
+    assert_eq!(methods, ["REQUEST", "REQUEST", "CANCEL"]);
+    let waiting = to(&mails, "waits");
+    assert!(waiting.len() == 3 && waiting.iter().all(|mail| mail["calendar"].is_null()), "{waiting:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -196,15 +247,17 @@ async fn reminders_and_messages_come_to_those_who_want_them() {
     let soon = json!({ "starts_at": Utc::now() + Duration::minutes(30), "ends_at": null });
     let moved = muster.admin.decide(Method::PATCH, &path, &soon).await;
     assert_eq!(moved.status, 200, "{moved:?}");
-    let mails = muster.received(6).await;
-    let reminded = to(&mails, "asha")[2];
+    // That the date has moved is essential; that it begins soon is not.
+    let mails = muster.received(9).await;
+    let (changed, reminded) = (to(&mails, "asha")[2], to(&mails, "asha")[3]);
+    assert_eq!(subject(changed), "Changed: Blood drive");
     assert_eq!(subject(reminded), "It begins soon: Blood drive");
     // Mails are made in the order of the log: whatever would have come, came before this one.
     let cancel = json!({ "reason": "rain" });
     muster.admin.decide(Method::POST, &format!("{path}/cancel"), &cancel).await;
-    let mails = muster.received(9).await;
+    let mails = muster.received(12).await;
     let of = |name| to(&mails, name).len();
-    assert_eq!((of("asha"), of("ravi"), of("waits")), (4, 2, 3));
+    assert_eq!((of("asha"), of("ravi"), of("waits")), (5, 3, 4));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -238,7 +291,7 @@ async fn one_click_ends_what_can_be_done_without_and_the_inbox_has_it_all() {
     let removed = muster.admin.decide(Method::DELETE, &path, &json!({ "reason": "by mistake" })).await;
     assert_eq!(removed.status, 200, "{removed:?}");
     let mails = muster.received(2).await;
-    assert_eq!(subject(&mails[1]), "Your registration was taken away: Blood drive", "that is essential");
+    assert_eq!(subject(&mails[1]), "Your registration was removed: Blood drive", "that is essential");
     let essential = muster.until("sent", 2).await.remove(0);
     let path = format!("/api/v1/unsubscribe/{}", essential["mail_id"].as_str().unwrap());
     let refused = nobody.post(&path, &json!({})).await;

@@ -37,6 +37,7 @@ mod compose;
 mod contract;
 mod deliveries;
 mod deployment;
+mod drives;
 mod embedded;
 mod following;
 mod gaps;

@@ -196,6 +196,7 @@ pub fn status_of(code: Code) -> StatusCode {
         | Code::DriveNotOpen
         | Code::DriveNotPublished
         | Code::DrivePublished
+        | Code::NotWaiting
         | Code::SlotInUse
         | Code::WindowOver => StatusCode::CONFLICT,
     }

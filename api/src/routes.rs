@@ -1,6 +1,7 @@
 //! The routes, by noun. Each method ends in a read or in [`crate::context::Context::submit`].
 
 pub mod account;
+pub mod answers;
 pub mod command;
 pub mod drive;
 pub mod eligibility;
@@ -10,6 +11,7 @@ pub mod member;
 pub mod preferences;
 pub mod registration;
 pub mod stream;
+pub mod waiting_list;
 pub mod webhook;
 
 use poem_openapi::OpenApiService;
@@ -25,6 +27,7 @@ pub type MemberSurface = OpenApiService<
         drive::DriveRoutes,
         eligibility::EligibilityRoutes,
         registration::RegistrationRoutes,
+        answers::AnswerRoutes,
         command::CommandRoutes,
         inbox::InboxRoutes,
         preferences::PreferencesRoutes,
@@ -38,6 +41,7 @@ pub type AdminSurface = OpenApiService<
     (
         drive::AdminDriveRoutes,
         registration::AdminRegistrationRoutes,
+        waiting_list::WaitingListRoutes,
         member::AdminMemberRoutes,
         stream::AdminStreamRoutes,
         account::ServiceAccountRoutes,
@@ -56,6 +60,7 @@ pub fn members() -> MemberSurface {
         drive::DriveRoutes,
         eligibility::EligibilityRoutes,
         registration::RegistrationRoutes,
+        answers::AnswerRoutes,
         command::CommandRoutes,
         inbox::InboxRoutes,
         preferences::PreferencesRoutes,
@@ -76,6 +81,7 @@ pub fn admins() -> AdminSurface {
     let routes = (
         drive::AdminDriveRoutes,
         registration::AdminRegistrationRoutes,
+        waiting_list::WaitingListRoutes,
         member::AdminMemberRoutes,
         stream::AdminStreamRoutes,
         account::ServiceAccountRoutes,

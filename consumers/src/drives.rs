@@ -89,6 +89,7 @@ fn needed_people(batch: &[Envelope<DriveCommand>], loaded: &BTreeMap<DriveId, Lo
                 Some(command.member_id)
             }
             DriveCommand::AddRegistration(command) => Some(command.member_id),
+            // Nothing else looks at the member.
             _ => None,
         })
         .collect()
@@ -96,12 +97,12 @@ fn needed_people(batch: &[Envelope<DriveCommand>], loaded: &BTreeMap<DriveId, Lo
 
 /// The drive that gets rules by this command.
 fn brings_rules(command: &DriveCommand) -> Option<DriveId> {
-    let rules = match command {
-        DriveCommand::CreateDrive(command) => Some(&command.draft.rules),
-        DriveCommand::UpdateDrive(command) => command.changes.rules.as_ref(),
-        _ => None,
+    let has_rules = match command {
+        DriveCommand::CreateDrive(command) => !command.draft.rules.is_empty(),
+        DriveCommand::UpdateDrive(command) => command.changes.rules.iter().any(|rules| !rules.is_empty()),
+        _ => false,
     };
-    rules.filter(|rules| !rules.is_empty()).map(|_| command.drive_id())
+    has_rules.then(|| command.drive_id())
 }
 
 fn decide_one(

@@ -83,11 +83,16 @@ fn audience(event: &Event) -> Option<Audience> {
         Event::DriveCancelled(_) => Some(Audience::All),
         Event::DriveReminded(event) if event.kind == Beginning::Start => Some(Audience::Confirmed),
         Event::DriveMessaged(event) => Some(event.to),
+        Event::DriveUpdated(event) if !event.changed.is_empty() => Some(Audience::All),
         _ => None,
     }
 }
 
 /// Whether it is about this slot.
 fn concerns(event: &Event, slot_id: SlotId) -> bool {
-    !matches!(event, Event::DriveReminded(event) if !event.concerns(slot_id))
+    match event {
+        Event::DriveReminded(event) => event.concerns(slot_id),
+        Event::DriveUpdated(event) => event.concerns(slot_id),
+        _ => true,
+    }
 }

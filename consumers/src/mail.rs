@@ -1,6 +1,7 @@
 //! Mail: what is put into an inbox is made a mail in the same transaction ([`make`]); the [`sender`] claims what is due,
 //! writes it ([`compose`]) and hands it to a mail server or a folder ([`post`]). Several senders may run.
 
+pub mod calendar;
 pub mod compose;
 pub mod post;
 pub mod recipient;

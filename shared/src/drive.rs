@@ -3,6 +3,7 @@
 //! A drive is the unit of order. Its state is a fold over its log ([`state::State::apply`]); what a command does to it
 //! is decided by a pure function ([`decide::decide`]).
 
+pub mod change;
 pub mod decide;
 pub mod definition;
 pub mod digest;
@@ -20,7 +21,9 @@ use self::draft::{Changes, Draft};
 use self::message::MessageDrive;
 use crate::clock::Instant;
 use crate::id::DriveId;
-use crate::registration::{AddRegistration, Register, RemoveRegistration, Withdraw};
+use crate::registration::{
+    AddRegistration, ChangeAnswers, MoveInWaitingList, Register, RemoveRegistration, Withdraw,
+};
 
 /// What a drive is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -137,6 +140,8 @@ crate::commands! {
     "withdraw" => Withdraw,
     "add-registration" => AddRegistration,
     "remove-registration" => RemoveRegistration,
+    "change-answers" => ChangeAnswers,
+    "move-in-waiting-list" => MoveInWaitingList,
 }
 
 impl DriveCommand {
@@ -157,6 +162,8 @@ impl DriveCommand {
             Self::Withdraw(command) => command.drive_id,
             Self::AddRegistration(command) => command.drive_id,
             Self::RemoveRegistration(command) => command.drive_id,
+            Self::ChangeAnswers(command) => command.drive_id,
+            Self::MoveInWaitingList(command) => command.drive_id,
         }
     }
 }

@@ -85,6 +85,8 @@ words! {
         Removed = "removed",
         /// The drive will not take place.
         Cancelled = "cancelled",
+        /// It begins or ends at another time, or is at another place.
+        Changed = "changed",
         /// It begins soon.
         Reminded = "reminded",
         /// How a drive stands, for those who run Muster.
@@ -137,6 +139,7 @@ impl Kind {
             Event::RegistrationWithdrawn(_) => Some(Self::Withdrawn),
             Event::RegistrationRemoved(_) => Some(Self::Removed),
             Event::DriveCancelled(_) => Some(Self::Cancelled),
+            Event::DriveUpdated(updated) => (!updated.changed.is_empty()).then_some(Self::Changed),
             Event::DriveReminded(reminded) => (reminded.kind == Beginning::Start).then_some(Self::Reminded),
             Event::DriveDigested(digested) => (digested.entries > 0).then_some(Self::Digested),
             Event::DriveMessaged(_) => Some(Self::Messaged),
@@ -156,15 +159,16 @@ impl Kind {
             Self::Reminded => Some(Topic::Reminders),
             Self::Messaged => Some(Topic::Messages),
             Self::Digested => Some(Topic::Digests),
-            Self::Promoted | Self::Removed | Self::Cancelled | Self::WebhookDisabled => None,
+            Self::Promoted | Self::Removed | Self::Cancelled | Self::Changed | Self::WebhookDisabled => None,
         }
     }
 
-    /// Whether it changes what the entry in a calendar says: taken into it (`true`) or out of it (`false`).
+    /// Whether it changes what the entry in a calendar says: put into it or changed (`true`), or
+    /// taken out of it (`false`).
     #[must_use]
     pub fn calendar(self) -> Option<bool> {
         match self {
-            Self::Confirmed | Self::Promoted => Some(true),
+            Self::Confirmed | Self::Promoted | Self::Changed => Some(true),
             Self::Withdrawn | Self::Removed | Self::Cancelled => Some(false),
             _ => None,
         }

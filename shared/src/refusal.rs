@@ -49,13 +49,14 @@ codes! {
     DriveNotOpen = "drive-not-open", "Registration has not opened yet";
     DriveNotPublished = "drive-not-published", "The drive is not published yet";
     DrivePublished = "drive-already-published", "The drive is published already";
-    InvalidDrive = "invalid-drive", "The drive cannot be like this";
+    InvalidDrive = "invalid-drive", "The drive has errors";
     InvalidFile = "invalid-file", "The file cannot be imported";
-    InvalidProfile = "invalid-profile", "The profile cannot be like this";
+    InvalidProfile = "invalid-profile", "The profile has errors";
     InvalidRule = "invalid-rule", "A rule cannot be used";
     MemberNotFound = "member-not-found", "There is no such member";
     NotEligible = "not-eligible", "The member does not meet the drive's rules";
     NotRegistered = "not-registered", "The member is not registered for this drive";
+    NotWaiting = "not-waiting", "The registration is not on the waiting list";
     RegistrationNotFound = "registration-not-found", "There is no such registration";
     SlotInUse = "slot-in-use", "The slot still has registrations";
     SlotNotFound = "slot-not-found", "The drive has no such slot";

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use self::questions::Answers;
 use crate::clock::Instant;
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
+use crate::refusal::FieldError;
+use crate::text;
 
 /// The longest reason of an organiser, in bytes.
 pub const MAX_REASON: usize = 500;
@@ -67,7 +69,8 @@ pub struct Registration {
     pub slot_id: SlotId,
     /// Where it is.
     pub state: RegistrationState,
-    /// The log's sequence when it came to its state. The waiting list is ordered by it.
+    /// The log's sequence when it came to its state. The waiting list is ordered by it; whoever is
+    /// moved within the list exchanges ranks with those in between.
     pub rank: u64,
     /// How many places of the slot were taken with this one, when it was confirmed.
     pub place: Option<u32>,
@@ -99,7 +102,8 @@ pub struct Withdraw {
     pub member_id: MemberId,
 }
 
-/// An organiser asks for a place for someone, for a reason. Window and rules do not hold them up; capacity does.
+/// An organiser asks for a place for someone, for a reason. Window and rules do not hold them up;
+/// capacity does. Someone who waits gets a place if one is free.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddRegistration {
     /// The drive.
@@ -122,4 +126,36 @@ pub struct RemoveRegistration {
     pub registration_id: RegistrationId,
     /// Why; about a person, so it is not logged.
     pub reason: String,
+}
+
+/// A member answers the drive's questions anew. All answers are given; those that were given before
+/// are replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangeAnswers {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// Whose registration.
+    pub member_id: MemberId,
+    /// The answers, by the questions' names.
+    pub answers: Answers,
+}
+
+/// An organiser moves somebody within the waiting list, for a reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MoveInWaitingList {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// Whose registration.
+    pub registration_id: RegistrationId,
+    /// Where they shall stand in the waiting list of their slot, from 1. Beyond its end means at
+    /// its end.
+    pub position: u32,
+    /// Why; about a person, so it is not logged.
+    pub reason: String,
+}
+
+/// What is wrong with an organiser's reason, if anything is.
+#[must_use]
+pub fn reason_fault(reason: &str) -> Option<FieldError> {
+    text::line_fault(reason, MAX_REASON).map(|fault| FieldError::new("reason", fault))
 }

@@ -39,7 +39,7 @@ pub const DELIVERIES_STAY: chrono::Duration = chrono::Duration::days(30);
 pub const PING: &str = "muster.webhook.ping";
 
 /// The types of events that stand in drives' logs, which are those that webhooks get.
-pub const EVENT_TYPES: [&str; 17] = [
+pub const EVENT_TYPES: [&str; 19] = [
     "muster.drive.created",
     "muster.drive.updated",
     "muster.drive.published",
@@ -54,6 +54,8 @@ pub const EVENT_TYPES: [&str; 17] = [
     "muster.registration.confirmed",
     "muster.registration.waitlisted",
     "muster.registration.promoted",
+    "muster.registration.moved",
+    "muster.registration.answers_changed",
     "muster.registration.withdrawn",
     "muster.registration.removed",
     "muster.registration.refused",

@@ -34,9 +34,9 @@ use shared::cursor::table as cursors;
 use shared::database::Database;
 use shared::id::{CommandId, DriveId, MemberId};
 use shared::ledger::Status;
-use shared::member::Attributes;
 use shared::member::table as members;
 use shared::registration::Register;
+use shared::registration::questions::Answers;
 use uuid::Uuid;
 
 use super::deploy;
@@ -352,7 +352,7 @@ impl Country<'_> {
 
 /// The message of a registration, as an API would publish it.
 fn click(drive_id: DriveId, member_id: MemberId, actor: Actor, topology: Topology) -> Message {
-    let body = Register { drive_id, member_id, slot_id: None, answers: Attributes::default() };
+    let body = Register { drive_id, member_id, slot_id: None, answers: Answers::default() };
     let envelope = Envelope {
         id: CommandId::new(),
         actor,

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use shared::bus::envelope::{base64url, sha256};
 use shared::bus::{CloudEvent, Event};
+use shared::clock::Instant;
 use shared::drive::decide::broken_invariant;
 use shared::drive::state::State;
 use shared::id::{CommandId, DriveId, SlotId, event_id};
@@ -44,6 +45,8 @@ pub struct Fold {
     cause: Option<(CommandId, u32)>,
     expected: u32,
     decisions: u64,
+    /// The latest instant at which one of the commands was accepted.
+    latest: Instant,
 }
 
 impl Fold {
@@ -57,6 +60,7 @@ impl Fold {
             cause: None,
             expected: 0,
             decisions: 0,
+            latest: Instant::UNIX_EPOCH,
         }
     }
 
@@ -126,6 +130,8 @@ impl Fold {
             return Err(wrong("its id is not a function of its cause".to_owned()));
         }
         self.allowed(&event.event).map_err(&wrong)?;
+        // Who has only the log knows when it was decided, which is later.
+        self.latest = self.latest.max(row.as_ref().map_or(event.time, |(row, _)| row.accepted_at));
         if let Some((row, facts)) = row {
             self.agrees(&event.event, index, *sequence, row, facts.as_ref()).map_err(&wrong)?;
         }
@@ -136,7 +142,7 @@ impl Fold {
     /// Ends the fold: the last decision is whole, and everything adds up.
     pub fn finish(&self) -> Result<(), String> {
         self.whole()?;
-        broken_invariant(&self.state).map_or(Ok(()), Err)
+        broken_invariant(&self.state, self.latest).map_or(Ok(()), Err)
     }
 
     fn whole(&self) -> Result<(), String> {
@@ -171,7 +177,7 @@ impl Fold {
             Event::RegistrationWaitlisted(event) => {
                 let places = self.state.places(event.slot_id);
                 let free = capacity(event.slot_id).is_none_or(|capacity| places.confirmed < capacity);
-                match free {
+                match free && places.waitlisted == 0 {
                     true => Err("a place was free".to_owned()),
                     false if event.position != places.waitlisted + 1 => {
                         Err(format!("position {} after {}", event.position, places.waitlisted))
@@ -180,10 +186,35 @@ impl Fold {
                 }
             }
             Event::RegistrationPromoted(event) => {
-                if self.state.waiting(event.slot_id).next() != Some(event.member_id) {
+                let mut waiting = self.state.waiting(event.slot_id);
+                let by_hand = event.facts.is_some();
+                if by_hand && !waiting.any(|member_id| member_id == event.member_id) {
+                    return Err("they do not wait".to_owned());
+                }
+                if !by_hand && waiting.next() != Some(event.member_id) {
                     return Err("somebody else has waited longer".to_owned());
                 }
                 place(event.slot_id, event.place)
+            }
+            Event::RegistrationMoved(event) => {
+                let mut waiting = self.state.waiting(event.slot_id);
+                let waits = waiting.any(|member_id| member_id == event.member_id);
+                match self.state.places(event.slot_id).waitlisted {
+                    _ if !waits => Err("they do not wait".to_owned()),
+                    all if (1..=all).contains(&event.position) => Ok(()),
+                    all => Err(format!("position {} of {all}", event.position)),
+                }
+            }
+            Event::RegistrationAnswersChanged(event) => {
+                let active = self.state.registration(event.member_id).filter(|found| found.state.is_active());
+                match (active, drive) {
+                    (Some(found), _) if found.id != event.registration_id => {
+                        Err("it is another registration".to_owned())
+                    }
+                    (Some(_), Some(drive)) if event.accepted_at < drive.definition.closes_at => Ok(()),
+                    (Some(_), _) => Err("registration was closed".to_owned()),
+                    (None, _) => Err("there is no such registration".to_owned()),
+                }
             }
             Event::RegistrationWithdrawn(event) | Event::RegistrationRemoved(event) => {
                 let active = self.state.registration(event.member_id).filter(|found| found.state.is_active());
@@ -193,7 +224,9 @@ impl Fold {
                 let slots = drive.into_iter().flat_map(|drive| &drive.definition.slots);
                 let is_full = |slot: &shared::drive::definition::Slot| {
                     let places = self.state.places(slot.slot_id);
-                    slot.capacity.is_some_and(|capacity| places.confirmed >= capacity)
+                    // While somebody waits, a free place is not for newcomers.
+                    (slot.capacity.is_some_and(|capacity| places.confirmed >= capacity)
+                        || places.waitlisted > 0)
                         && places.waitlisted >= slot.waitlist_capacity
                 };
                 if slots.into_iter().any(is_full) { Ok(()) } else { Err("no slot was full".to_owned()) }
@@ -267,6 +300,9 @@ fn hash_in(event: &Event) -> Option<&String> {
         Event::RegistrationConfirmed(event) => event.facts.as_ref(),
         Event::RegistrationWaitlisted(event) => event.facts.as_ref(),
         Event::RegistrationRefused(event) => event.facts.as_ref(),
+        Event::RegistrationPromoted(event) => event.facts.as_ref(),
+        Event::RegistrationMoved(event) => event.facts.as_ref(),
+        Event::RegistrationAnswersChanged(event) => event.facts.as_ref(),
         Event::RegistrationWithdrawn(event) | Event::RegistrationRemoved(event) => event.facts.as_ref(),
         _ => None,
     }

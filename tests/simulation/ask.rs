@@ -4,14 +4,16 @@ use shared::account::Role;
 use shared::bus::envelope::sha256;
 use shared::bus::{Actor, Command, Envelope, Outgoing, Topology};
 use shared::clock::Instant;
-use shared::drive::draft::{Changes, Draft, SlotDraft};
+use shared::drive::draft::{Changes, Draft, RuleChanges, SlotChanges, SlotDraft};
 use shared::drive::{
     AdvanceDrive, CancelDrive, CloseDrive, CreateDrive, Kind, PublishDrive, RemindDrive, ReopenDrive,
     UpdateDrive,
 };
 use shared::eligibility::Rule;
 use shared::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId};
-use shared::registration::{AddRegistration, Register, RemoveRegistration, Withdraw};
+use shared::registration::{
+    AddRegistration, ChangeAnswers, MoveInWaitingList, Register, RemoveRegistration, Withdraw,
+};
 use uuid::Uuid;
 
 /// The places of a slot.
@@ -29,6 +31,7 @@ pub enum Ask {
         closes_at: Instant,
         places: Vec<Places>,
         min_age: Option<i64>,
+        ends_at: Option<Instant>,
     },
     Capacity(Option<u32>),
     Waitlist(u32),
@@ -37,6 +40,8 @@ pub enum Ask {
         closes_at: Option<Instant>,
     },
     Rules(Option<i64>),
+    /// The drive is over then.
+    Ends(Option<Instant>),
     /// Those that have an id exist already.
     Slots(Vec<(Option<SlotId>, Places)>),
     Publish,
@@ -55,6 +60,8 @@ pub enum Ask {
         slot: Option<SlotId>,
     },
     Remove(RegistrationId),
+    Move(RegistrationId, u32),
+    Answer(MemberId),
 }
 
 /// An ask as an API accepted it.
@@ -91,7 +98,13 @@ fn slots(slots: &[(Option<SlotId>, Places)]) -> Vec<SlotDraft> {
     slots.iter().enumerate().map(draft).collect()
 }
 
-fn draft(opens_at: Instant, closes_at: Instant, places: &[Places], min_age: Option<i64>) -> Draft {
+fn draft(
+    opens_at: Instant,
+    closes_at: Instant,
+    ends_at: Option<Instant>,
+    places: &[Places],
+    min_age: Option<i64>,
+) -> Draft {
     let named = places.len() > 1;
     let new: Vec<_> = places.iter().filter(|_| named).map(|places| (None, *places)).collect();
     Draft {
@@ -103,7 +116,7 @@ fn draft(opens_at: Instant, closes_at: Instant, places: &[Places], min_age: Opti
         opens_at: opens_at.into(),
         closes_at: closes_at.into(),
         starts_at: None,
-        ends_at: None,
+        ends_at: ends_at.map(Into::into),
         capacity: places[0].capacity.filter(|_| !named),
         waitlist_capacity: Some(places[0].waitlist).filter(|_| !named),
         slots: slots(&new),
@@ -112,6 +125,7 @@ fn draft(opens_at: Instant, closes_at: Instant, places: &[Places], min_age: Opti
         admission: shared::drive::definition::Admission::FirstCome,
         reminders: Vec::new(),
         digest_at: None,
+        promotes_until: None,
     }
 }
 
@@ -123,8 +137,8 @@ impl Asked {
         let update = |changes| self.envelope(UpdateDrive { drive_id, changes }, topology);
         let changes = Changes::default;
         match &self.ask {
-            Ask::Create { opens_at, closes_at, places, min_age } => {
-                let draft = draft(*opens_at, *closes_at, places, *min_age);
+            Ask::Create { opens_at, closes_at, places, min_age, ends_at } => {
+                let draft = draft(*opens_at, *closes_at, *ends_at, places, *min_age);
                 self.envelope(CreateDrive { drive_id, draft }, topology)
             }
             Ask::Capacity(capacity) => update(Changes { capacity: Some(*capacity), ..changes() }),
@@ -134,8 +148,15 @@ impl Asked {
                 closes_at: closes_at.map(Into::into),
                 ..changes()
             }),
-            Ask::Rules(min_age) => update(Changes { rules: Some(rules(*min_age)), ..changes() }),
-            Ask::Slots(all) => update(Changes { slots: Some(slots(all)), ..changes() }),
+            Ask::Rules(min_age) => {
+                let rules = rules(*min_age).into_iter().map(RuleChanges::from).collect();
+                update(Changes { rules: Some(rules), ..changes() })
+            }
+            Ask::Ends(at) => update(Changes { ends_at: Some(at.map(Into::into)), ..changes() }),
+            Ask::Slots(all) => {
+                let slots = slots(all).into_iter().map(SlotChanges::from).collect();
+                update(Changes { slots: Some(slots), ..changes() })
+            }
             Ask::Publish => self.envelope(PublishDrive { drive_id }, topology),
             Ask::Close => self.envelope(CloseDrive { drive_id }, topology),
             Ask::Reopen(at) => {
@@ -157,6 +178,15 @@ impl Asked {
             Ask::Remove(id) => {
                 let command = RemoveRegistration { drive_id, registration_id: *id, reason: reason() };
                 self.envelope(command, topology)
+            }
+            Ask::Move(id, position) => {
+                let (registration_id, position) = (*id, *position);
+                let command = MoveInWaitingList { drive_id, registration_id, position, reason: reason() };
+                self.envelope(command, topology)
+            }
+            Ask::Answer(member) => {
+                let answers = std::iter::empty().collect();
+                self.envelope(ChangeAnswers { drive_id, member_id: *member, answers }, topology)
             }
         }
     }

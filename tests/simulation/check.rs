@@ -106,6 +106,8 @@ pub fn words(event: &[u8]) -> Result<String> {
         "registration.waitlisted" => {
             format!("{kind} {} {} {}", text("member_id"), text("slot_id"), data["position"])
         }
+        "registration.moved" => format!("{kind} {} {}", text("member_id"), data["position"]),
+        "registration.answers_changed" => format!("{kind} {}", text("member_id")),
         "registration.withdrawn" | "registration.removed" => {
             format!("{kind} {} {}", text("member_id"), text("slot_id"))
         }
@@ -126,7 +128,8 @@ fn described(definition: &Value) -> Result<String> {
         format!("{}={capacity:?}+{}", slot["slot_id"].as_str().unwrap_or("-"), slot["waitlist_capacity"])
     });
     let (opens, closes) = (ms(&definition["opens_at"])?, ms(&definition["closes_at"])?);
-    Ok(format!("{opens}..{closes} age {age:?} {}", slots.collect::<Vec<_>>().join(" ")))
+    let ends = Some(&definition["ends_at"]).filter(|ends| !ends.is_null()).map(ms).transpose()?;
+    Ok(format!("{opens}..{closes} until {ends:?} age {age:?} {}", slots.collect::<Vec<_>>().join(" ")))
 }
 
 /// Whether everything that was stored is what was decided, and what ought to have been. Returns the logs' ends.

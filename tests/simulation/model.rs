@@ -52,6 +52,8 @@ pub struct Drive {
     /// The opening that everybody was told of.
     pub told_of: Option<Instant>,
     pub closes_at: Instant,
+    /// From then on nobody is promoted but by hand.
+    pub ends_at: Option<Instant>,
     pub slots: Vec<Slot>,
     pub min_age: Option<i64>,
     pub rules_version: u32,
@@ -97,7 +99,9 @@ impl Model {
     }
 
     fn create(&mut self, asked: &Asked) -> Decision {
-        let Ask::Create { opens_at, closes_at, places, min_age } = &asked.ask else { unreachable!() };
+        let Ask::Create { opens_at, closes_at, places, min_age, ends_at } = &asked.ask else {
+            unreachable!()
+        };
         if closes_at <= opens_at || places.iter().any(|places| places.capacity == Some(0)) {
             return Decision { refused: Some("invalid-drive"), ..Decision::default() };
         }
@@ -115,6 +119,7 @@ impl Model {
             opens_at: *opens_at,
             told_of: None,
             closes_at: *closes_at,
+            ends_at: *ends_at,
             slots: places.iter().enumerate().map(slot).collect(),
             min_age: *min_age,
             rules_version: 1,
@@ -131,8 +136,11 @@ impl Model {
     fn refusal(&self, asked: &Asked, code: &str) -> Vec<String> {
         let Some(drive) = self.drives.get(&asked.drive) else { return Vec::new() };
         let member = match &asked.ask {
-            Ask::Register { member, .. } | Ask::Add { member, .. } | Ask::Withdraw(member) => Some(*member),
-            Ask::Remove(id) => drive.owner(*id),
+            Ask::Register { member, .. }
+            | Ask::Add { member, .. }
+            | Ask::Withdraw(member)
+            | Ask::Answer(member) => Some(*member),
+            Ask::Remove(id) | Ask::Move(id, _) => drive.owner(*id),
             _ => return vec![format!("drive.refused {code}")],
         };
         let member = member.map_or_else(|| "-".to_owned(), |member| member.to_string());
@@ -149,7 +157,8 @@ impl Drive {
             .map(|slot| format!("{}={:?}+{}", slot.id, slot.places.capacity, slot.places.waitlist))
             .collect();
         let (opens, closes) = (self.opens_at.timestamp_millis(), self.closes_at.timestamp_millis());
-        format!("{opens}..{closes} age {:?} {}", self.min_age, slots.join(" "))
+        let ends = self.ends_at.map(|at| at.timestamp_millis());
+        format!("{opens}..{closes} until {ends:?} age {:?} {}", self.min_age, slots.join(" "))
     }
 
     fn owner(&self, id: RegistrationId) -> Option<MemberId> {
@@ -175,13 +184,15 @@ impl Drive {
                 self.not_cancelled()?;
                 let found = self.registrations.get(member).filter(|found| is_active(found.state));
                 let id = found.ok_or("not-registered")?.id;
-                return Ok(self.end(*member, id, "withdrawn"));
+                return Ok(self.end(*member, id, "withdrawn", at));
             }
             Ask::Remove(id) => {
                 self.not_cancelled()?;
                 let member = self.owner(*id).filter(|member| is_active(self.registrations[member].state));
-                return Ok(self.end(member.ok_or("registration-not-found")?, *id, "removed"));
+                return Ok(self.end(member.ok_or("registration-not-found")?, *id, "removed", at));
             }
+            Ask::Move(id, position) => return self.reorder(*id, *position),
+            Ask::Answer(member) => return self.answer(*member, at),
             Ask::Create { .. } => return Err("invalid-drive"),
             Ask::Publish => match self.status {
                 "draft" if self.closes_at <= at => return Err("window-over"),
@@ -239,9 +250,12 @@ impl Drive {
                 self.told_of = Some(self.opens_at);
                 vec![format!("drive.reminded opening {}", self.opens_at.timestamp_millis())]
             }
-            Ask::Capacity(_) | Ask::Waitlist(_) | Ask::Window { .. } | Ask::Rules(_) | Ask::Slots(_) => {
-                self.update(asked)?
-            }
+            Ask::Capacity(_)
+            | Ask::Waitlist(_)
+            | Ask::Window { .. }
+            | Ask::Rules(_)
+            | Ask::Ends(_)
+            | Ask::Slots(_) => self.update(asked)?,
         };
         let told = self.told(&entries);
         Ok((entries, told))
@@ -283,6 +297,7 @@ impl Drive {
                 self.rules_version += u32::from(self.min_age != *min_age);
                 self.min_age = *min_age;
             }
+            Ask::Ends(at) => self.ends_at = *at,
             Ask::Slots(slots) => self.slots = self.changed_slots(asked, slots)?,
             _ => unreachable!("it is no change"),
         }
@@ -303,8 +318,10 @@ impl Drive {
         }
         let mut entries = vec![format!("drive.updated v{} {}", self.rules_version, self.described())];
         entries.extend(self.by_schedule(asked.accepted_at));
-        for index in 0..self.slots.len() {
-            entries.extend(std::iter::from_fn(|| self.promote(index)));
+        if matches!(asked.ask, Ask::Capacity(_) | Ask::Slots(_) | Ask::Ends(_)) {
+            for index in 0..self.slots.len() {
+                entries.extend(std::iter::from_fn(|| self.promote(index, asked.accepted_at)));
+            }
         }
         Ok(entries)
     }
@@ -390,9 +407,57 @@ impl Drive {
         if !people.contains_key(&member) {
             return Err("member-not-found");
         }
+        let waits = self.registrations.get(&member).filter(|found| found.state == "waitlisted");
+        if let Some(found) = waits.filter(|found| slot.is_none_or(|slot| slot == found.slot)) {
+            let (id, slot_id) = (found.id, found.slot);
+            let index = self.slots.iter().position(|slot| slot.id == slot_id).unwrap();
+            if self.slots[index].is_free() {
+                let entry = self.give(index, member);
+                let place = self.registrations[&member].place;
+                let told = Told::Registration { id, state: "confirmed", place, position: None };
+                return Ok((vec![entry], told));
+            }
+        }
         let slot = self.slot(slot)?;
         self.is_new(member)?;
         self.take_place(asked, member, slot)
+    }
+
+    fn reorder(&mut self, id: RegistrationId, position: u32) -> Done {
+        self.not_cancelled()?;
+        let member = self.owner(id).filter(|member| is_active(self.registrations[member].state));
+        let member = member.ok_or("registration-not-found")?;
+        let found = &self.registrations[&member];
+        if found.state != "waitlisted" {
+            return Err("not-waiting");
+        }
+        let slot = self.slots.iter_mut().find(|slot| slot.id == found.slot).unwrap();
+        let before = slot.waiting.clone();
+        slot.waiting.retain(|other| *other != member);
+        let index = (position as usize - 1).min(slot.waiting.len());
+        slot.waiting.insert(index, member);
+        let moved = slot.waiting != before;
+        let position = index as u64 + 1;
+        let entries = moved.then(|| format!("registration.moved {member} {position}")).into_iter().collect();
+        let (state, place, position) = ("waitlisted", None, Some(position));
+        Ok((entries, Told::Registration { id, state, place, position }))
+    }
+
+    fn answer(&self, member: MemberId, at: Instant) -> Done {
+        self.not_cancelled()?;
+        if self.status == "draft" {
+            return Err("drive-not-found");
+        }
+        if self.closed_by_admin {
+            return Err("drive-closed");
+        }
+        let found = self.registrations.get(&member).filter(|found| is_active(found.state));
+        let &Registration { id, state, place, .. } = found.ok_or("not-registered")?;
+        if at >= self.closes_at {
+            return Err("drive-closed");
+        }
+        let entries = vec![format!("registration.answers_changed {member}")];
+        Ok((entries, Told::Registration { id, state, place, position: None }))
     }
 
     fn is_new(&self, member: MemberId) -> Result<(), &'static str> {
@@ -406,7 +471,7 @@ impl Drive {
         let slot = &mut self.slots[index];
         let (id, slot_id) = (RegistrationId(asked.id.0), slot.id);
         let (entry, state, place, position);
-        if slot.places.capacity.is_none_or(|most| count(&slot.confirmed) < most) {
+        if slot.waiting.is_empty() && slot.is_free() {
             slot.confirmed.push(member);
             (state, place, position) = ("confirmed", Some(slot.confirmed.len() as u64), None);
             entry = format!("registration.confirmed {member} {slot_id} {}", slot.confirmed.len());
@@ -421,31 +486,50 @@ impl Drive {
         Ok((vec![entry], Told::Registration { id, state, place, position }))
     }
 
-    fn end(&mut self, member: MemberId, id: RegistrationId, state: &'static str) -> (Vec<String>, Told) {
+    fn end(
+        &mut self,
+        member: MemberId,
+        id: RegistrationId,
+        state: &'static str,
+        at: Instant,
+    ) -> (Vec<String>, Told) {
         let registration = self.registrations.get_mut(&member).unwrap();
+        let held_a_place = registration.state == "confirmed";
         (registration.state, registration.place) = (state, None);
         let slot_id = registration.slot;
         let index = self.slots.iter().position(|slot| slot.id == slot_id).unwrap();
         self.slots[index].confirmed.retain(|other| *other != member);
         self.slots[index].waiting.retain(|other| *other != member);
         let mut entries = vec![format!("registration.{state} {member} {slot_id}")];
-        entries.extend(self.promote(index));
+        if held_a_place {
+            entries.extend(self.promote(index, at));
+        }
         (entries, Told::Registration { id, state, place: None, position: None })
     }
 
-    /// Gives a free place of a slot to whoever has waited longest.
-    fn promote(&mut self, index: usize) -> Option<String> {
+    /// Gives a free place of a slot to whoever has waited longest, until the end.
+    fn promote(&mut self, index: usize, at: Instant) -> Option<String> {
+        let slot = &self.slots[index];
+        let is_over = self.ends_at.is_some_and(|ends_at| ends_at <= at);
+        let head = slot.waiting.first().copied().filter(|_| !is_over && slot.is_free());
+        head.map(|member| self.give(index, member))
+    }
+
+    /// Gives a place to someone who waits.
+    fn give(&mut self, index: usize, member: MemberId) -> String {
         let slot = &mut self.slots[index];
-        let free = slot.places.capacity.is_none_or(|most| count(&slot.confirmed) < most);
-        if !free || slot.waiting.is_empty() {
-            return None;
-        }
-        let member = slot.waiting.remove(0);
+        slot.waiting.retain(|other| *other != member);
         slot.confirmed.push(member);
         let place = slot.confirmed.len();
         let registration = self.registrations.get_mut(&member).unwrap();
         (registration.state, registration.place) = ("confirmed", Some(place as u64));
-        Some(format!("registration.promoted {member} {} {place}", slot.id))
+        format!("registration.promoted {member} {} {place}", slot.id)
+    }
+}
+
+impl Slot {
+    fn is_free(&self) -> bool {
+        self.places.capacity.is_none_or(|most| count(&self.confirmed) < most)
     }
 }
 

@@ -50,7 +50,8 @@ impl People {
         }
         let min_age = dice.chance(25).then_some(18);
         let closes_at = seconds(opens_at, if dice.chance(3) { -1 } else { *dice.pick(&[20, 40, 600, 600]) });
-        Ask::Create { opens_at, closes_at, places, min_age }
+        let ends_at = dice.chance(40).then(|| seconds(closes_at, dice.between(-25, 20)));
+        Ask::Create { opens_at, closes_at, places, min_age, ends_at }
     }
 
     /// Something that someone asks at `now` about one of the drives, as far as they can see from `model` how it stands.
@@ -88,8 +89,27 @@ impl People {
                 actor = Actor { role: Role::Member, id: member.0 };
                 Ask::Withdraw(member)
             }
-            62..68 => Ask::Add { member, slot },
-            68..75 => {
+            62..67 => {
+                // Somebody who waits gets a place by hand, if there is one.
+                let waits = known.filter(|_| dice.chance(50)).map(|(member, _)| member);
+                Ask::Add { member: waits.unwrap_or(member), slot: slot.filter(|_| waits.is_none()) }
+            }
+            67..70 => {
+                let waits = seen.iter().flat_map(|drive| &drive.registrations);
+                let waits: Vec<_> = waits.filter(|(_, found)| found.state == "waitlisted").collect();
+                let id = if waits.is_empty() || dice.chance(10) {
+                    known.map_or(RegistrationId(dice.uuid()), |(_, id)| id)
+                } else {
+                    dice.pick(&waits).1.id
+                };
+                Ask::Move(id, u32::try_from(dice.between(1, 5)).unwrap())
+            }
+            70..71 => {
+                let member = known.map_or(member, |(member, _)| member);
+                actor = Actor { role: Role::Member, id: member.0 };
+                Ask::Answer(member)
+            }
+            71..75 => {
                 let any = seen.iter().flat_map(|drive| drive.registrations.values().map(|found| found.id));
                 let any = any.chain([RegistrationId(dice.uuid())]).next();
                 Ask::Remove(known.map(|(_, id)| id).or(any).unwrap())
@@ -101,7 +121,8 @@ impl People {
                 let also = opens_at.is_none() || dice.chance(40);
                 Ask::Window { opens_at, closes_at: also.then(|| seconds(now, dice.between(-5, 60))) }
             }
-            87..90 => Ask::Rules(dice.chance(60).then(|| dice.between(17, 19))),
+            87..89 => Ask::Rules(dice.chance(60).then(|| dice.between(17, 19))),
+            89..90 => Ask::Ends(dice.chance(70).then(|| seconds(now, dice.between(-10, 20)))),
             90..92 => {
                 let mut all: Vec<_> = slots.iter().map(|slot| (Some(slot.id), self.places(dice))).collect();
                 if dice.chance(30) && !all.is_empty() {

@@ -225,7 +225,10 @@ impl AdminDriveRoutes {
 
     /// Change a drive
     ///
-    /// Command `update-drive`. Nobody who is registered loses their place: a capacity below the confirmed is refused.
+    /// Command `update-drive`. What is left out stays, in the items of lists as well. Nobody who is
+    /// registered loses their place: a capacity below the confirmed is refused. Those who hold or
+    /// await a place are told when their start, end or venue changes. Another `time_zone` moves no
+    /// instant by itself; the outcome's `note` then says what the new clock shows.
     #[oai(path = "/drives/:drive_id", method = "patch", operation_id = "update-drive")]
     async fn update(
         &self,

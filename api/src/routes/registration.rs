@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use shared::account::table as accounts;
 use shared::drive::table as drives;
 use shared::id::{DriveId, MemberId, RegistrationId, SlotId};
-use shared::member::Attributes;
 use shared::member::table as members;
-use shared::refusal::{Code, FieldError};
+use shared::refusal::Code;
+use shared::registration::questions::Answers;
 use shared::registration::table::{self, After};
 use shared::registration::{
-    AddRegistration, MAX_REASON, Register, Registration, RegistrationState, RemoveRegistration, Withdraw,
+    AddRegistration, Register, Registration, RegistrationState, RemoveRegistration, Withdraw, reason_fault,
 };
 use uuid::Uuid;
 
@@ -46,7 +46,7 @@ struct Registering {
     /// Which slot; may be left out when there is only one.
     slot_id: Option<Uuid>,
     /// Answers to the drive's questions, by their names.
-    answers: Option<Any<Attributes>>,
+    answers: Option<Any<Answers>>,
     /// For services: the member. Members register themselves.
     member_id: Option<Uuid>,
 }
@@ -283,8 +283,9 @@ impl AdminRegistrationRoutes {
 
     /// Add someone
     ///
-    /// Command `add-registration`. Window and rules do not hold an organiser up (the verdict is in the outcome); places
-    /// do, as for everyone.
+    /// Command `add-registration`. Window and rules do not hold an organiser up (the verdict is in
+    /// the outcome); places do, as for everyone. Someone who waits gets a place if one is free: so
+    /// an organiser gives places by hand after the waiting list has stopped moving by itself.
     #[oai(path = "/drives/:drive_id/registrations", method = "post", operation_id = "add-registration")]
     async fn add(
         &self,
@@ -336,9 +337,8 @@ impl AdminRegistrationRoutes {
 
 /// A reason that says something, and not too much.
 pub(super) fn checked_reason(reason: String) -> Result<String, Problem> {
-    if reason.trim().is_empty() || reason.len() > MAX_REASON {
-        let error = FieldError::new("reason", format!("a reason is 1 to {MAX_REASON} bytes long"));
-        return Err(Problem::invalid_body().errors(vec![error]));
+    match reason_fault(&reason) {
+        Some(fault) => Err(Problem::invalid_body().errors(vec![fault])),
+        None => Ok(reason),
     }
-    Ok(reason)
 }

@@ -1,14 +1,14 @@
 //! What a mail says: pure, from what is known about the event, the drive and the member.
 
 use chrono_tz::Tz;
-use icalendar::{Calendar, Component as _, EventLike as _, EventStatus};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Attachment, Mailbox, Message, MultiPart};
+use lettre::message::{Attachment, Mailbox, Message, MultiPart, SinglePart};
 use reqwest::Url;
 use shared::account::Role;
 use shared::bus::Event;
 use shared::clock::Instant;
 use shared::drive::Status;
+use shared::drive::change::Change;
 use shared::drive::definition::{Definition, Slot};
 use shared::drive::state::Drive;
 use shared::id::SlotId;
@@ -17,8 +17,10 @@ use shared::mail::template::{Facts, Rendered, Template};
 use shared::mail::{Kind, Language, Mail};
 use shared::member::table::Listed;
 use shared::registration::{Registration, RegistrationState};
+use shared::text;
 use shared::webhook::{Disabled, Webhook};
 
+use super::calendar::{Entry, Method};
 use super::recipient;
 
 /// Where mails come from, and where their links lead.
@@ -64,18 +66,23 @@ impl About<'_> {
         self.drive.definition.slots.iter().find(|slot| slot.slot_id == id)
     }
 
+    fn has_a_place(&self) -> bool {
+        self.registration.is_some_and(|registration| registration.state == RegistrationState::Confirmed)
+    }
+
     /// Whether it is still so: a mail may have waited, and what came of it since be told already.
     #[must_use]
     pub fn holds(&self, kind: Kind, now: Instant) -> bool {
         let state = self.registration.map(|registration| registration.state);
-        let has_a_place = state == Some(RegistrationState::Confirmed);
+        let has_a_place = self.has_a_place();
         let takes_place = self.drive.status != Status::Cancelled;
         match (kind, self.event) {
             (Kind::Confirmed | Kind::Promoted, _) => takes_place && has_a_place,
+            (Kind::Changed, _) => takes_place && state.is_some_and(RegistrationState::is_active),
             (Kind::Digested, _) => takes_place && self.member.role == Role::Admin,
             (Kind::Waitlisted, _) => takes_place && state == Some(RegistrationState::Waitlisted),
             (Kind::Reminded, Event::DriveReminded(reminded)) => {
-                let (starts, _) = time(&self.drive.definition, self.slot());
+                let (starts, _) = self.drive.definition.time_of(self.slot());
                 takes_place && has_a_place && reminded.starts_at > now && starts == Some(reminded.starts_at)
             }
             _ => true,
@@ -87,15 +94,15 @@ impl About<'_> {
 #[derive(Debug)]
 pub struct Said {
     facts: Facts,
-    /// A calendar, and what is to be done with it.
-    calendar: Option<(String, &'static str)>,
+    /// What changes in the member's calendar.
+    calendar: Option<Entry>,
 }
 
 impl Said {
     /// About an entry of a drive's log.
     #[must_use]
     pub fn of_entry(about: &About<'_>, mail: &Mail) -> Self {
-        Self { facts: facts(about), calendar: calendar(mail, about) }
+        Self { facts: facts(about), calendar: entry(mail, about) }
     }
 
     /// About a webhook that was switched off; none if it is not any more.
@@ -110,9 +117,9 @@ impl Said {
             // Of the address no more than that: the rest of it may be a secret.
             Url::parse(&webhook.url).ok()?.host_str()?.to_owned()
         } else {
-            webhook.description.clone()
+            line(&webhook.description)
         };
-        let (name, reason) = (member.profile.name.clone(), Some(why.as_str().to_owned()));
+        let (name, reason) = (name(member), Some(why.as_str().to_owned()));
         let facts = Facts { name, title, reason, ..Facts::default() };
         Some(Self { facts, calendar: None })
     }
@@ -124,28 +131,31 @@ fn facts(about: &About<'_>) -> Facts {
     let Drive { definition, .. } = drive;
     let zone = definition.time_zone;
     let slot = about.slot();
-    let (starts, ends) = time(definition, slot);
+    let (starts, ends) = definition.time_of(slot);
     let (mut position, mut reason, mut rules) = (None, None, Vec::new());
-    let (mut subject, mut message, mut digest) = (None, None, None);
+    let (mut subject, mut message, mut digest, mut changed) = (None, None, None, Vec::new());
     match event {
         Event::RegistrationWaitlisted(waitlisted) => position = Some(waitlisted.position),
         Event::RegistrationRefused(refused) => {
             reason = Some(refused.code.title().to_owned());
-            rules.clone_from(&refused.failed);
+            rules.extend(refused.failed.iter().map(|name| rule(definition, name)));
         }
         Event::DriveMessaged(messaged) => {
-            subject = Some(messaged.subject.clone());
+            subject = Some(line(&messaged.subject));
             message = Some(messaged.text.clone());
         }
         Event::DriveDigested(digested) => digest = Some(digested),
-        Event::DriveCancelled(cancelled) => reason = Some(cancelled.reason.clone()),
+        Event::DriveCancelled(cancelled) => reason = Some(line(&cancelled.reason)),
+        Event::DriveUpdated(updated) => {
+            changed.extend(updated.changed.iter().map(|change| change.as_str().to_owned()));
+        }
         _ => {}
     }
     Facts {
-        name: member.profile.name.clone(),
-        title: definition.title.clone(),
-        venue: definition.venue.clone(),
-        slot: slot.map(|slot| slot.name.clone()).filter(|name| !name.is_empty()),
+        name: name(member),
+        title: line(&definition.title),
+        venue: line(&definition.venue),
+        slot: slot.map(|slot| line(&slot.name)).filter(|name| !name.is_empty()),
         starts: starts.map(|at| local(at, zone)),
         ends: ends.map(|at| local(at, zone)),
         time_zone: zone.name().to_owned(),
@@ -154,12 +164,20 @@ fn facts(about: &About<'_>) -> Facts {
         rules,
         subject,
         message,
+        changed,
         confirmed: digest.map_or(0, |digest| digest.confirmed),
         waitlisted: digest.map_or(0, |digest| digest.waitlisted),
         confirmed_before: digest.map_or(0, |digest| digest.confirmed_before),
         waitlisted_before: digest.map_or(0, |digest| digest.waitlisted_before),
         unsubscribe: None,
     }
+}
+
+/// What a member reads of a rule that they do not meet: its message, as long as the drive has the
+/// rule.
+fn rule(definition: &Definition, name: &str) -> String {
+    let found = definition.rules.iter().find(|rule| rule.name == name);
+    line(found.map_or(name, |rule| &rule.message))
 }
 
 /// The mail as it is sent.
@@ -175,7 +193,8 @@ pub fn message(
 ) -> Result<Message, String> {
     let address = recipient::address(&member.email)?;
     let envelope = recipient::envelope(&sender.from, address.clone());
-    let to = Mailbox::new(Some(member.profile.name.clone()), address);
+    let calendar = calendar.map(|entry| (entry.method, entry.calendar(&sender.from, &address)));
+    let to = Mailbox::new(Some(name(member)).filter(|name| !name.is_empty()), address);
     let unsubscribe =
         mail.kind.topic().map(|_| format!("{}/api/v1/unsubscribe/{}", sender.public_url, mail.id));
     let facts = Facts { unsubscribe: unsubscribe.clone(), ..facts };
@@ -204,11 +223,13 @@ pub fn message(
     }
     let texts = MultiPart::alternative_plain_html(text, html);
     let composed = match calendar {
-        Some((calendar, method)) => {
-            let kind = format!("text/calendar; charset=utf-8; method={method}");
+        Some((method, calendar)) => {
+            let kind = format!("text/calendar; charset=utf-8; method={}", method.as_str());
             let kind = ContentType::parse(&kind).expect("it is one");
+            // Inline, calendars offer it by themselves; attached, everybody can open it.
+            let inline = SinglePart::builder().header(kind.clone()).body(calendar.clone());
             let attached = Attachment::new("muster.ics".to_owned()).body(calendar, kind);
-            builder.multipart(MultiPart::mixed().multipart(texts).singlepart(attached))
+            builder.multipart(MultiPart::mixed().multipart(texts.singlepart(inline)).singlepart(attached))
         }
         None => builder.multipart(texts),
     };
@@ -219,31 +240,33 @@ fn header(name: &'static str, value: &str) -> HeaderValue {
     HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
 }
 
-/// The registration as an entry of a calendar ([RFC 5545](https://www.rfc-editor.org/rfc/rfc5545)), and what the calendar
-/// is to do with it; none if there is no date, or nothing changes.
-fn calendar(mail: &Mail, about: &About<'_>) -> Option<(String, &'static str)> {
+/// The registration as an entry of a calendar; none if there is no date, or nothing changes.
+fn entry(mail: &Mail, about: &About<'_>) -> Option<Entry> {
     let takes_place = mail.kind.calendar()?;
     let definition = &about.drive.definition;
     let (drive_id, sequence) = mail.place()?;
-    let (starts, ends) = time(definition, about.slot());
-    let starts = starts?;
-    let mut entry = icalendar::Event::new();
-    entry
-        // The same entry for all that is ever said about this member and drive.
-        .uid(&format!("{}.{}@muster", drive_id, mail.member_id))
-        .sequence(u32::try_from(sequence).unwrap_or(u32::MAX))
-        .timestamp(mail.created_at)
-        .starts(starts)
-        .summary(&definition.title)
-        .location(&definition.venue)
-        .status(if takes_place { EventStatus::Confirmed } else { EventStatus::Cancelled });
-    if let Some(ends) = ends {
-        entry.ends(ends);
-    }
-    let method = if takes_place { "PUBLISH" } else { "CANCEL" };
-    let mut calendar = Calendar::new();
-    calendar.append_property(("METHOD", method)).push(entry.done());
-    Some((calendar.to_string(), method))
+    let (starts, ends) = definition.time_of(about.slot());
+    let method = match about.event {
+        // Whoever waits has no entry.
+        Event::DriveUpdated(_) if !about.has_a_place() => return None,
+        // An entry needs a date.
+        Event::DriveUpdated(updated) if starts.is_none() && updated.changed.contains(&Change::StartsAt) => {
+            Method::Cancel
+        }
+        _ if starts.is_none() => return None,
+        _ if takes_place => Method::Request,
+        _ => Method::Cancel,
+    };
+    Some(Entry {
+        method,
+        of: (drive_id, mail.member_id),
+        sequence,
+        made_at: mail.created_at,
+        starts,
+        ends,
+        title: definition.title.clone(),
+        venue: definition.venue.clone(),
+    })
 }
 
 fn slot_of(event: &Event) -> Option<SlotId> {
@@ -256,14 +279,20 @@ fn slot_of(event: &Event) -> Option<SlotId> {
     }
 }
 
-/// When it begins and ends for those in this slot.
-fn time(definition: &Definition, slot: Option<&Slot>) -> (Option<Instant>, Option<Instant>) {
-    match slot {
-        Some(slot) if slot.starts_at.is_some() => (slot.starts_at, slot.ends_at),
-        _ => (definition.starts_at, definition.ends_at),
-    }
+/// A text of somebody's as one line: what was stored before texts were checked can be anything.
+fn line(text: &str) -> String {
+    text::as_line(text).into_owned()
+}
+
+/// A person's name; empty if there is nothing to see of it.
+fn name(member: &Listed) -> String {
+    let name = line(&member.profile.name);
+    if text::is_blank(&name) { String::new() } else { name }
 }
 
 fn local(at: Instant, zone: Tz) -> String {
     at.with_timezone(&zone).format("%Y-%m-%d %H:%M").to_string()
 }
+
+#[cfg(test)]
+mod tests;

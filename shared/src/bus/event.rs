@@ -5,6 +5,7 @@
 //! command, where it can be erased; the event has a salted hash of it.
 
 pub mod batch;
+mod data;
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
@@ -12,11 +13,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::data::{
+    DriveCancelled, DriveClosed, DriveCreated, DriveDigested, DriveMessaged, DriveRefused, DriveReminded,
+    DriveReopened, DriveUpdated, Empty, MemberUpdated, MembersImported, RegistrationAnswersChanged,
+    RegistrationConfirmed, RegistrationEnded, RegistrationMoved, RegistrationPromoted, RegistrationRefused,
+    RegistrationWaitlisted,
+};
 use super::message::{Address, Message, Outgoing};
 use crate::clock::Instant;
-use crate::drive::{ClosedBy, Status, definition::Definition, message::Audience, reminder::Beginning};
-use crate::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId, event_id};
-use crate::refusal::Code;
+use crate::id::{CommandId, DriveId, MemberId, event_id};
 
 /// What was decided, as it is logged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -58,9 +63,15 @@ pub enum Event {
     /// Someone got on the waiting list.
     #[serde(rename = "muster.registration.waitlisted")]
     RegistrationWaitlisted(RegistrationWaitlisted),
-    /// Whoever waited longest got a place.
+    /// Somebody who waited got a place: the head of the waiting list, or whom an organiser chose.
     #[serde(rename = "muster.registration.promoted")]
     RegistrationPromoted(RegistrationPromoted),
+    /// An organiser moved somebody within the waiting list.
+    #[serde(rename = "muster.registration.moved")]
+    RegistrationMoved(RegistrationMoved),
+    /// A member answered the drive's questions anew.
+    #[serde(rename = "muster.registration.answers_changed")]
+    RegistrationAnswersChanged(RegistrationAnswersChanged),
     /// A member gave their registration up.
     #[serde(rename = "muster.registration.withdrawn")]
     RegistrationWithdrawn(RegistrationEnded),
@@ -81,213 +92,6 @@ pub enum Event {
     MembersImported(MembersImported),
 }
 
-/// Nothing but that it happened.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Empty {}
-
-/// See [`Event::DriveCreated`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DriveCreated {
-    /// What it is.
-    pub definition: Definition,
-}
-
-/// See [`Event::DriveUpdated`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct DriveUpdated {
-    /// What it is now.
-    pub definition: Definition,
-    /// Grows by one when the rules change.
-    pub rules_version: u32,
-}
-
-/// See [`Event::DriveClosed`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DriveClosed {
-    /// By whom.
-    pub by: ClosedBy,
-}
-
-/// See [`Event::DriveReopened`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DriveReopened {
-    /// The end of registration from now on.
-    pub closes_at: Instant,
-    /// Open, or published when registration has yet to begin.
-    pub status: Status,
-}
-
-/// See [`Event::DriveCancelled`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DriveCancelled {
-    /// Why, for everyone to read.
-    pub reason: String,
-}
-
-/// See [`Event::DriveReminded`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DriveReminded {
-    /// What is about to begin.
-    pub kind: Beginning,
-    /// When it begins.
-    pub starts_at: Instant,
-    /// How many seconds before that the reminder was due.
-    pub before: u32,
-    /// Which slots begin; absent when all of them do.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub slots: Vec<SlotId>,
-}
-
-impl DriveReminded {
-    /// Whether it is for those who hold a place of this slot.
-    #[must_use]
-    pub fn concerns(&self, slot_id: SlotId) -> bool {
-        self.kind == Beginning::Start && (self.slots.is_empty() || self.slots.contains(&slot_id))
-    }
-}
-
-/// See [`Event::DriveDigested`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DriveDigested {
-    /// When it was due: the drive's `digest_at` on a day.
-    pub at: Instant,
-    /// How many hold a place.
-    pub confirmed: u32,
-    /// How many wait for one.
-    pub waitlisted: u32,
-    /// How many held a place by the digest before.
-    pub confirmed_before: u32,
-    /// How many waited for one by the digest before.
-    pub waitlisted_before: u32,
-    /// How many entries the log has between the two.
-    pub entries: u64,
-}
-
-/// See [`Event::DriveMessaged`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DriveMessaged {
-    /// What it is about.
-    pub subject: String,
-    /// What it says.
-    pub text: String,
-    /// To whom.
-    pub to: Audience,
-}
-
-/// See [`Event::RegistrationConfirmed`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RegistrationConfirmed {
-    /// The registration.
-    pub registration_id: RegistrationId,
-    /// Whose.
-    pub member_id: MemberId,
-    /// For which slot.
-    pub slot_id: SlotId,
-    /// How many places of the slot are taken with this one.
-    pub place: u32,
-    /// When the click was accepted: the window is judged by it.
-    pub accepted_at: Instant,
-    /// By which version of the rules.
-    pub rules_version: u32,
-    /// Salted hash of what the decision rested on, if it rested on anything personal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub facts: Option<String>,
-}
-
-/// See [`Event::RegistrationWaitlisted`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RegistrationWaitlisted {
-    /// The registration.
-    pub registration_id: RegistrationId,
-    /// Whose.
-    pub member_id: MemberId,
-    /// For which slot.
-    pub slot_id: SlotId,
-    /// How many wait with this one.
-    pub position: u32,
-    /// When the click was accepted.
-    pub accepted_at: Instant,
-    /// By which version of the rules.
-    pub rules_version: u32,
-    /// Salted hash of what the decision rested on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub facts: Option<String>,
-}
-
-/// See [`Event::RegistrationPromoted`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RegistrationPromoted {
-    /// The registration.
-    pub registration_id: RegistrationId,
-    /// Whose.
-    pub member_id: MemberId,
-    /// For which slot.
-    pub slot_id: SlotId,
-    /// How many places of the slot are taken with this one.
-    pub place: u32,
-}
-
-/// See [`Event::RegistrationWithdrawn`] and [`Event::RegistrationRemoved`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RegistrationEnded {
-    /// The registration.
-    pub registration_id: RegistrationId,
-    /// Whose.
-    pub member_id: MemberId,
-    /// For which slot.
-    pub slot_id: SlotId,
-    /// Salted hash of the organiser's reason, if there was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub facts: Option<String>,
-}
-
-/// See [`Event::RegistrationRefused`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RegistrationRefused {
-    /// What was asked for: the kind of the command.
-    pub kind: String,
-    /// For whom; absent when the registration that was meant does not exist.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub member_id: Option<MemberId>,
-    /// Why not.
-    pub code: Code,
-    /// When the click was accepted.
-    pub accepted_at: Instant,
-    /// By which version of the rules.
-    pub rules_version: u32,
-    /// The names of the rules that failed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub failed: Vec<String>,
-    /// Salted hash of what the decision rested on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub facts: Option<String>,
-}
-
-/// See [`Event::DriveRefused`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct DriveRefused {
-    /// What was asked for: the kind of the command.
-    pub kind: String,
-    /// Why not.
-    pub code: Code,
-}
-
-/// See [`Event::MemberUpdated`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct MemberUpdated {
-    /// Whose profile.
-    pub member_id: MemberId,
-}
-
-/// See [`Event::MembersImported`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct MembersImported {
-    /// How many were new.
-    pub imported: u64,
-    /// How many were known.
-    pub updated: u64,
-}
-
 impl Event {
     /// The type as subscribers see it: `muster.registration.confirmed`.
     #[must_use]
@@ -306,6 +110,8 @@ impl Event {
             Self::RegistrationConfirmed(_) => "muster.registration.confirmed",
             Self::RegistrationWaitlisted(_) => "muster.registration.waitlisted",
             Self::RegistrationPromoted(_) => "muster.registration.promoted",
+            Self::RegistrationMoved(_) => "muster.registration.moved",
+            Self::RegistrationAnswersChanged(_) => "muster.registration.answers_changed",
             Self::RegistrationWithdrawn(_) => "muster.registration.withdrawn",
             Self::RegistrationRemoved(_) => "muster.registration.removed",
             Self::RegistrationRefused(_) => "muster.registration.refused",
@@ -322,6 +128,8 @@ impl Event {
             Self::RegistrationConfirmed(event) => Some(event.member_id),
             Self::RegistrationWaitlisted(event) => Some(event.member_id),
             Self::RegistrationPromoted(event) => Some(event.member_id),
+            Self::RegistrationMoved(event) => Some(event.member_id),
+            Self::RegistrationAnswersChanged(event) => Some(event.member_id),
             Self::RegistrationWithdrawn(event) | Self::RegistrationRemoved(event) => Some(event.member_id),
             Self::RegistrationRefused(event) => event.member_id,
             Self::MemberUpdated(event) => Some(event.member_id),

@@ -10,7 +10,7 @@ use super::message::MessageDrive;
 use super::state::{Drive, State};
 use super::when::When;
 use super::{
-    AdvanceDrive, CancelDrive, ClosedBy, CreateDrive, DriveCommand, ReopenDrive, Status, UpdateDrive,
+    AdvanceDrive, CancelDrive, ClosedBy, CreateDrive, DriveCommand, ReopenDrive, Status, UpdateDrive, change,
 };
 use crate::bus::event::{
     DriveCancelled, DriveClosed, DriveCreated, DriveMessaged, DriveRefused, DriveReopened, DriveUpdated,
@@ -61,6 +61,9 @@ struct DriveOutcome {
     /// How many got a place from the waiting list by it.
     #[serde(skip_serializing_if = "is_zero")]
     promoted: usize,
+    /// What an organiser may take for something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -76,6 +79,8 @@ pub fn decide(state: &State, command: &DriveCommand, cx: &Context<'_>) -> Decisi
         DriveCommand::Withdraw(it) => registration::withdraw(state, it, cx),
         DriveCommand::AddRegistration(it) => registration::add(state, it, cx),
         DriveCommand::RemoveRegistration(it) => registration::remove(state, it, cx),
+        DriveCommand::ChangeAnswers(it) => registration::change_answers(state, it, cx),
+        DriveCommand::MoveInWaitingList(it) => registration::move_in_waiting_list(state, it, cx),
         DriveCommand::CreateDrive(it) => lifecycle(state, command, cx, create(state, it, cx)),
         DriveCommand::UpdateDrive(it) => lifecycle(state, command, cx, update(state, it, cx)),
         DriveCommand::PublishDrive(_) => lifecycle(state, command, cx, publish(state, cx)),
@@ -103,11 +108,13 @@ fn lifecycle(
             }
             let promoted =
                 events.iter().filter(|event| matches!(event, Event::RegistrationPromoted(_))).count();
+            let note = zone_note(state.drive.as_ref(), after.drive.as_ref());
             let outcome = after.drive.map(|drive| DriveOutcome {
                 drive_id: cx.drive_id,
                 status: drive.status,
                 rules_version: drive.rules_version,
                 promoted,
+                note,
             });
             Decision { events, result: Ok(to_json(&outcome)), facts: None }
         }
@@ -118,6 +125,27 @@ fn lifecycle(
             Decision { events, result: Err(refusal), facts: None }
         }
     }
+}
+
+/// What another time zone does to a drive: it shows the same instants by another clock.
+fn zone_note(before: Option<&Drive>, after: Option<&Drive>) -> Option<String> {
+    let (old, new) = (&before?.definition, &after?.definition);
+    let zone = new.time_zone;
+    if old.time_zone == zone {
+        return None;
+    }
+    let named = [
+        ("registration opens", Some(new.opens_at)),
+        ("registration closes", Some(new.closes_at)),
+        ("the drive starts", new.starts_at),
+        ("the drive ends", new.ends_at),
+    ];
+    let shown = |(what, at): (&str, Option<Instant>)| {
+        Some(format!("{what} at {}", at?.with_timezone(&zone).format("%Y-%m-%d %H:%M")))
+    };
+    let times: Vec<_> = named.into_iter().filter_map(shown).collect();
+    let times = times.join(", ");
+    Some(format!("The time zone is {zone} now. This moves no instant by itself; by the new clock {times}."))
 }
 
 /// An outcome as JSON.
@@ -246,9 +274,16 @@ fn update(state: &State, command: &UpdateDrive, cx: &Context<'_>) -> Result<Vec<
     }
     nobody_loses_their_place(state, drive, &definition)?;
     let rules_version = drive.rules_version + u32::from(definition.rules != drive.definition.rules);
-    let promoted = promotions(state, &definition);
+    // Who waits is known only when the changes may give them places.
+    let promoted =
+        if changes.may_move_people() { promotions(state, &definition, cx.accepted_at) } else { Vec::new() };
     let scheduled = by_schedule(drive.status, &definition, cx.accepted_at);
-    let mut events = vec![Event::DriveUpdated(DriveUpdated { definition, rules_version })];
+    let (changed, slots) = match drive.status {
+        Status::Draft => Default::default(),
+        _ => change::between(&drive.definition, &definition, cx.accepted_at),
+    };
+    let updated = DriveUpdated { definition, rules_version, changed, slots };
+    let mut events = vec![Event::DriveUpdated(updated)];
     events.extend(scheduled);
     events.extend(promoted);
     Ok(events)
@@ -272,10 +307,10 @@ fn nobody_loses_their_place(state: &State, old: &Drive, new: &Definition) -> Res
     Ok(())
 }
 
-/// Who gets a place from the waiting lists when the places are those of `definition`.
-fn promotions(state: &State, definition: &Definition) -> Vec<Event> {
+/// Who gets a place from the waiting lists at `now` when the places are those of `definition`.
+fn promotions(state: &State, definition: &Definition, now: Instant) -> Vec<Event> {
     let mut events = Vec::new();
-    for slot in &definition.slots {
+    for slot in definition.slots.iter().filter(|slot| definition.promotes(slot, now)) {
         let mut confirmed = state.places(slot.slot_id).confirmed;
         let mut heads = state.waiting(slot.slot_id);
         while slot.capacity.is_none_or(|capacity| confirmed < capacity)
@@ -287,17 +322,21 @@ fn promotions(state: &State, definition: &Definition) -> Vec<Event> {
                 member_id: head.member_id,
                 slot_id: slot.slot_id,
                 place: confirmed,
+                facts: None,
             }));
         }
     }
     events
 }
 
-/// Checks that must hold in every state, whatever was decided: the words of the first that does not.
+/// Checks that must hold in every state, whatever was decided: the words of the first that does
+/// not. `latest` is the latest instant at which one of the commands was accepted: a free place may
+/// stay free beside people who wait only if a command came after the instant at which promotion
+/// ends.
 ///
 /// Used by the properties and by `muster verify`; a decision that breaks one is a bug.
 #[must_use]
-pub fn broken_invariant(state: &State) -> Option<String> {
+pub fn broken_invariant(state: &State, latest: Instant) -> Option<String> {
     let drive = state.drive.as_ref()?;
     let mut counted: BTreeMap<_, (u32, u32)> = BTreeMap::new();
     for registration in state.registrations() {
@@ -317,7 +356,8 @@ pub fn broken_invariant(state: &State) -> Option<String> {
         if slot.capacity.is_some_and(|capacity| confirmed > capacity) {
             return Some(format!("slot {}: {confirmed} confirmed, {:?} places", slot.slot_id, slot.capacity));
         }
-        if waitlisted > 0 && slot.capacity.is_none_or(|capacity| confirmed < capacity) {
+        let is_free = slot.capacity.is_none_or(|capacity| confirmed < capacity);
+        if waitlisted > 0 && is_free && drive.definition.promotes(slot, latest) {
             return Some(format!("slot {}: {waitlisted} wait beside a free place", slot.slot_id));
         }
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Kind;
 use super::digest::TimeOfDay;
-use super::draft::SlotDraft;
+use super::draft::{QuestionChanges, RuleChanges, SlotChanges};
 use super::reminder;
 use super::when::When;
 use crate::clock::Instant;
@@ -14,6 +14,7 @@ use crate::eligibility::{DriveFacts, Rule, Rules};
 use crate::id::{CommandId, DriveId, SlotId, event_id};
 use crate::refusal::{Code, FieldError, Refusal};
 use crate::registration::questions::{self, Question};
+use crate::text;
 
 /// The longest title, in bytes.
 pub const MAX_TITLE: usize = 200;
@@ -88,6 +89,10 @@ pub struct Definition {
     /// When those who run Muster are told each day how it stands, by the clock where it is; absent means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest_at: Option<TimeOfDay>,
+    /// Until when a place that becomes free goes to the head of the waiting list by itself, this
+    /// instant excluded. Never longer than until the end; absent means until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotes_until: Option<Instant>,
 }
 
 impl Definition {
@@ -118,13 +123,19 @@ pub(super) fn implicit_slot(
     capacity: Option<u32>,
     waitlist_capacity: Option<u32>,
 ) -> Slot {
+    let waitlist_capacity = waitlist_capacity.unwrap_or(0);
+    Slot { capacity, waitlist_capacity, ..empty_slot(SlotId(drive_id.0)) }
+}
+
+/// A slot of which nothing is known yet.
+fn empty_slot(slot_id: SlotId) -> Slot {
     Slot {
-        slot_id: SlotId(drive_id.0),
+        slot_id,
         name: String::new(),
         starts_at: None,
         ends_at: None,
-        capacity,
-        waitlist_capacity: waitlist_capacity.unwrap_or(0),
+        capacity: None,
+        waitlist_capacity: 0,
     }
 }
 
@@ -157,41 +168,83 @@ impl Faults {
         }
     }
 
+    /// The slots as they are changed; what is left out stays as `old` has it.
     pub(super) fn slots(
         &mut self,
-        drafts: &[SlotDraft],
+        changes: &[SlotChanges],
         old: &[Slot],
         zone: Tz,
         cause: CommandId,
     ) -> Vec<Slot> {
-        if drafts.len() > MAX_SLOTS {
+        if changes.len() > MAX_SLOTS {
             self.add("slots", format!("a drive has at most {MAX_SLOTS} slots"));
             return Vec::new();
         }
-        let mut slots: Vec<Slot> = Vec::with_capacity(drafts.len());
-        for (index, draft) in drafts.iter().enumerate() {
+        let mut slots: Vec<Slot> = Vec::with_capacity(changes.len());
+        for (index, change) in changes.iter().enumerate() {
             let field = |name: &str| format!("slots[{index}].{name}");
-            let slot_id = match draft.slot_id {
-                Some(id) if old.iter().any(|slot| slot.slot_id == id) => id,
-                Some(_) => {
-                    self.add(field("slot_id"), "the drive has no such slot; leave it out for a new one");
-                    continue;
-                }
-                None => SlotId(event_id(cause, usize::MAX - index)),
+            let before = match change.slot_id {
+                Some(id) => old.iter().find(|slot| slot.slot_id == id).cloned(),
+                None => Some(empty_slot(SlotId(event_id(cause, usize::MAX - index)))),
             };
-            if slots.iter().any(|slot| slot.slot_id == slot_id) {
+            let Some(mut slot) = before else {
+                self.add(field("slot_id"), "the drive has no such slot; leave it out for a new one");
+                continue;
+            };
+            if slots.iter().any(|other| other.slot_id == slot.slot_id) {
                 self.add(field("slot_id"), "the slot is named twice");
             }
-            slots.push(Slot {
-                slot_id,
-                name: draft.name.trim().to_owned(),
-                starts_at: draft.starts_at.map(|at| self.instant(&field("starts_at"), at, zone)),
-                ends_at: draft.ends_at.map(|at| self.instant(&field("ends_at"), at, zone)),
-                capacity: draft.capacity,
-                waitlist_capacity: draft.waitlist_capacity.unwrap_or(0),
-            });
+            if let Some(name) = &change.name {
+                name.trim().clone_into(&mut slot.name);
+            }
+            if let Some(at) = change.starts_at {
+                slot.starts_at = at.map(|at| self.instant(&field("starts_at"), at, zone));
+            }
+            if let Some(at) = change.ends_at {
+                slot.ends_at = at.map(|at| self.instant(&field("ends_at"), at, zone));
+            }
+            slot.capacity = change.capacity.unwrap_or(slot.capacity);
+            slot.waitlist_capacity =
+                change.waitlist_capacity.map_or(slot.waitlist_capacity, Option::unwrap_or_default);
+            slots.push(slot);
         }
         slots
+    }
+
+    /// The rules as they are changed, by their names.
+    pub(super) fn rules(&mut self, changes: &[RuleChanges], old: &[Rule]) -> Vec<Rule> {
+        let mut rules = Vec::with_capacity(changes.len());
+        for (index, change) in changes.iter().enumerate() {
+            let before = old.iter().find(|rule| rule.name == change.name).cloned();
+            if before.is_none() {
+                let needed = [("when", change.when.is_some()), ("message", change.message.is_some())];
+                self.needed("rules", "rule", index, &needed);
+            }
+            rules.push(change.apply(before.unwrap_or_else(|| change.neutral())));
+        }
+        rules
+    }
+
+    /// The questions as they are changed, by their names.
+    pub(super) fn questions(&mut self, changes: &[QuestionChanges], old: &[Question]) -> Vec<Question> {
+        let mut questions = Vec::with_capacity(changes.len());
+        for (index, change) in changes.iter().enumerate() {
+            let before = old.iter().find(|question| question.name == change.name).cloned();
+            if before.is_none() {
+                let needed = [("text", change.text.is_some()), ("kind", change.kind.is_some())];
+                self.needed("questions", "question", index, &needed);
+            }
+            questions.push(change.apply(before.unwrap_or_else(|| change.neutral())));
+        }
+        questions
+    }
+
+    /// What is new must be whole.
+    fn needed(&mut self, list: &str, item: &str, index: usize, fields: &[(&str, bool)]) {
+        for (field, _) in fields.iter().filter(|(_, given)| !given) {
+            let detail = format!("the drive has no {item} of this name yet, and a new {item} needs it");
+            self.add(format!("{list}[{index}].{field}"), detail);
+        }
     }
 
     /// How long before a start people are reminded, the longest first.
@@ -214,15 +267,19 @@ impl Faults {
         reminders
     }
 
-    pub(super) fn check(&mut self, drive: &Definition, drive_id: DriveId) {
-        if drive.title.is_empty() || drive.title.len() > MAX_TITLE {
-            self.add("title", format!("a title is 1 to {MAX_TITLE} bytes long"));
+    /// Checks a drive that is new or changed. Texts, questions and rules that stay as they were in
+    /// `old` are not checked again: earlier versions may have accepted what this one refuses, and
+    /// somebody who moves a date did not write it.
+    pub(super) fn check(&mut self, drive: &Definition, drive_id: DriveId, old: Option<&Definition>) {
+        let is_new = |text: fn(&Definition) -> &String| old.is_none_or(|old| text(old) != text(drive));
+        if is_new(|drive| &drive.title) {
+            self.text("title", text::line_fault(&drive.title, MAX_TITLE));
         }
-        if drive.description.len() > MAX_DESCRIPTION {
-            self.add("description", format!("a description has at most {MAX_DESCRIPTION} bytes"));
+        if is_new(|drive| &drive.description) {
+            self.text("description", text::lines_fault(&drive.description, MAX_DESCRIPTION));
         }
-        if drive.venue.len() > MAX_VENUE {
-            self.add("venue", format!("a venue has at most {MAX_VENUE} bytes"));
+        if is_new(|drive| &drive.venue) {
+            self.text("venue", text::optional_line_fault(&drive.venue, MAX_VENUE));
         }
         if drive.closes_at <= drive.opens_at {
             self.add("closes_at", "registration must close after it opens");
@@ -233,8 +290,10 @@ impl Faults {
             let field = |name: &str| {
                 if named { format!("slots[{index}].{name}") } else { name.to_owned() }
             };
-            if named && (slot.name.is_empty() || slot.name.len() > MAX_TITLE) {
-                self.add(field("name"), format!("a slot's name is 1 to {MAX_TITLE} bytes long"));
+            let before = old.iter().flat_map(|old| &old.slots).find(|old| old.slot_id == slot.slot_id);
+            let is_renamed = before.is_none_or(|before| before.name != slot.name || before.name.is_empty());
+            if named && is_renamed {
+                self.text(&field("name"), text::line_fault(&slot.name, MAX_TITLE));
             }
             if drive.slots[..index].iter().any(|other| other.name == slot.name) {
                 self.add(field("name"), "another slot has the same name");
@@ -253,7 +312,15 @@ impl Faults {
                 );
             }
         }
-        self.0.extend(questions::faults(&drive.questions));
+        if old.is_none_or(|old| old.questions != drive.questions) {
+            self.0.extend(questions::faults(&drive.questions));
+        }
+        if old.is_none_or(|old| old.rules != drive.rules) {
+            self.check_rules(drive);
+        }
+    }
+
+    fn check_rules(&mut self, drive: &Definition) {
         if let Err(errors) = Rules::compile(&drive.rules, 0) {
             for error in errors {
                 let position = drive.rules.iter().position(|rule| rule.name == error.rule);
@@ -269,6 +336,13 @@ impl Faults {
                     column: error.column,
                 });
             }
+        }
+    }
+
+    /// Adds what is wrong with a text, if anything is.
+    fn text(&mut self, field: &str, fault: Option<String>) {
+        if let Some(fault) = fault {
+            self.add(field, fault);
         }
     }
 

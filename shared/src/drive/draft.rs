@@ -1,16 +1,17 @@
-//! What organisers write: a new drive, or changes of one.
+//! What organisers write: a new drive, or [`changes`] of one.
 
-use chrono_tz::Tz;
+mod changes;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::changes::{Changes, QuestionChanges, RuleChanges, SlotChanges, check_changes};
 use super::Kind;
-use super::definition::{Admission, Definition, Faults, Slot, implicit_slot};
+use super::definition::{Admission, Definition, Faults, implicit_slot};
 use super::digest::TimeOfDay;
 use super::reminder;
 use super::when::When;
-use crate::clock::Instant;
 use crate::eligibility::Rule;
 use crate::id::{CommandId, DriveId, SlotId};
 use crate::refusal::Refusal;
@@ -87,6 +88,10 @@ pub struct Draft {
     /// When those who run Muster are told each day how it stands, by the clock where it is; absent means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest_at: Option<TimeOfDay>,
+    /// Until when a place that becomes free goes to the head of the waiting list by itself; absent
+    /// means until the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotes_until: Option<When>,
 }
 
 impl Draft {
@@ -110,186 +115,23 @@ impl Draft {
                 vec![implicit_slot(drive_id, self.capacity, self.waitlist_capacity)]
             } else {
                 faults.no_capacity_beside_slots(self.capacity.is_some() || self.waitlist_capacity.is_some());
-                faults.slots(&self.slots, &[], zone, cause)
+                let slots: Vec<_> = self.slots.iter().cloned().map(SlotChanges::from).collect();
+                faults.slots(&slots, &[], zone, cause)
             },
             rules: self.rules.clone(),
             questions: self.questions.clone(),
             reminders: faults.reminders(&self.reminders),
             digest_at: self.digest_at,
+            promotes_until: self.promotes_until.map(|at| faults.instant("promotes_until", at, zone)),
         };
-        faults.check(&definition, drive_id);
+        faults.check(&definition, drive_id, None);
         faults.finish(definition)
-    }
-}
-
-/// Reads a field whose absence means "as it is" and whose null means "none".
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
-
-/// What changes of a drive. Absent fields stay; null takes away what may be absent.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Changes {
-    /// The title.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub title: Option<String>,
-    /// The kind.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<Kind>,
-    /// The description.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// The venue.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub venue: Option<String>,
-    /// The zone; instants that are not changed with it stay the instants they are.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time_zone: Option<String>,
-    /// The beginning of registration.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub opens_at: Option<When>,
-    /// The end of registration.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub closes_at: Option<When>,
-    /// The beginning.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub starts_at: Option<Option<When>>,
-    /// The end.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub ends_at: Option<Option<When>>,
-    /// The places of a drive without slots.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub capacity: Option<Option<u32>>,
-    /// How many may wait for a drive without slots.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub waitlist_capacity: Option<Option<u32>>,
-    /// All slots: those with an id stay, those without are new, those that are not named go.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slots: Option<Vec<SlotDraft>>,
-    /// All rules.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rules: Option<Vec<Rule>>,
-    /// All questions.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub questions: Option<Vec<Question>>,
-    /// All reminders.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reminders: Option<Vec<u32>>,
-    /// The time of the daily digest.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub digest_at: Option<Option<TimeOfDay>>,
-}
-
-impl Changes {
-    /// Whether they may give places to those who wait.
-    #[must_use]
-    pub fn may_move_people(&self) -> bool {
-        self.capacity.is_some() || self.slots.is_some()
-    }
-
-    /// Applies them to a drive; says everything that is wrong with the result otherwise.
-    pub fn apply(
-        &self,
-        old: &Definition,
-        drive_id: DriveId,
-        cause: CommandId,
-    ) -> Result<Definition, Refusal> {
-        let mut faults = Faults::default();
-        let zone = self.time_zone.as_ref().map_or(old.time_zone, |text| faults.zone(text));
-        let mut new = Definition { time_zone: zone, ..old.clone() };
-        if let Some(title) = &self.title {
-            title.trim().clone_into(&mut new.title);
-        }
-        new.kind = self.kind.unwrap_or(new.kind);
-        new.description = self.description.clone().unwrap_or(new.description);
-        new.venue = self.venue.clone().unwrap_or(new.venue);
-        if let Some(at) = self.opens_at {
-            new.opens_at = faults.instant("opens_at", at, zone);
-        }
-        if let Some(at) = self.closes_at {
-            new.closes_at = faults.instant("closes_at", at, zone);
-        }
-        if let Some(at) = self.starts_at {
-            new.starts_at = at.map(|at| faults.instant("starts_at", at, zone));
-        }
-        if let Some(at) = self.ends_at {
-            new.ends_at = at.map(|at| faults.instant("ends_at", at, zone));
-        }
-        if let Some(slots) = &self.slots {
-            new.slots = if slots.is_empty() {
-                let before = old.slots.iter().find(|slot| slot.slot_id.0 == drive_id.0).cloned();
-                vec![before.unwrap_or_else(|| implicit_slot(drive_id, None, None))]
-            } else {
-                faults.slots(slots, &old.slots, zone, cause)
-            };
-        }
-        if self.capacity.is_some() || self.waitlist_capacity.is_some() {
-            match new.slots.as_mut_slice() {
-                [only] if only.slot_id.0 == drive_id.0 => {
-                    only.capacity = self.capacity.unwrap_or(only.capacity);
-                    only.waitlist_capacity =
-                        self.waitlist_capacity.map_or(only.waitlist_capacity, Option::unwrap_or_default);
-                }
-                _ => faults.no_capacity_beside_slots(true),
-            }
-        }
-        new.rules = self.rules.clone().unwrap_or(new.rules);
-        new.questions = self.questions.clone().unwrap_or(new.questions);
-        if let Some(reminders) = &self.reminders {
-            new.reminders = faults.reminders(reminders);
-        }
-        new.digest_at = self.digest_at.unwrap_or(new.digest_at);
-        faults.check(&new, drive_id);
-        faults.finish(new)
     }
 }
 
 /// Checks a draft that is not accepted yet: any id will do, since only the faults count.
 pub fn check(draft: &Draft) -> Result<(), Refusal> {
     draft.define(DriveId(Uuid::nil()), CommandId(Uuid::nil())).map(drop)
-}
-
-/// Checks changes that are not accepted yet, as far as that is possible without the drive: rules, questions, texts,
-/// numbers. What depends on the rest of the drive is decided on its lane.
-pub fn check_changes(changes: &Changes) -> Result<(), Refusal> {
-    let (drive_id, cause) = (DriveId(Uuid::nil()), CommandId(Uuid::nil()));
-    let (opens_at, closes_at) = (Instant::UNIX_EPOCH, Instant::UNIX_EPOCH + chrono::Duration::days(1));
-    let mut neutral = Definition {
-        title: "A drive".to_owned(),
-        kind: Kind::Other,
-        description: String::new(),
-        venue: String::new(),
-        time_zone: Tz::UTC,
-        opens_at,
-        closes_at,
-        starts_at: None,
-        ends_at: None,
-        admission: Admission::FirstCome,
-        slots: vec![implicit_slot(drive_id, None, None)],
-        rules: Vec::new(),
-        questions: Vec::new(),
-        reminders: Vec::new(),
-        digest_at: None,
-    };
-    // Slots that exist are known to the lane only; here they count as if they did.
-    let existing = changes.slots.iter().flatten().filter_map(|slot| slot.slot_id);
-    neutral.slots.extend(existing.map(|slot_id| Slot { slot_id, ..implicit_slot(drive_id, None, None) }));
-    let alone = Changes {
-        opens_at: None,
-        closes_at: None,
-        // Only the lane knows whether the drive has slots.
-        slots: changes.slots.clone().filter(|slots| !slots.is_empty()),
-        capacity: changes.capacity.filter(|_| changes.slots.is_none()),
-        waitlist_capacity: changes.waitlist_capacity.filter(|_| changes.slots.is_none()),
-        ..changes.clone()
-    };
-    if changes.slots.is_none() {
-        neutral.slots.truncate(1);
-    }
-    alone.apply(&neutral, drive_id, cause).map(drop)
 }
 
 #[cfg(test)]

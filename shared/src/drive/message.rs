@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::DriveId;
 use crate::refusal::FieldError;
 use crate::registration::RegistrationState;
+use crate::text;
 
 /// The longest subject, in characters.
 pub const MAX_SUBJECT: usize = 200;
@@ -53,17 +54,18 @@ pub struct MessageDrive {
 
 /// Everything that is wrong with a message.
 #[must_use]
-pub fn faults(subject: &str, text: &str) -> Vec<FieldError> {
-    let mut faults = Vec::new();
-    for (field, value, most) in [("subject", subject, MAX_SUBJECT), ("text", text, MAX_TEXT)] {
-        if value.trim().is_empty() || value.chars().count() > most {
-            faults.push(FieldError::new(field, format!("a {field} is 1 to {most} characters long")));
+pub fn faults(subject: &str, body: &str) -> Vec<FieldError> {
+    let fields = [
+        ("subject", subject, MAX_SUBJECT, text::optional_line_fault(subject, usize::MAX)),
+        ("text", body, MAX_TEXT, text::lines_fault(body, usize::MAX)),
+    ];
+    let fault = |(field, value, most, fault): (&str, &str, usize, Option<String>)| {
+        if text::is_blank(value) || value.chars().count() > most {
+            return Some(FieldError::new(field, format!("a {field} is 1 to {most} characters long")));
         }
-    }
-    if subject.contains(char::is_control) {
-        faults.push(FieldError::new("subject", "a subject is one line"));
-    }
-    faults
+        fault.map(|fault| FieldError::new(field, fault))
+    };
+    fields.into_iter().filter_map(fault).collect()
 }
 
 #[cfg(test)]
@@ -79,6 +81,10 @@ mod tests {
         assert!(fields(&"क".repeat(MAX_SUBJECT), &"क".repeat(MAX_TEXT)).is_empty());
         assert_eq!(fields(" ", "\n"), ["subject", "text"]);
         assert_eq!(fields(&"x".repeat(MAX_SUBJECT + 1), &"x".repeat(MAX_TEXT + 1)), ["subject", "text"]);
-        assert_eq!(fields("Two\nlines", "x"), ["subject"]);
+        for subject in ["Two\nlines", "Two\u{2028}lines", "\u{202e}sdrawkcab", "\u{200b}", "a\tb"] {
+            assert_eq!(fields(subject, "x"), ["subject"], "{subject:?}");
+        }
+        assert_eq!(fields("S", "\u{200b}\n"), ["text"]);
+        assert_eq!(fields("S", "a\u{8}b"), ["text"]);
     }
 }

@@ -6,6 +6,7 @@ use super::definition::{Definition, Slot};
 use super::reminder::Reminded;
 use super::{ClosedBy, Status};
 use crate::bus::Event;
+use crate::bus::event::RegistrationMoved;
 use crate::clock::Instant;
 use crate::eligibility::Rules;
 use crate::id::{MemberId, RegistrationId, SlotId};
@@ -164,13 +165,15 @@ impl State {
             Event::RegistrationPromoted(event) => {
                 self.move_to(event.member_id, RegistrationState::Confirmed, Some(event.place));
             }
+            Event::RegistrationMoved(event) => self.reorder(event),
             Event::RegistrationWithdrawn(event) => {
                 self.move_to(event.member_id, RegistrationState::Withdrawn, None);
             }
             Event::RegistrationRemoved(event) => {
                 self.move_to(event.member_id, RegistrationState::Removed, None);
             }
-            Event::RegistrationRefused(_)
+            Event::RegistrationAnswersChanged(_)
+            | Event::RegistrationRefused(_)
             | Event::DriveRefused(_)
             | Event::DriveMessaged(_)
             | Event::MemberUpdated(_)
@@ -194,6 +197,32 @@ impl State {
     fn move_to(&mut self, member_id: MemberId, state: RegistrationState, place: Option<u32>) {
         if let Some(old) = self.registrations.get(&member_id).copied() {
             self.change(Registration { state, rank: self.sequence, place, ..old });
+        }
+    }
+
+    /// Moves someone within their waiting list. The ranks stay; those from the old to the new
+    /// position change hands, so no two are ever the same.
+    fn reorder(&mut self, event: &RegistrationMoved) {
+        let Some(waiting) = self.waiting.get(&event.slot_id) else { return };
+        let list: Vec<(u64, MemberId)> =
+            waiting.iter().map(|(rank, member_id)| (*rank, *member_id)).collect();
+        let Some(old) = list.iter().position(|(_, member_id)| *member_id == event.member_id) else { return };
+        let new = (event.position.max(1) as usize - 1).min(list.len() - 1);
+        let (first, last) = (old.min(new), old.max(new));
+        let mut members: Vec<MemberId> = list[first..=last].iter().map(|(_, member_id)| *member_id).collect();
+        if old < new {
+            members.rotate_left(1);
+        } else {
+            members.rotate_right(1);
+        }
+        for ((rank, _), member_id) in list[first..=last].iter().zip(members) {
+            if let Some(waiting) = self.waiting.get_mut(&event.slot_id) {
+                waiting.insert(*rank, member_id);
+            }
+            if let Some(registration) = self.registrations.get_mut(&member_id) {
+                registration.rank = *rank;
+                self.changed.insert(member_id);
+            }
         }
     }
 

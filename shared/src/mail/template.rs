@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Kind, Language};
 use crate::refusal::FieldError;
+use crate::text;
 
 /// The longest subject, in bytes.
 pub const MAX_SUBJECT: usize = 300;
@@ -60,12 +61,14 @@ pub struct Facts {
     pub position: Option<u32>,
     /// For `refused` and `cancelled`: why. For `webhook_disabled`: `failing` or `gone`.
     pub reason: Option<String>,
-    /// For `refused`: the names of the rules that were not met.
+    /// For `refused`: the messages of the rules that were not met.
     pub rules: Vec<String>,
     /// For `messaged`: what the message is about.
     pub subject: Option<String>,
     /// For `messaged`: what it says.
     pub message: Option<String>,
+    /// For `changed`: what changed, of `starts_at`, `ends_at` and `venue`.
+    pub changed: Vec<String>,
     /// For `digested`: how many hold a place.
     pub confirmed: u32,
     /// For `digested`: how many wait for one.
@@ -80,7 +83,7 @@ pub struct Facts {
 
 impl Facts {
     /// The names that templates may use.
-    pub const NAMES: [&str; 17] = [
+    pub const NAMES: [&str; 18] = [
         "name",
         "title",
         "venue",
@@ -93,6 +96,7 @@ impl Facts {
         "rules",
         "subject",
         "message",
+        "changed",
         "confirmed",
         "waitlisted",
         "confirmed_before",
@@ -116,6 +120,7 @@ impl Facts {
             rules: vec!["at least 18 years old".to_owned()],
             subject: Some("Bring your card".to_owned()),
             message: Some("Doors open at nine.".to_owned()),
+            changed: ["starts_at", "ends_at", "venue"].map(ToOwned::to_owned).to_vec(),
             confirmed: 40,
             waitlisted: 7,
             confirmed_before: 32,
@@ -145,12 +150,12 @@ built_in! {
     "en":
         Confirmed = "confirmed" Waitlisted = "waitlisted" Refused = "refused" Promoted = "promoted"
         Withdrawn = "withdrawn" Removed = "removed" Cancelled = "cancelled"
-        Reminded = "reminded" Digested = "digested" Messaged = "messaged"
+        Changed = "changed" Reminded = "reminded" Digested = "digested" Messaged = "messaged"
         WebhookDisabled = "webhook_disabled";
     "hi":
         Confirmed = "confirmed" Waitlisted = "waitlisted" Refused = "refused" Promoted = "promoted"
         Withdrawn = "withdrawn" Removed = "removed" Cancelled = "cancelled"
-        Reminded = "reminded" Digested = "digested" Messaged = "messaged"
+        Changed = "changed" Reminded = "reminded" Digested = "digested" Messaged = "messaged"
         WebhookDisabled = "webhook_disabled";
 }
 
@@ -173,10 +178,14 @@ impl Template {
         let mut faults = Vec::new();
         for (field, source, most) in parts {
             let Some(source) = source else { continue };
-            if source.trim().is_empty() {
-                faults.push(FieldError::new(field, "is empty"));
+            if text::is_blank(source) {
+                faults.push(FieldError::new(field, "it is empty"));
             } else if source.len() > most {
-                faults.push(FieldError::new(field, format!("is longer than {most} bytes")));
+                faults.push(FieldError::new(field, format!("it has more than {most} bytes")));
+            } else if let Some(detail) =
+                text::optional_line_fault(source, most).filter(|_| field == "subject")
+            {
+                faults.push(FieldError::new(field, detail));
             } else if let Err(fault) = check(field, source) {
                 faults.push(fault);
             }
@@ -193,6 +202,7 @@ impl Template {
             None => as_html(&text),
         };
         // A subject is one line, whatever is put into it.
+        let subject = text::as_line(&subject);
         let subject = subject.split_whitespace().collect::<Vec<_>>().join(" ");
         Ok(Rendered { subject, text, html })
     }

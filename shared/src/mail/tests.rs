@@ -30,6 +30,34 @@ fn every_kind_is_there_in_every_language_and_comes_to_something() {
 }
 
 #[test]
+fn whoever_has_no_name_is_greeted_without_one() {
+    for language in LANGUAGES {
+        let language: Language = language.parse().unwrap();
+        for kind in Kind::ALL {
+            let template = Template::built_in(*kind, &language).expect("it is there");
+            let greeting = |facts: &Facts| {
+                let text = template.render(facts).unwrap().text;
+                text.lines().next().unwrap_or_default().to_owned()
+            };
+            let [full, little] = Facts::samples();
+            let hello = greeting(&little);
+            assert!(!hello.contains([',', ' ']), "{kind:?} {language}: {hello:?}");
+            assert_eq!(greeting(&full), format!("{hello} {},", full.name), "{kind:?} {language}");
+        }
+    }
+}
+
+#[test]
+fn a_subject_is_one_line_of_visible_text() {
+    for subject in ["a\nb", "a\u{2028}b", "\u{200b}", "a\u{202e}b", "a\tb"] {
+        let faults = template(subject, "x", None).faults();
+        assert!(faults.len() == 1 && faults[0].field == "subject", "{subject:?}: {faults:?}");
+    }
+    let facts = Facts { title: "Two\u{2028}\u{202e}lines\u{1b}".to_owned(), ..Facts::default() };
+    assert_eq!(template("{{ title }}!", "x", None).render(&facts).unwrap().subject, "Two lines !");
+}
+
+#[test]
 fn what_is_wrong_with_a_template_is_said_with_its_place() {
     let faults = template("{{ titel }}", "Hello\n{% if name %}", Some("{{ name")).faults();
     let found: Vec<_> = faults.iter().map(|fault| (fault.field.as_str(), fault.line)).collect();

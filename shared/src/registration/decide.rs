@@ -1,7 +1,12 @@
 //! The decisions about registrations. Pure, like all decisions (see [`crate::drive::decide`]).
 
+mod answers;
+mod waiting_list;
+
 use serde::Serialize;
 
+pub(crate) use self::answers::change_answers;
+pub(crate) use self::waiting_list::move_in_waiting_list;
 use super::questions::{self, Answers};
 use super::{AddRegistration, Register, Registration, RegistrationState, RemoveRegistration, Withdraw};
 use crate::account::Role;
@@ -13,7 +18,7 @@ use crate::bus::event::{
 };
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::definition::Slot;
-use crate::drive::state::{Drive, State};
+use crate::drive::state::{Drive, Places, State};
 use crate::drive::{ClosedBy, Status};
 use crate::eligibility::Verdict;
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
@@ -35,12 +40,12 @@ struct RegistrationOutcome {
 }
 
 /// What a decision rested on. Its JSON is kept beside the log, its hash stands in it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Facts<'a> {
     salt: &'a str,
     #[serde(skip_serializing_if = "Attributes::is_empty")]
     member: Attributes,
-    #[serde(skip_serializing_if = "Attributes::is_empty")]
+    #[serde(skip_serializing_if = "Answers::is_empty")]
     answers: Answers,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -61,14 +66,10 @@ fn hash(facts: Option<&String>) -> Option<String> {
 /// A member asks for a place.
 pub(crate) fn register(state: &State, command: &Register, cx: &Context<'_>) -> Decision {
     let nobody = Attributes::default();
-    let facts = Facts {
-        salt: cx.salt,
-        member: state.rules.facts(cx.person.unwrap_or(&nobody)),
-        answers: command.answers.clone(),
-        reason: None,
-    }
-    .text();
-    let admitted = admit(state, command, cx);
+    let answers = kept_answers(state, &command.answers);
+    let admitted = admit(state, command, &answers, cx);
+    let member = state.rules.facts(cx.person.unwrap_or(&nobody));
+    let facts = Facts { salt: cx.salt, member, answers, reason: None }.text();
     let attempt = Attempt { state, kind: "register", member_id: Some(command.member_id), cx, facts };
     match admitted {
         Ok((drive, slot)) => {
@@ -83,10 +84,17 @@ pub(crate) fn register(state: &State, command: &Register, cx: &Context<'_>) -> D
     }
 }
 
+/// Answers as they are kept: those to the drive's questions in their normal form.
+fn kept_answers(state: &State, answers: &Answers) -> Answers {
+    let questions = state.drive.as_ref().map_or(&[][..], |drive| &drive.definition.questions);
+    questions::kept(questions, answers)
+}
+
 /// Whether a member may have a place, if there is one.
 fn admit<'a>(
     state: &'a State,
     command: &Register,
+    answers: &Answers,
     cx: &Context<'_>,
 ) -> Result<(&'a Drive, &'a Slot), Refusal> {
     let drive = state.drive.as_ref().ok_or(Code::DriveNotFound)?;
@@ -114,11 +122,13 @@ fn admit<'a>(
         let refusal = Refusal::new(Code::NotEligible);
         return Err(Refusal { verdict: Some(Box::new(verdict)), ..refusal });
     }
-    let errors = questions::check(&drive.definition.questions, &command.answers);
-    if !errors.is_empty() {
-        return Err(Refusal::new(Code::AnswersInvalid).with_errors(errors));
-    }
+    answers_fit(drive, answers)?;
     Ok((drive, slot))
+}
+
+fn answers_fit(drive: &Drive, answers: &Answers) -> Result<(), Refusal> {
+    let errors = questions::check(&drive.definition.questions, answers);
+    if errors.is_empty() { Ok(()) } else { Err(Refusal::new(Code::AnswersInvalid).with_errors(errors)) }
 }
 
 fn slot_of(drive: &Drive, slot_id: Option<SlotId>) -> Result<&Slot, Refusal> {
@@ -146,8 +156,8 @@ pub(crate) fn add(state: &State, command: &AddRegistration, cx: &Context<'_>) ->
     let facts = Facts {
         salt: cx.salt,
         member: state.rules.facts(cx.person.unwrap_or(&nobody)),
-        answers: Answers::default(),
         reason: Some(&command.reason),
+        ..Facts::default()
     }
     .text();
     let attempt = Attempt { state, kind: "add-registration", member_id: Some(command.member_id), cx, facts };
@@ -158,17 +168,27 @@ pub(crate) fn add(state: &State, command: &AddRegistration, cx: &Context<'_>) ->
         if cx.person.is_none() {
             return Err(Code::MemberNotFound.into());
         }
+        if let Some(waiting) = waiting_list::beside_a_free_place(state, drive, command) {
+            return Ok((drive, Adding::Promote(waiting)));
+        }
         let slot = slot_of(drive, command.slot_id)?;
         not_registered_yet(state, command.member_id)?;
-        Ok((drive, slot))
+        Ok((drive, Adding::New(slot)))
     });
+    let verdict = |drive| (!state.rules.is_empty()).then(|| judge(state, drive, cx));
     match admitted {
-        Ok((drive, slot)) => {
-            let verdict = (!state.rules.is_empty()).then(|| judge(state, drive, cx));
-            attempt.take_place(drive, slot, Vec::new(), verdict)
-        }
+        Ok((drive, Adding::New(slot))) => attempt.take_place(drive, slot, Vec::new(), verdict(drive)),
+        Ok((drive, Adding::Promote(waiting))) => attempt.promote(waiting, verdict(drive)),
         Err(refusal) => attempt.refuse(refusal),
     }
+}
+
+/// What adding someone comes to.
+enum Adding<'a> {
+    /// They are new.
+    New(&'a Slot),
+    /// They wait, and a place is free.
+    Promote(&'a Registration),
 }
 
 /// A member gives their registration up.
@@ -186,13 +206,7 @@ pub(crate) fn withdraw(state: &State, command: &Withdraw, cx: &Context<'_>) -> D
 
 /// An organiser takes a registration away.
 pub(crate) fn remove(state: &State, command: &RemoveRegistration, cx: &Context<'_>) -> Decision {
-    let facts = Facts {
-        salt: cx.salt,
-        member: Attributes::default(),
-        answers: Answers::default(),
-        reason: Some(&command.reason),
-    }
-    .text();
+    let facts = Facts { salt: cx.salt, reason: Some(&command.reason), ..Facts::default() }.text();
     let registration = state.registration_by_id(command.registration_id);
     let member_id = registration.map(|registration| registration.member_id);
     let attempt = Attempt { state, kind: "remove-registration", member_id, cx, facts };
@@ -203,6 +217,23 @@ pub(crate) fn remove(state: &State, command: &RemoveRegistration, cx: &Context<'
     match found {
         Ok((drive, registration)) => attempt.give_up(drive, registration, Event::RegistrationRemoved),
         Err(refusal) => attempt.refuse(refusal),
+    }
+}
+
+/// Why nobody more gets in.
+fn full(slot: &Slot, places: Places) -> String {
+    match slot.capacity {
+        Some(capacity) if places.confirmed >= capacity && slot.waitlist_capacity == 0 => {
+            format!("all {capacity} places are taken")
+        }
+        Some(capacity) if places.confirmed >= capacity => {
+            let waitlist = slot.waitlist_capacity;
+            format!("all {capacity} places and all {waitlist} on the waiting list are taken")
+        }
+        _ => {
+            let waiting = places.waitlisted;
+            format!("the free places are for the {waiting} who wait, and the waiting list is full")
+        }
     }
 }
 
@@ -235,12 +266,15 @@ impl Attempt<'_> {
     ) -> Decision {
         let Some(member_id) = self.member_id else { return self.refuse(Code::MemberNotFound.into()) };
         let places = self.state.places(slot.slot_id);
+        // A place that stayed free since promotion ended is for those who wait.
+        let is_free =
+            places.waitlisted == 0 && slot.capacity.is_none_or(|capacity| places.confirmed < capacity);
         let registration_id = RegistrationId(self.cx.id.0);
         let facts = hash(self.facts.as_ref());
         let (slot_id, accepted_at) = (slot.slot_id, self.cx.accepted_at);
         let rules_version = drive.rules_version;
         let (place, waitlist_position, state);
-        if slot.capacity.is_none_or(|capacity| places.confirmed < capacity) {
+        if is_free {
             (place, waitlist_position) = (Some(places.confirmed + 1), None);
             state = RegistrationState::Confirmed;
             events.push(Event::RegistrationConfirmed(RegistrationConfirmed {
@@ -265,15 +299,7 @@ impl Attempt<'_> {
                 facts,
             }));
         } else {
-            let capacity = slot.capacity.unwrap_or(u32::MAX);
-            let detail = if slot.waitlist_capacity == 0 {
-                format!("all {capacity} places are taken")
-            } else {
-                format!(
-                    "all {capacity} places and all {} on the waiting list are taken",
-                    slot.waitlist_capacity
-                )
-            };
+            let detail = full(slot, places);
             return self.refuse(Refusal::new(Code::DriveFull).with_detail(detail));
         }
         let outcome = RegistrationOutcome {
@@ -288,7 +314,24 @@ impl Attempt<'_> {
         Decision { events, result: Ok(to_json(&outcome)), facts: self.facts }
     }
 
-    /// Ends a registration. A place that it held goes to the head of the waiting list in the same decision.
+    /// Gives someone who waits a place that is free, because an organiser says so.
+    fn promote(self, waiting: &Registration, verdict: Option<Verdict>) -> Decision {
+        let &Registration { id: registration_id, member_id, slot_id, .. } = waiting;
+        let place = self.state.places(slot_id).confirmed + 1;
+        let facts = hash(self.facts.as_ref());
+        let event = RegistrationPromoted { registration_id, member_id, slot_id, place, facts };
+        let outcome = RegistrationOutcome {
+            state: RegistrationState::Confirmed,
+            place: Some(place),
+            verdict,
+            ..self.outcome(waiting)
+        };
+        let events = vec![Event::RegistrationPromoted(event)];
+        Decision { events, result: Ok(to_json(&outcome)), facts: self.facts }
+    }
+
+    /// Ends a registration. A place that it held goes to the head of the waiting list in the same
+    /// decision, until promotion ends.
     fn give_up(
         self,
         drive: &Drive,
@@ -302,10 +345,11 @@ impl Attempt<'_> {
             slot_id,
             facts: hash(self.facts.as_ref()),
         })];
-        let capacity = drive.slot(Some(slot_id)).and_then(|slot| slot.capacity);
         let confirmed = self.state.places(slot_id).confirmed;
         if registration.state == RegistrationState::Confirmed
-            && capacity.is_none_or(|capacity| confirmed <= capacity)
+            && let Some(slot) = drive.slot(Some(slot_id))
+            && slot.capacity.is_none_or(|capacity| confirmed <= capacity)
+            && drive.definition.promotes(slot, self.cx.accepted_at)
             && let Some(head) =
                 self.state.waiting(slot_id).next().and_then(|next| self.state.registration(next))
         {
@@ -314,22 +358,28 @@ impl Attempt<'_> {
                 member_id: head.member_id,
                 slot_id,
                 place: confirmed,
+                facts: None,
             }));
         }
         let state = match events[0] {
             Event::RegistrationRemoved(_) => RegistrationState::Removed,
             _ => RegistrationState::Withdrawn,
         };
-        let outcome = RegistrationOutcome {
-            registration_id: id,
+        let outcome = RegistrationOutcome { state, place: None, ..self.outcome(registration) };
+        Decision { events, result: Ok(to_json(&outcome)), facts: self.facts }
+    }
+
+    /// What is told about a registration that keeps its state.
+    fn outcome(&self, registration: &Registration) -> RegistrationOutcome {
+        RegistrationOutcome {
+            registration_id: registration.id,
             drive_id: self.drive_id(),
-            slot_id,
-            state,
-            place: None,
+            slot_id: registration.slot_id,
+            state: registration.state,
+            place: registration.place,
             waitlist_position: None,
             verdict: None,
-        };
-        Decision { events, result: Ok(to_json(&outcome)), facts: self.facts }
+        }
     }
 
     fn refuse(self, refusal: Refusal) -> Decision {

@@ -5,23 +5,25 @@ use poem_openapi::types::MaybeUndefined;
 use shared::clock::Instant;
 use shared::drive::definition::Admission;
 use shared::drive::digest::TimeOfDay;
-use shared::drive::draft::{Changes, Draft, SlotDraft};
+use shared::drive::draft::{Changes, Draft, SlotChanges, SlotDraft};
 use shared::drive::reminder;
 use shared::drive::when::When;
 use shared::id::SlotId;
 use shared::refusal::{Code, FieldError, Refusal};
 use uuid::Uuid;
 
-use super::parts::{AdmissionKind, Audience, Kind, QuestionObject, RuleObject};
+use super::parts::{
+    AdmissionKind, Audience, Kind, QuestionChangesObject, QuestionObject, RuleChangesObject, RuleObject,
+};
 use crate::problem::Problem;
 
 /// A slot with places of its own, as an organiser writes it.
 #[derive(Debug, Clone, Object)]
 #[oai(rename = "SlotDraft", deny_unknown_fields)]
 pub(super) struct SlotBody {
-    /// When changing a drive: the slot that is meant; left out for a new one.
+    /// A new drive has no slots yet: leave it out.
     slot_id: Option<Uuid>,
-    /// Unique in the drive.
+    /// One line, unique in the drive.
     name: String,
     starts_at: Option<String>,
     ends_at: Option<String>,
@@ -68,6 +70,27 @@ pub(super) struct DriveBody {
     /// `08:00`: when those who run Muster are told each day how the drive stands, by the clock in its zone, from when
     /// registration opens until the drive is over. Left out: never.
     digest_at: Option<String>,
+    /// Until when a place that becomes free goes to the head of the waiting list by itself, this
+    /// instant excluded. Left out: until the end of the slot or the drive, which is the latest in
+    /// any case.
+    promotes_until: Option<String>,
+}
+
+/// What changes of a slot, or a new slot. Fields that are left out stay as they are; null takes
+/// away what may be absent.
+#[derive(Debug, Clone, Object)]
+#[oai(rename = "SlotChanges", deny_unknown_fields)]
+pub(super) struct SlotChangesBody {
+    /// The slot that is meant; left out for a new one.
+    slot_id: Option<Uuid>,
+    /// One line, unique in the drive. A new slot needs a name.
+    name: Option<String>,
+    starts_at: MaybeUndefined<String>,
+    ends_at: MaybeUndefined<String>,
+    /// Null: as many as come.
+    capacity: MaybeUndefined<u32>,
+    /// Null: nobody waits.
+    waitlist_capacity: MaybeUndefined<u32>,
 }
 
 /// What changes of a drive. What is left out stays; null takes away what may be absent.
@@ -85,15 +108,19 @@ pub(super) struct ChangesBody {
     ends_at: MaybeUndefined<String>,
     capacity: MaybeUndefined<u32>,
     waitlist_capacity: MaybeUndefined<u32>,
-    /// All of them: those with an id stay, those without are new, those not named go.
-    slots: Option<Vec<SlotBody>>,
-    /// All of them.
-    rules: Option<Vec<RuleObject>>,
-    /// All of them.
-    questions: Option<Vec<QuestionObject>>,
+    /// All slots: those with an id stay, those without are new, those not named go. Of a slot that
+    /// stays, fields that are left out stay.
+    slots: Option<Vec<SlotChangesBody>>,
+    /// All rules, by their names; those not named go. Of a rule that stays, fields that are left
+    /// out stay.
+    rules: Option<Vec<RuleChangesObject>>,
+    /// All questions, by their names; those not named go. Of a question that stays, fields that are
+    /// left out stay.
+    questions: Option<Vec<QuestionChangesObject>>,
     /// All of them.
     reminders: Option<Vec<u32>>,
     digest_at: MaybeUndefined<String>,
+    promotes_until: MaybeUndefined<String>,
 }
 
 /// The new end of registration.
@@ -162,6 +189,23 @@ impl Times {
         slots.into_iter().enumerate().map(&mut read).collect()
     }
 
+    fn slot_changes(&mut self, slots: Vec<SlotChangesBody>) -> Vec<SlotChanges> {
+        let mut read = |(index, slot): (usize, SlotChangesBody)| {
+            let mut time = |name: &str, text: MaybeUndefined<String>| {
+                nullable(text).map(|text| self.read_any(format!("slots[{index}].{name}"), text))
+            };
+            SlotChanges {
+                slot_id: slot.slot_id.map(SlotId),
+                name: slot.name,
+                starts_at: time("starts_at", slot.starts_at),
+                ends_at: time("ends_at", slot.ends_at),
+                capacity: nullable(slot.capacity),
+                waitlist_capacity: nullable(slot.waitlist_capacity),
+            }
+        };
+        slots.into_iter().enumerate().map(&mut read).collect()
+    }
+
     pub(super) fn finish<T>(self, value: T) -> Result<T, Problem> {
         if self.0.is_empty() {
             Ok(value)
@@ -194,6 +238,7 @@ impl TryFrom<DriveBody> for Draft {
             admission: body.admission.map_or(Admission::FirstCome, Into::into),
             reminders: body.reminders.unwrap_or_else(reminder::unsaid),
             digest_at: times.time_of_day(body.digest_at),
+            promotes_until: times.read_any("promotes_until", body.promotes_until),
         };
         times.finish(draft)
     }
@@ -224,11 +269,12 @@ impl TryFrom<ChangesBody> for Changes {
             ends_at: nullable(body.ends_at).map(|text| times.read_any("ends_at", text)),
             capacity: nullable(body.capacity),
             waitlist_capacity: nullable(body.waitlist_capacity),
-            slots: body.slots.map(|slots| times.slots(slots)),
+            slots: body.slots.map(|slots| times.slot_changes(slots)),
             rules: body.rules.map(|rules| rules.into_iter().map(Into::into).collect()),
             questions: body.questions.map(|questions| questions.into_iter().map(Into::into).collect()),
             reminders: body.reminders,
             digest_at: nullable(body.digest_at).map(|text| times.time_of_day(text)),
+            promotes_until: nullable(body.promotes_until).map(|text| times.read_any("promotes_until", text)),
         };
         times.finish(changes)
     }

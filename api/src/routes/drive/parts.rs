@@ -2,6 +2,7 @@
 
 use poem_openapi::{Enum, Object};
 use shared::drive::definition::Admission;
+use shared::drive::draft::{QuestionChanges, RuleChanges};
 use shared::drive::{self as drives, message};
 use shared::eligibility::Rule;
 use shared::registration::questions::{AnswerKind, Question};
@@ -86,14 +87,15 @@ impl From<Rule> for RuleObject {
 pub(super) struct QuestionObject {
     /// Unique in the drive: `shirt_size`.
     name: String,
-    /// What is asked.
+    /// What is asked, on one line.
     text: String,
     /// What kind of answer it wants.
     kind: Answer,
     /// Whether it must be answered.
     #[oai(default)]
     required: bool,
-    /// For `choice`: what can be chosen.
+    /// For `choice`: what can be chosen. Readers must be able to tell any two apart: case, accents
+    /// and white space do not count.
     #[oai(default)]
     choices: Vec<String>,
 }
@@ -109,5 +111,46 @@ impl From<Question> for QuestionObject {
     fn from(question: Question) -> Self {
         let Question { name, text, kind, required, choices } = question;
         Self { name, text, kind: kind.into(), required, choices }
+    }
+}
+
+/// What changes of a rule, or a new rule. Fields that are left out stay as they are.
+#[derive(Debug, Clone, Object)]
+#[oai(rename = "RuleChanges", deny_unknown_fields)]
+pub(super) struct RuleChangesObject {
+    /// The rule that is meant; a new one if the drive has no rule of this name.
+    name: String,
+    /// The condition. A new rule needs one.
+    when: Option<String>,
+    /// What a member reads when it does not hold. A new rule needs one.
+    message: Option<String>,
+}
+
+impl From<RuleChangesObject> for RuleChanges {
+    fn from(rule: RuleChangesObject) -> Self {
+        Self { name: rule.name, when: rule.when, message: rule.message }
+    }
+}
+
+/// What changes of a question, or a new question. Fields that are left out stay as they are.
+#[derive(Debug, Clone, Object)]
+#[oai(rename = "QuestionChanges", deny_unknown_fields)]
+pub(super) struct QuestionChangesObject {
+    /// The question that is meant; a new one if the drive has no question of this name.
+    name: String,
+    /// What is asked, on one line. A new question needs it.
+    text: Option<String>,
+    /// What kind of answer it wants. A new question needs it.
+    kind: Option<Answer>,
+    /// Whether it must be answered.
+    required: Option<bool>,
+    /// What can be chosen. Left out with a `kind` other than `choice`: nothing.
+    choices: Option<Vec<String>>,
+}
+
+impl From<QuestionChangesObject> for QuestionChanges {
+    fn from(question: QuestionChangesObject) -> Self {
+        let QuestionChangesObject { name, text, kind, required, choices } = question;
+        Self { name, text, kind: kind.map(Into::into), required, choices }
     }
 }

@@ -58,6 +58,9 @@ pub(super) struct Drive {
     reminders: Vec<u32>,
     /// `08:00`: when the daily digest comes, by the clock in the drive's zone.
     digest_at: Option<String>,
+    /// Until when a place that becomes free goes to the head of the waiting list by itself. Null:
+    /// until the end.
+    promotes_until: Option<At>,
     /// Why it was called off, if it was.
     cancel_reason: Option<String>,
 }
@@ -105,6 +108,7 @@ impl From<DriveView> for Drive {
             admission: definition.admission.into(),
             reminders: definition.reminders,
             digest_at: definition.digest_at.map(Into::into),
+            promotes_until: definition.promotes_until.map(At),
             cancel_reason: drive.cancel_reason,
         }
     }

@@ -12,10 +12,14 @@ use crate::drive::draft::{Changes, Draft};
 use crate::drive::message::Audience;
 use crate::drive::{CloseDrive, PublishDrive};
 use crate::id::{MemberId, RegistrationId, SlotId};
-use crate::registration::{AddRegistration, Register, RemoveRegistration, Withdraw};
+use crate::registration::questions::Answers;
+use crate::registration::{AddRegistration, MoveInWaitingList, Register, RemoveRegistration, Withdraw};
 
+mod answers;
 mod digests;
 mod reminders;
+mod updates;
+mod waiting_lists;
 
 const OPENS: i64 = 1_000_000;
 const CLOSES: i64 = 2_000_000;
@@ -28,6 +32,8 @@ struct Lane {
     ledger: BTreeMap<CommandId, Decision>,
     marks: BTreeMap<MemberId, Attributes>,
     next: u128,
+    /// The latest instant at which a command was accepted.
+    latest: Instant,
 }
 
 impl Lane {
@@ -46,6 +52,7 @@ impl Lane {
             ledger: BTreeMap::new(),
             marks: BTreeMap::new(),
             next: 1000,
+            latest: clock::from_ms(0),
         };
         lane.at(0, CreateDrive { drive_id, draft }).result.unwrap();
         lane
@@ -88,14 +95,15 @@ impl Lane {
             self.state.apply(event);
             self.log.push(event.clone());
         }
-        assert_eq!(broken_invariant(&self.state), None, "after {command:?}");
+        self.latest = self.latest.max(clock::from_ms(ms));
+        assert_eq!(broken_invariant(&self.state, self.latest), None, "after {command:?}");
         self.ledger.insert(id, decision.clone());
         decision
     }
 
     fn register(&mut self, ms: i64, member: u128) -> Decision {
         let drive_id = self.drive_id;
-        let (slot_id, answers) = (None, Attributes::default());
+        let (slot_id, answers) = (None, Answers::default());
         self.at(ms, Register { drive_id, member_id: MemberId(Uuid::from_u128(member)), slot_id, answers })
     }
 
@@ -336,7 +344,7 @@ fn each_slot_has_its_own_places_and_waiting_list() {
         drive_id,
         member_id: MemberId(Uuid::from_u128(member)),
         slot_id,
-        answers: Attributes::default(),
+        answers: Answers::default(),
     };
     assert_eq!(code(&lane.at(OPENS, register(1, None))), "slot-required");
     assert_eq!(code(&lane.at(OPENS, register(1, Some(SlotId::new())))), "slot-not-found");
@@ -361,6 +369,10 @@ enum Step {
     Add(u128),
     Remove(u128),
     Capacity(Option<u32>),
+    Move(u128, u32),
+    EndsAt(Option<i64>),
+    /// Some milliseconds pass.
+    Later(i64),
     Close,
     Reopen,
     Again(usize),
@@ -373,6 +385,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..20_u128).prop_map(Step::Add),
         1 => (1..20_u128).prop_map(Step::Remove),
         1 => proptest::option::of(1..10_u32).prop_map(Step::Capacity),
+        2 => (1..20_u128, 1..8_u32).prop_map(|(member, position)| Step::Move(member, position)),
+        1 => proptest::option::of(OPENS..CLOSES).prop_map(Step::EndsAt),
+        1 => (1..300_000_i64).prop_map(Step::Later),
         1 => Just(Step::Close),
         2 => Just(Step::Reopen),
         4 => any::<usize>().prop_map(Step::Again),
@@ -384,7 +399,7 @@ fn command(lane: &Lane, step: &Step) -> Option<DriveCommand> {
     let member = |number: &u128| MemberId(Uuid::from_u128(*number));
     Some(match step {
         Step::Register(number) => {
-            Register { drive_id, member_id: member(number), slot_id: None, answers: Attributes::default() }
+            Register { drive_id, member_id: member(number), slot_id: None, answers: Answers::default() }
                 .into()
         }
         Step::Withdraw(number) => Withdraw { drive_id, member_id: member(number) }.into(),
@@ -399,9 +414,17 @@ fn command(lane: &Lane, step: &Step) -> Option<DriveCommand> {
             let changes = Changes { capacity: Some(*capacity), ..Changes::default() };
             UpdateDrive { drive_id, changes }.into()
         }
+        Step::Move(number, position) => {
+            let registration_id = lane.state.registration(member(number))?.id;
+            MoveInWaitingList { drive_id, registration_id, position: *position, reason: "r".into() }.into()
+        }
+        Step::EndsAt(ms) => {
+            let ends_at = Some(ms.map(|ms| clock::from_ms(ms).into()));
+            UpdateDrive { drive_id, changes: Changes { ends_at, ..Changes::default() } }.into()
+        }
         Step::Close => CloseDrive { drive_id }.into(),
         Step::Reopen => ReopenDrive { drive_id, closes_at: None }.into(),
-        Step::Again(_) => return None,
+        Step::Later(_) | Step::Again(_) => return None,
     })
 }
 
@@ -410,18 +433,21 @@ fn play(steps: &[Step], capacity: u32, waitlist: u32) -> Lane {
     let mut lane =
         Lane::published(serde_json::json!({ "capacity": capacity, "waitlist_capacity": waitlist }));
     let mut delivered: Vec<(CommandId, DriveCommand)> = vec![];
+    let mut now = OPENS;
     for step in steps {
-        if let Step::Again(which) = step {
+        if let Step::Later(ms) = step {
+            now += ms;
+        } else if let Step::Again(which) = step {
             if !delivered.is_empty() {
                 let (id, command) = delivered[which % delivered.len()].clone();
                 let before = lane.log.len();
-                lane.deliver(id, OPENS, &command);
+                lane.deliver(id, now, &command);
                 assert_eq!(lane.log.len(), before, "decided twice is decided once");
             }
         } else if let Some(command) = command(&lane, step) {
             lane.next += 1;
             let id = CommandId(Uuid::from_u128(lane.next));
-            lane.deliver(id, OPENS, &command);
+            lane.deliver(id, now, &command);
             delivered.push((id, command));
         }
     }
@@ -449,7 +475,7 @@ proptest! {
     }
 
     #[test]
-    fn the_waiting_list_is_first_in_first_out(
+    fn the_waiting_list_is_first_in_first_out_but_for_what_organisers_do(
         steps in proptest::collection::vec(step(), 0..120), capacity in 1..6_u32, waitlist in 0..6_u32,
     ) {
         let lane = play(&steps, capacity, waitlist);
@@ -460,13 +486,22 @@ proptest! {
                     waiting.push(event.member_id);
                     prop_assert_eq!(event.position as usize, waiting.len());
                 }
+                Event::RegistrationPromoted(event) if event.facts.is_some() => {
+                    waiting.retain(|member| *member != event.member_id);
+                }
                 Event::RegistrationPromoted(event) => prop_assert_eq!(waiting.remove(0), event.member_id),
+                Event::RegistrationMoved(event) => {
+                    waiting.retain(|member| *member != event.member_id);
+                    waiting.insert(event.position as usize - 1, event.member_id);
+                }
                 Event::RegistrationWithdrawn(event) | Event::RegistrationRemoved(event) => {
                     waiting.retain(|member| *member != event.member_id);
                 }
                 _ => {}
             }
         }
+        let slot_id = SlotId(lane.drive_id.0);
+        prop_assert_eq!(lane.state.waiting(slot_id).collect::<Vec<_>>(), waiting);
     }
 
     #[test]

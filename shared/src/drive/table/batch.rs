@@ -46,6 +46,9 @@ impl Loaded {
     }
 }
 
+/// All of a waiting list: more than it can hold.
+const WHOLE: u64 = u32::MAX as u64;
+
 /// What a batch of commands needs to see.
 #[derive(Debug, Default)]
 struct Wanted {
@@ -69,6 +72,11 @@ impl Wanted {
                 }
                 DriveCommand::AddRegistration(command) => {
                     wanted.members.insert((command.member_id, drive_id));
+                    // It may give a place to the one who waits at the head.
+                    *wanted.freed.entry(drive_id).or_default() += 1;
+                }
+                DriveCommand::ChangeAnswers(command) => {
+                    wanted.members.insert((command.member_id, drive_id));
                 }
                 DriveCommand::Withdraw(command) => {
                     wanted.members.insert((command.member_id, drive_id));
@@ -78,11 +86,24 @@ impl Wanted {
                     wanted.registrations.insert(command.registration_id);
                     *wanted.freed.entry(drive_id).or_default() += 1;
                 }
+                // Whom it concerns waits at any place of the list.
+                DriveCommand::MoveInWaitingList(command) => {
+                    wanted.registrations.insert(command.registration_id);
+                    wanted.freed.insert(drive_id, WHOLE);
+                }
                 // A change of capacity may promote everyone who waits.
                 DriveCommand::UpdateDrive(command) if command.changes.may_move_people() => {
-                    wanted.freed.insert(drive_id, u64::from(u32::MAX));
+                    wanted.freed.insert(drive_id, WHOLE);
                 }
-                _ => {}
+                DriveCommand::CreateDrive(_)
+                | DriveCommand::UpdateDrive(_)
+                | DriveCommand::PublishDrive(_)
+                | DriveCommand::CloseDrive(_)
+                | DriveCommand::ReopenDrive(_)
+                | DriveCommand::CancelDrive(_)
+                | DriveCommand::AdvanceDrive(_)
+                | DriveCommand::RemindDrive(_)
+                | DriveCommand::MessageDrive(_) => {}
             }
         }
         wanted
