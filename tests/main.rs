@@ -43,6 +43,7 @@ mod gaps;
 mod local;
 mod mail;
 mod messages;
+mod pages;
 mod peers;
 mod plans;
 mod readme;

@@ -6,6 +6,7 @@ mod m20261121_initial;
 mod m20261121_mail;
 mod m20261121_reminders;
 mod m20261121_webhooks;
+mod m20261130_registrations_in_order;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrations {
             Box::new(m20261121_webhooks::Migration),
             Box::new(m20261121_mail::Migration),
             Box::new(m20261121_reminders::Migration),
+            Box::new(m20261130_registrations_in_order::Migration),
         ]
     }
 }
