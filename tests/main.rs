@@ -45,6 +45,7 @@ mod imports;
 mod local;
 mod mail;
 mod messages;
+mod pages;
 mod peers;
 mod plans;
 mod readme;

@@ -404,7 +404,7 @@ async fn registrations_are_listed_in_order(engine: Engine) {
     loop {
         let page = registrations::of_drive(&local.db.read, drive_id, &all, None, after, 2).await.unwrap();
         let Some(last) = page.last() else { break };
-        after = Some(After { state: last.state, rank: last.rank });
+        after = Some(After::from(last));
         found.extend(page);
     }
     assert_eq!(found.iter().map(|registration| registration.member_id).collect::<Vec<_>>(), people);

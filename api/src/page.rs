@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use shared::signing::SigningKey;
 
 use crate::problem::Problem;
 
@@ -11,6 +12,8 @@ use crate::problem::Problem;
 pub const MAX_LIMIT: u64 = 200;
 /// The items of a page unless the client says otherwise.
 const DEFAULT_LIMIT: u64 = 50;
+/// The longest cursor that is read, in bytes.
+const MAX_CURSOR: usize = 512;
 
 /// The number of items that a client asks for.
 pub fn limit(asked: Option<u64>) -> Result<u64, Problem> {
@@ -32,17 +35,47 @@ pub fn search_text(asked: Option<String>) -> Result<Option<String>, Problem> {
     }
 }
 
-/// Where a list goes on, as a text that means something to this list only.
-#[must_use]
-pub fn cursor(position: &impl Serialize) -> String {
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(position).expect("a position is plain data"))
+/// A list as a client asks for it. Its cursors name it and its filter, and continue nothing else.
+#[derive(Debug)]
+pub struct List<'a> {
+    key: &'a SigningKey,
+    /// Its name and filter.
+    question: Vec<u8>,
 }
 
-/// Reads what [`cursor`] wrote.
-pub fn position<T: DeserializeOwned>(cursor: Option<&str>) -> Result<Option<T>, Problem> {
-    let Some(cursor) = cursor else { return Ok(None) };
-    let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| Problem::invalid_cursor())?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|_| Problem::invalid_cursor())
+impl<'a> List<'a> {
+    /// The list `name`, no two of which share a name. `filter` has everything that selects or orders its items, such as
+    /// the drive, the state and the text that is looked for; it does not have the number of items of a page.
+    #[must_use]
+    pub fn new(key: &'a SigningKey, name: &'static str, filter: &impl Serialize) -> Self {
+        let question = serde_json::to_vec(&(name, filter)).expect("a filter is plain data");
+        Self { key, question }
+    }
+
+    /// Where the list goes on: after the item at `position`.
+    #[must_use]
+    pub fn cursor(&self, position: &impl Serialize) -> String {
+        let position = serde_json::to_vec(position).expect("a position is plain data");
+        URL_SAFE_NO_PAD.encode([&self.code(&position)[..], &position].concat())
+    }
+
+    /// Reads what [`cursor`](Self::cursor) wrote. Any other text is refused: a cursor of another list or filter, one that
+    /// was changed, one that another deployment made.
+    pub fn position<T: DeserializeOwned>(&self, cursor: Option<&str>) -> Result<Option<T>, Problem> {
+        let Some(cursor) = cursor else { return Ok(None) };
+        let read = || {
+            let bytes = URL_SAFE_NO_PAD.decode(cursor).ok().filter(|_| cursor.len() <= MAX_CURSOR)?;
+            let (code, position) = bytes.split_first_chunk()?;
+            (*code == self.code(position)).then(|| serde_json::from_slice(position).ok()).flatten()
+        };
+        read().map(Some).ok_or_else(Problem::invalid_cursor)
+    }
+
+    /// A code over the question and a position, which only this deployment can make.
+    fn code(&self, position: &[u8]) -> [u8; 12] {
+        let code = self.key.code(&[b"cursor ", &self.question[..], b" ", position].concat());
+        *code.first_chunk().expect("a code is longer")
+    }
 }
 
 /// Cuts a list that was asked for one item more than the page has. Returns whether there is more.
@@ -57,14 +90,35 @@ pub fn cut<T>(items: &mut Vec<T>, limit: u64) -> bool {
 mod tests {
     use super::*;
 
+    const KEY: &str = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g";
+
     #[test]
-    fn a_cursor_is_read_by_the_list_that_made_it() {
-        let made = cursor(&("2026", 7));
-        assert_eq!(position::<(String, u32)>(Some(&made)).unwrap(), Some(("2026".to_owned(), 7)));
-        assert_eq!(position::<(String, u32)>(None).unwrap(), None);
-        for broken in ["", "?", "e30", &cursor(&7)] {
-            assert!(position::<(String, u32)>(Some(broken)).is_err(), "{broken}");
+    fn a_cursor_continues_the_list_and_filter_that_made_it_and_nothing_else() {
+        let key = SigningKey::from_text(KEY).unwrap();
+        let list = List::new(&key, "drives", &("open", None::<&str>));
+        let made = list.cursor(&("2026", 7));
+        let read =
+            |list: &List<'_>, cursor: &str| list.position::<(String, u32)>(Some(cursor)).ok().flatten();
+        assert_eq!(read(&list, &made), Some(("2026".to_owned(), 7)));
+        assert_eq!(list.position::<(String, u32)>(None).unwrap(), None);
+        let others = [
+            List::new(&key, "all-drives", &("open", None::<&str>)),
+            List::new(&key, "drives", &("closed", None::<&str>)),
+            List::new(&key, "drives", &("open", Some("blood"))),
+        ];
+        for other in &others {
+            assert_eq!(read(other, &made), None, "{other:?}");
         }
+        for (place, letter) in made.char_indices() {
+            let mut changed = made.clone();
+            changed.replace_range(place..=place, if letter == 'A' { "B" } else { "A" });
+            assert_eq!(read(&list, &changed), None, "{changed}");
+            assert_eq!(read(&list, &made[..place]), None);
+        }
+        for broken in ["", "?", "e30", "bnVsbA", &format!("{made}A"), &made.repeat(2), &"A".repeat(100_000)] {
+            assert_eq!(read(&list, broken), None, "{broken}");
+        }
+        assert_eq!(read(&list, &list.cursor(&7)), None, "of an older version");
     }
 
     #[test]

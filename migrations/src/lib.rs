@@ -9,6 +9,7 @@ mod m20261121_webhooks;
 mod m20261130_addresses;
 mod m20261130_filled;
 mod m20261130_search;
+mod m20261130_registrations_in_order;
 
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrations {
             Box::new(m20261130_search::Migration),
             Box::new(m20261130_addresses::Migration),
             Box::new(m20261130_filled::Migration),
+            Box::new(m20261130_registrations_in_order::Migration),
         ]
     }
 }

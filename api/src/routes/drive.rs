@@ -10,9 +10,9 @@ use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use shared::bus::envelope::base64url;
-use shared::clock::{self, Instant};
+use shared::clock::Instant;
 use shared::drive::draft::{self, Changes, Draft};
 use shared::drive::message::{self, MessageDrive};
 use shared::drive::table;
@@ -46,8 +46,10 @@ struct DriveList {
 }
 
 /// What a list of drives was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 struct Wanted {
+    /// The name of the list: members and organisers have different ones.
+    name: &'static str,
     status: Option<drives::Status>,
     kind: Option<drives::Kind>,
     q: Option<String>,
@@ -57,23 +59,28 @@ struct Wanted {
 
 impl Wanted {
     fn read(
+        cx: &Context,
+        name: &'static str,
         status: Option<Status>,
         kind: Option<Kind>,
         q: Option<String>,
         cursor: Option<&str>,
         limit: Option<u64>,
     ) -> Result<Self, Problem> {
-        let after = page::position::<(Instant, DriveId)>(cursor)?;
-        if after.is_some_and(|(at, _)| !clock::is_storable(at)) {
-            return Err(Problem::invalid_cursor());
-        }
-        Ok(Self {
+        let mut wanted = Self {
+            name,
             status: status.map(Into::into),
             kind: kind.map(Into::into),
             q: page::search_text(q)?,
-            after,
+            after: None,
             limit: page::limit(limit)?,
-        })
+        };
+        wanted.after = wanted.pages(cx).position(cursor)?;
+        Ok(wanted)
+    }
+
+    fn pages<'a>(&self, cx: &'a Context) -> page::List<'a> {
+        page::List::new(&cx.key, self.name, &(self.status, self.kind, &self.q))
     }
 
     /// The list, among drives in these states.
@@ -94,7 +101,8 @@ impl Wanted {
         };
         let mut found = table::list(&cx.db.read, &query).await?;
         let more = page::cut(&mut found, self.limit);
-        let next_cursor = found.last().filter(|_| more).map(|last| page::cursor(&(last.created_at, last.id)));
+        let next_cursor =
+            found.last().filter(|_| more).map(|last| self.pages(cx).cursor(&(last.created_at, last.id)));
         Ok(DriveList { items: found.into_iter().map(Drive::from).collect(), next_cursor })
     }
 }
@@ -128,8 +136,8 @@ impl DriveRoutes {
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
     ) -> Result<Tagged<DriveList>, Problem> {
-        let wanted = Wanted::read(status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
-        let key = format!("drives:{}", page::cursor(&wanted));
+        let wanted = Wanted::read(&cx, "drives", status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
+        let key = format!("drives:{}", serde_json::to_string(&wanted).expect("a question is plain data"));
         let cached = read::through(&cx.cache, &key, || wanted.list(&cx, &PUBLIC)).await?;
         Ok(Tagged::page(cached, reading))
     }
@@ -187,7 +195,7 @@ impl AdminDriveRoutes {
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
     ) -> Result<Tagged<DriveList>, Problem> {
-        let wanted = Wanted::read(status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
+        let wanted = Wanted::read(&cx, "all-drives", status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
         let list = wanted.list(&cx, &drives::Status::ALL).await?;
         Ok(Tagged::page(fresh(&list), reading))
     }

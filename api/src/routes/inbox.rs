@@ -86,13 +86,15 @@ impl InboxRoutes {
         limit: Query<Option<u64>>,
     ) -> Result<Json<NotificationList>, Problem> {
         let member_id = caller.person()?;
-        let below = page::position::<u64>(cursor.0.as_deref())?;
+        let unread = unread.0.unwrap_or_default();
+        let pages = page::List::new(&cx.key, "inbox", &(member_id, unread));
+        let below = pages.position::<u64>(cursor.0.as_deref())?;
         let limit = page::limit(limit.0)?;
         let read_up_to = table::read_up_to(&cx.db.read, member_id).await?;
-        let above = if unread.0.unwrap_or_default() { read_up_to } else { 0 };
+        let above = if unread { read_up_to } else { 0 };
         let mut items = table::newest(&cx.db.read, member_id, above, below, limit + 1).await?;
         let more = page::cut(&mut items, limit);
-        let next_cursor = items.last().filter(|_| more).map(|last| page::cursor(&last.number));
+        let next_cursor = items.last().filter(|_| more).map(|last| pages.cursor(&last.number));
         let items = items.into_iter().map(|item| Notification::new(item, read_up_to)).collect();
         Ok(Json(NotificationList { items, next_cursor }))
     }

@@ -294,7 +294,7 @@ impl MailRoutes {
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
     ) -> Result<Tagged<MailList>, Problem> {
-        let (limit, before) = (page::limit(limit.0)?, page::position::<MailId>(cursor.0.as_deref())?);
+        let limit = page::limit(limit.0)?;
         let states = match state.0 {
             None => mails::State::ALL.to_vec(),
             Some(state) => {
@@ -302,9 +302,15 @@ impl MailRoutes {
                 mails::State::ALL.iter().copied().filter(is).collect()
             }
         };
-        let mut found = table::list(&cx.db.read, &states, before, limit + 1).await?;
+        let words: Vec<_> = states.iter().map(|state| state.as_str()).collect();
+        let pages = page::List::new(&cx.key, "mails", &words);
+        let before = pages.position::<MailId>(cursor.0.as_deref())?;
+        // Each state is read by itself; a mail must not change its state between two of them.
+        let tx = cx.db.snapshot().await?;
+        let mut found = table::list(&tx, &states, before, limit + 1).await?;
+        tx.commit().await?;
         let more = page::cut(&mut found, limit);
-        let next_cursor = found.last().filter(|_| more).map(|last| page::cursor(&last.id));
+        let next_cursor = found.last().filter(|_| more).map(|last| pages.cursor(&last.id));
         let items = found.into_iter().map(Into::into).collect();
         Ok(Tagged::page(fresh(&MailList { items, next_cursor }), reading))
     }

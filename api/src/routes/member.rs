@@ -92,10 +92,11 @@ impl AdminMemberRoutes {
         limit: Query<Option<u64>>,
     ) -> Result<Tagged<MemberList>, Problem> {
         let (text, limit) = (page::search_text(q.0)?, page::limit(limit.0)?);
-        let after = page::position::<MemberId>(cursor.0.as_deref())?;
+        let pages = page::List::new(&cx.key, "members", &text);
+        let after = pages.position::<MemberId>(cursor.0.as_deref())?;
         let mut found = table::list(&cx.db.read, text.as_deref(), after, limit + 1).await?;
         let more = page::cut(&mut found, limit);
-        let next_cursor = found.last().filter(|_| more).map(|last| page::cursor(&last.id));
+        let next_cursor = found.last().filter(|_| more).map(|last| pages.cursor(&last.id));
         let list = MemberList { items: found.into_iter().map(Member::from).collect(), next_cursor };
         Ok(Tagged::page(fresh(&list), reading))
     }

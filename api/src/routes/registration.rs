@@ -6,7 +6,6 @@ use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::types::Any;
 use poem_openapi::{Enum, Object, OpenApi};
-use serde::{Deserialize, Serialize};
 use shared::account::table as accounts;
 use shared::drive::table as drives;
 use shared::id::{DriveId, MemberId, RegistrationId, SlotId};
@@ -143,10 +142,11 @@ impl RegistrationRoutes {
         limit: Query<Option<u64>>,
     ) -> Result<Tagged<OwnRegistrationList>, Problem> {
         let (member_id, limit) = (caller.person()?, page::limit(limit.0)?);
-        let after = page::position::<DriveId>(cursor.0.as_deref())?;
+        let pages = page::List::new(&cx.key, "own-registrations", &member_id);
+        let after = pages.position(cursor.0.as_deref())?;
         let mut found = table::of_member(&cx.db.read, member_id, after, limit + 1).await?;
         let more = page::cut(&mut found, limit);
-        let next_cursor = found.last().filter(|_| more).map(|(drive_id, _)| page::cursor(drive_id));
+        let next_cursor = found.last().filter(|_| more).map(|(drive_id, _)| pages.cursor(drive_id));
         let drives = drives::by_ids(&cx.db.read, found.iter().map(|(drive_id, _)| *drive_id)).await?;
         let waiting = found.iter().filter(|(_, of)| of.state == RegistrationState::Waitlisted);
         let positions =
@@ -181,6 +181,8 @@ struct DriveRegistration {
     state: State,
     /// How many places were taken with this one, when it was confirmed.
     place: Option<u32>,
+    /// Where it stands in the waiting list of its slot now, from 1; null if it does not wait.
+    waitlist_position: Option<u64>,
     registered_at: At,
 }
 
@@ -214,13 +216,6 @@ struct Removing {
     reason: String,
 }
 
-/// Where a page of a drive's registrations ends.
-#[derive(Debug, Serialize, Deserialize)]
-struct Position {
-    state: RegistrationState,
-    rank: u64,
-}
-
 /// All registrations of a drive.
 #[derive(Debug)]
 pub struct AdminRegistrationRoutes;
@@ -229,8 +224,9 @@ pub struct AdminRegistrationRoutes;
 impl AdminRegistrationRoutes {
     /// List a drive's registrations
     ///
-    /// By state, then in the order of their decisions: whoever waits stands in the order of the waiting list. Without
-    /// `state`, those who are confirmed and those who wait.
+    /// In the order in which they were made, whatever has become of them since. Without `state`, those that are confirmed
+    /// and those that wait. A registration that is in these states all the time is on one of the pages, whatever is
+    /// decided between two of them.
     #[oai(path = "/drives/:drive_id/registrations", method = "get", operation_id = "list-registrations")]
     async fn list(
         &self,
@@ -245,25 +241,26 @@ impl AdminRegistrationRoutes {
         limit: Query<Option<u64>>,
     ) -> Result<Tagged<DriveRegistrationList>, Problem> {
         let (limit, drive_id) = (page::limit(limit.0)?, DriveId(drive_id.0));
-        let after = page::position::<Position>(cursor.0.as_deref())?
-            .map(|position| After { state: position.state, rank: position.rank });
         let states = match state.0 {
             Some(state) => vec![state.into()],
             None => vec![RegistrationState::Confirmed, RegistrationState::Waitlisted],
         };
         let text = page::search_text(q.0)?;
-        let mut found =
-            table::of_drive(&cx.db.read, drive_id, &states, text.as_deref(), after, limit + 1).await?;
-        if found.is_empty() && drives::find(&cx.db.read, drive_id).await?.is_none() {
+        let pages = page::List::new(&cx.key, "registrations", &(drive_id, &states, &text));
+        let after = pages.position::<After>(cursor.0.as_deref())?;
+        // Who waits, and where in the waiting list, is of one moment.
+        let tx = cx.db.snapshot().await?;
+        let mut found = table::of_drive(&tx, drive_id, &states, text.as_deref(), after, limit + 1).await?;
+        if found.is_empty() && drives::find(&tx, drive_id).await?.is_none() {
             return Err(shared::refusal::Refusal::new(Code::DriveNotFound).into());
         }
         let more = page::cut(&mut found, limit);
-        let next_cursor = found
-            .last()
-            .filter(|_| more)
-            .map(|last| page::cursor(&Position { state: last.state, rank: last.rank }));
+        let next_cursor = found.last().filter(|_| more).map(|last| pages.cursor(&After::from(last)));
+        let waiting = found.iter().filter(|one| one.state == RegistrationState::Waitlisted);
+        let positions = table::waitlist_positions_of(&tx, drive_id, waiting.map(|one| one.member_id)).await?;
         let mut people =
-            members::by_ids(&cx.db.read, found.iter().map(|registration| registration.member_id)).await?;
+            members::by_ids(&tx, found.iter().map(|registration| registration.member_id)).await?;
+        tx.commit().await?;
         let item = |registration: Registration| {
             let person = people.remove(&registration.member_id);
             DriveRegistration {
@@ -274,6 +271,7 @@ impl AdminRegistrationRoutes {
                 slot_id: registration.slot_id.0,
                 state: registration.state.into(),
                 place: registration.place,
+                waitlist_position: positions.get(&registration.member_id).copied(),
                 registered_at: At(registration.registered_at),
             }
         };

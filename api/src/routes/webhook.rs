@@ -239,14 +239,17 @@ impl WebhookRoutes {
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
     ) -> Result<Tagged<DeliveryList>, Problem> {
-        let (limit, before) = (page::limit(limit.0)?, page::position::<DeliveryId>(cursor.0.as_deref())?);
+        let limit = page::limit(limit.0)?;
         let webhook = cx.webhook(owner, webhook_id.0).await?;
         let states = state.0.map_or_else(|| webhooks::State::ALL.to_vec(), |state| vec![state.into()]);
+        let words: Vec<_> = states.iter().map(|state| state.as_str()).collect();
+        let pages = page::List::new(&cx.key, "deliveries", &(webhook.id, words));
+        let before = pages.position::<DeliveryId>(cursor.0.as_deref())?;
         // A delivery and its attempts are written together.
         let tx = cx.db.snapshot().await?;
         let mut found = delivery::list(&tx, webhook.id, &states, before, limit + 1).await?;
         let more = page::cut(&mut found, limit);
-        let next_cursor = found.last().filter(|_| more).map(|last| page::cursor(&last.id));
+        let next_cursor = found.last().filter(|_| more).map(|last| pages.cursor(&last.id));
         let ids = found.iter().map(|delivery| delivery.id);
         let mut attempts = delivery::attempts_of(&tx, ids).await?;
         tx.commit().await?;

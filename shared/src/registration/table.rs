@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{ExprTrait as _, OnConflict, Query};
-use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, Set};
+use sea_orm::sea_query::{ExprTrait as _, Func, OnConflict, Query, WindowStatement};
+use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, Order, QueryOrder, QuerySelect, Set};
 
 use super::{Registration, RegistrationState};
+use crate::clock::Instant;
 use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
 use crate::member::table as members;
@@ -152,17 +153,26 @@ pub async fn of_member(
     all(select.all(db).await?)
 }
 
-/// Where a listing of a drive's registrations goes on: after this state and rank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a listing of a drive's registrations goes on: after the one of this member, made at this instant.
+///
+/// No decision moves a registration in this order: a promotion changes its state and rank only. A member who withdraws
+/// and registers again moves towards the end, where a listing has yet to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct After {
-    /// The last one's state.
-    pub state: RegistrationState,
-    /// The last one's rank.
-    pub rank: u64,
+    /// When the last one was made.
+    pub registered_at: Instant,
+    /// Whose it is.
+    pub member_id: MemberId,
 }
 
-/// A drive's registrations in these states, by state and then in the order of their decisions; all, or those of people
-/// with `text` in their name or e-mail address.
+impl From<&Registration> for After {
+    fn from(last: &Registration) -> Self {
+        Self { registered_at: last.registered_at, member_id: last.member_id }
+    }
+}
+
+/// At most `limit` of a drive's registrations in these states, in the order in which they were made: all, or those of
+/// people with `text` in their name or e-mail address.
 pub async fn of_drive(
     db: &impl ConnectionTrait,
     drive_id: DriveId,
@@ -174,18 +184,53 @@ pub async fn of_drive(
     let mut select = Entity::find()
         .filter(Column::DriveId.eq(drive_id.0))
         .filter(Column::State.is_in(states.iter().map(|state| state.as_str())))
-        .order_by_asc(Column::State)
-        .order_by_asc(Column::Rank)
+        .order_by_asc(Column::RegisteredAt)
+        .order_by_asc(Column::MemberId)
         .limit(limit);
     if let Some(named) = text.and_then(members::ids_of_named) {
         select = select.filter(Column::MemberId.in_subquery(named));
     }
-    if let Some(After { state, rank }) = after {
-        let rank = i64::try_from(rank).unwrap_or(i64::MAX);
-        let same = Condition::all().add(Column::State.eq(state.as_str())).add(Column::Rank.gt(rank));
-        select = select.filter(Condition::any().add(Column::State.gt(state.as_str())).add(same));
+    if let Some(After { registered_at, member_id }) = after {
+        let later = Condition::any()
+            .add(Column::RegisteredAt.gt(registered_at))
+            .add(Column::MemberId.gt(member_id.0));
+        // The first condition alone says where in the index to begin.
+        select = select.filter(Column::RegisteredAt.gte(registered_at)).filter(later);
     }
     select.all(db).await?.into_iter().map(Registration::try_from).collect()
+}
+
+/// Where these members stand in the waiting lists of a drive's slots, from 1 on; those who do not wait are left out.
+pub async fn waitlist_positions_of(
+    db: &impl ConnectionTrait,
+    drive_id: DriveId,
+    members: impl IntoIterator<Item = MemberId>,
+) -> Result<BTreeMap<MemberId, u64>, DbErr> {
+    let members: Vec<_> = members.into_iter().map(|id| id.0).collect();
+    if members.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let in_line = WindowStatement::partition_by(Column::SlotId).order_by(Column::Rank, Order::Asc).to_owned();
+    let line = Query::select()
+        .column(Column::MemberId)
+        .expr_window_as(Func::cust("row_number"), in_line, "position")
+        .from(Entity)
+        .and_where(Column::DriveId.eq(drive_id.0))
+        .and_where(Column::State.eq(RegistrationState::Waitlisted.as_str()))
+        .to_owned();
+    let select = Query::select()
+        .column(("line", Column::MemberId))
+        .column(("line", "position"))
+        .from_subquery(line, "line")
+        .and_where(Expr::col(("line", Column::MemberId)).is_in(members))
+        .to_owned();
+    let rows = db.query_all(&select).await?;
+    rows.iter()
+        .map(|row| {
+            let position = row.try_get_by_index::<i64>(1)?;
+            Ok((MemberId(row.try_get_by_index(0)?), position.unsigned_abs()))
+        })
+        .collect()
 }
 
 /// Where a member stands in the waiting lists of these drives, from 1 on; drives where they do not wait are left out.
