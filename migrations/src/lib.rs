@@ -8,8 +8,8 @@ mod m20261121_reminders;
 mod m20261121_webhooks;
 mod m20261130_addresses;
 mod m20261130_filled;
-mod m20261130_search;
 mod m20261130_registrations_in_order;
+mod m20261130_search;
 
 use std::time::Duration;
 

@@ -27,6 +27,11 @@ use crate::id::{DriveId, MemberId};
 use crate::member::{Attribute, Attributes};
 use crate::text::line_fault;
 
+/// How rules are read. It grows when a rule that stays the same may judge somebody otherwise than before; what a decision
+/// rested on says which reading it was, so that only decisions of today's reading are judged again and compared.
+///
+/// Before 2, dates turned at midnight in UTC, numbers were binary, and values of different types were unequal.
+pub const READING: u32 = 2;
 /// The most rules of one drive.
 pub const MAX_RULES: usize = 32;
 /// The longest expression, in bytes.

@@ -16,7 +16,7 @@ pub struct IdleArguments {
     #[arg(long, default_value_t = 15, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
 
-    /// Where the servers are. DATA_DIR must be empty.
+    /// Where the servers are. The data folder must be empty.
     #[command(flatten)]
     pub deployment: Deployment,
 }

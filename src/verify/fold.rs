@@ -6,6 +6,7 @@ use shared::bus::{CloudEvent, Event};
 use shared::clock::Instant;
 use shared::drive::decide::broken_invariant;
 use shared::drive::state::State;
+use shared::eligibility::READING;
 use shared::id::{CommandId, DriveId, SlotId, event_id};
 use shared::ledger::{Row, Status};
 use shared::log::{Entry, Head};
@@ -15,6 +16,9 @@ use shared::refusal::Code;
 /// What a decision rested on, as far as it was not erased.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Facts {
+    /// How the rules were read: see [`READING`].
+    #[serde(default)]
+    pub reading: Option<u32>,
     /// The member's attributes that the rules looked at.
     #[serde(default)]
     pub member: Attributes,
@@ -270,7 +274,8 @@ impl Fold {
             let attributes = facts.map_or(&nobody, |facts| &facts.member);
             self.state.rules.judge(attributes, &drive.definition.facts(), row.accepted_at)
         };
-        let knows = facts.is_some() || row.facts.is_none() && hash_in(event).is_none();
+        // Whoever was judged by an earlier reading of the rules is not judged again by this one.
+        let knows = self.state.rules.is_empty() || facts.is_some_and(|facts| facts.reading == Some(READING));
         match event {
             Event::RegistrationConfirmed(_) | Event::RegistrationWaitlisted(_) => {
                 if !drive.window_contains(row.accepted_at) {

@@ -361,13 +361,13 @@ impl Lowering<'_> {
     fn select(&mut self, id: u64, select: &SelectExpr, depth: usize) -> Option<Kind> {
         let read = match &select.operand.expr {
             Expr::Ident(name) if name == "member" => Read::Member(select.field.clone()),
-            Expr::Ident(name) if name == "drive" => match DriveField::from_word(&select.field) {
-                Some(field) => Read::Drive(field),
-                None => {
+            Expr::Ident(name) if name == "drive" => {
+                let Some(field) = DriveField::from_word(&select.field) else {
                     let names = DriveField::ALL.map(DriveField::as_str).join(", ");
                     return self.fault(id, format_args!("drive has no {}; it has {names}", select.field));
-                }
-            },
+                };
+                Read::Drive(field)
+            }
             _ => {
                 self.node(&select.operand, depth + 1)?;
                 return self.fault(id, format_args!("nothing here has a field {}", select.field));
@@ -403,15 +403,15 @@ impl Lowering<'_> {
         match kind {
             // A date that stands in the rule is checked here, once and for all.
             Kind::Call(Function::Date, args) => match args.as_slice() {
-                [Node { kind: Kind::Text(text), at }] => match Moment::read(text) {
-                    Some(moment) => Some(Kind::Moment(moment)),
-                    None => {
+                [Node { kind: Kind::Text(text), at }] => {
+                    let moment = Moment::read(text);
+                    if moment.is_none() {
                         let detail =
                             format!("{text:?} is no date such as 2001-02-03, and no RFC 3339 instant");
                         self.faults.push(Fault::at(self.source, *at, detail));
-                        None
                     }
-                },
+                    moment.map(Kind::Moment)
+                }
                 _ => Some(Kind::Call(Function::Date, args)),
             },
             kind => Some(kind),

@@ -124,7 +124,7 @@ impl Check<'_> {
                 self.fault(node, "this is no date such as 2001-02-03, and no RFC 3339 instant");
             }
             Shape::Known(known) => {
-                self.fault(node, format_args!("this is {known}; here it must be {wanted}"))
+                self.fault(node, format_args!("this is {known}; here it must be {wanted}"));
             }
             Shape::DateText => self.fault(node, format_args!("this is a text; here it must be {wanted}")),
             Shape::Attribute(number) => self.settle(node, number, wanted),

@@ -20,7 +20,7 @@ use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::definition::Slot;
 use crate::drive::state::{Drive, Places, State};
 use crate::drive::{ClosedBy, Status};
-use crate::eligibility::Verdict;
+use crate::eligibility::{READING, Verdict};
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
 use crate::member::Attributes;
 use crate::refusal::{Code, Refusal};
@@ -43,6 +43,9 @@ struct RegistrationOutcome {
 #[derive(Debug, Default, Serialize)]
 struct Facts<'a> {
     salt: &'a str,
+    /// How rules were read, if there were any: see [`READING`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reading: Option<u32>,
     #[serde(skip_serializing_if = "Attributes::is_empty")]
     member: Attributes,
     #[serde(skip_serializing_if = "Answers::is_empty")]
@@ -54,9 +57,15 @@ struct Facts<'a> {
 impl Facts<'_> {
     /// Their text, if there are any.
     fn text(&self) -> Option<String> {
-        let empty = self.member.is_empty() && self.answers.is_empty() && self.reason.is_none();
+        let judged = self.reading.is_some() || !self.member.is_empty();
+        let empty = !judged && self.answers.is_empty() && self.reason.is_none();
         (!empty).then(|| serde_json::to_string(self).expect("facts are plain data"))
     }
+}
+
+/// How the rules of a drive are read today, if it has any.
+fn reading(state: &State) -> Option<u32> {
+    (!state.rules.is_empty()).then_some(READING)
 }
 
 fn hash(facts: Option<&String>) -> Option<String> {
@@ -69,7 +78,7 @@ pub(crate) fn register(state: &State, command: &Register, cx: &Context<'_>) -> D
     let answers = kept_answers(state, &command.answers);
     let admitted = admit(state, command, &answers, cx);
     let member = state.rules.facts(cx.person.unwrap_or(&nobody));
-    let facts = Facts { salt: cx.salt, member, answers, reason: None }.text();
+    let facts = Facts { salt: cx.salt, reading: reading(state), member, answers, reason: None }.text();
     let attempt = Attempt { state, kind: "register", member_id: Some(command.member_id), cx, facts };
     match admitted {
         Ok((drive, slot)) => {
@@ -155,6 +164,7 @@ pub(crate) fn add(state: &State, command: &AddRegistration, cx: &Context<'_>) ->
     let nobody = Attributes::default();
     let facts = Facts {
         salt: cx.salt,
+        reading: reading(state),
         member: state.rules.facts(cx.person.unwrap_or(&nobody)),
         reason: Some(&command.reason),
         ..Facts::default()

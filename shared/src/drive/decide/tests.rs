@@ -291,7 +291,7 @@ fn a_refusal_by_rules_names_every_rule_and_what_was_compared() {
     assert_eq!(event.failed, ["ssc", "degree"]);
     let logged = serde_json::to_string(event).unwrap();
     assert!(!logged.contains("56") && !logged.contains("Tom"), "no marks in the log: {logged}");
-    assert_eq!(refused.facts.unwrap(), r#"{"salt":"salt","member":{"hsc_p":72.5,"ssc_p":56}}"#);
+    assert_eq!(refused.facts.unwrap(), r#"{"salt":"salt","reading":2,"member":{"hsc_p":72.5,"ssc_p":56}}"#);
 }
 
 #[test]

@@ -160,8 +160,8 @@ mod tests {
         Rows::new(text, 1, ',').map(|row| (row.line, row.cells.map(strings))).collect()
     }
 
-    fn cells(cells: &[&str]) -> Result<Vec<String>, &'static str> {
-        Ok(cells.iter().map(|cell| (*cell).to_owned()).collect())
+    fn cells(line: u64, cells: &[&str]) -> (u64, Result<Vec<String>, &'static str>) {
+        (line, Ok(cells.iter().map(|cell| (*cell).to_owned()).collect()))
     }
 
     #[test]
@@ -170,10 +170,10 @@ mod tests {
             let text = ["a,b", "", "\"c", "d\" ,e", "f"].join(end);
             let found = read(&text);
             let expected = [
-                (1, cells(&["a", "b"])),
-                (2, cells(&[""])),
-                (3, cells(&[&format!("c{end}d"), "e"])),
-                (5, cells(&["f"])),
+                cells(1, &["a", "b"]),
+                cells(2, &[""]),
+                cells(3, &[&format!("c{end}d"), "e"]),
+                cells(5, &["f"]),
             ];
             assert_eq!(found, expected, "{end:?}");
         }
@@ -184,12 +184,12 @@ mod tests {
         let found = read("a,\"b\nc,d\n\"e\"f,g\nh,\"i \"\"j\"\"\"\nk,\"");
         let lines: Vec<_> = found.iter().map(|(line, cells)| (*line, cells.is_ok())).collect();
         assert_eq!(lines, [(1, false), (2, true), (3, false), (4, true), (5, false)]);
-        assert_eq!(found[3].1, cells(&["h", "i \"j\""]));
+        assert_eq!(found[3], cells(4, &["h", "i \"j\""]));
     }
 
     #[test]
     fn a_quote_within_a_cell_is_a_quote() {
-        assert_eq!(read("5\" pipe,a\"\"b"), [(1, cells(&["5\" pipe", "a\"\"b"]))]);
+        assert_eq!(read("5\" pipe,a\"\"b"), [cells(1, &["5\" pipe", "a\"\"b"])]);
     }
 
     proptest! {
