@@ -27,6 +27,7 @@ macro_rules! on_every_database {
     };
 }
 
+mod addresses;
 mod asyncapi;
 mod bad_input;
 mod bench;
@@ -54,6 +55,7 @@ mod rendered;
 mod runtime;
 mod rush;
 mod scheduler;
+mod search;
 mod simulation;
 mod streams;
 mod tables;

@@ -76,7 +76,7 @@ mod tests {
         if normal.local().is_ascii() {
             assert!(text.is_ascii(), "{text}");
             assert_eq!(to.to_string().parse::<Address>().as_ref(), Ok(to), "lettre's own parser takes it");
-            let To(_) = message.headers().get::<To>().unwrap();
+            assert!(message.headers().get::<To>().is_some(), "its headers can be read");
         }
     }
 
