@@ -17,6 +17,7 @@ use shared::registration::table::{self, After};
 use shared::registration::{
     AddRegistration, MAX_REASON, Register, Registration, RegistrationState, RemoveRegistration, Withdraw,
 };
+use shared::text;
 use uuid::Uuid;
 
 use crate::asked::Asked;
@@ -334,11 +335,10 @@ impl AdminRegistrationRoutes {
     }
 }
 
-/// A reason that says something, and not too much.
+/// A reason: one line that says something.
 pub(super) fn checked_reason(reason: String) -> Result<String, Problem> {
-    if reason.trim().is_empty() || reason.len() > MAX_REASON {
-        let error = FieldError::new("reason", format!("a reason is 1 to {MAX_REASON} bytes long"));
-        return Err(Problem::invalid_body().errors(vec![error]));
+    match text::line_fault(&reason, MAX_REASON) {
+        Some(fault) => Err(Problem::invalid_body().errors(vec![FieldError::new("reason", fault)])),
+        None => Ok(reason),
     }
-    Ok(reason)
 }
