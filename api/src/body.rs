@@ -15,8 +15,10 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::Value as Json;
 use shared::bus::envelope::{Digest256, sha256};
 use shared::member::import::MAX_FILE;
+use shared::text::shortened;
 
 use crate::problem::Problem;
+use crate::{faults, json};
 
 /// The largest JSON body, in bytes.
 pub const MAX_JSON: usize = 128 * 1024;
@@ -47,13 +49,22 @@ async fn read(body: &mut RequestBody, limit: usize, patience: Duration) -> Resul
     Ok(tokio::time::timeout(patience, reading).await.map_err(|_| Problem::body_too_slow())??)
 }
 
-/// A JSON body and the hash of its bytes. An empty body counts as `{}`.
+/// What identifies a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyHash {
+    /// The SHA-256 of its exact bytes: what a receipt says.
+    pub exact: Digest256,
+    /// The SHA-256 of what it means: the same for `{}`, ` { } ` and no body at all. A repetition is known by it.
+    pub meaning: Digest256,
+}
+
+/// A JSON body and its hashes. An empty body counts as `{}`.
 #[derive(Debug)]
 pub struct JsonBody<T> {
     /// What it says.
     pub value: T,
-    /// The SHA-256 of its exact bytes.
-    pub hash: Digest256,
+    /// What identifies it.
+    pub hash: BodyHash,
 }
 
 impl<T: Type> Payload for JsonBody<T> {
@@ -83,18 +94,25 @@ impl<T: ParseFromJSON> ParsePayload for JsonBody<T> {
 
 impl<T: ParseFromJSON> JsonBody<T> {
     fn parse(bytes: &[u8]) -> Result<Self> {
-        let json = if bytes.is_empty() {
-            Json::Object(serde_json::Map::new())
-        } else {
-            serde_json::from_slice(bytes)
-                .map_err(|error| Problem::malformed_json().detail(error.to_string()))?
-        };
+        let json = json::read(bytes)?;
         if has_nul(&json) {
             return Err(Problem::invalid_body().detail(NUL).into());
         }
-        let value = T::parse_from_json(Some(json))
-            .map_err(|error| Problem::invalid_body().detail(error.into_message()))?;
-        Ok(Self { value, hash: sha256(bytes) })
+        let hash = BodyHash { exact: sha256(bytes), meaning: json::meaning(&json) };
+        match T::parse_from_json(Some(json)) {
+            Ok(value) => Ok(Self { value, hash }),
+            Err(_) => Err(Self::unfit(bytes)),
+        }
+    }
+
+    /// What is wrong with a body that is JSON. It is read once more: keeping it for this would cost every other request.
+    fn unfit(bytes: &[u8]) -> poem::Error {
+        let faults = json::read(bytes).map(|json| faults::of_body::<T>(&json)).unwrap_or_default();
+        let first = faults.first().map(|fault| match fault.field.as_str() {
+            "" => fault.detail.clone(),
+            field => format!("{field}: {}", fault.detail),
+        });
+        Problem::invalid_body().detail(first.unwrap_or_default()).errors(faults).into()
     }
 }
 
@@ -117,16 +135,12 @@ impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
         body: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> Result<Self> {
+        let bytes = read(body, MAX_JSON, SOON).await?;
         match request.content_type() {
-            Some(content_type) if !Self::check_content_type(content_type) => {
-                Err(wrong_type::<Self>(content_type))
-            }
-            Some(_) => <Self as ParsePayload>::from_request(request, body).await,
-            // Without a type there must be no body.
-            None => {
-                let bytes = read(body, MAX_JSON, SOON).await?;
-                if bytes.is_empty() { Self::parse(&bytes) } else { Err(wrong_type::<Self>("none")) }
-            }
+            // Without a body its type says nothing; with one there must be a type.
+            _ if bytes.is_empty() => Self::parse(&bytes),
+            Some(content_type) if Self::check_content_type(content_type) => Self::parse(&bytes),
+            other => Err(wrong_type::<Self>(other.unwrap_or("none"))),
         }
     }
 }
@@ -136,8 +150,8 @@ impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
 pub struct CsvBody {
     /// Its exact bytes.
     pub bytes: Bytes,
-    /// Their SHA-256.
-    pub hash: Digest256,
+    /// What identifies them.
+    pub hash: BodyHash,
 }
 
 impl Payload for CsvBody {
@@ -157,8 +171,8 @@ impl ParsePayload for CsvBody {
 
     async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
         let bytes = read(body, MAX_FILE, LATER).await?;
-        let hash = sha256(&bytes);
-        Ok(Self { bytes, hash })
+        let exact = sha256(&bytes);
+        Ok(Self { bytes, hash: BodyHash { exact, meaning: exact } })
     }
 }
 
@@ -210,6 +224,7 @@ fn request_meta<P: Payload + ParsePayload>() -> MetaRequest {
 }
 
 fn wrong_type<P: Payload>(found: &str) -> poem::Error {
+    let found = shortened(found.to_owned(), 100);
     Problem::unsupported_media_type().detail(format!("{} is needed, not {found}", P::CONTENT_TYPE)).into()
 }
 

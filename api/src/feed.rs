@@ -106,6 +106,8 @@ pub struct Watcher {
     grown: tokio::sync::watch::Receiver<u64>,
     /// The number of the last entry that it has.
     has: u64,
+    /// Where the feed ends, if the number to go on from is beyond that: the watcher is to be told to start over.
+    reset: Option<u64>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -310,7 +312,7 @@ impl Feeds {
         Ok(read)
     }
 
-    /// Watches a feed after the number `after`; after its end if there is none.
+    /// Watches a feed after the number `after`; after its end if there is none, or if it is beyond the end.
     pub async fn watch(&self, feed: Feed, after: Option<u64>) -> Result<Watcher, Problem> {
         let place = self.inner.places.clone().try_acquire_owned().map_err(|_| Problem::overloaded())?;
         let (live, grown) = {
@@ -324,10 +326,10 @@ impl Feeds {
             Some(end) => end,
             None => self.end(feed).await?,
         };
-        if after.is_some_and(|after| after > end) {
-            return Err(Problem::invalid_parameter().detail(format!("after: there are {end} so far")));
-        }
-        Ok(Watcher { feeds: self.clone(), feed, live, grown, has: after.unwrap_or(end), _place: place })
+        // A number that was never given here: the database was restored, or the client had another deployment before.
+        let reset = after.filter(|after| *after > end).map(|_| end);
+        let has = after.filter(|after| *after <= end).unwrap_or(end);
+        Ok(Watcher { feeds: self.clone(), feed, live, grown, has, reset, _place: place })
     }
 
     /// Runs a stream's task: the process ends when it has ended.

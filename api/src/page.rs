@@ -20,16 +20,18 @@ pub fn limit(asked: Option<u64>) -> Result<u64, Problem> {
     match asked {
         None => Ok(DEFAULT_LIMIT),
         Some(limit @ 1..=MAX_LIMIT) => Ok(limit),
-        Some(_) => Err(Problem::invalid_parameter().detail(format!("limit is 1 to {MAX_LIMIT}"))),
+        Some(_) => {
+            Err(Problem::parameter("limit", &format!("it needs to be a whole number from 1 to {MAX_LIMIT}")))
+        }
     }
 }
 
 /// A text to look for: bounded, and nothing if it is empty.
 pub fn search_text(asked: Option<String>) -> Result<Option<String>, Problem> {
     match asked.map(|text| text.trim().to_owned()) {
-        Some(text) if text.len() > 200 => Err(Problem::invalid_parameter().detail("q has at most 200 bytes")),
+        Some(text) if text.len() > 200 => Err(Problem::parameter("q", "it has at most 200 bytes")),
         Some(text) if text.contains('\0') => {
-            Err(Problem::invalid_parameter().detail("q must not contain the character U+0000"))
+            Err(Problem::parameter("q", "it must not contain the character U+0000"))
         }
         other => Ok(other.filter(|text| !text.is_empty())),
     }

@@ -21,6 +21,8 @@ use shared::id::CommandId;
 use shared::refusal::{Code, FieldError, Refusal};
 use uuid::Uuid;
 
+use crate::faults;
+
 /// What an error's body says.
 #[derive(Debug, Clone, Serialize, Deserialize, Object)]
 #[oai(rename = "Problem", skip_serializing_if_is_none, skip_serializing_if_is_empty)]
@@ -95,34 +97,35 @@ macro_rules! problems {
 
 problems! {
     body_too_large = PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
-    body_too_slow = REQUEST_TIMEOUT, "body-too-slow", "The body did not come in time";
-    broker_unavailable = SERVICE_UNAVAILABLE, "broker-unavailable", "Commands cannot be taken now; nothing was accepted";
+    body_too_slow = REQUEST_TIMEOUT, "body-too-slow", "The body did not arrive in time";
+    broker_unavailable = SERVICE_UNAVAILABLE, "broker-unavailable", "No command can be accepted now; try again";
     command_not_found = NOT_FOUND, "command-not-found", "There is no such command";
     database_unavailable = SERVICE_UNAVAILABLE, "database-unavailable", "The database does not answer; try again";
     delivery_not_found = NOT_FOUND, "delivery-not-found", "There is no such delivery";
-    email_taken = CONFLICT, "email-taken", "The e-mail address belongs to an account already";
-    forbidden = FORBIDDEN, "forbidden", "This is not for this role";
+    email_taken = CONFLICT, "email-taken", "An account with this e-mail address exists already";
+    forbidden = FORBIDDEN, "forbidden", "Your role does not allow this";
+    forgotten = GONE, "forgotten", "The decision about this command is no longer kept";
     idempotency_key_invalid = BAD_REQUEST, "idempotency-key-invalid", "The Idempotency-Key cannot be used";
     idempotency_key_reused = UNPROCESSABLE_ENTITY, "idempotency-key-reused",
         "The Idempotency-Key was used with another body";
-    internal = INTERNAL_SERVER_ERROR, "internal", "Something went wrong here";
-    invalid_body = UNPROCESSABLE_ENTITY, "invalid-body", "The body is not what this needs";
-    invalid_cursor = BAD_REQUEST, "invalid-cursor", "The cursor was not made by this list";
-    invalid_parameter = BAD_REQUEST, "invalid-parameter", "A parameter cannot be used";
+    internal = INTERNAL_SERVER_ERROR, "internal", "The server made an error; its operators can see it";
+    invalid_body = UNPROCESSABLE_ENTITY, "invalid-body", "The body does not have the form that this request needs";
+    invalid_cursor = BAD_REQUEST, "invalid-cursor", "The cursor was not made by this list with this filter";
+    invalid_parameter = BAD_REQUEST, "invalid-parameter", "A parameter has a value that cannot be used";
     invalid_template = UNPROCESSABLE_ENTITY, "invalid-template", "The template cannot be used";
-    login_failed = UNAUTHORIZED, "login-failed", "E-mail address or password are wrong";
-    mail_is_essential = CONFLICT, "mail-is-essential", "Mails like this one always come";
+    login_failed = UNAUTHORIZED, "login-failed", "The e-mail address or the password is wrong";
+    mail_is_essential = CONFLICT, "mail-is-essential", "Mails of this kind cannot be turned off";
     mail_not_found = NOT_FOUND, "mail-not-found", "There is no such mail";
-    malformed_json = BAD_REQUEST, "malformed-json", "The body is not JSON";
-    method_not_allowed = METHOD_NOT_ALLOWED, "method-not-allowed", "There is no such method here";
-    not_found = NOT_FOUND, "not-found", "There is nothing here";
-    overloaded = SERVICE_UNAVAILABLE, "overloaded", "Too many requests are in work; nothing was accepted";
+    malformed_json = BAD_REQUEST, "malformed-json", "The body is not valid JSON";
+    method_not_allowed = METHOD_NOT_ALLOWED, "method-not-allowed", "This address does not support this method";
+    not_found = NOT_FOUND, "not-found", "Nothing was found at this address";
+    overloaded = SERVICE_UNAVAILABLE, "overloaded", "The server is busy and did nothing; try again";
     service_account_not_found = NOT_FOUND, "service-account-not-found", "There is no such service account";
-    template_not_found = NOT_FOUND, "template-not-found", "No organiser has written such a template";
-    too_many_deliveries = UNPROCESSABLE_ENTITY, "too-many-deliveries", "This is too much to send again at once";
-    too_many_webhooks = CONFLICT, "too-many-webhooks", "There are as many webhooks as there may be";
+    template_not_found = NOT_FOUND, "template-not-found", "You have not written a template for this kind and language";
+    too_many_deliveries = UNPROCESSABLE_ENTITY, "too-many-deliveries", "The request asks for too many deliveries at once";
+    too_many_webhooks = CONFLICT, "too-many-webhooks", "The limit of webhooks is reached";
     unauthorized = UNAUTHORIZED, "unauthorized", "A valid access token is needed";
-    unsupported_media_type = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body has the wrong media type";
+    unsupported_media_type = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body has a media type that this request does not take";
     webhook_disabled = CONFLICT, "webhook-disabled", "The webhook is switched off";
     webhook_not_found = NOT_FOUND, "webhook-not-found", "There is no such webhook";
 }
@@ -155,6 +158,14 @@ impl Problem {
     pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
         self.body.errors = errors.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// What is wrong with one parameter.
+    #[must_use]
+    pub fn parameter(name: &str, fault: &str) -> Self {
+        Self::invalid_parameter()
+            .detail(format!("{name}: {fault}"))
+            .errors(vec![FieldError::new(name, fault)])
     }
 
     /// The same, about a command that was accepted.
@@ -242,8 +253,17 @@ impl From<PublishError> for Problem {
             PublishError::TooLarge(_) => Self::body_too_large(),
             // A repetition is safe with an Idempotency-Key; without one, nobody knows of this attempt's id.
             PublishError::TimedOut => Self::broker_unavailable()
-                .detail("the broker did not confirm in time; repeat with the same Idempotency-Key"),
-            other => Self::broker_unavailable().detail(other.to_string()),
+                .detail("the message broker did not confirm in time; repeat with the same Idempotency-Key"),
+            other => {
+                tracing::warn!(error = %other, "a command was not published; the client is told to try again");
+                Self::broker_unavailable().detail(match other {
+                    PublishError::Blocked(_) => {
+                        "the message broker takes no messages now; nothing was accepted"
+                    }
+                    PublishError::Refused => "the queue is full; nothing was accepted",
+                    _ => "the message broker cannot be reached; nothing was accepted",
+                })
+            }
         }
     }
 }
@@ -308,26 +328,26 @@ pub fn from_error(error: &poem::Error) -> Problem {
     if let Some(problem) = error.downcast_ref::<Problem>() {
         return problem.clone();
     }
-    if let Some(error) = error.downcast_ref::<ParseRequestPayloadError>() {
-        return Problem::invalid_body().detail(error.reason.clone());
+    if error.is::<ParseRequestPayloadError>() {
+        return Problem::invalid_body();
     }
     if let Some(error) = error.downcast_ref::<ParsePathError>() {
-        return Problem::invalid_parameter().detail(format!("{}: {}", error.name, error.reason));
+        return Problem::parameter(error.name, &faults::of_parameter(&error.reason));
     }
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
-        return Problem::invalid_parameter().detail(format!("{}: {}", error.name, error.reason));
+        return Problem::parameter(error.name, &faults::of_parameter(&error.reason));
     }
     if let Some(error) = error.downcast_ref::<ReadBodyError>() {
         return match error {
             ReadBodyError::PayloadTooLarge => Problem::body_too_large(),
-            other => Problem::malformed_json().detail(other.to_string()),
+            _ => Problem::malformed_json().detail("the connection ended before the body did"),
         };
     }
     if error.is::<ParseJsonError>() {
-        return Problem::malformed_json().detail(error.to_string());
+        return Problem::malformed_json();
     }
     if error.is::<ContentTypeError>() {
-        return Problem::unsupported_media_type().detail(error.to_string());
+        return Problem::unsupported_media_type();
     }
     if error.is::<AuthorizationError>() {
         return Problem::unauthorized();
@@ -342,7 +362,11 @@ pub fn from_error(error: &poem::Error) -> Problem {
         StatusCode::NOT_FOUND => Problem::not_found(),
         StatusCode::METHOD_NOT_ALLOWED => Problem::method_not_allowed(),
         StatusCode::PAYLOAD_TOO_LARGE => Problem::body_too_large(),
-        status if status.is_client_error() => Problem::invalid_parameter().detail(error.to_string()),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::unsupported_media_type(),
+        status if status.is_client_error() => {
+            tracing::debug!(%error, "a request cannot be used for a reason that has no words of ours");
+            Problem::invalid_parameter()
+        }
         _ => {
             tracing::error!(%error, "a request failed for a reason of ours");
             Problem::internal()

@@ -1,6 +1,8 @@
 //! One listener: surfaces, operations, documents, and what every request goes through.
 
+mod address;
 pub(crate) mod connection;
+mod front_page;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -14,7 +16,7 @@ use metrics::Histogram;
 use poem::endpoint::make_sync;
 use poem::http::{Method, StatusCode};
 use poem::web::Html;
-use poem::{Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, Route};
+use poem::{Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, Route, get};
 use poem_openapi::{OpenApi, OpenApiService, OperationId};
 use serde_json::{Value, json};
 use shared::telemetry;
@@ -85,7 +87,9 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Everything that one listener answers.
 fn app(surfaces: Surfaces, cx: Context, operations: &Operations) -> impl Endpoint + use<> {
-    let mut route = operations::routes(operations).at("/asyncapi.json", json_file(asyncapi::document()));
+    let mut route = operations::routes(operations)
+        .at("/", get(front_page::endpoint(surfaces)))
+        .at("/asyncapi.json", json_file(asyncapi::document()));
     if surfaces != Surfaces::Admins {
         let members = routes::members();
         route = documented(route, &members, "/docs", "/openapi.json").nest("/api/v1", members);

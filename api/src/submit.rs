@@ -2,8 +2,11 @@
 //!
 //! 202 means that the broker has the command durably. With an `Idempotency-Key` the command's id is a function of actor,
 //! method, path and key, so a repetition is the same command, through any process and for ever: the ledger knows what was decided.
-//! Until it is decided, the cache remembers when the key was first accepted, so that the receipt is the same, too.
+//! Until it is decided, the cache remembers when the key was first accepted, so that the receipt is the same, too. A refusal
+//! that time can change leaves its key free: the next repetition is another attempt
+//! ([decision 27](../../docs/decisions/0027-what-is-the-same-request.md)).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use poem::Response;
@@ -21,13 +24,14 @@ use shared::clock::{self, Instant};
 use shared::id::{CommandId, DriveId};
 use shared::ledger::{self, Row, Status};
 use shared::receipt::{self, Claims, RECEIPT_TYPE};
-use shared::refusal::Refusal;
-use shared::telemetry;
+use shared::refusal::{Code, Refusal};
+use shared::{telemetry, upkeep};
 use tracing::{Instrument as _, debug_span};
 use uuid::Uuid;
 
 use crate::asked::Asked;
 use crate::at::At;
+use crate::body::BodyHash;
 use crate::context::Context;
 use crate::problem::Problem;
 
@@ -181,8 +185,8 @@ pub struct Submission {
     pub actor: Actor,
     /// What they ask for besides.
     pub asked: Asked,
-    /// The SHA-256 of the request body.
-    pub body_hash: Digest256,
+    /// What identifies the request body.
+    pub body_hash: BodyHash,
 }
 
 /// What the cache remembers of a key: when, and with which body, it was first accepted.
@@ -197,12 +201,22 @@ struct Claim {
     by: Uuid,
 }
 
-/// What is known of a key.
-enum Keyed {
-    /// Its command was decided before.
-    Decided(Box<Row>),
-    /// It was claimed: now, or before by somebody who may still be at it.
-    Claimed(Claim),
+/// How often a key may be refused for a reason that time can change; after that the last refusal stays.
+const ATTEMPTS: u32 = 16 * 16 * 16;
+/// Of how many attempts the decisions are looked up with one statement.
+const PROBES: u32 = 15;
+
+/// Whether a decision leaves its key free for another attempt.
+fn leaves_key_free(row: &Row) -> bool {
+    let code = || serde_json::from_value::<Code>(row.result.as_ref()?["code"].clone()).ok();
+    row.status == Status::Refused && code().is_some_and(Code::time_can_change)
+}
+
+impl BodyHash {
+    /// Whether this is the body behind a stored hash. Older versions stored that of its exact bytes.
+    fn is(&self, stored: &Digest256) -> bool {
+        [self.meaning, self.exact].contains(stored)
+    }
 }
 
 impl Context {
@@ -215,23 +229,26 @@ impl Context {
         let Submission { actor, asked, body_hash } = submission;
         let mut accepted_at = clock::now();
         let id = match &asked.key {
-            Some(key) => self.key.keyed_command_id(actor, key),
-            None => self.key.new_command_id(accepted_at),
+            // In a piece of memory of its own: it is far larger than what a request without a key needs, and futures are moved about.
+            Some(key) => match Box::pin(self.attempt(actor, key, C::KIND, &body_hash)).await? {
+                (_, Some(row)) => return self.answer(&asked, row, &body_hash),
+                (id, None) => id,
+            },
+            None => self.of_kind(self.key.new_command_id(accepted_at), C::KIND),
         };
         let body = command(id);
         let drive_id = about(&body);
-        let mut own_claim = false;
+        let (mut own_claim, mut stored_hash) = (false, body_hash.meaning);
         if asked.key.is_some() {
-            let by = Uuid::now_v7();
-            let mine = Claim { accepted_at, body_hash, actor, kind: C::KIND.to_owned(), drive_id, by };
-            // In a piece of memory of its own: it is far larger than what a request without a key needs, and futures are moved about.
-            match Box::pin(self.keyed(id, mine)).await? {
-                Keyed::Decided(row) => return self.answer(&asked, *row),
-                Keyed::Claimed(first) => {
-                    accepted_at = first.accepted_at;
-                    own_claim = first.by == by;
-                }
+            let (by, kind) = (Uuid::now_v7(), C::KIND.to_owned());
+            let mine = Claim { accepted_at, body_hash: stored_hash, actor, kind, drive_id, by };
+            let first = Box::pin(self.claim(id, &mine)).await;
+            if !body_hash.is(&first.body_hash) {
+                return Err(Problem::idempotency_key_reused());
             }
+            // What is published again is the same to the last byte.
+            (accepted_at, stored_hash) = (first.accepted_at, first.body_hash);
+            own_claim = first.by == by;
         }
         let wait = asked.wait.and_then(|patience| Some((self.waiting.wait(id)?, patience)));
         let span =
@@ -240,7 +257,7 @@ impl Context {
             id,
             actor,
             accepted_at,
-            body_hash,
+            body_hash: stored_hash,
             reply_to: wait.as_ref().map(|(wait, _)| wait.address.clone()),
             trace: telemetry::traceparent(&span),
             body,
@@ -265,27 +282,65 @@ impl Context {
         Ok(Submitted::Accepted(self.receipt(id, C::KIND, drive_id, actor, accepted_at, &body_hash)))
     }
 
+    /// The id as one for a command of this kind.
+    fn of_kind(&self, id: CommandId, kind: &str) -> CommandId {
+        if upkeep::is_passing(kind) { self.key.passing(id) } else { id }
+    }
+
     /// The answer to a repetition of what was decided before: the decision to whoever waits, the receipt to others.
-    fn answer(&self, asked: &Asked, row: Row) -> Result<Submitted, Problem> {
+    fn answer(&self, asked: &Asked, row: Row, body_hash: &BodyHash) -> Result<Submitted, Problem> {
         if let Some(patience) = asked.wait {
             return decided(row, patience);
         }
-        let receipt =
-            self.receipt(row.id, &row.kind, row.drive_id, row.actor, row.accepted_at, &row.body_hash);
+        let receipt = self.receipt(row.id, &row.kind, row.drive_id, row.actor, row.accepted_at, body_hash);
         Ok(Submitted::Accepted(receipt))
     }
 
-    /// What is known of a command with a key, by now.
-    async fn keyed(&self, id: CommandId, mine: Claim) -> Result<Keyed, Problem> {
-        let first = self.claim(id, &mine).await;
+    /// The command that a key stands for by now, and its decision if there is one.
+    ///
+    /// A key stands for one command, unless that was refused for a reason that time can change. Then it stands for a second
+    /// attempt, and so on. An attempt's id is a function of the key and its number, and the next one is made only when the
+    /// ledger has the refusal. So any process finds the same attempt, and two repetitions at once are one command.
+    async fn attempt(
+        &self,
+        actor: Actor,
+        key: &str,
+        kind: &str,
+        body_hash: &BodyHash,
+    ) -> Result<(CommandId, Option<Row>), Problem> {
+        let id = |number: u32| {
+            // No key has a line break.
+            let key = if number == 0 { Cow::Borrowed(key) } else { Cow::Owned(format!("{key}\n{number}")) };
+            self.of_kind(self.key.keyed_command_id(actor, &key), kind)
+        };
         // The ledger knows for ever; should the database be away, the claim has to do.
-        let decided = ledger::find(&self.db.read, [id]).await.unwrap_or_default().remove(&id);
-        let decided = decided.filter(|row| row.status != Status::Failed);
-        let known_hash = decided.as_ref().map_or(first.body_hash, |row| row.body_hash);
-        if known_hash != mine.body_hash {
+        let first = ledger::find(&self.db.read, [id(0)]).await.unwrap_or_default().remove(&id(0));
+        let Some(first) = first.filter(|row| row.status != Status::Failed) else { return Ok((id(0), None)) };
+        if !body_hash.is(&first.body_hash) {
             return Err(Problem::idempotency_key_reused());
         }
-        Ok(decided.map_or(Keyed::Claimed(first), |row| Keyed::Decided(Box::new(row))))
+        if !leaves_key_free(&first) {
+            return Ok((id(0), Some(first)));
+        }
+        let (mut last, mut refused, mut next) = (first, 0, (ATTEMPTS, None));
+        while next.0 - refused > 1 {
+            let step = (next.0 - refused).div_ceil(PROBES + 1);
+            let probes: Vec<_> = (refused + step..next.0).step_by(step as usize).collect();
+            let mut found = ledger::find(&self.db.read, probes.iter().map(|number| id(*number))).await?;
+            for number in probes {
+                match found.remove(&id(number)) {
+                    Some(row) if leaves_key_free(&row) => (last, refused) = (row, number),
+                    other => {
+                        next = (number, other);
+                        break;
+                    }
+                }
+            }
+        }
+        match next {
+            (ATTEMPTS, _) => Ok((last.id, Some(last))),
+            (number, row) => Ok((id(number), row.filter(|row| row.status != Status::Failed))),
+        }
     }
 
     async fn claim(&self, id: CommandId, mine: &Claim) -> Claim {
@@ -301,9 +356,9 @@ impl Context {
         drive_id: Option<DriveId>,
         actor: Actor,
         accepted_at: Instant,
-        body_hash: &Digest256,
+        body_hash: &BodyHash,
     ) -> Receipt {
-        let claims = Claims::new(id, kind, drive_id, actor, accepted_at, body_hash);
+        let claims = Claims::new(id, kind, drive_id, actor, accepted_at, &body_hash.exact);
         Receipt {
             command_id: id.0,
             kind: kind.to_owned(),
@@ -316,7 +371,8 @@ impl Context {
 
     /// What came of a command, for whoever may know: its actor, or an admin.
     ///
-    /// An id that was answered with 202 is never unknown: it carries a proof that this deployment made it.
+    /// An id that was answered with 202 is never unknown: it carries a proof that this deployment made it. One whose decision
+    /// is kept for a while only says so, and is `forgotten` after that.
     pub async fn status(&self, id: CommandId, caller: Actor) -> Result<CommandStatus, Problem> {
         let row = ledger::find(&self.db.read, [id]).await?.remove(&id);
         let may_know = |actor: Actor| actor == caller || caller.role == Role::Admin;
@@ -328,13 +384,17 @@ impl Context {
                 if claim.as_ref().is_some_and(|claim| !may_know(claim.actor)) {
                     return Err(Problem::command_not_found());
                 }
+                let accepted_at = receipt::accepted_at(id).or(claim.as_ref().map(|claim| claim.accepted_at));
+                // Without an instant it was accepted longer ago than a claim lasts.
+                let is_old = accepted_at.is_none_or(|at| at + upkeep::CHECKS_STAY < clock::now());
+                if is_old && self.key.is_passing(id) {
+                    return Err(Problem::forgotten());
+                }
                 Ok(CommandStatus {
                     command_id: id.0,
                     kind: claim.as_ref().map(|claim| claim.kind.clone()),
                     status: "accepted".to_owned(),
-                    accepted_at: receipt::accepted_at(id)
-                        .or(claim.as_ref().map(|claim| claim.accepted_at))
-                        .map(At),
+                    accepted_at: accepted_at.map(At),
                     decided_at: None,
                     drive_id: claim.and_then(|claim| claim.drive_id).map(|id| id.0),
                     sequence: None,

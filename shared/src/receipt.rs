@@ -17,6 +17,10 @@ pub const RECEIPT_TYPE: &str = "muster-receipt+jwt";
 
 /// The bytes of a command id that its proof covers; the rest is the proof.
 const PROVEN: usize = 12;
+/// The mark in the proof of an id whose decision is kept for ever.
+const KEPT: &[u8] = b"";
+/// The mark in the proof of an id whose decision is forgotten after a while.
+const PASSING: &[u8] = b" passing";
 
 /// What a receipt says: the payload of its JWS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +72,7 @@ impl SigningKey {
         let random = Uuid::new_v4().into_bytes();
         let mut noise = [0; 10];
         noise.copy_from_slice(&random[..10]);
-        self.proven(Builder::from_unix_timestamp_millis(ms, &noise).into_uuid())
+        self.proven(Builder::from_unix_timestamp_millis(ms, &noise).into_uuid(), KEPT)
     }
 
     /// The id of the command that an actor has given this idempotency key (with the request that it is for): always the
@@ -78,19 +82,32 @@ impl SigningKey {
         let code = self.code(format!("key {actor} {key}").as_bytes());
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&code[..16]);
-        self.proven(Builder::from_custom_bytes(bytes).into_uuid())
+        self.proven(Builder::from_custom_bytes(bytes).into_uuid(), KEPT)
+    }
+
+    /// The same id for a command whose decision is forgotten after a while ([`upkeep::is_passing`](crate::upkeep)). Its
+    /// proof is another one, so an id without a decision tells whether there may have been one.
+    #[must_use]
+    pub fn passing(&self, id: CommandId) -> CommandId {
+        self.proven(id.0, PASSING)
     }
 
     /// Whether this deployment made the id.
     #[must_use]
     pub fn made(&self, id: CommandId) -> bool {
-        self.proven(id.0) == id
+        self.proven(id.0, KEPT) == id || self.is_passing(id)
     }
 
-    /// The same id with its last bytes replaced by the code over its first ones.
-    fn proven(&self, id: Uuid) -> CommandId {
+    /// Whether this deployment made the id for a command whose decision is forgotten after a while.
+    #[must_use]
+    pub fn is_passing(&self, id: CommandId) -> bool {
+        self.passing(id) == id
+    }
+
+    /// The same id with its last bytes replaced by a code over its first ones and a mark.
+    fn proven(&self, id: Uuid, mark: &[u8]) -> CommandId {
         let mut bytes = id.into_bytes();
-        let code = self.code(&bytes[..PROVEN]);
+        let code = self.code(&[&bytes[..PROVEN], mark].concat());
         bytes[PROVEN..].copy_from_slice(&code[..16 - PROVEN]);
         CommandId(Uuid::from_bytes(bytes))
     }
@@ -130,6 +147,19 @@ mod tests {
         let mut forged = id.0.into_bytes();
         forged[7] ^= 1;
         assert!(!key().made(CommandId(Uuid::from_bytes(forged))));
+    }
+
+    #[test]
+    fn an_id_says_whether_its_decision_is_forgotten() {
+        let now = clock::from_ms(1_790_000_000_123);
+        for kept in [key().new_command_id(now), key().keyed_command_id(actor(Role::Member), "click-1")] {
+            let passing = key().passing(kept);
+            assert_eq!(accepted_at(passing), accepted_at(kept));
+            assert!(key().made(kept) && key().made(passing));
+            assert_eq!([kept, passing].map(|id| key().is_passing(id)), [false, true]);
+            assert_eq!(key().passing(passing), passing);
+        }
+        assert!(!key().is_passing(CommandId::new()));
     }
 
     #[test]

@@ -64,6 +64,17 @@ codes! {
     WindowOver = "window-over", "The drive's registration window is over";
 }
 
+impl Code {
+    /// Whether this says "not yet": the same request may be decided otherwise later, and nothing but time has to pass.
+    ///
+    /// Such a refusal does not bind its idempotency key: a repetition is another attempt. Any other refusal does. It holds
+    /// until somebody changes something, and a request that was only sent twice must not take effect then.
+    #[must_use]
+    pub fn time_can_change(self) -> bool {
+        matches!(self, Self::DriveNotOpen | Self::DriveNotPublished)
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -24,15 +24,21 @@ pub struct CleanUp {}
 /// How long an uploaded file stays.
 pub const FILES_STAY: Duration = Duration::hours(24);
 /// How long the decisions about commands that change nothing stay.
-const CHECKS_STAY: Duration = Duration::days(7);
+pub const CHECKS_STAY: Duration = Duration::days(7);
 
 /// The kinds of commands that change nothing, so that their decisions need not be kept for ever.
 const CHANGE_NOTHING: [&str; 2] = [CheckEligibility::KIND, CleanUp::KIND];
 
+/// Whether the decision about a command of this kind is kept for [`CHECKS_STAY`] only; most are kept for ever.
+#[must_use]
+pub fn is_passing(kind: &str) -> bool {
+    CHANGE_NOTHING.contains(&kind)
+}
+
 /// When the decision about a command of this kind may be forgotten; most are kept for ever.
 #[must_use]
 pub fn expiry(kind: &str, decided_at: Instant) -> Option<Instant> {
-    CHANGE_NOTHING.contains(&kind).then(|| decided_at + CHECKS_STAY)
+    is_passing(kind).then(|| decided_at + CHECKS_STAY)
 }
 
 /// What a clean-up has done.

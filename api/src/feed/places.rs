@@ -104,7 +104,14 @@ pub struct Places {
 impl Places {
     /// Whoever was told of the entry `told` last, by a watcher of the drive's log.
     pub(super) fn new(watcher: Watcher, drive_id: DriveId, told: Option<u64>) -> Self {
+        // A number from elsewhere says nothing about what was told.
+        let told = told.filter(|_| watcher.reset.is_none());
         Self { watcher, drive_id, told }
+    }
+
+    /// Where the log ends, if whoever watches is to start over; said once.
+    pub(super) fn reset(&mut self) -> Option<u64> {
+        self.watcher.reset.take()
     }
 
     /// How the drive stands, as soon as it stands otherwise; `None` at the end of the process.

@@ -58,6 +58,14 @@ impl Source {
         Ok(Self::Places(Places::new(watcher, drive_id, told)))
     }
 
+    /// Where the feed ends, if the client's number is beyond that: it is told to start over.
+    fn reset(&mut self) -> Option<u64> {
+        match self {
+            Self::All(watcher) => watcher.reset.take(),
+            Self::Places(places) => places.reset(),
+        }
+    }
+
     async fn next(&mut self) -> Result<Option<Vec<Item>>, Problem> {
         match self {
             Self::All(watcher) => watcher.next().await,
@@ -99,8 +107,13 @@ impl Streamed {
     }
 }
 
-fn server_sent_events(source: Source, end: Instant) -> Response {
-    let opened = stream::iter([Ok::<_, Infallible>(Bytes::from_static(RETRY.as_bytes()))]);
+fn server_sent_events(mut source: Source, end: Instant) -> Response {
+    let opening = match source.reset() {
+        // With this id the client comes again if it is cut off now.
+        Some(end) => format!("{RETRY}event: reset\nid: {end}\ndata: {{\"end\":{end}}}\n\n"),
+        None => RETRY.to_owned(),
+    };
+    let opened = stream::iter([Ok::<_, Infallible>(Bytes::from(opening))]);
     // It is asked for the next entries when the client has taken the last ones, so a slow one makes nothing wait in memory.
     let entries = stream::unfold(source, move |mut source| async move {
         let items = source.next_or_sign_of_life(end).await.ok()?;
@@ -145,6 +158,12 @@ fn over_websocket(feeds: Feeds, source: Source, end: Instant, socket: WebSocket)
 
 /// Tells everything to a client until either of them ends it.
 async fn talk(feeds: Feeds, mut source: Source, end: Instant, mut socket: WebSocketStream) {
+    if let Some(end) = source.reset() {
+        let reset = format!("{{\"event\":\"reset\",\"id\":{end},\"data\":{{\"end\":{end}}}}}");
+        if !matches!(timeout(SLOW, socket.send(Message::text(reset))).await, Ok(Ok(()))) {
+            return;
+        }
+    }
     let mut messages = 0;
     loop {
         let next = source.next_or_sign_of_life(end);
@@ -215,8 +234,17 @@ impl ApiResponse for Streamed {
         };
         MetaResponses {
             responses: vec![
-                response(101, "The same over a WebSocket: texts {\"id\":…,\"data\":…}", Vec::new()),
-                response(200, "Server-sent events: `id` is a number, `data` is JSON", vec![content]),
+                response(
+                    101,
+                    "The same over a WebSocket: texts {\"id\":…,\"data\":…}, with \"event\":\"reset\" for the event `reset`",
+                    Vec::new(),
+                ),
+                response(
+                    200,
+                    "Server-sent events: `id` is a number, `data` is JSON. The event `reset` says that the number to go on \
+                     from is beyond the end: what follows begins at its `id`, so start over",
+                    vec![content],
+                ),
             ],
         }
     }

@@ -20,7 +20,8 @@ pub struct CommandRoutes;
 impl CommandRoutes {
     /// Read what came of a command
     ///
-    /// For its actor, or an admin. `accepted` until it is decided; never unknown once it was answered with 202.
+    /// For its actor, or an admin. `accepted` until it is decided; never unknown once it was answered with 202. The decision
+    /// about an eligibility check is kept for 7 days; after that the answer is 410 `forgotten`.
     #[oai(path = "/commands/:command_id", method = "get", operation_id = "read-command")]
     async fn read(
         &self,

@@ -9,6 +9,7 @@ use poem_openapi::types::Any;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde_json::Value;
 use shared::inbox::{Item, table};
+use shared::refusal::FieldError;
 use uuid::Uuid;
 
 use crate::at::At;
@@ -111,7 +112,8 @@ impl InboxRoutes {
         let ends = table::ends(&cx.db.read, &BTreeSet::from([member_id])).await?;
         let end = ends.get(&member_id).copied().unwrap_or_default();
         if body.value.up_to > end {
-            return Err(Problem::invalid_body().detail(format!("up_to: there are {end} messages")));
+            let fault = FieldError::new("up_to", format!("there are {end} messages"));
+            return Err(Problem::invalid_body().errors(vec![fault]));
         }
         table::mark_read(cx.db.writer(), member_id, body.value.up_to).await?;
         Ok(Noted::Noted)

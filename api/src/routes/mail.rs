@@ -11,6 +11,7 @@ use shared::mail::table;
 use shared::mail::table::settings::{self, Written};
 use shared::mail::template::{Facts, LANGUAGES, Template};
 use shared::mail::{self as mails, Kind, Language};
+use shared::refusal::FieldError;
 use uuid::Uuid;
 
 use crate::at::At;
@@ -183,10 +184,10 @@ enum Done {
 fn kind_and_language(kind: &str, language: &str) -> Result<(Kind, Language), Problem> {
     let kind = Kind::from_word(kind).ok_or_else(|| {
         let words: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
-        Problem::invalid_parameter().detail(format!("kind is one of {}", words.join(", ")))
+        Problem::parameter("kind", &format!("it needs to be one of {}", words.join(", ")))
     })?;
     let language = language.parse::<Language>();
-    Ok((kind, language.map_err(|error| Problem::invalid_parameter().detail(error.to_string()))?))
+    Ok((kind, language.map_err(|error| Problem::parameter("language", &error.to_string()))?))
 }
 
 /// Mails.
@@ -329,7 +330,8 @@ impl MailRoutes {
     ) -> Result<Done, Problem> {
         let reason = body.value.reason;
         if reason.is_empty() || reason.len() > MAX_REASON {
-            return Err(Problem::invalid_body().detail(format!("reason: 1 to {MAX_REASON} bytes")));
+            let fault = FieldError::new("reason", format!("it has 1 to {MAX_REASON} bytes"));
+            return Err(Problem::invalid_body().errors(vec![fault]));
         }
         let id = MailId(mail_id.0);
         let mail = table::find(&cx.db.read, id).await?.ok_or_else(Problem::mail_not_found)?;

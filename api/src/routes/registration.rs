@@ -333,7 +333,7 @@ impl AdminRegistrationRoutes {
     }
 }
 
-/// A reason that says something, and not too much.
+/// A reason: one line that says something.
 pub(super) fn checked_reason(reason: String) -> Result<String, Problem> {
     match reason_fault(&reason) {
         Some(fault) => Err(Problem::invalid_body().errors(vec![fault])),

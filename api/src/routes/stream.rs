@@ -20,6 +20,19 @@ use crate::feed::Feed;
 use crate::feed::stream::{Source, Streamed};
 use crate::problem::Problem;
 
+/// What a request for a WebSocket needs (RFC 6455 §4.1).
+const HANDSHAKE: &str =
+    "a WebSocket needs Connection: Upgrade, Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key";
+
+/// The number of the last entry that a client has. The header, which `EventSource` sends by itself, counts before the
+/// parameter, which stays in its address. A header that is no number of ours is one of another deployment.
+fn after(header: Option<&str>, parameter: Option<u64>) -> Option<u64> {
+    match header.map(str::trim) {
+        None | Some("") => parameter,
+        Some(text) => Some(text.parse().unwrap_or(u64::MAX)),
+    }
+}
+
 /// What a request to watch says beside its parameters.
 struct Opening {
     /// The access token in its header.
@@ -36,8 +49,7 @@ impl<'a> FromRequest<'a> for Opening {
         let asked = request.header(header::UPGRADE);
         let socket = if asked.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")) {
             let socket = WebSocket::from_request(request, body).await;
-            let unusable = |error| Problem::invalid_parameter().detail(format!("Upgrade: {error}"));
-            Some(socket.map_err(unusable)?)
+            Some(socket.map_err(|_| Problem::parameter("Upgrade", HANDSHAKE))?)
         } else {
             None
         };
@@ -62,7 +74,7 @@ impl StreamRoutes {
     ///
     /// Every message of the inbox, as it comes: `data` is a CloudEvent, `id` its number in the inbox, from 1 without gaps. Send
     /// the last one back (`Last-Event-ID`, or `after`) to go on from there, however long ago it was; without it only what is
-    /// new is told. `after=0` begins with the first one.
+    /// new is told. `after=0` begins with the first one. A number beyond the end gets the event `reset`.
     #[oai(path = "/me/events", method = "get", operation_id = "watch-inbox")]
     async fn inbox(
         &self,
@@ -70,12 +82,13 @@ impl StreamRoutes {
         opening: Opening,
         /// For clients that cannot send headers, such as EventSource in a browser.
         access_token: Query<Option<String>>,
-        #[oai(name = "Last-Event-ID")] last: Header<Option<u64>>,
+        #[oai(name = "Last-Event-ID")] last: Header<Option<String>>,
         after: Query<Option<u64>>,
     ) -> Result<Streamed, Problem> {
         let (caller, lasts) = opening.caller(&cx, access_token.0.as_deref()).await?;
         let member_id = caller.person()?;
-        let source = Source::all(&cx.feeds, Feed::Inbox(member_id), last.0.or(after.0)).await?;
+        let from = self::after(last.0.as_deref(), after.0);
+        let source = Source::all(&cx.feeds, Feed::Inbox(member_id), from).await?;
         Ok(Streamed::new(&cx.feeds, source, lasts, opening.socket))
     }
 
@@ -89,12 +102,13 @@ impl StreamRoutes {
         cx: Data<&Context>,
         opening: Opening,
         drive_id: Path<Uuid>,
-        #[oai(name = "Last-Event-ID")] last: Header<Option<u64>>,
+        #[oai(name = "Last-Event-ID")] last: Header<Option<String>>,
         after: Query<Option<u64>>,
     ) -> Result<Streamed, Problem> {
         let drive_id = DriveId(drive_id.0);
         seen(&cx, drive_id, |status| status != Status::Draft).await?;
-        let source = Source::places(&cx.feeds, drive_id, last.0.or(after.0)).await?;
+        let from = self::after(last.0.as_deref(), after.0);
+        let source = Source::places(&cx.feeds, drive_id, from).await?;
         Ok(Streamed::new(&cx.feeds, source, TOKEN_LASTS, opening.socket))
     }
 }
@@ -109,7 +123,7 @@ impl AdminStreamRoutes {
     ///
     /// Every entry, as it is decided: `data` is a CloudEvent, exactly as it was hashed, `id` its number in the log, from 1
     /// without gaps. Send the last one back (`Last-Event-ID`, or `after`) to go on from there, however long ago it was; without
-    /// it only what is new is told. `after=0` begins with the first one.
+    /// it only what is new is told. `after=0` begins with the first one. A number beyond the end gets the event `reset`.
     #[oai(path = "/drives/:drive_id/events", method = "get", operation_id = "watch-log")]
     async fn log(
         &self,
@@ -118,14 +132,15 @@ impl AdminStreamRoutes {
         drive_id: Path<Uuid>,
         /// For clients that cannot send headers, such as EventSource in a browser.
         access_token: Query<Option<String>>,
-        #[oai(name = "Last-Event-ID")] last: Header<Option<u64>>,
+        #[oai(name = "Last-Event-ID")] last: Header<Option<String>>,
         after: Query<Option<u64>>,
     ) -> Result<Streamed, Problem> {
         let (caller, lasts) = opening.caller(&cx, access_token.0.as_deref()).await?;
         caller.admin()?;
         let drive_id = DriveId(drive_id.0);
         seen(&cx, drive_id, |_| true).await?;
-        let source = Source::all(&cx.feeds, Feed::Log(drive_id), last.0.or(after.0)).await?;
+        let from = self::after(last.0.as_deref(), after.0);
+        let source = Source::all(&cx.feeds, Feed::Log(drive_id), from).await?;
         Ok(Streamed::new(&cx.feeds, source, lasts, opening.socket))
     }
 }

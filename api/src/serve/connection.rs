@@ -21,6 +21,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::address;
+
 /// The most connections at a time, besides those that became `WebSocket`s; others wait to be accepted.
 const CONNECTIONS: usize = 50_000;
 /// How long after one answer the head of the next request has to be there.
@@ -94,7 +96,8 @@ fn connection<E: Endpoint + 'static>(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone before it was served");
     }
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: hyper::Request<_>| {
+        address::normalise(request.uri_mut());
         let app = app.clone();
         let [local, peer] = [local, peer].map(Addr::SocketAddr);
         // A connection keeps room for this as long as it lives, so it is in a piece of memory of its own.

@@ -1,0 +1,93 @@
+//! The page at `/`, for people who open the address in a browser: what this is, what to do first, and where to read on.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use poem::endpoint::make_sync;
+use poem::http::header;
+use poem::{Endpoint, Response};
+use shared::bus::envelope::sha256;
+
+use super::Surfaces;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The only style. The page has no script and loads nothing.
+const STYLE: &str = ":root{color-scheme:light dark;font:1rem/1.6 system-ui,sans-serif}\
+body{max-width:40rem;margin:0 auto;padding:2rem 1rem}\
+h1{margin-bottom:0}li{margin:.5rem 0}code{font-size:.95em;overflow-wrap:anywhere}";
+
+/// Answers with the page.
+pub(super) fn endpoint(surfaces: Surfaces) -> impl Endpoint<Output = Response> + 'static {
+    let page = page(surfaces);
+    // A browser runs and loads nothing here, whatever finds its way into the page.
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        STANDARD.encode(sha256(STYLE.as_bytes()))
+    );
+    make_sync(move |_| {
+        Response::builder()
+            .content_type("text/html; charset=utf-8")
+            .header(header::CACHE_CONTROL, "no-cache")
+            .header(header::CONTENT_SECURITY_POLICY, policy.as_str())
+            .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+            .header(header::REFERRER_POLICY, "no-referrer")
+            .body(page.clone())
+    })
+}
+
+fn page(surfaces: Surfaces) -> String {
+    let members = surfaces != Surfaces::Admins;
+    let admins = surfaces != Surfaces::Members;
+    let mut first = Vec::new();
+    let mut links = Vec::new();
+    if members {
+        first.push(
+            "<strong>Log in.</strong> Send the e-mail address and the password to \
+             <code>POST /api/v1/auth/login</code>. The first start made an admin: its log says which address that is, \
+             and in which file the password is.",
+        );
+        links.push("<a href=\"/docs\">The API for members</a>: sign up, register, withdraw, follow");
+    } else {
+        first.push(
+            "<strong>Log in.</strong> The API for members does that: send the e-mail address and the password to its \
+             <code>POST /api/v1/auth/login</code>. The first start made an admin: its log says which address that is, \
+             and in which file the password is.",
+        );
+    }
+    if admins {
+        first.push(
+            "<strong>Make a drive.</strong> Create it with <code>POST /admin/v1/drives</code> and publish it with \
+             <code>POST /admin/v1/drives/{drive_id}/publish</code>.",
+        );
+        links.push("<a href=\"/admin/docs\">The API for organisers</a>: drives, members, webhooks, mails");
+    } else {
+        first.push(
+            "<strong>Make a drive.</strong> The API for organisers does that; another process serves it.",
+        );
+    }
+    if members {
+        first.push(
+            "<strong>Register.</strong> Members do so with \
+             <code>POST /api/v1/drives/{drive_id}/registrations</code>. The receipt comes at once, and the decision \
+             soon after.",
+        );
+    }
+    links.extend([
+        "<a href=\"/asyncapi.json\">The events</a>, for programs that follow what is decided",
+        "<a href=\"/health/full\">Health</a> of this process and of what it needs",
+        "More documentation is in the folder <code>docs</code> of the source code; begin with <code>README.md</code>",
+    ]);
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Muster</title>\n\
+         <style>{STYLE}</style>\n</head>\n<body>\n<h1>Muster</h1>\n<p>Version {VERSION}</p>\n\
+         <p>Many people sign up for few places here. Every click gets a receipt, and every receipt gets exactly one \
+         decision.</p>\n<h2>What to do first</h2>\n<ol>\n{}</ol>\n<h2>Read on</h2>\n<ul>\n{}</ul>\n</body>\n</html>\n",
+        items(&first),
+        items(&links),
+    )
+}
+
+fn items(texts: &[&str]) -> String {
+    texts.iter().flat_map(|text| ["<li>", text, "</li>\n"]).collect()
+}
