@@ -7,6 +7,7 @@ use consumers::follow::{Followed, Follower as _};
 use consumers::webhooks::Webhooks;
 use consumers::webhooks::post::Post;
 use consumers::webhooks::sender::Sender;
+use process::parts::Parts;
 use shared::account::table as accounts;
 use shared::clock;
 use shared::id::{DeliveryId, DriveId, WebhookId};
@@ -39,7 +40,7 @@ fn webhook(url: &str, ordered: bool) -> Webhook {
         filter: Filter::default(),
         ordered,
         secret: Secret::generate(),
-        old_secret: None,
+        old_secrets: Vec::new(),
         owner: Uuid::now_v7(),
         created_at: clock::now() - chrono::Duration::hours(1),
         failing_since: None,
@@ -101,7 +102,8 @@ async fn an_event_is_taken_in_once_and_several_senders_send_it_once(engine: Engi
     take(&local, &entries).await;
     assert_eq!(in_state(&local, &any, State::Pending).await.len(), entries.len());
     let shutdown = CancellationToken::new();
-    let senders: Vec<_> = (0..3).map(|_| tokio::spawn(sender(&local).run(shutdown.clone()))).collect();
+    let senders: Vec<_> =
+        (0..3).map(|_| tokio::spawn(sender(&local).run(Parts::default(), shutdown.clone()))).collect();
     until(&local, &any, State::Delivered, entries.len()).await;
     until(&local, &one_by_one, State::Delivered, entries.len()).await;
     shutdown.cancel();
@@ -203,7 +205,7 @@ async fn a_webhook_that_fails_for_days_or_is_gone_is_switched_off(engine: Engine
     table::set_failing_since(local.db.writer(), tired.id, Some(since)).await.unwrap();
     let shutdown = CancellationToken::new();
     take(&local, &entries(&local, 1).await[..1]).await;
-    let sending = tokio::spawn(sender(&local).run(shutdown.clone()));
+    let sending = tokio::spawn(sender(&local).run(Parts::default(), shutdown.clone()));
     let read =
         async |webhook: &Webhook| table::find(&local.db.read, webhook.id, None).await.unwrap().unwrap();
     eventually("all have been tried", || async {
@@ -309,7 +311,8 @@ async fn with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fa
         Reply::Status(if first { 503 } else { 200 })
     });
     let shutdown = CancellationToken::new();
-    let senders: Vec<_> = (0..3).map(|_| tokio::spawn(sender(&local).run(shutdown.clone()))).collect();
+    let senders: Vec<_> =
+        (0..3).map(|_| tokio::spawn(sender(&local).run(Parts::default(), shutdown.clone()))).collect();
     until(&local, &webhook, State::Delivered, followed.len()).await;
     shutdown.cancel();
     for sender in senders {
