@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use consumers::follow::{Followed, Follower, follow};
 use consumers::mail::post::Post;
 use consumers::mail::sender::Sender;
-use process::parts::Parts;
 use process::watch::Liveness;
 use sea_orm::DatabaseTransaction;
 use serde_json::json;
@@ -129,7 +128,7 @@ async fn a_name_with_a_line_break_keeps_nobody_elses_mail(engine: Engine) {
         match mail.state {
             State::Sent => assert!(was_sent && mail.error.is_none(), "{mail:?}"),
             State::Failed => {
-                assert!(is_odd && mail.error.is_some(), "only by itself, with a reason: {mail:?}")
+                assert!(is_odd && mail.error.is_some(), "only by itself, with a reason: {mail:?}");
             }
             _ => panic!("{mail:?}"),
         }

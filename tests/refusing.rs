@@ -182,7 +182,7 @@ fn deployment(folder: &Folder, more: &[(&str, &str)]) -> Deployment {
     Arguments::parse_from(arguments).deployment
 }
 
-/// A refusal of PostgreSQL's, as it is written down (ErrorResponse).
+/// A refusal of PostgreSQL's, as it is written down (`ErrorResponse`).
 fn error_response(code: &str, message: &str) -> Refusal {
     let mut fields = Vec::new();
     for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message)] {

@@ -109,13 +109,10 @@ fn narrow(path: &Path) -> bool {
             return false;
         }
         let (path_shown, before) = (path.display(), format!("{mode:o}"));
-        match fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700)) {
-            Ok(()) => {
-                tracing::info!(path = %path_shown, before, "took the rights of others to a file of Muster")
-            }
-            Err(error) => {
-                tracing::warn!(path = %path_shown, before, %error, "others can read a file of Muster; take their rights");
-            }
+        if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700)) {
+            tracing::warn!(path = %path_shown, before, %error, "others can read a file of Muster; take their rights");
+        } else {
+            tracing::info!(path = %path_shown, before, "took the rights of others to a file of Muster");
         }
         true
     }

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::deployment::{Client, Embedded, Engine, Folder, FullSize, Process, eventually};
-use crate::receiver::Receiver;
+use crate::receiver::{Message, Receiver};
 
 /// A place in each part of one process, outside of any single mail, delivery or entry.
 const PARTS: [(&str, &str); 13] = [
@@ -81,7 +81,7 @@ async fn each_part_of_one_process_panics_once_and_everything_goes_on() {
     }
     mails(&admin, &folder, 2).await;
     eventually("the webhook gets everything", || async {
-        let kinds: Vec<_> = receiver.received().iter().map(|message| message.kind()).collect();
+        let kinds: Vec<_> = receiver.received().iter().map(Message::kind).collect();
         let confirmed = kinds.iter().filter(|kind| *kind == "muster.registration.confirmed").count();
         (confirmed == 2).then_some(())
     })
@@ -95,7 +95,8 @@ async fn each_part_of_one_process_panics_once_and_everything_goes_on() {
     }
     let (status, said) = report(&process.url).await;
     assert_eq!((status, &said["status"]), (200, &json!("degraded")), "{said:#}");
-    let named = |part: &str| said["troubles"].as_array().unwrap().iter().any(|trouble| trouble["part"] == part);
+    let named =
+        |part: &str| said["troubles"].as_array().unwrap().iter().any(|trouble| trouble["part"] == part);
     assert!(named("queue-depths") || named("scheduler"), "{said:#}");
     assert_eq!(said["not_consumed"], json!([]), "{said:#}");
     assert!(process.ended().is_none());
@@ -151,7 +152,7 @@ async fn a_delivery_at_which_muster_panics_fails_by_itself() {
     assert_eq!(failed["state"], "pending", "it is tried again: {failed}");
     let why = failed["attempts"][0]["error"].as_str().unwrap();
     assert!(why.starts_with("a bug in Muster: "), "{failed}");
-    let kinds: BTreeSet<_> = receiver.received().iter().map(|message| message.kind()).collect();
+    let kinds: BTreeSet<_> = receiver.received().iter().map(Message::kind).collect();
     assert!(kinds.contains("muster.drive.closed") && !kinds.contains("muster.drive.updated"), "{kinds:?}");
     assert!(odd.received().is_empty());
     let label = "follower=\"webhooks\"";
@@ -193,8 +194,10 @@ async fn an_entry_at_which_a_follower_panics_is_left_out_until_the_next_start() 
     assert!(process.stop().await.success());
     let process = Embedded::process(&folder).await;
     let late = people[1].at(&process.url);
-    eventually("what was left out is taken in", || async { (messages(&late).await == 2).then_some(()) }).await;
-    eventually("it is well", || async { (report(&process.url).await.1["status"] == "up").then_some(()) }).await;
+    eventually("what was left out is taken in", || async { (messages(&late).await == 2).then_some(()) })
+        .await;
+    eventually("it is well", || async { (report(&process.url).await.1["status"] == "up").then_some(()) })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
