@@ -30,6 +30,7 @@ on_every_database! {
     old_deliveries_are_forgotten_and_those_under_way_are_not,
     however_much_is_waiting_the_first_of_each_drive_is_next,
     with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fails,
+    all_secrets_that_are_valid_are_kept_and_those_of_an_older_version_are_read,
 }
 
 fn webhook(url: &str, ordered: bool) -> Webhook {
@@ -88,6 +89,35 @@ async fn until(local: &Local, webhook: &Webhook, state: State, count: usize) {
 
 fn sender(local: &Local) -> Sender {
     Sender::new(local.db.clone(), Post::new("127.0.0.1".parse().unwrap()), Arc::new(Notify::new()), true)
+}
+
+async fn all_secrets_that_are_valid_are_kept_and_those_of_an_older_version_are_read(engine: Engine) {
+    let local = Local::start(engine).await;
+    let mut webhook = made(&local, "https://example.org", false).await;
+    let id = webhook.id;
+    let stored = async || table::find(&local.db.read, id, None).await.unwrap().unwrap();
+    let now = clock::now();
+    for days in 1..=5 {
+        let mut rotated = stored().await;
+        let before = rotated.secret.clone();
+        rotated.rotate(Secret::generate(), now + chrono::Duration::days(days), now).unwrap();
+        assert!(table::rotate(local.db.writer(), &rotated, &before).await.unwrap());
+        assert_eq!(stored().await, rotated);
+        // Whoever comes second learns it.
+        let late = Webhook { secret: Secret::generate(), ..rotated.clone() };
+        assert!(!table::rotate(local.db.writer(), &late, &before).await.unwrap());
+        assert_eq!(stored().await, rotated);
+    }
+    assert_eq!(stored().await.old_secrets.len(), 5);
+    // An older version knows of one old secret only.
+    local.tamper("update webhook_endpoints set older_secrets = null").await.unwrap();
+    assert_eq!(stored().await.old_secrets.len(), 1);
+    webhook = stored().await;
+    let before = webhook.secret.clone();
+    webhook.rotate(Secret::generate(), now, now).unwrap();
+    assert!(table::rotate(local.db.writer(), &webhook, &before).await.unwrap());
+    assert_eq!(table::find(&local.db.read, webhook.id, None).await.unwrap().unwrap(), webhook);
+    assert_eq!(webhook.old_secrets, []);
 }
 
 async fn an_event_is_taken_in_once_and_several_senders_send_it_once(engine: Engine) {
