@@ -9,13 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser as _;
 use sea_orm::ConnectionTrait as _;
+use shared::bus::Queue;
 use shared::cache::Cache;
 use shared::config::Deployment;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::deployment::{Engine, Folder, Prefix, TestDatabase, VirtualHost, eventually};
+use crate::deployment::{Engine, Folder, Prefix, TestDatabase, VirtualHost, eventually, unique};
 
 /// What a server says to those whom it refuses.
 #[derive(Debug, Clone)]
@@ -131,9 +132,8 @@ async fn read(cache: &Cache, key: &str) -> bool {
 
 /// Waits until what one process has read comes to another one through Redis.
 async fn is_in_use(one: &Cache, other: &Cache) {
-    let number = AtomicUsize::new(0);
     eventually("the cache is used", || async {
-        let key = format!("key {}", number.fetch_add(1, Ordering::SeqCst));
+        let key = unique("key");
         read(one, &key).await;
         read(other, &key).await.then_some(())
     })
@@ -278,7 +278,8 @@ async fn rabbitmq_is_used_however_it_refused_the_first_connections() {
         gate.refuse_again(4);
         eventually(&format!("it is away after {said}"), || async { broker.ping().await.err() }).await;
         eventually(&format!("it answers again after {said}"), || async { broker.ping().await.ok() }).await;
-        assert!(broker.depth("drives.00").await.unwrap().is_some(), "{said}");
+        let queue = broker.topology().queue_names(Queue::Drives).remove(0);
+        assert!(broker.depth(&queue).await.unwrap().is_some(), "{said}");
         broker.close().await;
     }
 }

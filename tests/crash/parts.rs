@@ -16,7 +16,7 @@ const PARTS: [(&str, &str); 13] = [
     ("follower-looking@inbox", "inbox"),
     ("follower-looking@webhooks", "webhooks"),
     ("scheduler-looking", "scheduler"),
-    ("lane-consuming@drives.01", "drives"),
+    ("lane-consuming@drives.1", "drives"),
     ("lane-consuming@upkeep", "upkeep"),
     ("queues-looking", "queue-depths"),
     ("told-heard", "told"),
@@ -224,7 +224,7 @@ async fn what_falls_due_and_cannot_be_published_keeps_nothing_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_is_a_process_of_its_own_is_started_again_in_it() {
     let places = "mail-looking:1:panic,webhooks-looking:1:panic,follower-looking@inbox:1:panic,\
-                  scheduler-looking:1:panic,lane-consuming@drives.02:1:panic,lanes-sharing:1:panic,\
+                  scheduler-looking:1:panic,lane-consuming@drives.2:1:panic,lanes-sharing:1:panic,\
                   queues-looking:1:panic,watcher-accepted:1:panic";
     let full = FullSize::new(Engine::Postgres).await.with("FAILPOINT", places);
     let (members, admins) = (full.start("member-api").await, full.start("admin-api").await);
