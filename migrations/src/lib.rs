@@ -10,6 +10,8 @@ mod m20261130_addresses;
 mod m20261130_filled;
 mod m20261130_registrations_in_order;
 mod m20261130_search;
+mod m20261130_skipped_entries;
+mod m20261130_webhook_secrets;
 
 use std::time::Duration;
 
@@ -34,6 +36,8 @@ impl MigratorTrait for Migrations {
             Box::new(m20261130_addresses::Migration),
             Box::new(m20261130_filled::Migration),
             Box::new(m20261130_registrations_in_order::Migration),
+            Box::new(m20261130_skipped_entries::Migration),
+            Box::new(m20261130_webhook_secrets::Migration),
         ]
     }
 }

@@ -23,7 +23,7 @@ use self::subscribers::Subscribers;
 use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
 use super::message::{Address, Outgoing};
 use super::topology::{DEAD_LETTERS, Purpose, Topology, UNROUTED};
-use crate::clock;
+use crate::{clock, private};
 
 /// The most messages one queue holds; a publisher of more is refused.
 const MAX_LENGTH: u64 = 1_000_000;
@@ -51,6 +51,7 @@ impl Embedded {
     /// Opens the broker on `file`, creating it if need be.
     pub async fn open(file: &Path, topology: Topology) -> Result<Self, BrokerError> {
         let lock = lock(file)?;
+        private::make_file(file).map_err(|error| BrokerError(format!("make {}: {error}", file.display())))?;
         let (store, held) = Store::open(file).await.map_err(|error| {
             BrokerError(format!("open the embedded broker's file {}: {error}", file.display()))
         })?;
@@ -175,9 +176,9 @@ fn lock(file: &Path) -> Result<File, BrokerError> {
     let path = file.with_extension("lock");
     let open = || {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+            private::make_folder(folder)?;
         }
-        File::options().create(true).append(true).open(&path)
+        private::options().create(true).append(true).open(&path)
     };
     let lock = open().map_err(|error| BrokerError(format!("open {}: {error}", path.display())))?;
     match lock.try_lock() {
