@@ -152,7 +152,7 @@ async fn one_signs_up_and_logs_in_however_the_address_and_the_password_are_typed
         let refused = sign_up(url, email, "long enough").await;
         assert_eq!(
             (refused.status.as_u16(), refused.code()),
-            (400, "invalid-body"),
+            (422, "invalid-body"),
             "{email:?}: {refused:?}"
         );
         let detail = refused.body["errors"][0]["detail"].as_str().unwrap();

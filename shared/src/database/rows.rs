@@ -148,11 +148,27 @@ fn given(backend: DbBackend, rows: &[Vec<Value>]) -> Result<(String, Vec<Value>)
         Ok((format!("unnest({}) as given ({})", arrays.join(", "), names.join(", ")), values))
     } else {
         // The first row names the columns: MariaDB takes no list of names behind the table's.
-        let first: Vec<_> = (0..width).map(|at| format!("? as {}", name(at))).collect();
+        let first = (0..width).map(|at| format!("{} as {}", placeholder(backend, rows, at), name(at)));
+        let first: Vec<_> = first.collect();
         let row = format!("({})", vec!["?"; width].join(", "));
         let rest = vec![row; rows.len() - 1].join(", ");
         let rest = if rest.is_empty() { rest } else { format!(" union all values {rest}") };
         Ok((format!("(select {}{rest}) as given", first.join(", ")), rows.concat()))
+    }
+}
+
+/// The placeholder of a column in the first row. MariaDB takes a text there for the longest of its column, and refuses a longer
+/// one; so it is told how long they are: in powers of two, for few different statements.
+fn placeholder(backend: DbBackend, rows: &[Vec<Value>], at: usize) -> String {
+    let lengths = rows.iter().filter_map(|row| match &row[at] {
+        Value::String(Some(text)) => Some(text.chars().count()),
+        _ => None,
+    });
+    match lengths.max() {
+        Some(longest) if backend == DbBackend::MySql => {
+            format!("cast(? as char({}))", longest.max(1).next_power_of_two())
+        }
+        _ => "?".to_owned(),
     }
 }
 
@@ -254,6 +270,14 @@ fn type_name(kind: &ArrayType) -> Result<&'static str, DbErr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mariadb_is_told_how_long_texts_are() {
+        let rows: Vec<Vec<Value>> = vec![vec![1.into(), "a".into()], vec![2.into(), "é".repeat(33).into()]];
+        for (backend, texts) in [(DbBackend::MySql, "cast(? as char(64))"), (DbBackend::Sqlite, "?")] {
+            assert_eq!([0, 1].map(|at| placeholder(backend, &rows, at)), ["?", texts]);
+        }
+    }
 
     #[test]
     fn an_insert_has_a_bounded_number_of_rows_and_bytes() {
