@@ -249,9 +249,8 @@ async fn reminders_and_messages_come_to_those_who_want_them() {
     assert_eq!(moved.status, 200, "{moved:?}");
     // That the date has moved is essential; that it begins soon is not.
     let mails = muster.received(9).await;
-    let (changed, reminded) = (to(&mails, "asha")[2], to(&mails, "asha")[3]);
-    assert_eq!(subject(changed), "Changed: Blood drive");
-    assert_eq!(subject(reminded), "It begins soon: Blood drive");
+    let subjects: BTreeSet<_> = to(&mails, "asha")[2..].iter().map(|mail| subject(mail)).collect();
+    assert_eq!(subjects, BTreeSet::from(["Changed: Blood drive", "It begins soon: Blood drive"]));
     // Mails are made in the order of the log: whatever would have come, came before this one.
     let cancel = json!({ "reason": "rain" });
     muster.admin.decide(Method::POST, &format!("{path}/cancel"), &cancel).await;
@@ -583,7 +582,7 @@ async fn whoever_owns_a_webhook_is_told_when_it_is_switched_off() {
     muster.drive(json!({})).await;
     let mail = muster.received(1).await.remove(0);
     assert_eq!(subject(&mail), "A webhook was switched off: Ward 7");
-    assert!(mail["text"].as_str().unwrap().contains("it has answered 410 Gone"), "{mail:#}");
+    assert!(mail["text"].as_str().unwrap().contains("The receiver answered 410 Gone."), "{mail:#}");
     assert!(mail["headers"]["list-unsubscribe"].is_null(), "essential: {mail:#}");
     let sent = muster.until("sent", 1).await.remove(0);
     assert_eq!(sent["webhook_id"], made.body["webhook"]["webhook_id"]);

@@ -177,7 +177,10 @@ impl Fold {
             Event::DriveCreated(_) if drive.is_some() => Err("the drive is there already".to_owned()),
             Event::DriveCreated(_) => Ok(()),
             _ if drive.is_none() => Err("the drive is not there yet".to_owned()),
-            Event::RegistrationConfirmed(event) => place(event.slot_id, event.place),
+            Event::RegistrationConfirmed(event) => match self.state.places(event.slot_id).waitlisted {
+                0 => place(event.slot_id, event.place),
+                waiting => Err(format!("{waiting} waited already")),
+            },
             Event::RegistrationWaitlisted(event) => {
                 let places = self.state.places(event.slot_id);
                 let free = capacity(event.slot_id).is_none_or(|capacity| places.confirmed < capacity);
