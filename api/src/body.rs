@@ -15,6 +15,7 @@ use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::Value as Json;
 use shared::bus::envelope::{Digest256, sha256};
 use shared::member::import::MAX_FILE;
+use shared::refusal::FieldError;
 use shared::text::shortened;
 
 use crate::problem::Problem;
@@ -95,10 +96,17 @@ impl<T: ParseFromJSON> ParsePayload for JsonBody<T> {
 impl<T: ParseFromJSON> JsonBody<T> {
     fn parse(bytes: &[u8]) -> Result<Self> {
         let json = json::read(bytes)?;
-        if has_nul(&json) {
-            return Err(Problem::invalid_body().detail(NUL).into());
+        if let Some(field) = nul_at(&json) {
+            return Err(misfit(vec![FieldError::new(field, NUL)]));
         }
         let hash = BodyHash { exact: sha256(bytes), meaning: json::meaning(&json) };
+        // The framework reads texts from these as well.
+        if has_number_or_boolean(&json) {
+            let faults = faults::of_form::<T>(&json);
+            if !faults.is_empty() {
+                return Err(misfit(faults));
+            }
+        }
         match T::parse_from_json(Some(json)) {
             Ok(value) => Ok(Self { value, hash }),
             Err(_) => Err(Self::unfit(bytes)),
@@ -107,12 +115,7 @@ impl<T: ParseFromJSON> JsonBody<T> {
 
     /// What is wrong with a body that is JSON. It is read once more: keeping it for this would cost every other request.
     fn unfit(bytes: &[u8]) -> poem::Error {
-        let faults = json::read(bytes).map(|json| faults::of_body::<T>(&json)).unwrap_or_default();
-        let first = faults.first().map(|fault| match fault.field.as_str() {
-            "" => fault.detail.clone(),
-            field => format!("{field}: {}", fault.detail),
-        });
-        Problem::invalid_body().detail(first.unwrap_or_default()).errors(faults).into()
+        misfit(json::read(bytes).map(|json| faults::of_body::<T>(&json)).unwrap_or_default())
     }
 }
 
@@ -206,16 +209,44 @@ fn is(content_type: &str, wanted: &str) -> bool {
 }
 
 /// Not every database can keep it, and no text needs it.
-const NUL: &str = "a text must not contain the character U+0000";
+const NUL: &str = "it must not contain the character U+0000";
 
-/// Whether a text in it contains U+0000.
-fn has_nul(json: &Json) -> bool {
+/// Where a text in it contains U+0000.
+fn nul_at(json: &Json) -> Option<String> {
+    let joined = |start: String, rest: String| match rest.as_bytes().first() {
+        None | Some(b'[') => start + &rest,
+        Some(_) => format!("{start}.{rest}"),
+    };
     match json {
-        Json::String(text) => text.contains('\0'),
-        Json::Array(items) => items.iter().any(has_nul),
-        Json::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
-        Json::Null | Json::Bool(_) | Json::Number(_) => false,
+        Json::String(text) => text.contains('\0').then(String::new),
+        Json::Array(items) => {
+            let mut items = items.iter().enumerate();
+            items.find_map(|(index, item)| Some(joined(format!("[{index}]"), nul_at(item)?)))
+        }
+        Json::Object(fields) => fields.iter().find_map(|(name, value)| {
+            let rest = if name.contains('\0') { String::new() } else { nul_at(value)? };
+            Some(joined(name.replace('\0', "\u{fffd}"), rest))
+        }),
+        Json::Null | Json::Bool(_) | Json::Number(_) => None,
     }
+}
+
+fn has_number_or_boolean(json: &Json) -> bool {
+    match json {
+        Json::Number(_) | Json::Bool(_) => true,
+        Json::Array(items) => items.iter().any(has_number_or_boolean),
+        Json::Object(fields) => fields.values().any(has_number_or_boolean),
+        Json::Null | Json::String(_) => false,
+    }
+}
+
+/// The problem of a body with these faults; the first of them is the detail.
+fn misfit(faults: Vec<FieldError>) -> poem::Error {
+    let first = faults.first().map(|fault| match fault.field.as_str() {
+        "" => fault.detail.clone(),
+        field => format!("{field}: {}", fault.detail),
+    });
+    Problem::invalid_body().detail(first.unwrap_or_default()).errors(faults).into()
 }
 
 fn request_meta<P: Payload + ParsePayload>() -> MetaRequest {

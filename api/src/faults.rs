@@ -3,16 +3,17 @@
 //! The framework says of a body that something in it cannot be parsed, in words about its own types. So when it does, the
 //! body is compared with the schema that stands in the OpenAPI document.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
+mod parameters;
+
+use std::collections::BTreeMap;
 
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
-use poem_openapi::types::{ParseError, ParseFromJSON};
+use poem_openapi::types::{ParseError, ParseFromJSON, Type};
 use serde_json::{Map, Value};
 use shared::refusal::FieldError;
 use shared::text::shortened;
 
-use crate::routes;
+pub(crate) use self::parameters::{of_parameter, path_parameter};
 
 /// The most faults that are told of one body.
 const MOST: usize = 20;
@@ -32,13 +33,16 @@ const FOREIGN: [&str; 8] = [
     "parse",
 ];
 
+/// Where a body does not have the form that is documented for a `T`; empty if nothing is found.
+///
+/// The framework takes numbers and booleans for texts, so a body can be readable and have faults.
+pub(crate) fn of_form<T: Type>(body: &Value) -> Vec<FieldError> {
+    walked::<T>(body).faults
+}
+
 /// What is wrong with a body that could not be read as a `T`; not empty.
 pub(crate) fn of_body<T: ParseFromJSON>(body: &Value) -> Vec<FieldError> {
-    let mut registry = Registry::new();
-    T::register(&mut registry);
-    let mut walk = Walk { schemas: &registry.schemas, faults: Vec::new(), free: Vec::new() };
-    walk.value(&T::schema_ref(), body, &Place::default());
-    let Walk { mut faults, free, .. } = walk;
+    let Walked { mut faults, free } = walked::<T>(body);
     if faults.is_empty() {
         faults = in_free_places::<T>(body, &free);
     }
@@ -49,42 +53,18 @@ pub(crate) fn of_body<T: ParseFromJSON>(body: &Value) -> Vec<FieldError> {
     faults
 }
 
-/// What a parameter needs to be. `said` is what the framework says about its value: it names the type.
-pub(crate) fn of_parameter(said: &str) -> String {
-    let name = said.split('"').nth(1).unwrap_or_default();
-    let name = name.strip_prefix("optional_").unwrap_or(name);
-    let schema = match name.split_once('_') {
-        Some(("integer", format)) => {
-            MetaSchema { format: known_format(format), ..MetaSchema::new("integer") }
-        }
-        Some(("string", format)) => MetaSchema { format: known_format(format), ..MetaSchema::new("string") },
-        _ if name == "boolean" => MetaSchema::new("boolean"),
-        _ => match WORDS.get(name) {
-            Some(words) => MetaSchema { enum_items: words.clone(), ..MetaSchema::new("string") },
-            None => return "its value cannot be read".to_owned(),
-        },
-    };
-    format!("it needs to be {}", needed(&schema))
+/// What a comparison with a schema has found.
+struct Walked {
+    faults: Vec<FieldError>,
+    free: Vec<Place>,
 }
 
-/// The words of each enumeration in the documents.
-static WORDS: LazyLock<HashMap<String, Vec<Value>>> = LazyLock::new(|| {
-    let documents = [routes::members().spec(), routes::admins().spec()];
-    let read = |text: &String| serde_json::from_str::<Value>(text).unwrap_or_default();
-    let schemas = documents.iter().map(read).filter_map(|mut document| {
-        match document.pointer_mut("/components/schemas").map(Value::take) {
-            Some(Value::Object(schemas)) => Some(schemas),
-            _ => None,
-        }
-    });
-    let words = |(name, schema): (String, Value)| Some((name, schema["enum"].as_array()?.clone()));
-    schemas.flatten().filter_map(words).collect()
-});
-
-fn known_format(format: &str) -> Option<&'static str> {
-    let known =
-        ["uuid", "date-time", "uint64", "uint32", "uint16", "uint8", "int64", "int32", "int16", "int8"];
-    known.into_iter().find(|known| *known == format)
+fn walked<T: Type>(body: &Value) -> Walked {
+    let mut registry = Registry::new();
+    T::register(&mut registry);
+    let mut walk = Walk { schemas: &registry.schemas, faults: Vec::new(), free: Vec::new() };
+    walk.value(&T::schema_ref(), body, &Place::default());
+    Walked { faults: walk.faults, free: walk.free }
 }
 
 /// Where something stands in a body.
@@ -161,6 +141,8 @@ impl Walk<'_> {
             match known(name) {
                 Some((name, _)) if value.is_null() && !schema.required.contains(name) => {}
                 Some((_, part)) => self.value(part, value, &place.field(name)),
+                // An object of any names.
+                None if schema.additional_properties.is_some() => {}
                 None if schema.properties.is_empty() => {
                     self.fault(&place.field(name), "there is no such field; nothing is needed here");
                 }
@@ -294,7 +276,7 @@ fn sentence(said: &str, value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use poem_openapi::types::{Any, MaybeUndefined, Type as _};
+    use poem_openapi::types::{Any, MaybeUndefined};
     use poem_openapi::{Enum, Object};
     use serde_json::json;
     use uuid::Uuid;
@@ -373,6 +355,8 @@ mod tests {
         let fields: Vec<_> = found.iter().map(|(field, _)| field.as_str()).collect();
         assert_eq!(fields, ["attributes.b/c", "attributes.e~"], "{found:?}");
         assert!(found[0].1.ends_with("is needed here, not a list"), "{found:?}");
+        assert_eq!(of_form::<Whole>(&json!({ "title": 7 })).len(), 1, "a number is no text");
+        assert_eq!(of_form::<Whole>(&json!({ "title": "t", "count": null, "on": true })), []);
         let found = told(&json!({ "title": "t", "attributes": [1] }));
         assert_eq!(found, [("attributes".to_owned(), "an object is needed here, not a list".to_owned())]);
         assert_eq!(told(&json!([])), [(String::new(), "an object is needed here, not a list".to_owned())]);
@@ -388,22 +372,5 @@ mod tests {
             sentence(theirs, &json!([1])),
             "a text, a number, true, false or a date is needed here, not a list"
         );
-    }
-
-    #[test]
-    fn a_parameter_says_what_it_needs_to_be() {
-        use poem_openapi::types::ParseFromParameter as _;
-        let said = u64::parse_from_parameter("ten").unwrap_err().into_message();
-        assert_eq!(of_parameter(&said), "it needs to be a whole number from 0 to 18446744073709551615");
-        let said = Uuid::parse_from_parameter("x").unwrap_err().into_message();
-        assert!(of_parameter(&said).starts_with("it needs to be an id such as"), "{said}");
-        let said = bool::parse_from_parameter("x").unwrap_err().into_message();
-        assert_eq!(of_parameter(&said), "it needs to be true or false", "{said}");
-        assert_eq!(Colour::name(), "ColourForTest");
-        assert_eq!(
-            of_parameter("failed to parse \"DriveStatus\": x"),
-            "it needs to be one of draft, published, open, closed, cancelled"
-        );
-        assert_eq!(of_parameter("nonsense"), "its value cannot be read");
     }
 }

@@ -101,7 +101,7 @@ fn fault(bytes: &[u8], error: &serde_json::Error, twice: Option<String>) -> Prob
         ("trailing comma", "a value or a name is missing after the comma"),
         ("number out of range", "this number is too large"),
         ("invalid number", "a number is not written like this"),
-        ("surrogate", "this escape is half a character; its other half is missing"),
+        ("hex escape", "this escape is not a whole character"),
         ("escape", "no character is escaped like this"),
         ("control character", "a control character in a text is written as an escape, such as \\n"),
         ("key must be a string", "a name is a text in double quotes"),
@@ -232,6 +232,7 @@ mod tests {
     #[test]
     fn what_is_no_json_is_told_with_its_place_and_in_our_words() {
         let deep = "[".repeat(200);
+        let mut wrong = Vec::new();
         for (text, line, column, word) in [
             ("{", 1, 1, "ends before"),
             ("{\n  \"a\": }", 2, 8, "can go on"),
@@ -242,7 +243,7 @@ mod tests {
             ("{'a': 1}", 1, 2, "double quotes"),
             ("[1e999]", 1, 6, "too large"),
             ("[01]", 1, 3, "number"),
-            ("[\"\\ud800\"]", 1, 9, "half a character"),
+            ("[\"\\ud800\"]", 1, 9, "whole character"),
             ("[\"\\x\"]", 1, 4, "escaped"),
             ("[\"a\nb\"]", 2, 0, "control character"),
             ("[NaN]", 1, 2, "can go on"),
@@ -255,9 +256,11 @@ mod tests {
             let body = &problem.body;
             assert_eq!((problem.status().as_u16(), &*body.code), (400, "malformed-json"), "{text}");
             let (place, detail) = (&body.errors[0], body.detail.as_ref().unwrap());
-            assert!(detail.contains(word), "{text}: {detail}");
-            assert_eq!((place.line, place.column), (Some(line), Some(column)), "{text}: {detail}");
+            if !detail.contains(word) || (place.line, place.column) != (Some(line), Some(column)) {
+                wrong.push(format!("{text}: {detail}"));
+            }
         }
+        assert!(wrong.is_empty(), "{wrong:#?}");
         let broken = read(b"{\n\"a\": \"\xe4\"}").unwrap_err().body;
         assert_eq!((broken.errors[0].line, broken.errors[0].column), (Some(2), Some(7)));
         assert!(broken.errors[0].detail.contains("UTF-8"));

@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use poem::error::{MethodNotAllowedError, NotFoundError, ParseJsonError, ReadBodyError, ResponseError};
+use poem::error::{
+    MethodNotAllowedError, NotFoundError, ParseJsonError, ParsePathError as UnreadablePath, ReadBodyError,
+    ResponseError,
+};
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Response};
 use poem_openapi::error::{
@@ -13,7 +16,7 @@ use poem_openapi::error::{
 };
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{Any, Type as _};
-use poem_openapi::{ApiResponse, Object};
+use poem_openapi::{ApiResponse, Object, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use shared::bus::{Failure, PublishError};
@@ -331,8 +334,13 @@ pub fn from_error(error: &poem::Error) -> Problem {
     if error.is::<ParseRequestPayloadError>() {
         return Problem::invalid_body();
     }
-    if let Some(error) = error.downcast_ref::<ParsePathError>() {
-        return Problem::parameter(error.name, &faults::of_parameter(&error.reason));
+    if error.is::<UnreadablePath>() {
+        return Problem::invalid_parameter().detail("a part of the path is no UTF-8");
+    }
+    if let Some(reason) = error.downcast_ref::<ParsePathError>() {
+        let operation = error.data::<OperationId>().map(|operation| operation.0);
+        let name = faults::path_parameter(operation, reason.name);
+        return Problem::parameter(name, &faults::of_parameter(&reason.reason));
     }
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
         return Problem::parameter(error.name, &faults::of_parameter(&error.reason));

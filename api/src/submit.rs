@@ -6,7 +6,8 @@
 //! that time can change leaves its key free: the next repetition is another attempt
 //! ([decision 27](../../docs/decisions/0027-what-is-the-same-request.md)).
 
-use std::borrow::Cow;
+mod attempts;
+
 use std::time::Duration;
 
 use poem::Response;
@@ -24,7 +25,7 @@ use shared::clock::{self, Instant};
 use shared::id::{CommandId, DriveId};
 use shared::ledger::{self, Row, Status};
 use shared::receipt::{self, Claims, RECEIPT_TYPE};
-use shared::refusal::{Code, Refusal};
+use shared::refusal::Refusal;
 use shared::{telemetry, upkeep};
 use tracing::{Instrument as _, debug_span};
 use uuid::Uuid;
@@ -53,7 +54,7 @@ pub struct Receipt {
     /// The drive it is about, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drive_id: Option<Uuid>,
-    /// A compact JWS (EdDSA) over all this and the SHA-256 of the request body; its key is in `/.well-known/jwks.json`.
+    /// A compact JWS (EdDSA) over all this and the SHA-256 of the exact request body; its key is in `/.well-known/jwks.json`.
     pub receipt: String,
 }
 
@@ -201,24 +202,6 @@ struct Claim {
     by: Uuid,
 }
 
-/// How often a key may be refused for a reason that time can change; after that the last refusal stays.
-const ATTEMPTS: u32 = 16 * 16 * 16;
-/// Of how many attempts the decisions are looked up with one statement.
-const PROBES: u32 = 15;
-
-/// Whether a decision leaves its key free for another attempt.
-fn leaves_key_free(row: &Row) -> bool {
-    let code = || serde_json::from_value::<Code>(row.result.as_ref()?["code"].clone()).ok();
-    row.status == Status::Refused && code().is_some_and(Code::time_can_change)
-}
-
-impl BodyHash {
-    /// Whether this is the body behind a stored hash. Older versions stored that of its exact bytes.
-    fn is(&self, stored: &Digest256) -> bool {
-        [self.meaning, self.exact].contains(stored)
-    }
-}
-
 impl Context {
     /// Accepts a command. `command` makes it from its id.
     pub async fn submit<C: Command>(
@@ -294,53 +277,6 @@ impl Context {
         }
         let receipt = self.receipt(row.id, &row.kind, row.drive_id, row.actor, row.accepted_at, body_hash);
         Ok(Submitted::Accepted(receipt))
-    }
-
-    /// The command that a key stands for by now, and its decision if there is one.
-    ///
-    /// A key stands for one command, unless that was refused for a reason that time can change. Then it stands for a second
-    /// attempt, and so on. An attempt's id is a function of the key and its number, and the next one is made only when the
-    /// ledger has the refusal. So any process finds the same attempt, and two repetitions at once are one command.
-    async fn attempt(
-        &self,
-        actor: Actor,
-        key: &str,
-        kind: &str,
-        body_hash: &BodyHash,
-    ) -> Result<(CommandId, Option<Row>), Problem> {
-        let id = |number: u32| {
-            // No key has a line break.
-            let key = if number == 0 { Cow::Borrowed(key) } else { Cow::Owned(format!("{key}\n{number}")) };
-            self.of_kind(self.key.keyed_command_id(actor, &key), kind)
-        };
-        // The ledger knows for ever; should the database be away, the claim has to do.
-        let first = ledger::find(&self.db.read, [id(0)]).await.unwrap_or_default().remove(&id(0));
-        let Some(first) = first.filter(|row| row.status != Status::Failed) else { return Ok((id(0), None)) };
-        if !body_hash.is(&first.body_hash) {
-            return Err(Problem::idempotency_key_reused());
-        }
-        if !leaves_key_free(&first) {
-            return Ok((id(0), Some(first)));
-        }
-        let (mut last, mut refused, mut next) = (first, 0, (ATTEMPTS, None));
-        while next.0 - refused > 1 {
-            let step = (next.0 - refused).div_ceil(PROBES + 1);
-            let probes: Vec<_> = (refused + step..next.0).step_by(step as usize).collect();
-            let mut found = ledger::find(&self.db.read, probes.iter().map(|number| id(*number))).await?;
-            for number in probes {
-                match found.remove(&id(number)) {
-                    Some(row) if leaves_key_free(&row) => (last, refused) = (row, number),
-                    other => {
-                        next = (number, other);
-                        break;
-                    }
-                }
-            }
-        }
-        match next {
-            (ATTEMPTS, _) => Ok((last.id, Some(last))),
-            (number, row) => Ok((id(number), row.filter(|row| row.status != Status::Failed))),
-        }
     }
 
     async fn claim(&self, id: CommandId, mine: &Claim) -> Claim {

@@ -97,7 +97,7 @@ pub struct Row {
     pub sequence: Option<u64>,
     /// How many events it has there.
     pub events: u32,
-    /// The SHA-256 of the request body that was decided.
+    /// The SHA-256 of what the decided request body means; of its exact bytes in rows that older versions wrote.
     #[serde(skip)]
     pub body_hash: Digest256,
     /// The outcome, or the problem.

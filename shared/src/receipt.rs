@@ -36,7 +36,7 @@ pub struct Claims {
     pub actor: String,
     /// When it was accepted: RFC 3339, milliseconds.
     pub accepted_at: String,
-    /// The SHA-256 of the request body, in unpadded URL-safe base64.
+    /// The SHA-256 of the exact request body, in unpadded URL-safe base64.
     pub body_sha256: String,
 }
 

@@ -78,7 +78,7 @@ pub struct Envelope<T> {
     pub actor: Actor,
     /// When the API took it. Windows are judged by this instant; order is not.
     pub accepted_at: Instant,
-    /// The SHA-256 of the request body that was accepted: an id comes with one body only.
+    /// The SHA-256 of what the accepted request body means, however it was written: an id comes with one body only.
     pub body_hash: Digest256,
     /// Where the outcome is awaited, besides the ledger.
     pub reply_to: Option<String>,
