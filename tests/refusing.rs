@@ -8,15 +8,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser as _;
+use consumers::mail::post::Post;
+use consumers::mail::sender::Sender;
 use sea_orm::ConnectionTrait as _;
+use serde_json::json;
 use shared::bus::Queue;
 use shared::cache::Cache;
-use shared::config::Deployment;
+use shared::clock;
+use shared::config::{Deployment, Outlet};
+use shared::mail::State;
+use shared::mail::table as mails;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::deployment::{Engine, Folder, Prefix, TestDatabase, VirtualHost, eventually, unique};
+use crate::local::Local;
+use crate::mail::server::MailServer;
 
 /// What a server says to those whom it refuses.
 #[derive(Debug, Clone)]
@@ -284,8 +293,52 @@ async fn rabbitmq_is_used_however_it_refused_the_first_connections() {
     }
 }
 
-/// A refusal of a mail server's or of a collector's is one more thing that is tried again: `tests/mail.rs` and
-/// `tests/tracing.rs` have them. Here it is what a process says meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mails_come_however_the_server_refused_the_first_connections() {
+    for answer in [
+        "421 4.3.2 Too many connections\r\n",
+        "554 5.7.1 Not now\r\n",
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "",
+    ] {
+        let (mut local, server) = (Local::start(Engine::Sqlite).await, MailServer::start());
+        let url = format!("smtp://127.0.0.1:{}", server.port);
+        let gate = Gate::before(&url, Refusal::AtOnce(answer.into()), 3).await;
+        let connections = local.connections(Outlet::Server(gate.instead_of(&url)));
+        let drive_id = local.open_drive(json!({})).await;
+        local.fill_inboxes(connections.mailing.outlet.clone());
+        let member_id = local.member(json!({ "roll": 1 })).await;
+        local.register(drive_id, member_id).await;
+        let all = async || mails::list(&local.db.read, State::ALL, None, 10).await.unwrap();
+        eventually("there is a mail", || async { (all().await.len() == 1).then_some(()) }).await;
+        let sender = Sender::new(local.db.clone(), Post::open(&connections.mailing).unwrap().unwrap());
+        let (start, shutdown) = (clock::now(), CancellationToken::new());
+        // The back-off of a mail grows by the hour in the end.
+        for hours in 0..10 {
+            sender.round(start + chrono::Duration::hours(hours), &shutdown).await.unwrap();
+        }
+        let mail = all().await.remove(0);
+        assert_eq!((mail.state, mail.attempts), (State::Sent, 4), "{answer:?}: {mail:?}");
+        assert_eq!(server.received().len(), 1);
+        local.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traces_come_however_the_collector_refused_the_first_ones() {
+    let (url, spans) = crate::tracing::collector().await;
+    let refusal = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let (folder, gate) = (Folder::new(), Gate::before(&url, Refusal::Asked(refusal.into()), 2).await);
+    let more = [("OTEL_EXPORTER_OTLP_ENDPOINT", gate.instead_of(&url))];
+    let process = crate::deployment::Embedded::process_on(&folder, &more).await;
+    eventually("spans come", || async {
+        reqwest::get(format!("{}/health", process.url)).await.unwrap();
+        let refused = gate.left.load(Ordering::SeqCst) == 0;
+        (refused && !spans.lock().unwrap().is_empty()).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_a_process_is_degraded_and_says_what_that_means() {
     let (folder, prefix) = (Folder::new(), Prefix::new());
