@@ -24,6 +24,9 @@ use crate::{faults, json};
 /// The largest JSON body, in bytes.
 pub const MAX_JSON: usize = 128 * 1024;
 
+/// How much is read of a charset's name.
+const MAX_CHARSET: usize = 64;
+
 /// How long a JSON body may take to come.
 const SOON: Duration = Duration::from_secs(30);
 /// How long a file may take.
@@ -155,6 +158,8 @@ pub struct CsvBody {
     pub bytes: Bytes,
     /// What identifies them.
     pub hash: BodyHash,
+    /// What the content type says of their encoding.
+    pub charset: Option<String>,
 }
 
 impl Payload for CsvBody {
@@ -172,10 +177,11 @@ impl Payload for CsvBody {
 impl ParsePayload for CsvBody {
     const IS_REQUIRED: bool = true;
 
-    async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
+    async fn from_request(request: &Request, body: &mut RequestBody) -> Result<Self> {
+        let charset = request.content_type().and_then(charset);
         let bytes = read(body, MAX_FILE, LATER).await?;
         let exact = sha256(&bytes);
-        Ok(Self { bytes, hash: BodyHash { exact, meaning: exact } })
+        Ok(Self { bytes, hash: BodyHash { exact, meaning: exact }, charset })
     }
 }
 
@@ -206,6 +212,13 @@ impl<'a> ApiExtractor<'a> for CsvBody {
 /// Whether a content type is the wanted one, whatever its parameters.
 fn is(content_type: &str, wanted: &str) -> bool {
     content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
+}
+
+/// The parameter `charset` of a content type (RFC 9110 §8.3.2).
+fn charset(content_type: &str) -> Option<String> {
+    let parameters = content_type.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
+    let mut named = parameters.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    named.next().map(|(_, value)| value.trim().trim_matches('"').chars().take(MAX_CHARSET).collect())
 }
 
 /// Not every database can keep it, and no text needs it.
@@ -268,6 +281,18 @@ mod tests {
     use poem::http::StatusCode;
 
     use super::*;
+
+    #[test]
+    fn a_content_type_may_say_how_a_file_is_encoded() {
+        for (content_type, expected) in [
+            ("text/csv", None),
+            ("text/csv; header=present", None),
+            ("text/csv; charset=windows-1252", Some("windows-1252")),
+            ("text/csv;header=present; Charset=\"UTF-16\"", Some("UTF-16")),
+        ] {
+            assert_eq!(charset(content_type).as_deref(), expected, "{content_type}");
+        }
+    }
 
     #[tokio::test]
     async fn a_body_has_to_come_in_time() {

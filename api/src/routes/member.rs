@@ -59,9 +59,10 @@ pub struct AdminMemberRoutes;
 impl AdminMemberRoutes {
     /// Import members
     ///
-    /// Command `import-members`. The first line names the columns: `email`, `name`, and one per attribute; numbers,
-    /// `true`/`false` and ISO dates are recognised. Good rows go in, bad ones are reported by line: the outcome has
-    /// `imported`, `updated` and `rejected`.
+    /// Command `import-members`. The first row names the columns: `email`, `name`, and one per attribute; a header may say what its
+    /// cells are (`roll:text`, `marks:number`, `fit:bool`, `born:date`). Commas, semicolons, tabs, UTF-16 and a `charset` are
+    /// understood. Good rows go in, bad ones are reported by line. The outcome's numbers add up: `rows` = `imported` + `updated` +
+    /// `unchanged` + `rejected_count`; `reasons` has each reason once, and `columns` what each column was taken for.
     #[oai(path = "/members/import", method = "post", operation_id = "import-members")]
     async fn import(
         &self,
@@ -70,12 +71,12 @@ impl AdminMemberRoutes {
         asked: Asked,
         body: CsvBody,
     ) -> Result<Submitted, Problem> {
-        let CsvBody { bytes, hash } = body;
+        let CsvBody { bytes, hash, charset } = body;
         let file = cx.files.put(bytes).await.map_err(|error| {
             tracing::error!(%error, "could not store an upload");
             Problem::internal().detail("the file could not be stored")
         })?;
-        let command = ImportMembers { imported_by: admin.0.id, file, charset: None };
+        let command = ImportMembers { imported_by: admin.0.id, file, charset };
         cx.submit(Submission { actor: admin.0, asked, body_hash: hash }, |_| command).await
     }
 
