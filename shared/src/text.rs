@@ -111,13 +111,32 @@ pub fn composed(text: &str) -> String {
 #[must_use]
 pub fn folded(text: &str) -> String {
     let decomposed: String = text.nfkd().collect();
-    let folded: String = caseless::default_case_fold_str(&decomposed)
-        .nfkd()
-        .filter(|c| !is_accent(*c) && !is_invisible(*c))
-        .map(|c| if c == 'ı' { 'i' } else { c })
-        .nfc()
-        .collect();
+    let mut folded = String::with_capacity(text.len());
+    for c in caseless::default_case_fold_str(&decomposed).nfkd() {
+        match (plain(c), is_accent(c) || is_invisible(c)) {
+            (Some(plain), _) => folded.push_str(plain),
+            (None, false) => folded.push(c),
+            (None, true) => {}
+        }
+    }
+    let folded: String = folded.nfc().collect();
     folded.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What people type for a small Latin letter whose stroke or ligature is no separate mark in Unicode.
+fn plain(letter: char) -> Option<&'static str> {
+    Some(match letter {
+        'ı' => "i",
+        'ł' => "l",
+        'ø' => "o",
+        'đ' | 'ð' => "d",
+        'ħ' => "h",
+        'ŧ' => "t",
+        'æ' => "ae",
+        'œ' => "oe",
+        'þ' => "th",
+        _ => return None,
+    })
 }
 
 /// Whether a combining mark only decorates: the accents of Latin, Greek and Cyrillic, the Hebrew and Arabic points with the
@@ -239,6 +258,8 @@ mod tests {
             ("Ａｎｎ\u{3000}Lee", "ann  lee "),
             ("e\u{301}t\u{e9}", "ete"),
             ("An\u{ad}n", "ann"),
+            ("Łódź", "lodz"),
+            ("Bjørn Æsir Đorđević", "bjorn aesir dordevic"),
         ] {
             assert_eq!(folded(one), folded(other), "{one} {other}");
         }

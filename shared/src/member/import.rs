@@ -13,7 +13,7 @@ pub use self::column::{CellKind, ColumnReport, KindReport};
 use self::column::{Tally, declared, guessed};
 use self::rows::{Row, Rows, lines};
 use super::{Attributes, MAX_ATTRIBUTES, MAX_NAME, attribute_fault, is_attribute_name};
-use crate::account::normal_email;
+use crate::account::{EmailAddress, normal_email};
 use crate::refusal::{Code, FieldError, Refusal};
 use crate::text::{optional_line_fault, shortened};
 
@@ -284,10 +284,11 @@ impl Header {
         }
         let cell = |index: usize| cells.get(index).map_or("", |cell| cell.as_ref());
         let text = cell(self.email);
-        let email = normal_email(text).ok_or_else(|| match text {
+        let email = EmailAddress::parse(text).map_err(|fault| match text {
             "" => Fault::new("email-missing", "the row has no e-mail address"),
-            _ => Fault::new("email-invalid", format!("{text:?} is no e-mail address")),
+            _ => Fault::new("email-invalid", format!("{text:?} cannot be used: {fault}")),
         })?;
+        let email = email.to_string();
         let name = self.name.map_or("", cell);
         if name.len() > MAX_NAME {
             return Err(Fault::new("name-too-long", format!("a name has at most {MAX_NAME} bytes")));
