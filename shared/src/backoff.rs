@@ -1,6 +1,6 @@
 //! Waiting longer after each failure, with jitter, up to a bound.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The first wait.
 const FIRST: Duration = Duration::from_millis(50);
@@ -27,5 +27,25 @@ impl Backoff {
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
+    }
+}
+
+/// Something that others need is away: said once when it begins, and once when it is over.
+#[derive(Debug, Default)]
+pub struct Outage {
+    since: Option<Instant>,
+}
+
+impl Outage {
+    /// Notes that it is away. Whether that is new.
+    pub fn begins(&mut self) -> bool {
+        let is_new = self.since.is_none();
+        self.since.get_or_insert_with(Instant::now);
+        is_new
+    }
+
+    /// Notes that it is back. For how many seconds it was away, if it was.
+    pub fn ends(&mut self) -> Option<u64> {
+        self.since.take().map(|since| since.elapsed().as_secs())
     }
 }

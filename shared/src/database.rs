@@ -5,7 +5,6 @@ pub(crate) mod rows;
 #[cfg(unix)]
 mod sockets;
 
-use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,6 +21,7 @@ use sea_orm::{
 
 use self::checkpoints::Checkpoints;
 use crate::bus::{Failure, Reject};
+use crate::private;
 
 /// Connections for reading, per process.
 pub const READERS: u32 = 8;
@@ -118,9 +118,9 @@ impl Database {
             let both = sea_orm::Database::connect(options).await?;
             return Ok(Self { read: both.clone(), write: both, silent, checkpoints: None });
         }
-        if let Some(folder) = sqlite_file(url).as_deref().and_then(Path::parent) {
-            std::fs::create_dir_all(folder).map_err(|error| {
-                DbErr::Conn(RuntimeErr::Internal(format!("make the folder {}: {error}", folder.display())))
+        if let Some(file) = sqlite_file(url) {
+            private::make_file(&file).map_err(|error| {
+                DbErr::Conn(RuntimeErr::Internal(format!("make the file {}: {error}", file.display())))
             })?;
         }
         let durable = |options: sqlx::sqlite::SqliteConnectOptions| {
@@ -273,6 +273,47 @@ fn sqlite_file(url: &str) -> Option<std::path::PathBuf> {
 /// Whether this is SQLite.
 pub fn is_sqlite(connection: &impl ConnectionTrait) -> bool {
     matches!(connection.get_database_backend(), sea_orm::DbBackend::Sqlite)
+}
+
+/// Whether an error says that the URL itself cannot be used.
+#[must_use]
+pub fn is_misconfigured(error: &DbErr) -> bool {
+    matches!(error, DbErr::Conn(RuntimeErr::SqlxError(error)) if matches!(**error, sqlx::Error::Configuration(_)))
+}
+
+/// Whether an error says that the server cannot be reached or takes nobody now (it starts, stops, is full, fails over), so
+/// that a later attempt may succeed.
+#[must_use]
+pub fn is_passing(error: &DbErr) -> bool {
+    let error = match error {
+        DbErr::ConnectionAcquire(_) => return true,
+        DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error) => error,
+        _ => return false,
+    };
+    let RuntimeErr::SqlxError(error) = error else { return false };
+    let Some(answered) = error.as_database_error() else {
+        use sqlx::Error;
+        return matches!(
+            **error,
+            Error::Io(_)
+                | Error::Tls(_)
+                | Error::Protocol(_)
+                | Error::PoolTimedOut
+                | Error::PoolClosed
+                | Error::WorkerCrashed
+        );
+    };
+    if let Some(answered) = answered.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        // Too many connections (of the server, of the user), shutting down, lost, read-only.
+        return matches!(
+            answered.number(),
+            1040 | 1053 | 1158..=1161 | 1203 | 1226 | 1290 | 1792 | 1836 | 1927 | 2006 | 2013
+        );
+    }
+    let code = answered.code().unwrap_or_default();
+    // SQLSTATE classes: connection exception, insufficient resources, operator intervention (it starts or stops); and a
+    // transaction on a standby.
+    ["08", "53", "57", "25006"].iter().any(|class| code.starts_with(class))
 }
 
 /// What a database error means for the batch that met it.

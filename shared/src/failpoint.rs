@@ -1,19 +1,26 @@
-//! Places where a process can be made to die or to be stopped: what lies between two of its steps can be tested.
+//! Places where a process can be made to die, to stop or to panic: what lies between two of its steps can be tested.
 //!
 //! Compiled in only with the feature `failpoints`; otherwise nothing is left of them. Then the variable `FAILPOINT` says
-//! which one, at which time it is come by, and what happens: `consumer-committed:3:kill`, `consumer-looked:1:stop`. A
-//! fourth part lets so many microseconds pass first, while everything else goes on: `command-published:1:kill:800`.
+//! which one, at which time it is come by, and what happens: `consumer-committed:3:kill`, `consumer-looked:1:stop`,
+//! `mail-looking:1:panic`. `panics` panics that time and every time after it. A fourth part lets so many microseconds pass
+//! first, while everything else goes on: `command-published:1:kill:800`. A place may be narrowed down to what it is about:
+//! `mail-composing@ann@x.org:1:panics`. Several are separated by commas.
 //! `CLOCK_OFFSET_MS` sets the process's clock ahead or back.
 
 #[cfg(feature = "failpoints")]
 pub(crate) use armed::clock;
 #[cfg(feature = "failpoints")]
-pub use armed::{hit, published};
+pub use armed::{hit, hit_about, published};
 
 /// Comes by the place called `name`.
 #[cfg(not(feature = "failpoints"))]
 #[inline]
 pub fn hit(_name: &str) {}
+
+/// Comes by the place called `name`, about one of many things.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn hit_about(_name: &str, _what: &dyn std::fmt::Display) {}
 
 /// Comes by the place after a message was handed to the broker's connection, and before it is confirmed.
 #[cfg(not(feature = "failpoints"))]
@@ -37,55 +44,92 @@ mod armed {
 
     use crate::bus::Address;
 
-    /// The place that `FAILPOINT` names.
+    /// A place that `FAILPOINT` names.
     struct Failpoint {
         name: String,
         left: AtomicU64,
-        signal: Signal,
+        action: Action,
         after: Duration,
+    }
+
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Action {
+        Signal(Signal),
+        Panic,
+        /// From that time on, every time.
+        Panics,
     }
 
     impl Failpoint {
         fn read(text: &str) -> Option<Self> {
             let mut parts = text.split(':');
             let (name, time) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
-            let signal = match parts.next()? {
-                "kill" => Signal::KILL,
-                "stop" => Signal::STOP,
+            let action = match parts.next()? {
+                "kill" => Action::Signal(Signal::KILL),
+                "stop" => Action::Signal(Signal::STOP),
+                "panic" => Action::Panic,
+                "panics" => Action::Panics,
                 _ => return None,
             };
             let after = parts.next().map_or(Some(0), |us| us.parse().ok())?;
-            Some(Self { name, left: AtomicU64::new(time), signal, after: Duration::from_micros(after) })
+            Some(Self { name, left: AtomicU64::new(time), action, after: Duration::from_micros(after) })
         }
 
-        fn fire(&self) {
-            // A signal to oneself can only fail for one that does not exist.
-            let _ = kill_process(getpid(), self.signal);
-            // Another thread may be the one that takes the signal; meanwhile this one must not go on.
-            std::thread::sleep(Duration::from_secs(1));
+        /// Whether it happens this time.
+        fn is_time(&self) -> bool {
+            let count = |left: u64| left.checked_sub(1);
+            match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) {
+                Ok(left) => left == 1,
+                Err(_) => self.action == Action::Panics,
+            }
         }
+
+        fn come_by(&'static self) {
+            match self.action {
+                Action::Panic | Action::Panics => panic!("the failpoint {}", self.name),
+                Action::Signal(signal) if self.after.is_zero() => fire(signal),
+                Action::Signal(signal) => {
+                    std::thread::spawn(move || {
+                        std::thread::sleep(self.after);
+                        fire(signal);
+                    });
+                }
+            }
+        }
+    }
+
+    fn fire(signal: Signal) {
+        // A signal to oneself can only fail for one that does not exist.
+        let _ = kill_process(getpid(), signal);
+        // Another thread may be the one that takes the signal; meanwhile this one must not go on.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+
+    fn all() -> &'static [Failpoint] {
+        static FAILPOINTS: OnceLock<Vec<Failpoint>> = OnceLock::new();
+        let read = |text: &str| {
+            let read = text.split(',').map(Failpoint::read).collect::<Option<Vec<_>>>();
+            read.unwrap_or_else(|| panic!("FAILPOINT={text} cannot be read"))
+        };
+        let given = || std::env::var("FAILPOINT").ok().filter(|text| !text.is_empty());
+        FAILPOINTS.get_or_init(|| given().map(|text| read(&text)).unwrap_or_default())
     }
 
     /// Comes by the place called `name`.
     pub fn hit(name: &str) {
-        static FAILPOINT: OnceLock<Option<Failpoint>> = OnceLock::new();
-        let read = || {
-            let text = std::env::var("FAILPOINT").ok()?;
-            Some(Failpoint::read(&text).unwrap_or_else(|| panic!("FAILPOINT={text} cannot be read")))
+        for point in all().iter().filter(|point| point.name == name && point.is_time()) {
+            point.come_by();
+        }
+    }
+
+    /// Comes by the place called `name`, about one of many things.
+    pub fn hit_about(name: &str, what: &dyn std::fmt::Display) {
+        let is_it = |point: &&Failpoint| match point.name.split_once('@') {
+            Some((place, about)) => place == name && about == what.to_string(),
+            None => point.name == name,
         };
-        let Some(point) = FAILPOINT.get_or_init(read).as_ref().filter(|point| point.name == name) else {
-            return;
-        };
-        let count = |left: u64| left.checked_sub(1);
-        if point.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) == Ok(1) {
-            if point.after.is_zero() {
-                point.fire();
-            } else {
-                std::thread::spawn(move || {
-                    std::thread::sleep(point.after);
-                    point.fire();
-                });
-            }
+        for point in all().iter().filter(is_it).filter(|point| point.is_time()) {
+            point.come_by();
         }
     }
 

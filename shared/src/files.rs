@@ -13,6 +13,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 use uuid::Uuid;
 
 use crate::clock::Instant;
+use crate::private;
 
 /// The store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +39,7 @@ impl Files {
     /// Opens a folder, making it if need be.
     pub fn open(folder: &FolderPath) -> Result<Self, FilesError> {
         let make = || {
-            std::fs::create_dir_all(folder)
+            private::make_folder(folder)
                 .map_err(|error| object_store::Error::Generic { store: "file", source: Box::new(error) })?;
             LocalFileSystem::new_with_prefix(folder)
         };

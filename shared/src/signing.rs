@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
 use crate::bus::envelope::{base64url, sha256};
+use crate::private;
 
 /// The key could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -141,14 +142,10 @@ fn jws<P: AsRef<[u8]>>(header: &str, claims: &impl Serialize, protect: impl FnOn
 /// Writes a file that only its owner can read, unless somebody else has written it first. It is never there half.
 pub fn create_once(file: &Path, text: &str) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
+    private::make_folder(folder)?;
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let draft = folder.join(format!(".{name}.{}", uuid::Uuid::now_v7()));
-    let mut options = std::fs::File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut open = options.open(&draft)?;
+    let mut open = private::options().write(true).create_new(true).open(&draft)?;
     open.write_all(text.as_bytes())?;
     open.sync_all()?;
     drop(open);

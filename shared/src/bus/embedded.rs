@@ -23,7 +23,8 @@ use self::subscribers::Subscribers;
 use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
 use super::message::{Address, Outgoing};
 use super::topology::{DEAD_LETTERS, Purpose, Topology, UNROUTED};
-use crate::clock;
+use crate::guard::caught;
+use crate::{clock, private};
 
 /// The most messages one queue holds; a publisher of more is refused.
 const MAX_LENGTH: u64 = 1_000_000;
@@ -51,6 +52,7 @@ impl Embedded {
     /// Opens the broker on `file`, creating it if need be.
     pub async fn open(file: &Path, topology: Topology) -> Result<Self, BrokerError> {
         let lock = lock(file)?;
+        private::make_file(file).map_err(|error| BrokerError(format!("make {}: {error}", file.display())))?;
         let (store, held) = Store::open(file).await.map_err(|error| {
             BrokerError(format!("open the embedded broker's file {}: {error}", file.display()))
         })?;
@@ -160,7 +162,9 @@ impl Embedded {
     async fn move_due(self) {
         let mut tick = tokio::time::interval(DELAY_TICK);
         while self.inner.closed.run_until_cancelled(tick.tick()).await.is_some() {
-            let due = self.inner.store.take_due(clock::now().timestamp_millis()).await;
+            // What is due stays due.
+            let due = caught(self.inner.store.take_due(clock::now().timestamp_millis())).await;
+            let due = due.unwrap_or_default();
             for (name, count) in due {
                 if let Some(state) = self.inner.queues.get(&name) {
                     state.added(count);
@@ -175,9 +179,9 @@ fn lock(file: &Path) -> Result<File, BrokerError> {
     let path = file.with_extension("lock");
     let open = || {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+            private::make_folder(folder)?;
         }
-        File::options().create(true).append(true).open(&path)
+        private::options().create(true).append(true).open(&path)
     };
     let lock = open().map_err(|error| BrokerError(format!("open {}: {error}", path.display())))?;
     match lock.try_lock() {

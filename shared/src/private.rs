@@ -1,0 +1,206 @@
+//! Files and folders that nobody but their owner may read: they hold who registered for what, and keys.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+/// What a Muster keeps in its data folder, besides the folders in [`FOLDERS`].
+const FILES: [&str; 9] = [
+    "muster.db",
+    "muster.db-wal",
+    "muster.db-shm",
+    "broker.db",
+    "broker.db-wal",
+    "broker.db-shm",
+    "broker.lock",
+    "signing-key",
+    "admin-password",
+];
+/// The folders that it keeps there.
+const FOLDERS: [&str; 2] = ["files", "mail"];
+
+/// Lets nobody but the owner read what this process makes from now on, whoever makes it in its name.
+pub fn begin() {
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+}
+
+/// Makes a folder, and those above it that are missing, for the owner alone. One that is there stays as it is.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// How a file is opened that is the owner's alone if it is made.
+#[must_use]
+pub fn options() -> fs::OpenOptions {
+    #[cfg_attr(not(unix), allow(unused_mut))]
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Makes an empty file for the owner alone, with the folder that it is in. One that is there is narrowed.
+///
+/// SQLite gives the files that it makes beside a database the rights of the database.
+pub fn make_file(file: &Path) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        make_folder(folder)?;
+    }
+    match options().write(true).create_new(true).open(file) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let beside = |end: &str| {
+                let mut name = file.as_os_str().to_owned();
+                name.push(end);
+                name
+            };
+            for end in ["", "-wal", "-shm"] {
+                narrow(Path::new(&beside(end)));
+            }
+            Ok(())
+        }
+        made => made.map(drop),
+    }
+}
+
+/// Takes the rights of others to what an older Muster left in its data folder, and to the folder if nothing else is in it.
+///
+/// What somebody else put there, or a folder that is shared with something else, is none of Muster's business.
+pub fn narrow_data(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    let is_ours = |name: &std::ffi::OsString| FILES.iter().chain(&FOLDERS).any(|known| name == *known);
+    for name in FILES {
+        narrow(&folder.join(name));
+    }
+    for name in FOLDERS {
+        narrow_folder(&folder.join(name));
+    }
+    if !names.is_empty() && names.iter().all(is_ours) {
+        narrow(folder);
+    }
+}
+
+/// Takes the rights of others to a folder, and to the files in it.
+fn narrow_folder(folder: &Path) {
+    // Once nobody else may enter it, what is in it need not be looked at again.
+    if !narrow(folder) {
+        return;
+    }
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        narrow(&entry.path());
+    }
+}
+
+/// Takes the rights of others to a file or folder. Whether they had any.
+fn narrow(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // Not of what a link leads to: that may be anybody's.
+        let Ok(found) = fs::symlink_metadata(path) else { return false };
+        let mode = found.permissions().mode() & 0o7777;
+        let is_narrow = mode == mode & 0o700;
+        if found.is_symlink() || is_narrow {
+            return false;
+        }
+        let (path_shown, before) = (path.display(), format!("{mode:o}"));
+        if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700)) {
+            tracing::warn!(path = %path_shown, before, %error, "others can read a file of Muster; take their rights");
+        } else {
+            tracing::info!(path = %path_shown, before, "took the rights of others to a file of Muster");
+        }
+        true
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let folder = std::env::temp_dir().join(format!("muster_private_{}", uuid::Uuid::new_v4()));
+            fs::create_dir_all(&folder).unwrap();
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+            Self(folder)
+        }
+
+        fn wide(&self, name: &str) -> PathBuf {
+            let file = self.0.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, "x").unwrap();
+            for path in [&file, &file.parent().unwrap().to_owned()] {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            file
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_made_is_the_owners_alone() {
+        let folder = Folder::new();
+        let file = folder.0.join("a/b/muster.db");
+        make_file(&file).unwrap();
+        assert_eq!(
+            (mode(&file), mode(file.parent().unwrap()), mode(&folder.0.join("a"))),
+            (0o600, 0o700, 0o700)
+        );
+        assert_eq!(mode(&folder.0), 0o755, "it was there");
+        make_file(&file).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_an_older_version_left_is_narrowed_and_nothing_else_is() {
+        let folder = Folder::new();
+        let ours = ["muster.db", "muster.db-wal", "broker.db", "signing-key", "files/one", "mail/two.eml"];
+        let ours = ours.map(|name| folder.wide(name));
+        let theirs = folder.wide("website/index.html");
+        narrow_data(&folder.0);
+        for file in &ours {
+            assert_eq!(mode(file) & 0o077, 0, "{}", file.display());
+        }
+        for path in [&folder.0.join("files"), &folder.0.join("mail")] {
+            assert_eq!(mode(path), 0o700);
+        }
+        assert_eq!((mode(&theirs), mode(&folder.0)), (0o755, 0o755), "somebody else needs it");
+        fs::remove_dir_all(folder.0.join("website")).unwrap();
+        narrow_data(&folder.0);
+        assert_eq!(mode(&folder.0), 0o700, "nothing but Muster's is in it");
+        narrow_data(&folder.0.join("missing"));
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let (folder, elsewhere) = (Folder::new(), Folder::new());
+        let target = elsewhere.wide("target");
+        std::os::unix::fs::symlink(&target, folder.0.join("muster.db")).unwrap();
+        narrow_data(&folder.0);
+        assert_eq!(mode(&target), 0o755);
+    }
+}
