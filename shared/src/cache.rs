@@ -3,22 +3,19 @@
 //! It holds copies only. Without Redis everything goes on, slower; nothing is decided by it and nothing is lost with
 //! it. Every entry has a bounded age from the moment it was read from the database, whichever layer it came through.
 
+mod redis;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fred::clients::Client;
-use fred::interfaces::{ClientLike as _, KeysInterface as _};
-use fred::types::config::{Config, ReconnectPolicy};
-use fred::types::{Builder, Expiration, SetOptions};
 use moka::Expiry;
 
+use self::redis::Redis;
 use crate::bus::envelope::{base64url, sha256};
 
-/// How long Redis may take for one command.
-const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// The most memory for cached answers in this process, in bytes.
 const LOCAL_BYTES: u64 = 32 * 1024 * 1024;
 /// The most claims remembered in this process.
@@ -79,12 +76,6 @@ pub struct Cache {
     local: moka::future::Cache<String, Arc<Cached>>,
     claims: moka::future::Cache<String, String>,
     redis: Option<Redis>,
-}
-
-#[derive(Debug, Clone)]
-struct Redis {
-    client: Client,
-    prefix: String,
 }
 
 /// Why a cache cannot be had.
@@ -192,10 +183,10 @@ impl Cache {
         }
     }
 
-    /// Whether Redis answers now; nothing to ask when the cache is in this process only.
+    /// Whether Redis answers now, and takes what it is given; nothing to ask when the cache is in this process only.
     pub async fn ping(&self) -> Result<(), String> {
         match &self.redis {
-            Some(redis) => redis.client.ping::<()>(None).await.map_err(|error| error.to_string()),
+            Some(redis) => redis.probe().await,
             None => Ok(()),
         }
     }
@@ -203,105 +194,7 @@ impl Cache {
     /// Ends the connection.
     pub async fn close(&self) {
         if let Some(redis) = &self.redis {
-            // It may be gone already; then there is nothing to close.
-            let _ = redis.client.quit().await;
+            redis.close().await;
         }
     }
-}
-
-impl Redis {
-    fn open(url: &str) -> Result<Self, CacheError> {
-        let mut parsed = url::Url::parse(url).map_err(|error| CacheError(error.to_string()))?;
-        if !parsed.scheme().starts_with("redis") || parsed.host_str().is_none_or(str::is_empty) {
-            return Err(CacheError("it must be memory: or redis://host:port/database".to_owned()));
-        }
-        let prefix =
-            parsed.query_pairs().find(|(name, _)| name == "prefix").map(|(_, value)| value.into_owned());
-        parsed.set_query(None);
-        let config = Config::from_url(parsed.as_str()).map_err(|error| CacheError(error.to_string()))?;
-        let client = Builder::from_config(config)
-            .with_performance_config(|performance| performance.default_command_timeout = REDIS_TIMEOUT)
-            .with_connection_config(|connection| {
-                connection.connection_timeout = REDIS_TIMEOUT;
-                connection.internal_command_timeout = REDIS_TIMEOUT;
-                connection.max_command_attempts = 1;
-                connection.unresponsive.max_timeout = Some(2 * REDIS_TIMEOUT);
-                connection.unresponsive.interval = REDIS_TIMEOUT;
-                connection.reconnect_on_auth_error = true;
-            })
-            // Without a limit of attempts, from 100 ms to 5 s, with jitter.
-            .set_policy(ReconnectPolicy::new_exponential(0, 100, 5_000, 2))
-            .build()
-            .map_err(|error| CacheError(error.to_string()))?;
-        // Reads go to the database until it is connected.
-        drop(client.connect());
-        Ok(Self { client, prefix: prefix.unwrap_or_else(|| "muster".to_owned()) })
-    }
-
-    fn key(&self, key: &str) -> String {
-        format!("{}:{key}", self.prefix)
-    }
-
-    async fn read(&self, key: &str) -> Option<(Bytes, Duration)> {
-        let key = self.key(key);
-        let pipeline = self.client.pipeline();
-        let asked = async {
-            let _: () = pipeline.get(&key).await?;
-            let _: () = pipeline.pttl(&key).await?;
-            pipeline.all::<(Option<Bytes>, i64)>().await
-        };
-        let (body, left_ms) = self.ask("read", asked).await?;
-        let left = Duration::from_millis(u64::try_from(left_ms).ok().filter(|left| *left > 0)?);
-        Some((body?, left))
-    }
-
-    async fn write(&self, key: &str, body: &Bytes, left: Duration) {
-        let Some(expiration) = expiration(left) else { return };
-        let written = self.client.set::<(), _, _>(self.key(key), body.clone(), Some(expiration), None, false);
-        self.ask("write", written).await;
-    }
-
-    async fn forget(&self, key: &str) {
-        self.ask("forget", self.client.del::<(), _>(self.key(key))).await;
-    }
-
-    async fn claim(&self, key: &str, value: String, lasts: Duration) -> Option<String> {
-        let key = self.key(key);
-        let (expiration, first) = (expiration(lasts), Some(SetOptions::NX));
-        let set = self.client.set::<Option<String>, _, _>(&key, value.as_str(), expiration, first, false);
-        match self.ask("claim", set).await? {
-            Some(_) => Some(value),
-            None => self.ask("claim", self.client.get::<Option<String>, _>(&key)).await.flatten(),
-        }
-    }
-
-    async fn claimed(&self, key: &str) -> Option<String> {
-        self.ask("claimed", self.client.get::<Option<String>, _>(self.key(key))).await.flatten()
-    }
-
-    /// The answer, if Redis gives one. A failure is counted and otherwise means the same as "not there".
-    async fn ask<T>(
-        &self,
-        attempt: &'static str,
-        asked: impl Future<Output = Result<T, fred::error::Error>>,
-    ) -> Option<T> {
-        // fred would hold a command back until there is a connection, and each click would wait for that in vain.
-        let answer = if self.client.is_connected() {
-            asked.await.map_err(|error| error.to_string())
-        } else {
-            Err("not connected".to_owned())
-        };
-        match answer {
-            Ok(value) => Some(value),
-            Err(error) => {
-                metrics::counter!("muster_cache_failures_total", "attempt" => attempt).increment(1);
-                tracing::debug!(error, attempt, "redis did not answer");
-                None
-            }
-        }
-    }
-}
-
-fn expiration(left: Duration) -> Option<Expiration> {
-    i64::try_from(left.as_millis()).ok().filter(|ms| *ms > 0).map(Expiration::PX)
 }

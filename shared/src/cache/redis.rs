@@ -1,0 +1,238 @@
+//! Redis, whatever it answers: it is connected to for ever, with back-off, and its absence is said once.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::Error;
+use fred::interfaces::{ClientLike as _, EventInterface as _, KeysInterface as _};
+use fred::types::config::{Config, ReconnectPolicy};
+use fred::types::{Builder, Expiration, SetOptions};
+use tokio::sync::broadcast;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::CacheError;
+use crate::backoff::{Backoff, Outage};
+use crate::guard::caught;
+
+/// How long Redis may take for one command.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// How often it is asked whether it is there.
+const LOOK: Duration = Duration::from_secs(1);
+/// After so many looks in vain a connection is given up that answers, but not well: another server may have its name now.
+const PATIENCE: u32 = 5;
+
+/// A handle on Redis. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Redis {
+    client: Client,
+    prefix: String,
+    /// Ends what keeps the connection.
+    end: Arc<DropGuard>,
+}
+
+impl Redis {
+    /// Begins to connect, for as long as the value lives.
+    pub(super) fn open(url: &str) -> Result<Self, CacheError> {
+        let mut parsed = url::Url::parse(url).map_err(|error| CacheError(error.to_string()))?;
+        if !parsed.scheme().starts_with("redis") || parsed.host_str().is_none_or(str::is_empty) {
+            return Err(CacheError("it must be memory: or redis://host:port/database".to_owned()));
+        }
+        let prefix =
+            parsed.query_pairs().find(|(name, _)| name == "prefix").map(|(_, value)| value.into_owned());
+        parsed.set_query(None);
+        let mut config = Config::from_url(parsed.as_str()).map_err(|error| CacheError(error.to_string()))?;
+        // A server that refuses the first connection may take the next one.
+        config.fail_fast = false;
+        let client = Builder::from_config(config)
+            .with_performance_config(|performance| performance.default_command_timeout = TIMEOUT)
+            .with_connection_config(|connection| {
+                connection.connection_timeout = TIMEOUT;
+                connection.internal_command_timeout = TIMEOUT;
+                connection.max_command_attempts = 1;
+                connection.unresponsive.max_timeout = Some(2 * TIMEOUT);
+                connection.unresponsive.interval = TIMEOUT;
+                connection.reconnect_on_auth_error = true;
+            })
+            // Without a limit of attempts, from 100 ms to 5 s, with jitter.
+            .set_policy(ReconnectPolicy::new_exponential(0, 100, 5_000, 2))
+            .build()
+            .map_err(|error| CacheError(error.to_string()))?;
+        let (prefix, end) = (prefix.unwrap_or_else(|| "muster".to_owned()), CancellationToken::new());
+        let redis = Self { client, prefix, end: Arc::new(end.clone().drop_guard()) };
+        let connection = Connection { client: redis.client.clone(), probe: redis.key("probe") };
+        // Reads go to the database until it is connected.
+        tokio::spawn(async move { end.run_until_cancelled(connection.keep()).await });
+        Ok(redis)
+    }
+
+    /// Whether Redis takes a write now. To be read only, full or still loading is as good as away.
+    pub(super) async fn probe(&self) -> Result<(), String> {
+        probe(&self.client, self.key("probe")).await
+    }
+
+    /// Ends the connection.
+    pub(super) async fn close(&self) {
+        // Whoever keeps it would connect again.
+        self.end.token().cancel();
+        // It may be gone already; then there is nothing to close.
+        let _ = self.client.quit().await;
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}:{key}", self.prefix)
+    }
+
+    pub(super) async fn read(&self, key: &str) -> Option<(Bytes, Duration)> {
+        let key = self.key(key);
+        let pipeline = self.client.pipeline();
+        let asked = async {
+            let _: () = pipeline.get(&key).await?;
+            let _: () = pipeline.pttl(&key).await?;
+            pipeline.all::<(Option<Bytes>, i64)>().await
+        };
+        let (body, left_ms) = self.ask("read", asked).await?;
+        let left = Duration::from_millis(u64::try_from(left_ms).ok().filter(|left| *left > 0)?);
+        Some((body?, left))
+    }
+
+    pub(super) async fn write(&self, key: &str, body: &Bytes, left: Duration) {
+        let Some(expiration) = expiration(left) else { return };
+        let written = self.client.set::<(), _, _>(self.key(key), body.clone(), Some(expiration), None, false);
+        self.ask("write", written).await;
+    }
+
+    pub(super) async fn forget(&self, key: &str) {
+        self.ask("forget", self.client.del::<(), _>(self.key(key))).await;
+    }
+
+    pub(super) async fn claim(&self, key: &str, value: String, lasts: Duration) -> Option<String> {
+        let key = self.key(key);
+        let (expiration, first) = (expiration(lasts), Some(SetOptions::NX));
+        let set = self.client.set::<Option<String>, _, _>(&key, value.as_str(), expiration, first, false);
+        match self.ask("claim", set).await? {
+            Some(_) => Some(value),
+            None => self.ask("claim", self.client.get::<Option<String>, _>(&key)).await.flatten(),
+        }
+    }
+
+    pub(super) async fn claimed(&self, key: &str) -> Option<String> {
+        self.ask("claimed", self.client.get::<Option<String>, _>(self.key(key))).await.flatten()
+    }
+
+    /// The answer, if Redis gives one. A failure is counted and otherwise means the same as "not there".
+    async fn ask<T>(
+        &self,
+        attempt: &'static str,
+        asked: impl Future<Output = Result<T, fred::error::Error>>,
+    ) -> Option<T> {
+        // fred would hold a command back until there is a connection, and each click would wait for that in vain.
+        let answer = if self.client.is_connected() {
+            asked.await.map_err(|error| error.to_string())
+        } else {
+            Err("not connected".to_owned())
+        };
+        match answer {
+            Ok(value) => Some(value),
+            Err(error) => {
+                metrics::counter!("muster_cache_failures_total", "attempt" => attempt).increment(1);
+                tracing::debug!(error, attempt, "redis did not answer");
+                None
+            }
+        }
+    }
+}
+
+fn expiration(left: Duration) -> Option<Expiration> {
+    i64::try_from(left.as_millis()).ok().filter(|ms| *ms > 0).map(Expiration::PX)
+}
+
+/// Writes, and changes nothing: there is no such key.
+async fn probe(client: &Client, key: String) -> Result<(), String> {
+    if !client.is_connected() {
+        return Err("not connected".to_owned());
+    }
+    client.del::<(), _>(key).await.map_err(|error| error.to_string())
+}
+
+/// What keeps a connection.
+struct Connection {
+    client: Client,
+    /// A key of its own.
+    probe: String,
+}
+
+impl Connection {
+    /// Connects, and connects again, whatever the server answers.
+    async fn keep(self) {
+        let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
+        loop {
+            let mut errors = self.client.error_rx();
+            let connected = self.client.connect();
+            let ended = tokio::select! {
+                ended = connected => ended.map_or_else(|panic| panic.to_string(), said),
+                watched = caught(self.watch(&mut errors, &mut backoff, &mut outage)) => match watched {
+                    Ok(never) => match never {},
+                    Err(panic) => panic.to_string(),
+                },
+            };
+            // fred connects again by itself after most errors, and gives up after some.
+            away(&mut outage, &last(&mut errors).unwrap_or(ended));
+            backoff.wait().await;
+        }
+    }
+
+    /// Looks whether it is there, and says when that changes.
+    async fn watch(
+        &self,
+        errors: &mut broadcast::Receiver<(Error, Option<fred::types::config::Server>)>,
+        backoff: &mut Backoff,
+        outage: &mut Outage,
+    ) -> std::convert::Infallible {
+        let mut in_vain = 0;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            match probe(&self.client, self.probe.clone()).await {
+                Ok(()) => {
+                    (*backoff, in_vain) = (Backoff::default(), 0);
+                    let _ = last(errors);
+                    if let Some(seconds) = outage.ends() {
+                        tracing::info!(seconds, "redis is back; the cache is used again");
+                    }
+                }
+                Err(error) => {
+                    away(outage, &last(errors).unwrap_or(error));
+                    in_vain += 1;
+                    if in_vain % PATIENCE == 0 && self.client.is_connected() {
+                        // The next look says what came of it.
+                        let _ = self.client.force_reconnection().await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn said(ended: Result<(), Error>) -> String {
+    ended.map_or_else(|error| error.to_string(), |()| "the connection was closed".to_owned())
+}
+
+/// The last of the errors that were told since.
+fn last(errors: &mut broadcast::Receiver<(Error, Option<fred::types::config::Server>)>) -> Option<String> {
+    let mut last = None;
+    loop {
+        match errors.try_recv() {
+            Ok((error, _)) => last = Some(error.to_string()),
+            Err(broadcast::error::TryRecvError::Lagged(_)) => {}
+            Err(_) => return last,
+        }
+    }
+}
+
+fn away(outage: &mut Outage, error: &str) {
+    if outage.begins() {
+        tracing::warn!(error, "redis does not answer; reads come from the database until it does");
+    }
+}
