@@ -6,6 +6,8 @@ mod m20261121_initial;
 mod m20261121_mail;
 mod m20261121_reminders;
 mod m20261121_webhooks;
+mod m20261130_skipped_entries;
+mod m20261130_webhook_secrets;
 
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ impl MigratorTrait for Migrations {
             Box::new(m20261121_webhooks::Migration),
             Box::new(m20261121_mail::Migration),
             Box::new(m20261121_reminders::Migration),
+            Box::new(m20261130_skipped_entries::Migration),
+            Box::new(m20261130_webhook_secrets::Migration),
         ]
     }
 }

@@ -17,3 +17,14 @@ pub struct Behind {
     /// The number of the last entry that there is.
     pub end: u64,
 }
+
+/// An entry that a follower has left out, because it could not take it in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Whose log.
+    pub drive_id: DriveId,
+    /// Its number there.
+    pub sequence: u64,
+    /// Why.
+    pub reason: String,
+}

@@ -1,4 +1,6 @@
-//! The table `cursors`: one row per follower and drive.
+//! The table `cursors`: one row per follower and drive. [`skipped`] is about the entries that were left out.
+
+pub mod skipped;
 
 use std::collections::BTreeSet;
 

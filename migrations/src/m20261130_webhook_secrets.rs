@@ -1,0 +1,21 @@
+//! A webhook may have several old secrets that are still valid.
+
+use sea_orm_migration::prelude::*;
+
+use crate::columns::long_text;
+
+#[derive(DeriveMigrationName)]
+pub(crate) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let backend = manager.get_database_backend();
+        // Those besides `old_secret`, which older versions go on to read.
+        let change = Table::alter()
+            .table("webhook_endpoints")
+            .add_column(long_text(backend, "older_secrets").null())
+            .to_owned();
+        manager.alter_table(change).await
+    }
+}
