@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use api::operations::Operations;
 use api::serve::{self, Surfaces};
-use api::service::{AdminArguments, KeyArguments, context, first_admin};
+use api::service::{AdminArguments, KeyArguments, context, first_admin, serving};
 use clap::Args;
 use consumers::drives::Drives;
 use consumers::eligibility::Eligibility;
@@ -48,7 +48,7 @@ pub struct Running {
     pub url: String,
     /// Its connections.
     pub connections: Connections,
-    tasks: JoinSet<anyhow::Result<()>>,
+    tasks: JoinSet<()>,
 }
 
 /// Serves until shutdown.
@@ -60,6 +60,8 @@ pub async fn serve(arguments: ServeArguments, shutdown: CancellationToken) -> an
 pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> anyhow::Result<Running> {
     let ServeArguments { deployment, admin, key, listen } = arguments;
     let connections = Connections::open(&deployment, "muster", &shutdown).await?;
+    // Before any part begins: what is counted sooner is lost.
+    let metrics = start_metrics()?;
     let cx = context(&connections, &deployment, &key, &shutdown)?;
     let listener = serve::bind(listen).await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -67,16 +69,17 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
     let liveness = Liveness::expecting(Queue::ALL.into_iter().flat_map(|queue| topology.queue_names(queue)));
     let operations = Operations {
         service: "muster",
-        metrics: start_metrics()?,
+        metrics,
         // The other service's surface is on the same listener.
         peer: Some(url.clone()),
         client: reqwest::Client::new(),
         liveness: liveness.clone(),
+        parts: connections.parts.clone(),
     };
 
-    let serving = serve::serve(listener, Surfaces::Both, cx, operations, shutdown.clone());
+    let serving = serving(listener, Surfaces::Both, cx, operations, shutdown.clone())?;
     let mut tasks = JoinSet::new();
-    let Connections { db, broker, files, .. } = connections.clone();
+    let Connections { db, broker, files, parts, .. } = connections.clone();
     for queue in Queue::ALL {
         let (connections, liveness, shutdown) = (connections.clone(), liveness.clone(), shutdown.clone());
         let files = files.clone();
@@ -87,34 +90,31 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
                 Queue::Eligibility => consume(Eligibility::default(), &connections, liveness, shutdown).await,
                 Queue::Upkeep => consume(Upkeep { files }, &connections, liveness, shutdown).await,
             }
-            Ok(())
         });
     }
     {
         let (connections, liveness, shutdown) = (connections.clone(), liveness.clone(), shutdown.clone());
         tasks.spawn(async move {
             follow(&Inbox::new(&connections), &connections, liveness, shutdown).await;
-            Ok(())
         });
     }
     {
-        let (mut connections, shutdown) = (connections.clone(), shutdown.clone());
+        let mut connections = connections.clone();
         if given(deployment.public_url.as_ref()).is_none() {
             connections.mailing.public_url.clone_from(&url);
         }
-        tasks.spawn(async move { consumers::mail::run(&connections, shutdown).await });
+        tasks.spawn(consumers::mail::run(&connections, shutdown.clone())?);
     }
     {
         let (connections, liveness, shutdown) = (connections.clone(), liveness.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            consumers::webhooks::run(&connections, liveness, shutdown).await;
-            Ok(())
-        });
+        tasks.spawn(async move { consumers::webhooks::run(&connections, liveness, shutdown).await });
     }
-    tasks.spawn(scheduler::run(db, broker.clone(), shutdown.clone()));
+    tasks.spawn(scheduler::keep(db, broker.clone(), parts.clone(), shutdown.clone()));
     let made = first_admin(&connections, &deployment, &admin).await?;
     tasks.spawn(serving);
-    tokio::spawn(measure_queues(broker, Queue::ALL.to_vec(), shutdown));
+    let stop = shutdown.clone();
+    let measure = move || measure_queues(broker.clone(), Queue::ALL.to_vec(), stop.clone());
+    parts.spawn("queue-depths", &shutdown, measure);
 
     println!("Muster is up.");
     println!("  API     {url}/api/v1 (members) and {url}/admin/v1 (organisers)");
@@ -134,10 +134,10 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
 }
 
 impl Running {
-    /// Waits for the end that was asked for; ends early if a part fails.
+    /// Waits for the end that was asked for. A part that fails before that is started again.
     pub async fn end(mut self) -> anyhow::Result<()> {
         while let Some(ended) = self.tasks.join_next().await {
-            ended.context("a part of Muster died")??;
+            ended.context("what starts a part again died")?;
         }
         self.connections.close().await;
         Ok(())

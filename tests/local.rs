@@ -11,6 +11,7 @@ use consumers::members::Members;
 use consumers::runtime::Runtime;
 use consumers::upkeep::Upkeep;
 use process::Connections;
+use process::parts::Parts;
 use process::watch::Liveness;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
@@ -75,7 +76,9 @@ impl Local {
     pub fn consume<H: Handler>(&mut self, handler: H) {
         let (db, broker, shutdown) = (self.db.clone(), self.broker.clone(), self.shutdown.clone());
         let (events, liveness) = (Form::Each, Liveness::default());
-        self.tasks.spawn(Runtime { handler, db, broker, events, shutdown, liveness }.run());
+        self.tasks.spawn(
+            Runtime { handler, db, broker, events, shutdown, liveness, parts: Parts::default() }.run(),
+        );
     }
 
     /// Another handle on the same database.
@@ -168,6 +171,7 @@ impl Local {
             files: self.files.clone(),
             webhook_allow: Allowed::default(),
             mailing: Mailing { outlet, from, public_url },
+            parts: Parts::default(),
         }
     }
 

@@ -6,8 +6,9 @@ use anyhow::Context as _;
 use rand::distr::{Alphanumeric, SampleString as _};
 use shared::account::table::{self as accounts, Account};
 use shared::account::{Role, normal_email};
+use shared::backoff::{Backoff, Outage};
 use shared::clock;
-use shared::database::Database;
+use shared::database::{Database, is_passing};
 use shared::id::MemberId;
 use shared::signing::create_once;
 
@@ -27,8 +28,29 @@ pub struct FirstAdmin {
     pub generated_password: Option<String>,
 }
 
-/// Makes the first admin if there is none. Without a password one is generated, and kept in the data folder (mode 600).
+/// Makes the first admin if there is none. Without a password one is generated, and kept in the data folder (mode 600). Waits
+/// for a database that is away for now.
 pub async fn ensure(
+    db: &Database,
+    data_dir: &Path,
+    email: &str,
+    password: Option<&str>,
+) -> anyhow::Result<Option<FirstAdmin>> {
+    let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
+    loop {
+        match ensure_now(db, data_dir, email, password).await {
+            Err(error) if error.downcast_ref().is_some_and(is_passing) => {
+                if outage.begins() {
+                    tracing::warn!(error = %format!("{error:#}"), "the database is away; trying again");
+                }
+                backoff.wait().await;
+            }
+            made => return made,
+        }
+    }
+}
+
+async fn ensure_now(
     db: &Database,
     data_dir: &Path,
     email: &str,

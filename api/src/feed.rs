@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use process::parts::Parts;
 use sea_orm::DbErr;
 use shared::bus::Notice;
 use shared::database::Database;
@@ -112,7 +113,7 @@ pub struct Watcher {
 impl Feeds {
     /// Begins to read what is [`heard`](Self::heard) of, until shutdown.
     #[must_use]
-    pub(crate) fn start(db: &Database, shutdown: CancellationToken) -> Self {
+    pub(crate) fn start(db: &Database, parts: &Parts, shutdown: CancellationToken) -> Self {
         let inner = Inner {
             db: db.clone(),
             watched: Mutex::default(),
@@ -127,11 +128,13 @@ impl Feeds {
             tasks: TaskTracker::new(),
         };
         let feeds = Self { inner: Arc::new(inner) };
-        tokio::spawn(feeds.clone().follow());
+        let followed = feeds.clone();
+        parts.spawn("feeds", &feeds.inner.ending, move || followed.clone().follow());
         feeds
     }
 
     async fn follow(self) {
+        shared::failpoint::hit("feeds-following");
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

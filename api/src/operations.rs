@@ -1,7 +1,7 @@
 //! What operators ask a process: health, readiness, metrics, documents.
 //!
 //! `/health` and `/livez`: the process serves. `/readyz`: it can accept and read. `/health/full`: every part with its
-//! latency, and the other service's base health.
+//! latency and what its absence means, and the other service's base health.
 
 use std::time::Duration;
 
@@ -9,7 +9,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use poem::http::StatusCode;
 use poem::web::{Data, Json};
 use poem::{EndpointExt as _, IntoResponse as _, Response, Route, RouteMethod, get, handler};
-use process::watch::{Liveness, timed};
+use process::health::{self, Answer, BROKER, CACHE, DATABASE, PEER};
+use process::parts::Parts;
+use process::watch::Liveness;
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -30,6 +32,8 @@ pub struct Operations {
     pub client: reqwest::Client,
     /// The queues that the process consumes, if it is everything in one.
     pub liveness: Liveness,
+    /// How its parts stand that work in the background.
+    pub parts: Parts,
 }
 
 /// The routes.
@@ -38,25 +42,23 @@ pub fn routes(operations: &Operations) -> Route {
     // Theirs alone: other requests need not carry it.
     let with = |endpoint: RouteMethod| endpoint.data(operations.clone());
     Route::new()
-        .at("/health", with(get(health)))
+        .at("/health", with(get(base_health)))
         .at("/health/full", with(get(health_full)))
-        .at("/livez", with(get(health)))
+        .at("/livez", with(get(base_health)))
         .at("/readyz", with(get(readyz)))
         .at("/metrics", with(get(metrics)))
         .at("/.well-known/jwks.json", get(jwks))
 }
 
 #[handler]
-fn health(operations: Data<&Operations>) -> Json<Value> {
+fn base_health(operations: Data<&Operations>) -> Json<Value> {
     Json(json!({ "service": operations.service, "status": "up" }))
 }
 
 #[handler]
 async fn readyz(cx: Data<&Context>, operations: Data<&Operations>) -> Response {
     let (database, broker) = tokio::join!(database(&cx), broker(&cx));
-    let missing = operations.liveness.missing();
-    let ready = database.0 && broker.0 && missing.is_empty();
-    report(ready, operations.service, json!({ "database": database.1, "broker": broker.1 }), &missing)
+    report(&operations, &[database, broker])
 }
 
 #[handler]
@@ -64,40 +66,37 @@ async fn health_full(cx: Data<&Context>, operations: Data<&Operations>) -> Respo
     let (database, broker, cache, peer) = tokio::join!(
         database(&cx),
         broker(&cx),
-        timed(cx.cache.ping()),
-        timed(async { ask_peer(&operations).await }),
+        health::ask(CACHE, cx.cache.ping()),
+        health::ask(PEER, ask_peer(&operations)),
     );
-    let missing = operations.liveness.missing();
-    let mut checks = json!({ "database": database.1, "broker": broker.1, "cache": cache.1 });
-    let mut up = database.0 && broker.0 && cache.0 && missing.is_empty();
+    let mut answers = vec![database, broker, cache];
     if operations.peer.is_some() {
-        checks["peer"] = peer.1;
-        up &= peer.0;
+        answers.push(peer);
     }
-    report(up, operations.service, checks, &missing)
+    report(&operations, &answers)
 }
 
-fn report(up: bool, service: &str, checks: Value, missing: &[String]) -> Response {
-    let status = if up { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let word = if up { "up" } else { "down" };
-    let body = json!({ "service": service, "status": word, "checks": checks, "not_consumed": missing });
-    Json(body).with_status(status).into_response()
+fn report(operations: &Operations, answers: &[Answer]) -> Response {
+    let Operations { service, liveness, parts, .. } = operations;
+    let (works, report) = health::report(service, answers, liveness, parts);
+    let status = if works { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Json(report).with_status(status).into_response()
 }
 
-async fn database(cx: &Context) -> (bool, Value) {
-    timed(async { cx.db.ping().await.map_err(|error| error.to_string()) }).await
+async fn database(cx: &Context) -> Answer {
+    health::ask(DATABASE, async { cx.db.ping().await.map_err(|error| error.to_string()) }).await
 }
 
-async fn broker(cx: &Context) -> (bool, Value) {
-    timed(async {
+async fn broker(cx: &Context) -> Answer {
+    let asked = async {
         cx.broker.ping().await.map_err(|error| error.to_string())?;
         if cx.waiting.is_listening() {
             Ok(())
         } else {
             Err("decisions do not reach this process yet".to_owned())
         }
-    })
-    .await
+    };
+    health::ask(BROKER, asked).await
 }
 
 async fn ask_peer(operations: &Operations) -> Result<(), String> {

@@ -11,10 +11,11 @@ use poem_openapi::ApiResponse;
 use poem_openapi::payload::{Json, Payload as _};
 use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::{ToJSON, Type};
+use process::parts::Parts;
 use serde::Deserialize;
 use serde_json::Value;
 use shared::bus::broker::Source;
-use shared::bus::{Broker, Received};
+use shared::bus::{Broker, Received, Subscription};
 use shared::cache::{Cache, Cached};
 use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
@@ -222,22 +223,29 @@ pub fn drive_key(id: impl std::fmt::Display) -> String {
 
 /// Forgets what is cached of drives that organisers change, as soon as it is decided. (Places need no notice: nothing
 /// about drives is ever more than a second old.) Lists of all kinds share the drives' events.
-pub fn forget_changed(broker: &Broker, cache: Cache, shutdown: CancellationToken) {
-    let mut events = broker.subscribe(Source::Events(vec!["drive.#".to_owned()]));
-    tokio::spawn(async move {
-        while let Some(Some(received)) = shutdown.run_until_cancelled(events.next()).await {
-            match received {
-                Received::Message(message) => {
-                    let event = serde_json::from_slice::<Value>(&message.payload).unwrap_or_default();
-                    let source = event["source"].as_str().unwrap_or_default();
-                    if let Some(id) = source.strip_prefix("/drives/") {
-                        cache.forget(&drive_key(id)).await;
-                    }
+pub fn forget_changed(broker: &Broker, cache: Cache, parts: &Parts, shutdown: &CancellationToken) {
+    let (broker, stop) = (broker.clone(), shutdown.clone());
+    let changes = move || broker.subscribe(Source::Events(vec!["drive.#".to_owned()]));
+    let start = move || forget(changes(), cache.clone(), stop.clone());
+    parts.spawn("cache-forgetting", shutdown, start);
+}
+
+async fn forget(mut events: Subscription, cache: Cache, shutdown: CancellationToken) {
+    // Nobody listened until now.
+    cache.forget_all();
+    while let Some(Some(received)) = shutdown.run_until_cancelled(events.next()).await {
+        shared::failpoint::hit("change-heard");
+        match received {
+            Received::Message(message) => {
+                let event = serde_json::from_slice::<Value>(&message.payload).unwrap_or_default();
+                let source = event["source"].as_str().unwrap_or_default();
+                if let Some(id) = source.strip_prefix("/drives/") {
+                    cache.forget(&drive_key(id)).await;
                 }
-                Received::Gap => cache.forget_all(),
             }
+            Received::Gap => cache.forget_all(),
         }
-    });
+    }
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser};
+use process::parts::supervise;
 use process::watch::Liveness;
 use process::{Connections, run_to_end, start_metrics};
 use shared::cache::Cache;
 use shared::config::{Deployment, Watching, given};
 use shared::signing::SigningKey;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, DEFAULT_EMAIL, FirstAdmin};
@@ -92,16 +94,48 @@ pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> Exi
                 peer: given(arguments.peer_url.as_ref()).map(ToOwned::to_owned),
                 client: reqwest::Client::new(),
                 liveness: Liveness::default(),
+                parts: connections.parts.clone(),
             };
-            let serving = serve::serve(listener, surfaces, cx.clone(), operations, shutdown);
+            let serving = serving(listener, surfaces, cx.clone(), operations, shutdown)?;
             first_admin(&connections, &arguments.deployment, &arguments.admin).await?;
             tracing::info!(service, %address, "serving; documentation at /docs");
-            serving.await?;
+            serving.await;
             cx.cache.close().await;
             connections.close().await;
             Ok(())
         })
     })
+}
+
+/// Serves until shutdown. What panics in it is started again, on the same listener.
+///
+/// # Errors
+/// If the listener cannot be used.
+pub fn serving(
+    listener: TcpListener,
+    surfaces: Surfaces,
+    cx: Context,
+    operations: Operations,
+    shutdown: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
+    let (parts, listener) = (operations.parts.clone(), listener.into_std().context("keep the listener")?);
+    let again = TcpListener::from_std(listener.try_clone().context("keep the listener")?)?;
+    let stop = shutdown.clone();
+    let serve =
+        move |listener| serve::serve(listener, surfaces, cx.clone(), operations.clone(), stop.clone());
+    // Made now, and not when it is awaited: see `first_admin`.
+    let mut first = Some(serve(again));
+    let start = move || {
+        let made = match first.take() {
+            Some(first) => Ok(first),
+            None => listener.try_clone().and_then(TcpListener::from_std).map(&serve),
+        };
+        async {
+            shared::failpoint::hit("listener-serving");
+            made.context("listen again")?.await
+        }
+    };
+    Ok(async move { supervise("listener", &parts, &shutdown, start).await })
 }
 
 /// Makes the first admin if there is none, and says so, this once.
@@ -113,8 +147,8 @@ pub async fn first_admin(
     deployment: &Deployment,
     arguments: &AdminArguments,
 ) -> anyhow::Result<Option<FirstAdmin>> {
-    let password = given(arguments.admin_password.as_ref());
-    let made = admin::ensure(&connections.db, &deployment.data_dir, &arguments.admin_email, password).await?;
+    let (password, email) = (given(arguments.admin_password.as_ref()), &arguments.admin_email);
+    let made = admin::ensure(&connections.db, &deployment.data_dir, email, password).await?;
     match &made {
         Some(FirstAdmin { email, generated_password: Some(_) }) => {
             tracing::info!(
@@ -140,10 +174,10 @@ pub fn context(
         Some(text) => SigningKey::from_text(text).context("read SIGNING_KEY")?,
         None => SigningKey::load_or_create(&deployment.key_file())?,
     };
-    let Connections { db, broker, files, webhook_allow, .. } = connections.clone();
+    let Connections { db, broker, files, webhook_allow, parts, .. } = connections.clone();
     let cache = Cache::open(&deployment.cache_url)?;
-    read::forget_changed(&broker, cache.clone(), shutdown.clone());
-    let (feeds, waiting) = told::start(&db, &broker, shutdown);
+    read::forget_changed(&broker, cache.clone(), &parts, shutdown);
+    let (feeds, waiting) = told::start(&db, &broker, &parts, shutdown);
     let revoked = Revoked::default();
     Ok(Context::new(Parts { db, broker, cache, files, key, waiting, feeds, revoked, webhook_allow }))
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use process::parts::{Parts, supervise};
 use shared::bus::broker::ReplyAddress;
 use shared::database::Database;
 use shared::id::CommandId;
@@ -98,21 +99,26 @@ impl Waiting {
         self.missed.notify_one();
     }
 
-    /// Looks up what was missed, until shutdown.
-    pub(crate) async fn look(self, shutdown: CancellationToken) {
+    /// Looks up what was missed, until shutdown. Then nobody waits any more.
+    pub(crate) fn keep_looking(self, parts: &Parts, shutdown: &CancellationToken) {
+        let (parts, shutdown) = (parts.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            supervise("waiting", &parts, &shutdown, || shutdown.run_until_cancelled(self.look())).await;
+            *self.waiters() = None;
+        });
+    }
+
+    async fn look(&self) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let looking = async {
-            loop {
-                tokio::select! {
-                    _ = look.tick() => {}
-                    () = self.missed.notified() => {}
-                }
-                self.look_for_strays().await;
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                () = self.missed.notified() => {}
             }
-        };
-        let _: Option<()> = shutdown.run_until_cancelled(looking).await;
-        *self.waiters() = None;
+            shared::failpoint::hit("waiting-looking");
+            self.look_for_strays().await;
+        }
     }
 
     /// Looks up the decisions that were sent to where this process does not listen any more.

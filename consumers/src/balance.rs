@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use process::parts::Parts;
 use serde::{Deserialize, Serialize};
 use shared::bus::broker::Source;
 use shared::bus::{Address, Broker, Message, Outgoing, Queue, Received, Subscription};
@@ -50,15 +51,25 @@ struct State {
 impl Balance {
     /// Begins sharing. Queues without lanes, and the embedded broker's single process, have nothing to share.
     #[must_use]
-    pub fn start(queue: Queue, broker: Broker, names: &[String], shutdown: CancellationToken) -> Self {
+    pub fn start(
+        queue: Queue,
+        broker: Broker,
+        names: &[String],
+        parts: &Parts,
+        shutdown: &CancellationToken,
+    ) -> Self {
         let state = Arc::new(State {
             process: Uuid::now_v7(),
             releases: names.iter().map(|name| (name.clone(), Notify::new())).collect(),
             busy: Mutex::default(),
         });
         if queue.has_lanes() && matches!(broker, Broker::Rabbit(_)) {
-            let state = state.clone();
-            tokio::spawn(async move { shutdown.run_until_cancelled(share(state, queue, broker)).await });
+            let (state, stop) = (state.clone(), shutdown.clone());
+            let share = move || {
+                let (sharing, stop) = (share(state.clone(), queue, broker.clone()), stop.clone());
+                async move { stop.run_until_cancelled_owned(sharing).await.unwrap_or_default() }
+            };
+            parts.spawn("lane-sharing", shutdown, share);
         }
         Self { state }
     }
@@ -102,6 +113,7 @@ async fn share(state: Arc<State>, queue: Queue, broker: Broker) {
     loop {
         tokio::select! {
             _ = tick.tick() => {
+                shared::failpoint::hit("lanes-sharing");
                 say(&state, queue, &broker).await;
                 peers.retain(|_, (heard, _)| heard.elapsed() < GONE);
                 if Instant::now() >= rest_until {

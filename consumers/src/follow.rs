@@ -4,14 +4,20 @@
 //! seconds it looks at all logs. The cursors move on in the transaction that keeps
 //! what was made of the entries, each from where it was found, so several processes may follow at once: one of them wins,
 //! the others look again. A notice that is lost costs until the next look at all.
+//!
+//! An entry that nobody can take in, because of a bug, holds its log for some tries and no other. Then it is [`skipped`].
+
+mod skipped;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use process::Connections;
+use process::parts::{Parts, supervise};
 use process::watch::Liveness;
 use sea_orm::{DatabaseConnection, DatabaseTransaction};
 use shared::backoff::Backoff;
@@ -20,8 +26,9 @@ use shared::bus::{Broker, CloudEvent, Failure, Notice, Received, Reject, Subscri
 use shared::clock;
 use shared::cursor::{Behind, table as cursors};
 use shared::database::Database;
+use shared::guard::caught;
 use shared::id::DriveId;
-use shared::log;
+use shared::{failpoint, log};
 use tokio_util::sync::CancellationToken;
 
 /// The most logs that are read together.
@@ -87,9 +94,20 @@ pub async fn follow<F: Follower>(
     liveness: Liveness,
     shutdown: CancellationToken,
 ) {
-    let Connections { db, broker, .. } = connections.clone();
-    let mut notices = broker.subscribe(Source::Notices);
-    let following = Following { follower, db, broker };
+    let Connections { db, broker, parts, .. } = connections.clone();
+    let (tries, left_out) = (Mutex::default(), AtomicU32::new(0));
+    let following = Following { follower, db, broker, parts: parts.clone(), tries, left_out };
+    supervise(F::NAME, &parts, &shutdown, || follow_on(&following, &liveness, &shutdown)).await;
+}
+
+async fn follow_on<F: Follower>(
+    following: &Following<'_, F>,
+    liveness: &Liveness,
+    shutdown: &CancellationToken,
+) {
+    let mut notices = following.broker.subscribe(Source::Notices);
+    // The process may be of a newer version, in which what could not be taken in can.
+    following.try_skipped_again().await;
     let mut backoff = Backoff::default();
     let up = liveness.up(F::NAME);
     let (mut grown, mut looked) = (Grown::Perhaps, Instant::now());
@@ -101,7 +119,8 @@ pub async fn follow<F: Follower>(
         if grown == Grown::Perhaps {
             looked = Instant::now();
         }
-        match following.look(&grown, backoff.failures(), &shutdown).await {
+        failpoint::hit_about("follower-looking", &F::NAME);
+        match following.look(&grown, backoff.failures(), shutdown).await {
             Ok(unfinished) => {
                 backoff = Backoff::default();
                 grown = Grown::of(unfinished);
@@ -181,6 +200,11 @@ struct Following<'a, F> {
     follower: &'a F,
     db: Database,
     broker: Broker,
+    parts: Parts,
+    /// How often entries that stood alone could not be taken in, by log and number.
+    tries: Mutex<BTreeMap<(DriveId, u64), u32>>,
+    /// How many were left out since the start.
+    left_out: AtomicU32,
 }
 
 impl<F: Follower> Following<'_, F> {
@@ -202,7 +226,11 @@ impl<F: Follower> Following<'_, F> {
             let behind = cursors::behind(&self.db.read, F::NAME, among, after, logs).await?;
             let Some(last) = behind.last() else { break };
             after = Some(last.drive_id);
-            match self.step_in_time(behind, patience).await {
+            let step = match behind[..] {
+                [log] if failures > 0 => self.step_alone(log, patience).await,
+                _ => self.step_in_time(behind, ENTRIES, patience).await,
+            };
+            match step {
                 Ok(more) => unfinished.extend(more),
                 Err(failure) if failures == 0 => return Err(failure),
                 Err(failure) => result = Err(failure),
@@ -211,23 +239,28 @@ impl<F: Follower> Following<'_, F> {
         result.map(|()| unfinished)
     }
 
-    async fn step_in_time(&self, behind: Vec<Behind>, patience: Duration) -> Result<Vec<DriveId>, Failure> {
-        let step = AssertUnwindSafe(self.step(behind)).catch_unwind();
+    async fn step_in_time(
+        &self,
+        behind: Vec<Behind>,
+        most: u64,
+        patience: Duration,
+    ) -> Result<Vec<DriveId>, Failure> {
+        let step = caught(self.step(behind, most));
         let step = tokio::time::timeout(patience, step).await.unwrap_or_else(|_| {
             self.db.did_not_answer();
             Ok(Err(Failure::Retry("the database did not answer in time".to_owned())))
         });
-        step.unwrap_or_else(|_| {
-            metrics::counter!("muster_panics_total").increment(1);
-            Err(Reject::panicked("a follower panicked").into())
-        })
+        step.unwrap_or_else(|panic| Err(Reject::panicked(panic).into()))
     }
 
     /// Takes in the next entries of these logs, in one transaction. Returns those of which there are more, unless none moved on.
-    async fn step(&self, behind: Vec<Behind>) -> Result<Vec<DriveId>, Failure> {
+    async fn step(&self, behind: Vec<Behind>, most: u64) -> Result<Vec<DriveId>, Failure> {
         // Asked after these ends were read: whoever begins to want something wants what comes after.
-        let (moved, followed) = if self.follower.wants_any(&self.db.read).await? {
-            self.next(&behind).await?
+        let wants_any = caught(self.follower.wants_any(&self.db.read)).await;
+        // No entry is to blame for that.
+        let wants_any = wants_any.map_err(|panic| Failure::Retry(panic.to_string()))?;
+        let (moved, followed) = if wants_any? {
+            self.next(&behind, most).await?
         } else {
             (behind.iter().map(|log| (*log, log.end)).collect(), Vec::new())
         };
@@ -237,28 +270,40 @@ impl<F: Follower> Following<'_, F> {
         let tx = self.db.begin().await?;
         // First of all: who comes second learns it before it has done anything.
         cursors::advance(&tx, F::NAME, &moved).await?;
-        let notice = if followed.is_empty() {
-            Notice::default()
-        } else {
-            self.follower.take(&tx, clock::now(), &followed).await?
-        };
+        let notice = if followed.is_empty() { Notice::default() } else { self.take(&tx, &followed).await? };
         tx.commit().await?;
         metrics::counter!("muster_followed_entries_total", "follower" => F::NAME)
             .increment(followed.len() as u64);
         self.follower.taken();
-        let notices: Vec<_> = notice.in_parts().filter_map(|part| part.message()).collect();
-        if let Err(error) = self.broker.publish_all(notices).await {
-            // Those whom they would have woken look by themselves.
-            tracing::warn!(follower = F::NAME, %error, "could not tell that something has grown");
-        }
+        self.tell(notice).await;
         let reached: BTreeMap<_, _> = moved.iter().map(|(log, to)| (log.drive_id, *to)).collect();
         let is_unfinished = |log: &Behind| reached.get(&log.drive_id).is_none_or(|to| *to < log.end);
         Ok(behind.into_iter().filter(is_unfinished).map(|log| log.drive_id).collect())
     }
 
-    /// The next entries of these logs, and up to where each of those that moved on is read with them.
-    async fn next(&self, behind: &[Behind]) -> Result<(Vec<(Behind, u64)>, Vec<Followed>), Failure> {
-        let share = (ENTRIES / behind.len() as u64).max(SHARE);
+    /// Wakes those who wait for what has grown.
+    async fn tell(&self, notice: Notice) {
+        let notices: Vec<_> = notice.in_parts().filter_map(|part| part.message()).collect();
+        if let Err(error) = self.broker.publish_all(notices).await {
+            // Those whom they would have woken look by themselves.
+            tracing::warn!(follower = F::NAME, %error, "could not tell that something has grown");
+        }
+    }
+
+    async fn take(&self, tx: &DatabaseTransaction, entries: &[Followed]) -> Result<Notice, Failure> {
+        for entry in entries {
+            failpoint::hit_about("entry-taking", &format_args!("{}.{}", F::NAME, entry.sequence));
+        }
+        self.follower.take(tx, clock::now(), entries).await
+    }
+
+    /// The next entries of these logs, about `most` in all, and up to where each of those that moved on is read with them.
+    async fn next(
+        &self,
+        behind: &[Behind],
+        most: u64,
+    ) -> Result<(Vec<(Behind, u64)>, Vec<Followed>), Failure> {
+        let share = (most / behind.len() as u64).max(SHARE.min(most));
         let wanted = behind.iter().map(|log| {
             let first = log.read.unwrap_or(0) + 1;
             (log.drive_id, first, share.min((log.end + 1).saturating_sub(first)))

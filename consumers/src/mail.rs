@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use process::{Connections, worker};
 use sea_orm::{DatabaseTransaction, DbErr};
 use shared::clock::Instant;
+use shared::failpoint;
+use shared::guard::caught_at_once;
 use shared::id::DriveId;
 use shared::inbox::New;
 use shared::mail::table::{self, settings};
@@ -34,9 +36,18 @@ pub async fn make(
         .collect();
     let members: BTreeSet<_> = told.iter().map(|(message, _)| message.member_id).collect();
     let preferences = settings::of_members(tx, &members).await?;
-    let wanted = |message: &New, kind| match preferences.get(&message.member_id) {
-        Some(preferences) => preferences.due(kind, now),
-        None => Some(now),
+    let wanted = |message: &New, kind| {
+        let Some(preferences) = preferences.get(&message.member_id) else { return Some(now) };
+        let due = caught_at_once(|| {
+            failpoint::hit_about("mail-making", &message.member_id);
+            preferences.due(kind, now)
+        });
+        due.unwrap_or_else(|panic| {
+            // Better at a bad time than never.
+            let member_id = message.member_id;
+            tracing::error!(%member_id, %panic, "could not tell when a member wants mail; it is due now");
+            Some(now)
+        })
     };
     let mails: Vec<_> = told
         .into_iter()
@@ -48,23 +59,32 @@ pub async fn make(
     table::insert(tx, &mails).await
 }
 
-/// Sends until shutdown.
+/// Sends until shutdown, if anything is to be sent.
 ///
 /// # Errors
-/// If what is configured cannot be used.
-pub async fn run(connections: &Connections, shutdown: CancellationToken) -> anyhow::Result<()> {
-    match Post::open(&connections.mailing)? {
-        Some(post) => Sender::new(connections.db.clone(), post).run(shutdown).await,
-        // Nobody makes mails then, either.
-        None => shutdown.cancelled().await,
-    }
-    Ok(())
+/// At once, if what is configured cannot be used.
+pub fn run(
+    connections: &Connections,
+    shutdown: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
+    let sender = Post::open(&connections.mailing)?.map(|post| Sender::new(connections.db.clone(), post));
+    let parts = connections.parts.clone();
+    Ok(async move {
+        match sender {
+            Some(sender) => sender.run(&parts, &shutdown).await,
+            // Nobody makes mails then, either.
+            None => shutdown.cancelled().await,
+        }
+    })
 }
 
 /// The main function of the binary.
 #[must_use]
 pub fn main() -> ExitCode {
     worker::main("mail-sender", "Sends the mails of Muster", Vec::new(), |connections, _, shutdown| {
-        Box::pin(async move { run(&connections, shutdown).await })
+        Box::pin(async move {
+            run(&connections, shutdown)?.await;
+            Ok(())
+        })
     })
 }

@@ -7,11 +7,10 @@
 mod aside;
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
+use process::parts::{Parts, supervise};
 use process::watch::Liveness;
 use shared::backoff::Backoff;
 use shared::bus::event::batch::Form;
@@ -73,6 +72,8 @@ pub struct Runtime<H> {
     pub shutdown: CancellationToken,
     /// Who consumes what, for those who watch.
     pub liveness: Liveness,
+    /// How its lanes stand, for those who watch.
+    pub parts: Parts,
 }
 
 /// Why a consumer stopped consuming.
@@ -100,23 +101,16 @@ impl<H: Handler> Runtime<H> {
     pub async fn run(self) {
         let runtime = Arc::new(self);
         let names = runtime.broker.topology().queue_names(H::Message::QUEUE);
-        let balance =
-            Balance::start(H::Message::QUEUE, runtime.broker.clone(), &names, runtime.shutdown.clone());
+        let (parts, shutdown) = (&runtime.parts, &runtime.shutdown);
+        let balance = Balance::start(H::Message::QUEUE, runtime.broker.clone(), &names, parts, shutdown);
         let turns = Arc::new(Turns::new(&runtime.db));
         let mut lanes = JoinSet::new();
         for name in names {
             let (runtime, balance, turns) = (runtime.clone(), balance.clone(), turns.clone());
             lanes.spawn(async move {
+                let (part, lane) = (H::Message::QUEUE.name(), || runtime.supervise(&name, &balance, &turns));
                 // Handlers' panics are caught where they happen; whatever else panics must not end a lane either.
-                while AssertUnwindSafe(runtime.supervise(&name, &balance, &turns))
-                    .catch_unwind()
-                    .await
-                    .is_err()
-                {
-                    metrics::counter!("muster_panics_total").increment(1);
-                    tracing::error!(queue = name, "a lane's supervisor panicked; this is a bug");
-                    Backoff::default().wait().await;
-                }
+                supervise(part, &runtime.parts, &runtime.shutdown, lane).await;
             });
         }
         while lanes.join_next().await.is_some() {}
@@ -127,6 +121,7 @@ impl<H: Handler> Runtime<H> {
         let mut backoff = Backoff::default();
         while !self.shutdown.is_cancelled() {
             let since = Instant::now();
+            shared::failpoint::hit_about("lane-consuming", &queue);
             match self.broker.consume(queue, PREFETCH).await {
                 Ok(consumer) => {
                     let up = self.liveness.up(queue);

@@ -40,6 +40,6 @@ pub async fn consume<H: Handler>(
     liveness: Liveness,
     shutdown: CancellationToken,
 ) {
-    let Connections { db, broker, events, .. } = connections.clone();
-    Runtime { handler, db, broker, events, shutdown, liveness }.run().await;
+    let Connections { db, broker, events, parts, .. } = connections.clone();
+    Runtime { handler, db, broker, events, shutdown, liveness, parts }.run().await;
 }

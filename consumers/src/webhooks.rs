@@ -10,14 +10,17 @@ pub mod sender;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use process::parts::supervise;
 use process::watch::Liveness;
 use process::{Connections, worker};
 use sea_orm::{DatabaseConnection, DatabaseTransaction};
 use shared::bus::{Failure, Notice};
 use shared::clock::Instant;
 use shared::config::Outlet;
-use shared::webhook::Delivery;
-use shared::webhook::table::{self, delivery};
+use shared::failpoint;
+use shared::guard::caught_at_once;
+use shared::webhook::table::{self, delivery as deliveries};
+use shared::webhook::{Delivery, Webhook};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -46,16 +49,10 @@ impl Follower for Webhooks {
         entries: &[Followed],
     ) -> Result<Notice, Failure> {
         let webhooks = table::enabled(tx).await?;
-        let deliveries: Vec<_> = entries
-            .iter()
-            .flat_map(|entry| {
-                let wanting = webhooks.iter().filter(|webhook| webhook.wants(entry.drive_id, &entry.event));
-                let place = (entry.drive_id, entry.sequence);
-                wanting.map(move |webhook| Delivery::new(webhook.id, place, &entry.event, now))
-            })
-            .collect();
+        let each = entries.iter().flat_map(|entry| webhooks.iter().map(move |webhook| (entry, webhook)));
+        let deliveries: Vec<_> = each.filter_map(|(entry, webhook)| delivery(entry, webhook, now)).collect();
         // Whoever asked for everything since an instant may have been faster.
-        delivery::insert_missing(tx, &deliveries).await?;
+        deliveries::insert_missing(tx, &deliveries).await?;
         Ok(Notice::default())
     }
 
@@ -64,16 +61,36 @@ impl Follower for Webhooks {
     }
 }
 
+/// What a webhook gets of an entry, if it wants it. A bug that one webhook meets is no other one's.
+fn delivery(entry: &Followed, webhook: &Webhook, now: Instant) -> Option<Delivery> {
+    let (webhook_id, place) = (webhook.id, (entry.drive_id, entry.sequence));
+    let made = caught_at_once(|| {
+        failpoint::hit_about("delivery-making", &webhook.description);
+        let wants = webhook.wants(entry.drive_id, &entry.event);
+        wants.then(|| Delivery::new(webhook_id, place, &entry.event, now))
+    });
+    made.unwrap_or_else(|panic| {
+        metrics::counter!("muster_skipped_entries_total", "follower" => "webhooks").increment(1);
+        let (drive_id, sequence) = place;
+        tracing::error!(%webhook_id, %drive_id, sequence, %panic, "a webhook does not get an entry; redeliver it");
+        None
+    })
+}
+
 /// Follows the logs and sends until shutdown.
 pub async fn run(connections: &Connections, liveness: Liveness, shutdown: CancellationToken) {
     let wake = Arc::new(Notify::new());
     let post = Post::new(connections.webhook_allow.clone());
     let mails = connections.mailing.outlet != Outlet::Nowhere;
-    let sender = Sender::new(connections.db.clone(), post, wake.clone(), mails);
-    let webhooks = Webhooks { wake };
+    let webhooks = Webhooks { wake: wake.clone() };
+    let (parts, stop) = (&connections.parts, &shutdown);
+    let send = || {
+        let sender = Sender::new(connections.db.clone(), post.clone(), wake.clone(), mails);
+        sender.run(parts.clone(), stop.clone())
+    };
     tokio::join!(
         follow::follow(&webhooks, connections, liveness, shutdown.clone()),
-        sender.run(shutdown.clone())
+        supervise(sender::PART, parts, &shutdown, send)
     );
 }
 

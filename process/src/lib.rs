@@ -1,5 +1,7 @@
 //! What every process of Muster does: open its connections, be watched, and end in time when it is asked to.
 
+pub mod health;
+pub mod parts;
 pub mod watch;
 pub mod worker;
 
@@ -9,16 +11,21 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use shared::backoff::Backoff;
+use sea_orm::DbErr;
+use shared::backoff::{Backoff, Outage};
 use shared::bus::Broker;
 use shared::bus::broker::BrokerUrl;
 use shared::bus::event::batch::Form;
 use shared::config::{Deployment, Mailing, Watching, given};
-use shared::database::Database;
+use shared::database::{self, Database};
 use shared::files::Files;
+use shared::guard::caught_at_once;
+use shared::settings::WrongDeployment;
 use shared::webhook::address::Allowed;
-use shared::{settings, telemetry};
+use shared::{private, settings, telemetry};
 use tokio_util::sync::CancellationToken;
+
+use self::parts::Parts;
 
 /// A rush allocates in small pieces on many threads; the system's allocator takes a sixth of its time.
 #[global_allocator]
@@ -49,6 +56,8 @@ pub struct Connections {
     pub webhook_allow: Allowed,
     /// What is said about mails.
     pub mailing: Mailing,
+    /// How the parts stand that work with these connections.
+    pub parts: Parts,
 }
 
 impl Connections {
@@ -73,13 +82,16 @@ impl Connections {
         name: &str,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
+        private::begin();
+        private::narrow_data(&deployment.data_dir);
         let opened = shutdown.run_until_cancelled(async {
             let files = Files::open(&deployment.files_dir())?;
             let db = database(deployment, name).await?;
             let broker = broker(deployment, name).await?;
             let webhook_allow = deployment.webhook_allow.clone().unwrap_or_default();
             let mailing = deployment.mailing().map_err(anyhow::Error::msg)?;
-            anyhow::Ok(Self { db, broker, events: deployment.events, files, webhook_allow, mailing })
+            let (events, parts) = (deployment.events, Parts::default());
+            anyhow::Ok(Self { db, broker, events, files, webhook_allow, mailing, parts })
         });
         opened.await.context("asked to stop while starting")?
     }
@@ -91,23 +103,71 @@ impl Connections {
     }
 }
 
-/// Opens the database and migrates it. Waits for a server that is not there yet.
+/// Opens the database and migrates it. Waits for a server that is not there yet, or refuses for now.
 pub async fn database(deployment: &Deployment, name: &str) -> anyhow::Result<Database> {
     let url = deployment.database_url();
-    let mut backoff = Backoff::default();
-    let db = loop {
-        match Database::connect(&url, WRITERS, name).await {
-            Ok(db) => break db,
-            Err(error) if waits_for_server(&url) => {
-                tracing::warn!(%error, "could not connect to the database; trying again");
+    let open = async || {
+        let db = Database::connect(&url, WRITERS, name).await.map_err(|error| Opening::of(error, "open"))?;
+        if let Err(error) = prepare(&db, deployment).await {
+            db.close().await;
+            return Err(error);
+        }
+        Ok(db)
+    };
+    if !waits_for_server(&url) {
+        return open().await.map_err(Opening::error);
+    }
+    let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
+    loop {
+        match open().await {
+            Ok(db) => {
+                if let Some(seconds) = outage.ends() {
+                    tracing::info!(seconds, "the database takes connections now");
+                }
+                return Ok(db);
+            }
+            Err(Opening::NotNow(error)) => {
+                if outage.begins() {
+                    tracing::warn!(error = %format!("{error:#}"), "could not connect to the database; trying again");
+                }
                 backoff.wait().await;
             }
-            Err(error) => return Err(error).context("open the database"),
+            Err(Opening::Never(error)) => return Err(error),
         }
-    };
-    migrations::migrate(db.writer()).await.context("migrate the database")?;
-    settings::agree_on_lanes(db.writer(), deployment.lanes).await?;
-    Ok(db)
+    }
+}
+
+/// Migrates it, and makes sure that it is this deployment's.
+async fn prepare(db: &Database, deployment: &Deployment) -> Result<(), Opening> {
+    migrations::migrate(db.writer()).await.map_err(|error| Opening::of(error, "migrate"))?;
+    match settings::agree_on_lanes(db.writer(), deployment.lanes).await {
+        Err(WrongDeployment::Database(error)) => Err(Opening::of(error, "read the settings in")),
+        agreed => agreed.map_err(|error| Opening::Never(error.into())),
+    }
+}
+
+/// Why a database cannot be used.
+enum Opening {
+    /// The server is starting, full, or cannot be reached: it may take the next connection.
+    NotNow(anyhow::Error),
+    /// It has to be mended.
+    Never(anyhow::Error),
+}
+
+impl Opening {
+    fn of(error: DbErr, attempt: &str) -> Self {
+        // What a server says to one who connects may be another thing the next time: even a password.
+        let is_answer = attempt == "open" && !database::is_misconfigured(&error);
+        let is_passing = is_answer || database::is_passing(&error);
+        let error = anyhow::Error::from(error).context(format!("{attempt} the database"));
+        if is_passing { Self::NotNow(error) } else { Self::Never(error) }
+    }
+
+    fn error(self) -> anyhow::Error {
+        match self {
+            Self::NotNow(error) | Self::Never(error) => error,
+        }
+    }
 }
 
 /// A file is there or not; a server may be starting.
@@ -115,17 +175,24 @@ fn waits_for_server(url: &str) -> bool {
     url.starts_with("postgres") || url.starts_with("mysql")
 }
 
-/// Opens the broker. Waits for a server that is not there yet.
+/// Opens the broker. Waits for a server that is not there yet, or refuses for now.
 pub async fn broker(deployment: &Deployment, name: &str) -> anyhow::Result<Broker> {
     let url = deployment.broker().map_err(anyhow::Error::msg)?;
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
     let name = format!("muster-{name}@{host}");
-    let mut backoff = Backoff::default();
+    let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
     loop {
         match Broker::connect(&url, deployment.lanes, &name).await {
-            Ok(broker) => return Ok(broker),
+            Ok(broker) => {
+                if let Some(seconds) = outage.ends() {
+                    tracing::info!(seconds, "the broker takes connections now");
+                }
+                return Ok(broker);
+            }
             Err(error) if matches!(url, BrokerUrl::Rabbit(_)) => {
-                tracing::warn!(%error, "could not connect to the broker; trying again");
+                if outage.begins() {
+                    tracing::warn!(%error, "could not connect to the broker; trying again");
+                }
                 backoff.wait().await;
             }
             Err(error) => return Err(error).context("open the broker"),
@@ -145,7 +212,8 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         let mut tick = tokio::time::interval(Duration::from_secs(10));
         loop {
             tick.tick().await;
-            upkeep.run_upkeep();
+            // A panic is counted, and the next time is another.
+            let _ = caught_at_once(|| upkeep.run_upkeep());
         }
     });
     Ok(handle)

@@ -1,13 +1,13 @@
 //! Health and metrics of a process that serves nothing else.
 //!
-//! `/health` and `/livez`: the process runs. `/readyz`: it consumes all its queues, and broker and database answer.
-//! `/health/full`: the same with latencies. `/metrics`: Prometheus text.
+//! `/health` and `/livez`: the process runs. `/readyz` and `/health/full`: it consumes all its queues, and broker and
+//! database answer; and which of its parts are not well. `/metrics`: Prometheus text.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -25,9 +25,12 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::health::{self, WORKERS_BROKER, WORKERS_DATABASE};
+use crate::parts::Parts;
+
 /// The most connections at a time.
 const CONNECTIONS: usize = 64;
-/// How long a dependency may take to answer.
+/// How long a watcher may take to ask.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the queues are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -93,6 +96,7 @@ pub async fn measure_queues(broker: Broker, queues: Vec<Queue>, shutdown: Cancel
         .collect();
     let mut tick = tokio::time::interval(LOOK);
     while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
+        shared::failpoint::hit("queues-looking");
         for name in &names {
             if let Ok(Some(depth)) = broker.depth(name).await {
                 metrics::gauge!("muster_queue_depth", "queue" => name.clone()).set(depth.ready as f64);
@@ -113,6 +117,8 @@ pub struct Watch {
     pub metrics: PrometheusHandle,
     /// What it consumes.
     pub liveness: Liveness,
+    /// How its parts stand.
+    pub parts: Parts,
     /// Its broker.
     pub broker: Broker,
     /// Its database.
@@ -128,7 +134,7 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 impl Watch {
     /// Answers watchers until shutdown.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+    pub async fn serve(self, listener: Arc<TcpListener>, shutdown: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         let mut backoff = Backoff::default();
         while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
@@ -142,6 +148,7 @@ impl Watch {
                 }
             };
             backoff = Backoff::default();
+            shared::failpoint::hit("watcher-accepted");
             let Ok(place) = room.clone().try_acquire_owned() else { continue };
             let watch = self.clone();
             let shutdown = shutdown.clone();
@@ -185,29 +192,12 @@ impl Watch {
 
     async fn report(&self) -> (bool, Json) {
         let (database, broker) = tokio::join!(
-            timed(async { self.db.ping().await.map_err(|error| error.to_string()) }),
-            timed(async { self.broker.ping().await.map_err(|error| error.to_string()) }),
+            health::ask(WORKERS_DATABASE, async { self.db.ping().await.map_err(|error| error.to_string()) }),
+            health::ask(WORKERS_BROKER, async {
+                self.broker.ping().await.map_err(|error| error.to_string())
+            }),
         );
-        let missing = self.liveness.missing();
-        let ready = missing.is_empty() && database.0 && broker.0;
-        let report = json!({
-            "service": self.service,
-            "status": if ready { "up" } else { "down" },
-            "checks": { "database": database.1, "broker": broker.1 },
-            "not_consumed": missing,
-        });
-        (ready, report)
-    }
-}
-
-/// Whether a dependency answers, and how fast.
-pub async fn timed(check: impl Future<Output = Result<(), String>>) -> (bool, Json) {
-    let since = Instant::now();
-    let checked = tokio::time::timeout(PATIENCE, check).await.unwrap_or(Err("no answer in time".to_owned()));
-    let latency_ms = since.elapsed().as_secs_f64() * 1000.0;
-    match checked {
-        Ok(()) => (true, json!({ "status": "up", "latency_ms": latency_ms })),
-        Err(error) => (false, json!({ "status": "down", "latency_ms": latency_ms, "error": error })),
+        health::report(self.service, &[database, broker], &self.liveness, &self.parts)
     }
 }
 

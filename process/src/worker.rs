@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
@@ -51,11 +52,17 @@ pub fn main(
                 service,
                 metrics: start_metrics()?,
                 liveness: liveness.clone(),
+                parts: connections.parts.clone(),
                 broker: connections.broker.clone(),
                 db: connections.db.clone(),
             };
-            let watched = tokio::spawn(watch.serve(watch::bind(arguments.listen).await?, shutdown.clone()));
-            tokio::spawn(measure_queues(connections.broker.clone(), queues, shutdown.clone()));
+            let (parts, stop) = (&connections.parts, shutdown.clone());
+            let listener = Arc::new(watch::bind(arguments.listen).await?);
+            let serve = move || watch.clone().serve(listener.clone(), stop.clone());
+            let watched = parts.spawn("watch", &shutdown, serve);
+            let (broker, stop) = (connections.broker.clone(), shutdown.clone());
+            let measure = move || measure_queues(broker.clone(), queues.clone(), stop.clone());
+            parts.spawn("queue-depths", &shutdown, measure);
             work(connections.clone(), liveness, shutdown).await?;
             watched.await.context("serve health and metrics")?;
             connections.close().await;

@@ -8,10 +8,13 @@
 pub mod tick;
 pub mod timetable;
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
+use process::parts::{Parts, supervise};
 use shared::bus::Broker;
 use shared::clock;
 use shared::database::Database;
@@ -25,6 +28,12 @@ const MISSED: Duration = Duration::from_secs(3);
 /// How long one look may take; the next one finds what it left.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Keeps the scheduler at work until shutdown.
+pub async fn keep(db: Database, broker: Broker, parts: Parts, shutdown: CancellationToken) {
+    let start = || run(db.clone(), broker.clone(), shutdown.clone());
+    supervise("scheduler", &parts, &shutdown, start).await;
+}
+
 /// Looks every second for what is due, until shutdown.
 ///
 /// The cron library is the heartbeat only: it may miss a beat, freeze a zone or lag; what is due is computed at each beat
@@ -37,8 +46,17 @@ pub async fn run(db: Database, broker: Broker, shutdown: CancellationToken) -> a
     heart.add(job).await.context("set the heartbeat")?;
     heart.start().await.context("start the heartbeat")?;
     let scheduler = Scheduler::new(db, broker);
+    let ended = AssertUnwindSafe(look(&scheduler, &beat, &shutdown)).catch_unwind().await;
+    // It goes on beating otherwise, once more for each start.
+    heart.shutdown().await.context("stop the heartbeat")?;
+    ended.unwrap_or_else(|panic| resume_unwind(panic));
+    Ok(())
+}
+
+async fn look(scheduler: &Scheduler, beat: &Notify, shutdown: &CancellationToken) {
     // The library waits for the clock; should that be set back, this does not wait with it.
     while shutdown.run_until_cancelled(tokio::time::timeout(MISSED, beat.notified())).await.is_some() {
+        shared::failpoint::hit("scheduler-looking");
         match tokio::time::timeout(PATIENCE, scheduler.tick(clock::now())).await {
             Ok(Ok(published)) if published > 0 => tracing::info!(published, "published what fell due"),
             Ok(Ok(_)) => {}
@@ -50,5 +68,4 @@ pub async fn run(db: Database, broker: Broker, shutdown: CancellationToken) -> a
             }
         }
     }
-    heart.shutdown().await.context("stop the heartbeat")
 }

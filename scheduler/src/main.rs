@@ -7,7 +7,10 @@ use process::{Connections, worker};
 fn main() -> ExitCode {
     let about = "Emits what falls due in Muster: drives open and close, house-keeping is done";
     worker::main("scheduler", about, Vec::new(), |connections, _, shutdown| {
-        let Connections { db, broker, .. } = connections;
-        Box::pin(scheduler::run(db, broker, shutdown))
+        let Connections { db, broker, parts, .. } = connections;
+        Box::pin(async move {
+            scheduler::keep(db, broker, parts, shutdown).await;
+            Ok(())
+        })
     })
 }

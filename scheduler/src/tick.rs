@@ -10,16 +10,19 @@ use shared::clock::Instant;
 use shared::database::Database;
 use shared::drive::table::{self as drives, Due, What};
 use shared::drive::{AdvanceDrive, RemindDrive};
+use shared::guard::caught_at_once;
 use shared::id::{CommandId, timed_id};
-use shared::settings;
 use shared::upkeep::CleanUp;
+use shared::{failpoint, settings};
 
 use crate::timetable::{Emits, TIMETABLE, due};
 
 /// The most that is published for one entry of the timetable, or for drives, at one look. The rest is found at the next.
 const AT_ONCE: usize = 500;
-/// How long a command that was published is not published again, although it is not decided yet.
+/// How long a command that was published is not published again, although it is not decided yet. Each time it is twice as
+/// long, up to a bound: what became a dead letter stays due, and would be one more dead letter each time.
 const PATIENCE: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// Why a look failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,14 +43,21 @@ pub enum TickError {
 pub struct Scheduler {
     db: Database,
     broker: Broker,
-    published: Cache<CommandId, ()>,
+    published: Cache<CommandId, Published>,
+}
+
+/// What was published: how often, and when it may be published again.
+#[derive(Debug, Clone, Copy)]
+struct Published {
+    times: u32,
+    again: std::time::Instant,
 }
 
 impl Scheduler {
     /// A scheduler on this database and broker.
     #[must_use]
     pub fn new(db: Database, broker: Broker) -> Self {
-        let published = Cache::builder().max_capacity(100_000).time_to_live(PATIENCE).build();
+        let published = Cache::builder().max_capacity(100_000).time_to_live(2 * LONGEST).build();
         Self { db, broker, published }
     }
 
@@ -59,7 +69,9 @@ impl Scheduler {
     /// Publishes what has fallen due by `now`; returns how many commands that were.
     pub async fn tick(&self, now: Instant) -> Result<usize, TickError> {
         // The drives first: people wait for them, and nothing has to be written to find them.
-        Ok(self.drives(now).await? + self.timetable(now).await?)
+        // What keeps the one from being published keeps not the other.
+        let (drives, timetable) = (self.drives(now).await, self.timetable(now).await);
+        Ok(drives? + timetable?)
     }
 
     /// What falls due on the timetable: everything since the stored watermark, which moves only after the broker has it.
@@ -101,11 +113,19 @@ impl Scheduler {
                 What::Remind => RemindDrive::KIND,
             };
             let id = timed_id(&format!("{kind} {drive_id} {sequence}"), at.timestamp_millis());
-            let is_new = !self.published.contains_key(&id);
-            is_new.then(|| match what {
-                What::Advance => self.seal(id, now, AdvanceDrive { drive_id, due: at }),
-                What::Remind => self.seal(id, now, RemindDrive { drive_id, due: at }),
-            })
+            if self.published.get(&id).is_some_and(|published| std::time::Instant::now() < published.again) {
+                return None;
+            }
+            let sealed = caught_at_once(|| {
+                failpoint::hit_about("scheduler-sealing", &kind);
+                match what {
+                    What::Advance => self.seal(id, now, AdvanceDrive { drive_id, due: at }),
+                    What::Remind => self.seal(id, now, RemindDrive { drive_id, due: at }),
+                }
+            });
+            // The others are published; this one stays due.
+            let failed = |panic| tracing::error!(%drive_id, kind, %panic, "could not publish what fell due");
+            sealed.map_err(failed).ok()
         });
         self.publish(outgoing.collect()).await
     }
@@ -126,11 +146,14 @@ impl Scheduler {
 
     async fn publish(&self, outgoing: Vec<Outgoing>) -> Result<usize, TickError> {
         let ids: Vec<_> = outgoing.iter().map(|each| CommandId(each.message.id)).collect();
-        shared::failpoint::hit(if ids.is_empty() { "" } else { "scheduler-before-publish" });
+        failpoint::hit(if ids.is_empty() { "" } else { "scheduler-before-publish" });
         self.broker.publish_all(outgoing).await?;
-        shared::failpoint::hit(if ids.is_empty() { "" } else { "scheduler-published" });
+        failpoint::hit(if ids.is_empty() { "" } else { "scheduler-published" });
         for id in &ids {
-            self.published.insert(*id, ());
+            let times = self.published.get(id).map_or(0, |published| published.times);
+            let wait = PATIENCE.saturating_mul(1 << times.min(10)).min(LONGEST);
+            let again = std::time::Instant::now() + wait;
+            self.published.insert(*id, Published { times: times + 1, again });
         }
         metrics::counter!("muster_timed_commands_total").increment(ids.len() as u64);
         Ok(ids.len())

@@ -32,6 +32,8 @@ pub const MAX_URL: usize = 2000;
 pub const MAX_DESCRIPTION: usize = 200;
 /// The most drives that a webhook may name.
 pub const MAX_DRIVES: usize = 100;
+/// The most old secrets of a webhook that are valid at a time: every message carries a signature with each.
+pub const MAX_OLD_SECRETS: usize = 5;
 /// How long deliveries and attempts are kept.
 pub const DELIVERIES_STAY: chrono::Duration = chrono::Duration::days(30);
 
@@ -124,8 +126,8 @@ pub struct Webhook {
     pub ordered: bool,
     /// What is signed with.
     pub secret: Secret,
-    /// What was signed with before, and until when it still is.
-    pub old_secret: Option<(Secret, Instant)>,
+    /// What was signed with before, and until when it still is: the newest first.
+    pub old_secrets: Vec<(Secret, Instant)>,
     /// Whoever made it: an admin or a service account.
     pub owner: Uuid,
     /// When it was made. It gets what happens from then on.
@@ -145,10 +147,33 @@ impl Webhook {
             && self.filter.matches(drive_id, event.event.kind())
     }
 
+    /// The old secrets that are valid at `now`, and until when: the newest first.
+    pub fn valid_old_secrets(&self, now: Instant) -> impl Iterator<Item = &(Secret, Instant)> {
+        self.old_secrets.iter().filter(move |(_, until)| now < *until)
+    }
+
+    /// Gives it a new secret. The one it had stays valid until `until`, and those before it as long as they were. An `until`
+    /// that is not after `now` ends all of them.
+    ///
+    /// # Errors
+    /// With the end of the first of them, if [`MAX_OLD_SECRETS`] are valid still.
+    pub fn rotate(&mut self, secret: Secret, until: Instant, now: Instant) -> Result<(), Instant> {
+        let mut old = Vec::new();
+        if until > now {
+            old.push((self.secret.clone(), until));
+            old.extend(self.valid_old_secrets(now).cloned());
+        }
+        if old.len() > MAX_OLD_SECRETS {
+            return Err(old.iter().skip(1).map(|(_, until)| *until).min().unwrap_or(until));
+        }
+        (self.secret, self.old_secrets) = (secret, old);
+        Ok(())
+    }
+
     /// The header `webhook-signature` of a message: a signature with each secret that is valid now.
     #[must_use]
     pub fn signatures(&self, now: Instant, id: Uuid, body: &[u8]) -> String {
-        let old = self.old_secret.as_ref().filter(|(_, until)| now < *until).map(|(secret, _)| secret);
+        let old = self.valid_old_secrets(now).map(|(secret, _)| secret);
         let signed = std::iter::once(&self.secret).chain(old).map(|secret| secret.sign(id, now, body));
         signed.collect::<Vec<_>>().join(" ")
     }
@@ -286,9 +311,27 @@ pub struct Attempt {
     pub answer: String,
     /// Why there was no answer.
     pub error: Option<String>,
+    /// When the address asked to be tried again (`Retry-After`). It is not kept: the delivery is due then.
+    pub retry_after: Option<Instant>,
 }
 
 impl Attempt {
+    /// One to which there was no answer, for this reason.
+    #[must_use]
+    pub fn unanswered(delivery_id: DeliveryId, at: Instant, took: Duration, reason: String) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            delivery_id,
+            at,
+            took,
+            request_headers: Vec::new(),
+            status: None,
+            answer: String::new(),
+            error: Some(reason),
+            retry_after: None,
+        }
+    }
+
     /// Whether it was taken.
     #[must_use]
     pub fn succeeded(&self) -> bool {
@@ -314,6 +357,8 @@ const WAITS: [Duration; 7] = [
 ];
 /// By how much a wait may be longer than it says, so that what failed together does not come back together.
 const JITTER: f64 = 0.2;
+/// How long an address may ask to be left alone.
+pub const LONGEST_ASKED: chrono::Duration = chrono::Duration::hours(24);
 /// How long a webhook may do nothing but fail.
 pub const PATIENCE: chrono::Duration = chrono::Duration::days(5);
 
@@ -321,6 +366,7 @@ pub const PATIENCE: chrono::Duration = chrono::Duration::days(5);
 /// random number from 0 to 1.
 ///
 /// With order, nothing may be left out: the last wait is repeated until the webhook is switched off. A ping is tried once.
+/// An address that asks for more time (`asked`) gets it, up to [`LONGEST_ASKED`]; it cannot ask for less.
 #[must_use]
 pub fn next_attempt(
     delivery: &Delivery,
@@ -328,13 +374,15 @@ pub fn next_attempt(
     ordered: bool,
     now: Instant,
     jitter: f64,
+    asked: Option<Instant>,
 ) -> Option<Instant> {
     delivery.place?;
     let index = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
     let last = WAITS.last().filter(|_| ordered);
     let wait = WAITS.get(index).or(last)?;
     let wait = wait.mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0));
-    Some(now + chrono::Duration::milliseconds(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
+    let ours = now + chrono::Duration::milliseconds(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
+    Some(asked.map_or(ours, |asked| asked.min(now + LONGEST_ASKED).max(ours)))
 }
 
 /// What some attempts say about the webhook itself.

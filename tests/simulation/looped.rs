@@ -13,6 +13,7 @@ use bytes::Bytes;
 use consumers::drives::Drives;
 use consumers::runtime::Runtime;
 use consumers::{Cx, Decided, Handler};
+use process::parts::Parts;
 use process::watch::Liveness;
 use shared::account::Role;
 use shared::account::table::Account;
@@ -186,7 +187,15 @@ impl<'m> World<'m> {
         let running = self.machine.run(async |store, broker| {
             let Store::Sqlite(db) = store else { panic!("the loop needs a database") };
             let (db, broker, liveness) = (db.clone(), broker.clone(), Liveness::default());
-            let runtime = Runtime { handler, db, broker, events, shutdown: shutdown.clone(), liveness };
+            let runtime = Runtime {
+                handler,
+                db,
+                broker,
+                events,
+                shutdown: shutdown.clone(),
+                liveness,
+                parts: Parts::default(),
+            };
             Running { shutdown, task: tokio::spawn(runtime.run()) }
         });
         self.running = Some(running);

@@ -23,7 +23,7 @@ fn webhook(url: &str) -> Webhook {
         filter: Filter::default(),
         ordered: false,
         secret: Secret::generate(),
-        old_secret: None,
+        old_secrets: Vec::new(),
         owner: Uuid::nil(),
         created_at: clock::now(),
         failing_since: None,

@@ -7,6 +7,7 @@ use consumers::follow::{Followed, Follower as _};
 use consumers::webhooks::Webhooks;
 use consumers::webhooks::post::Post;
 use consumers::webhooks::sender::Sender;
+use process::parts::Parts;
 use shared::account::table as accounts;
 use shared::clock;
 use shared::id::{DeliveryId, DriveId, WebhookId};
@@ -29,6 +30,7 @@ on_every_database! {
     old_deliveries_are_forgotten_and_those_under_way_are_not,
     however_much_is_waiting_the_first_of_each_drive_is_next,
     with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fails,
+    all_secrets_that_are_valid_are_kept_and_those_of_an_older_version_are_read,
 }
 
 fn webhook(url: &str, ordered: bool) -> Webhook {
@@ -39,7 +41,7 @@ fn webhook(url: &str, ordered: bool) -> Webhook {
         filter: Filter::default(),
         ordered,
         secret: Secret::generate(),
-        old_secret: None,
+        old_secrets: Vec::new(),
         owner: Uuid::now_v7(),
         created_at: clock::now() - chrono::Duration::hours(1),
         failing_since: None,
@@ -89,6 +91,35 @@ fn sender(local: &Local) -> Sender {
     Sender::new(local.db.clone(), Post::new("127.0.0.1".parse().unwrap()), Arc::new(Notify::new()), true)
 }
 
+async fn all_secrets_that_are_valid_are_kept_and_those_of_an_older_version_are_read(engine: Engine) {
+    let local = Local::start(engine).await;
+    let mut webhook = made(&local, "https://example.org", false).await;
+    let id = webhook.id;
+    let stored = async || table::find(&local.db.read, id, None).await.unwrap().unwrap();
+    let now = clock::now();
+    for days in 1..=5 {
+        let mut rotated = stored().await;
+        let before = rotated.secret.clone();
+        rotated.rotate(Secret::generate(), now + chrono::Duration::days(days), now).unwrap();
+        assert!(table::rotate(local.db.writer(), &rotated, &before).await.unwrap());
+        assert_eq!(stored().await, rotated);
+        // Whoever comes second learns it.
+        let late = Webhook { secret: Secret::generate(), ..rotated.clone() };
+        assert!(!table::rotate(local.db.writer(), &late, &before).await.unwrap());
+        assert_eq!(stored().await, rotated);
+    }
+    assert_eq!(stored().await.old_secrets.len(), 5);
+    // An older version knows of one old secret only.
+    local.tamper("update webhook_endpoints set older_secrets = null").await.unwrap();
+    assert_eq!(stored().await.old_secrets.len(), 1);
+    webhook = stored().await;
+    let before = webhook.secret.clone();
+    webhook.rotate(Secret::generate(), now, now).unwrap();
+    assert!(table::rotate(local.db.writer(), &webhook, &before).await.unwrap());
+    assert_eq!(table::find(&local.db.read, webhook.id, None).await.unwrap().unwrap(), webhook);
+    assert_eq!(webhook.old_secrets, []);
+}
+
 async fn an_event_is_taken_in_once_and_several_senders_send_it_once(engine: Engine) {
     let local = Local::start(engine).await;
     let (plain, ordered) = (Receiver::start().await, Receiver::start().await);
@@ -101,7 +132,8 @@ async fn an_event_is_taken_in_once_and_several_senders_send_it_once(engine: Engi
     take(&local, &entries).await;
     assert_eq!(in_state(&local, &any, State::Pending).await.len(), entries.len());
     let shutdown = CancellationToken::new();
-    let senders: Vec<_> = (0..3).map(|_| tokio::spawn(sender(&local).run(shutdown.clone()))).collect();
+    let senders: Vec<_> =
+        (0..3).map(|_| tokio::spawn(sender(&local).run(Parts::default(), shutdown.clone()))).collect();
     until(&local, &any, State::Delivered, entries.len()).await;
     until(&local, &one_by_one, State::Delivered, entries.len()).await;
     shutdown.cancel();
@@ -203,7 +235,7 @@ async fn a_webhook_that_fails_for_days_or_is_gone_is_switched_off(engine: Engine
     table::set_failing_since(local.db.writer(), tired.id, Some(since)).await.unwrap();
     let shutdown = CancellationToken::new();
     take(&local, &entries(&local, 1).await[..1]).await;
-    let sending = tokio::spawn(sender(&local).run(shutdown.clone()));
+    let sending = tokio::spawn(sender(&local).run(Parts::default(), shutdown.clone()));
     let read =
         async |webhook: &Webhook| table::find(&local.db.read, webhook.id, None).await.unwrap().unwrap();
     eventually("all have been tried", || async {
@@ -309,7 +341,8 @@ async fn with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fa
         Reply::Status(if first { 503 } else { 200 })
     });
     let shutdown = CancellationToken::new();
-    let senders: Vec<_> = (0..3).map(|_| tokio::spawn(sender(&local).run(shutdown.clone()))).collect();
+    let senders: Vec<_> =
+        (0..3).map(|_| tokio::spawn(sender(&local).run(Parts::default(), shutdown.clone()))).collect();
     until(&local, &webhook, State::Delivered, followed.len()).await;
     shutdown.cancel();
     for sender in senders {

@@ -10,12 +10,13 @@ use poem::web::Data;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
+use shared::bus::event::rfc3339;
 use shared::clock;
 use shared::id::{DeliveryId, WebhookId};
 use shared::refusal::FieldError;
 use shared::webhook::secret::Secret;
 use shared::webhook::table::{self, delivery};
-use shared::webhook::{self as webhooks, Delivery, Disabled, MAX_WEBHOOKS, Webhook};
+use shared::webhook::{self as webhooks, Delivery, Disabled, MAX_OLD_SECRETS, MAX_WEBHOOKS, Webhook};
 use uuid::Uuid;
 
 use crate::at::At;
@@ -48,6 +49,16 @@ impl Context {
     }
 }
 
+/// One more would be too many; the first of them ends then.
+fn too_many_secrets(first_ends: clock::Instant) -> Problem {
+    let detail = format!(
+        "{MAX_OLD_SECRETS} old secrets are valid still. The first of them ends at {}: rotate then, or end all of them \
+         with 0",
+        rfc3339(first_ends)
+    );
+    Problem::invalid_body().errors(vec![FieldError::new("old_valid_for", detail)])
+}
+
 /// Webhooks.
 #[derive(Debug)]
 pub struct WebhookRoutes;
@@ -75,7 +86,7 @@ impl WebhookRoutes {
             filter: webhooks::Filter::default(),
             ordered: ordered.unwrap_or_default(),
             secret: secret.unwrap_or_else(Secret::generate),
-            old_secret: None,
+            old_secrets: Vec::new(),
             owner: owner.0.id,
             created_at: clock::now(),
             failing_since: None,
@@ -172,8 +183,8 @@ impl WebhookRoutes {
 
     /// Rotate a webhook's secret
     ///
-    /// The secret it had stays valid for a day, or as long as is said: meanwhile every message carries a signature with
-    /// each.
+    /// The secret it had stays valid for a day, or for as long as `old_valid_for` says. So do older ones, as long as they
+    /// were given: meanwhile every message carries a signature with each. `"old_valid_for": 0` ends all of them at once.
     #[oai(
         path = "/webhooks/:webhook_id/rotate-secret",
         method = "post",
@@ -186,7 +197,6 @@ impl WebhookRoutes {
         webhook_id: Path<Uuid>,
         body: JsonBody<Rotate>,
     ) -> Result<Rotated, Problem> {
-        let webhook = cx.webhook(owner, webhook_id.0).await?;
         let mut faults = Vec::new();
         let secret = parsed_secret(body.value.secret.as_deref(), &mut faults);
         let valid_for = body.value.old_valid_for.unwrap_or(OLD_SECRET_VALID);
@@ -198,10 +208,17 @@ impl WebhookRoutes {
             return Err(Problem::invalid_body().errors(faults));
         }
         let secret = secret.unwrap_or_else(Secret::generate);
-        let until = clock::now() + chrono::Duration::seconds(i64::from(valid_for));
-        table::rotate(cx.db.writer(), &webhook, &secret, until).await?;
-        let webhook = cx.webhook(owner, webhook_id.0).await?;
-        Ok(Rotated::Rotated(Json(WithSecret { webhook: webhook.into(), secret: secret.reveal() })))
+        // Each secret that a client was shown is kept: one that was rotated at the same moment is an old one now.
+        loop {
+            let mut webhook = cx.webhook(owner, webhook_id.0).await?;
+            let (before, now) = (webhook.secret.clone(), clock::now());
+            let until = now + chrono::Duration::seconds(i64::from(valid_for));
+            webhook.rotate(secret.clone(), until, now).map_err(too_many_secrets)?;
+            if table::rotate(cx.db.writer(), &webhook, &before).await? {
+                let secret = secret.reveal();
+                return Ok(Rotated::Rotated(Json(WithSecret { webhook: webhook.into(), secret })));
+            }
+        }
     }
 
     /// Test a webhook

@@ -9,7 +9,9 @@ use lettre::transport::smtp::Error;
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 use shared::config::{Mailing, Outlet};
 use shared::id::MailId;
+use shared::private;
 use shared::text::{shortened, with_causes};
+use tokio::io::AsyncWriteExt as _;
 
 use super::compose::Sender;
 
@@ -55,7 +57,7 @@ impl Post {
         let outlet = match &mailing.outlet {
             Outlet::Nowhere => return Ok(None),
             Outlet::Folder(folder) => {
-                let made = std::fs::create_dir_all(folder);
+                let made = private::make_folder(folder);
                 made.with_context(|| format!("make the folder for mails, {}", folder.display()))?;
                 Way::Folder(folder.clone())
             }
@@ -84,7 +86,11 @@ impl Post {
                 // A name of its own until it is complete; the same file however often it is sent.
                 let (part, file) = (folder.join(format!("{id}.part")), folder.join(format!("{id}.eml")));
                 let written = async {
-                    tokio::fs::write(&part, message.formatted()).await?;
+                    let mut options = tokio::fs::OpenOptions::from(private::options());
+                    let mut open = options.write(true).create(true).truncate(true).open(&part).await?;
+                    open.write_all(&message.formatted()).await?;
+                    open.flush().await?;
+                    drop(open);
                     tokio::fs::rename(&part, &file).await
                 };
                 written.await.map_err(|error| Refused::NotNow(format!("{}: {error}", folder.display())))

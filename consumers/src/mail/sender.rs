@@ -4,15 +4,18 @@
 //! dies it comes again, with the same `Message-ID`. What came of it is written as long as the lease holds.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lettre::message::Message;
+use process::parts::{Parts, supervise};
 use sea_orm::DbErr;
-use shared::backoff::Backoff;
-use shared::bus::CloudEvent;
+use shared::backoff::{Backoff, Outage};
+use shared::bus::{CloudEvent, Failure};
 use shared::clock::{self, Instant};
 use shared::database::Database;
+use shared::guard::{Panicked, caught, caught_at_once};
 use shared::id::MailId;
 use shared::mail::table::{self, settings};
 use shared::mail::{MOST_LATE, Mail, Source, State, next_attempt};
@@ -47,6 +50,8 @@ pub struct Sender {
     post: Post,
     /// Those who claim at the same time would claim the same.
     claiming: Mutex<()>,
+    /// Whether mails are not taken now.
+    outage: std::sync::Mutex<Outage>,
 }
 
 /// What is to become of a mail that was claimed.
@@ -61,18 +66,19 @@ impl Sender {
     /// A sender.
     #[must_use]
     pub fn new(db: Database, post: Post) -> Self {
-        Self { db, post, claiming: Mutex::new(()) }
+        Self { db, post, claiming: Mutex::new(()), outage: std::sync::Mutex::default() }
     }
 
-    /// Sends until shutdown.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let rounds = (0..ROUNDS).map(|_| self.rounds(&shutdown));
+    /// Sends until shutdown. A bug in one round holds up no other.
+    pub async fn run(&self, parts: &Parts, shutdown: &CancellationToken) {
+        let rounds = (0..ROUNDS).map(|_| supervise("mail-sender", parts, shutdown, || self.rounds(shutdown)));
         futures_util::future::join_all(rounds).await;
     }
 
     async fn rounds(&self, shutdown: &CancellationToken) {
         let mut backoff = Backoff::default();
         while !shutdown.is_cancelled() {
+            failpoint::hit("mail-looking");
             match self.round(clock::now(), shutdown).await {
                 Ok(0) => {
                     backoff = Backoff::default();
@@ -95,7 +101,7 @@ impl Sender {
         let lease = Uuid::now_v7();
         let claimed = {
             let _alone = self.claiming.lock().await;
-            self.in_time(self.claim(lease, now)).await?
+            self.in_time(self.claim(lease, now)).await.map_err(|failed| failed.to_string())?
         };
         if claimed.is_empty() {
             return Ok(0);
@@ -104,14 +110,15 @@ impl Sender {
         let composed = self.compose(claimed, now).await;
         let settled = self.send(composed, now, shutdown).await;
         failpoint::hit("mail-sent");
-        let mut backoff = Backoff::default();
-        while let Err(why) = self.in_time(self.record(lease, &settled)).await {
+        let (mut backoff, mut left) = (Backoff::default(), vec![settled.as_slice()]);
+        while let Err(why) = self.record_all(lease, &mut left).await {
             tracing::warn!(%why, "could not write what came of mails; trying again");
             if backoff.failures() >= WRITES || shutdown.is_cancelled() {
-                return Err(why);
+                return Err(why.to_string());
             }
             shutdown.run_until_cancelled(backoff.wait()).await;
         }
+        self.note(&settled);
         for mail in settled.iter().filter(|mail| mail.state == State::Bounced) {
             settings::mailbox_is_gone(self.db.writer(), mail.member_id, now)
                 .await
@@ -120,12 +127,18 @@ impl Sender {
         Ok(count)
     }
 
-    async fn in_time<T>(&self, step: impl Future<Output = Result<T, DbErr>>) -> Result<T, String> {
-        let Ok(done) = tokio::time::timeout(PATIENCE, step).await else {
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, DbErr>>) -> Result<T, Failed> {
+        let Ok(done) = tokio::time::timeout(PATIENCE, caught(step)).await else {
             self.db.did_not_answer();
-            return Err("the database did not answer in time".to_owned());
+            return Err(Failed::NotNow("the database did not answer in time".to_owned()));
         };
-        done.map_err(|error| error.to_string())
+        match done {
+            Ok(done) => done.map_err(|error| match Failure::from(error) {
+                Failure::Reject(reject) => Failed::Never(reject.detail),
+                failure => Failed::NotNow(failure.to_string()),
+            }),
+            Err(panic) => Err(Failed::Bug(panic)),
+        }
     }
 
     /// Takes what is due.
@@ -142,7 +155,8 @@ impl Sender {
         Ok(mails)
     }
 
-    /// Writes the texts. If something about them cannot be read, each stands alone, so that none waits for another.
+    /// Writes the texts. If something about them cannot be read, each stands alone, so that none waits for another. One at
+    /// which Muster panics fails for good: it would do so again and again.
     async fn compose(&self, mails: Vec<Mail>, now: Instant) -> Vec<(Mail, Next)> {
         if let Ok(composed) = self.in_time(self.compose_all(&mails, now)).await {
             return composed;
@@ -151,10 +165,11 @@ impl Sender {
         for mail in mails {
             match self.in_time(self.compose_all(std::slice::from_ref(&mail), now)).await {
                 Ok(composed) => all.extend(composed),
-                Err(why) => {
+                Err(Failed::NotNow(why) | Failed::Never(why)) => {
                     tracing::warn!(mail_id = %mail.id, %why, "a mail cannot be written now");
                     all.push((settled(mail, Err(Refused::NotNow(why)), now), Next::Settled));
                 }
+                Err(Failed::Bug(panic)) => all.push((given_up(mail, &panic, now), Next::Settled)),
             }
         }
         all
@@ -222,7 +237,15 @@ impl Sender {
                 Err(why) => end(State::Failed, Some(why)),
             }
         };
-        Ok(mails.iter().map(compose).collect())
+        let guarded = |mail: &Mail| {
+            let composed = caught_at_once(|| {
+                let address = members.get(&mail.member_id).map_or("", |member| member.email.as_str());
+                failpoint::hit_about("mail-composing", &address);
+                compose(mail)
+            });
+            composed.unwrap_or_else(|panic| (given_up(mail.clone(), &panic, now), Next::Settled))
+        };
+        Ok(mails.iter().map(guarded).collect())
     }
 
     /// Sends; after shutdown nothing is begun, and what is under way has a little time left.
@@ -242,13 +265,57 @@ impl Sender {
                 // Due again at once, for whoever is next.
                 Next::Send(_) if shutdown.is_cancelled() => Mail { due_at: now, ..mail },
                 Next::Send(message) => {
-                    let sent = self.post.send(mail.id, &message).await;
-                    settled(mail, sent, now)
+                    let sending = async {
+                        failpoint::hit("mail-sending");
+                        self.post.send(mail.id, &message).await
+                    };
+                    match caught(sending).await {
+                        Ok(sent) => settled(mail, sent, now),
+                        // The server may have taken it: sent again and again, it would come again and again.
+                        Err(panic) => given_up(mail, &panic, now),
+                    }
                 }
             }
         });
         // All of a round at once: nothing waits behind what hangs.
         sending.buffer_unordered(TOGETHER).take_until(Box::pin(last_call)).collect().await
+    }
+
+    /// Writes what came of mails: `left` of them, together or in parts. If they cannot be written together, each stands
+    /// alone, so that what was sent is not sent again because of another one.
+    async fn record_all(&self, lease: Uuid, left: &mut Vec<&[Mail]>) -> Result<(), Failed> {
+        let (mut later, mut result) = (Vec::new(), Ok(()));
+        while let Some(some) = left.pop() {
+            match self.in_time(self.record(lease, some)).await {
+                Ok(()) => {}
+                Err(Failed::NotNow(why)) => {
+                    later.push(some);
+                    result = Err(Failed::NotNow(why));
+                }
+                Err(_) if some.len() > 1 => left.extend(some.chunks(1)),
+                Err(why) => {
+                    let mail_id = some.first().map(|mail| mail.id);
+                    tracing::error!(?mail_id, %why, "could not write what came of a mail; it is sent again");
+                }
+            }
+        }
+        *left = later;
+        result
+    }
+
+    /// Says once that the mail server takes nothing, and once that it takes mails again.
+    fn note(&self, settled: &[Mail]) {
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.iter().any(|mail| matches!(mail.state, State::Sent | State::Bounced)) {
+            if let Some(seconds) = outage.ends() {
+                tracing::info!(seconds, "mails are taken again");
+            }
+        } else if let Some(error) = settled.iter().find_map(|mail| mail.error.as_ref())
+            && settled.iter().all(|mail| mail.state == State::Pending)
+            && outage.begins()
+        {
+            tracing::warn!(error, "mails are not taken now; trying again");
+        }
     }
 
     /// Writes what came of mails, in as few statements as there are different ends.
@@ -268,6 +335,24 @@ impl Sender {
         }
         Ok(())
     }
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error("{0}")]
+    NotNow(String),
+    /// The database will never take or give it.
+    #[error("{0}")]
+    Never(String),
+    #[error(transparent)]
+    Bug(Panicked),
+}
+
+/// A mail at which Muster panicked.
+fn given_up(mail: Mail, panic: &Panicked, now: Instant) -> Mail {
+    tracing::error!(mail_id = %mail.id, %panic, "gave a mail up");
+    settled(mail, Err(Refused::Never(panic.to_string())), now)
 }
 
 /// What came of an attempt.

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, redirect};
-use shared::clock;
+use shared::clock::{self, Instant};
 use shared::text::{shortened, with_causes};
 use shared::webhook::address::{Allowed, Refused};
 use shared::webhook::{Attempt, Delivery, Webhook};
@@ -118,11 +118,14 @@ impl Post {
             let signatures = webhook.signatures(at, delivery.event_id, &body);
             let request = request.header("webhook-signature", signatures).body(body);
             let response = request.send().await.map_err(|error| reason(error.without_url()))?;
-            Ok::<_, String>((response.status().as_u16(), beginning(response).await))
+            let asked =
+                response.headers().get(RETRY_AFTER).and_then(|asked| retry_after(asked.to_str().ok()?, at));
+            let asked = asked.filter(|_| !response.status().is_success());
+            Ok::<_, String>((response.status().as_u16(), asked, beginning(response).await))
         };
-        let (status, answer, error) = match answered.await {
-            Ok((status, answer)) => (Some(status), answer, None),
-            Err(reason) => (None, String::new(), Some(storable(&reason, MOST_REASON))),
+        let (status, retry_after, answer, error) = match answered.await {
+            Ok((status, asked, answer)) => (Some(status), asked, answer, None),
+            Err(reason) => (None, None, String::new(), Some(storable(&reason, MOST_REASON))),
         };
         Attempt {
             id: Uuid::now_v7(),
@@ -133,8 +136,21 @@ impl Post {
             status,
             answer,
             error,
+            retry_after,
         }
     }
+}
+
+/// The instant that a `Retry-After` means ([RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#field.retry-after)): seconds
+/// from `now`, or a date. None if it is neither.
+fn retry_after(asked: &str, now: Instant) -> Option<Instant> {
+    let asked = asked.trim();
+    if asked.is_empty() || !asked.bytes().all(|byte| byte.is_ascii_digit()) {
+        return httpdate::parse_http_date(asked).ok().map(Instant::from);
+    }
+    // However many digits: it is bounded where it is heeded.
+    let seconds = asked.parse().unwrap_or(u32::MAX);
+    Some(now + chrono::Duration::seconds(seconds.into()))
 }
 
 /// The beginning of an answer, as text. One that does not end, or breaks off, was an answer all the same.
@@ -160,4 +176,33 @@ fn reason(error: reqwest::Error) -> String {
         return format!("no answer within {} s", TIMEOUT.as_secs());
     }
     with_causes(&error)
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::clock::from_ms;
+
+    use super::retry_after;
+
+    #[test]
+    fn receivers_ask_in_seconds_or_with_a_date() {
+        let now = from_ms(784_111_777_000);
+        for (asked, seconds) in [
+            ("0", Some(0)),
+            (" 120 ", Some(120)),
+            ("99999999999999999999", Some(i64::from(u32::MAX))),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
+            ("Sun Nov  6 08:50:37 1994", Some(60)),
+            ("Sun, 06 Nov 1994 08:48:37 GMT", Some(-60)),
+            ("", None),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("١٢", None),
+        ] {
+            let found = retry_after(asked, now).map(|at| (at - now).num_seconds());
+            assert_eq!(found, seconds, "{asked:?}");
+        }
+    }
 }

@@ -6,20 +6,23 @@
 //! With order, the first of a drive are claimed together, a run, and sent one after another until one of them fails. Whoever
 //! has claimed the first one sends, and only what follows it without a hole; of two senders that is one.
 
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sea_orm::{DbErr, SqlErr};
-use shared::account::table as accounts;
+use bytes::Bytes;
+use process::parts::Parts;
+use sea_orm::DbErr;
 use shared::backoff::Backoff;
+use shared::bus::Failure;
 use shared::clock::{self, Instant};
 use shared::database::Database;
+use shared::guard::caught;
 use shared::id::{DeliveryId, WebhookId};
-use shared::mail::table as mails;
-use shared::mail::{Kind, Mail, Source};
 use shared::webhook::table::{self, delivery};
-use shared::webhook::{Attempt, Delivery, Health, State, Webhook, health, next_attempt};
+use shared::webhook::{Attempt, Delivery, Webhook};
 use shared::{failpoint, log};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -28,6 +31,8 @@ use uuid::Uuid;
 
 use super::post::Post;
 
+/// Its name among the parts of a process.
+pub(super) const PART: &str = "webhooks-sender";
 /// Attempts at a time, of a process.
 const AT_A_TIME: usize = 256;
 /// Attempts at a time to one webhook: one that hangs must not take all the room.
@@ -105,10 +110,16 @@ impl Sender {
     }
 
     /// Sends until shutdown.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    pub async fn run(mut self, parts: Parts, shutdown: CancellationToken) {
         let mut backoff = Backoff::default();
         while !shutdown.is_cancelled() {
-            let sleep = match self.round().await {
+            failpoint::hit("webhooks-looking");
+            // What is under way goes on, whatever a round meets.
+            let round = caught(self.round()).await.unwrap_or_else(|panic| {
+                parts.stumbled(PART, panic.to_string());
+                Err(panic.to_string())
+            });
+            let sleep = match round {
                 Ok(sleep) => {
                     backoff = Backoff::default();
                     sleep
@@ -159,13 +170,13 @@ impl Sender {
         let db = self.db.clone();
         let round = async {
             self.record().await?;
-            self.begin().await
+            Ok::<_, Failure>(self.begin().await?)
         };
         let Ok(done) = tokio::time::timeout(PATIENCE, round).await else {
             db.did_not_answer();
             return Err("the database did not answer in time".to_owned());
         };
-        done.map_err(|error| error.to_string())
+        done.map_err(|failure| failure.to_string())
     }
 
     /// Claims what is due, as far as there is room, and begins to send it. Returns how long there is nothing to do.
@@ -274,7 +285,7 @@ impl Sender {
             let (done, enabled) = (self.done.clone(), self.enabled.clone());
             self.under_way.spawn(async move {
                 for (delivery, body) in ours.by_ref() {
-                    let attempt = post.send(&webhook, &delivery, body).await;
+                    let attempt = sent(&post, &webhook, &delivery, body).await;
                     let succeeded = attempt.succeeded();
                     lock(&done).push(Sent { lease, ordered: webhook.ordered, delivery, attempt });
                     // Whoever was switched off, moved or given another secret meanwhile gets no more of it.
@@ -301,98 +312,20 @@ impl Sender {
         let room = self.rooms.get(&id)?.clone();
         Some([self.room.clone().try_acquire_owned().ok()?, room.try_acquire_owned().ok()?])
     }
+}
 
-    /// Writes what came of attempts, and lets go of what is left.
-    async fn record(&mut self) -> Result<(), DbErr> {
-        if self.sent.is_empty() {
-            self.sent = std::mem::take(&mut *lock(&self.done));
-        }
-        if self.sent.is_empty() && self.left.is_empty() {
-            return Ok(());
-        }
-        failpoint::hit("webhook-answered");
-        match self.write().await {
-            // Attempts have ids of their own, so this was committed before, and only the word of it was lost.
-            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                tracing::warn!("what came of webhooks was written already");
-            }
-            written => {
-                written?;
-                self.left.clear();
-            }
-        }
-        self.sent.clear();
-        Ok(())
-    }
-
-    async fn write(&self) -> Result<(), DbErr> {
-        let now = clock::now();
-        let attempts: Vec<_> = self.sent.iter().map(|sent| sent.attempt.clone()).collect();
-        let tx = self.db.begin().await?;
-        delivery::insert_attempts(&tx, &attempts).await?;
-        // Those of a claim that came to the same at the same webhook are written together.
-        let mut settled: BTreeMap<_, (Instant, Vec<_>)> = BTreeMap::new();
-        for Sent { lease, ordered, delivery, attempt } in &self.sent {
-            let tried = delivery.attempts + 1;
-            let jitter = rand::random_range(0.0..=1.0);
-            let (state, due_at) = match next_attempt(delivery, tried, *ordered, now, jitter) {
-                _ if attempt.succeeded() => (State::Delivered, now),
-                Some(again) => (State::Pending, again),
-                None => (State::Failed, now),
-            };
-            metrics::counter!("muster_webhook_attempts_total", "succeeded" => attempt.succeeded().to_string())
-                .increment(1);
-            let group = settled
-                .entry((*lease, delivery.webhook_id, state, tried))
-                .or_insert_with(|| (due_at, vec![]));
-            group.1.push(delivery.id);
-        }
-        for ((lease, _, state, tried), (due_at, ids)) in settled {
-            delivery::settle(&tx, ids, lease, (state, tried, due_at)).await?;
-        }
-        for (lease, ids) in &self.left {
-            delivery::release(&tx, ids.iter().copied(), *lease).await?;
-        }
-        self.judge(&tx, now).await?;
-        tx.commit().await
-    }
-
-    /// Writes what the attempts say about the webhooks themselves. Pings say nothing.
-    async fn judge(&self, tx: &sea_orm::DatabaseTransaction, now: Instant) -> Result<(), DbErr> {
-        let mut of: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for sent in self.sent.iter().filter(|sent| sent.delivery.place.is_some()) {
-            of.entry(sent.delivery.webhook_id).or_default().push(&sent.attempt);
-        }
-        // As they are now: other attempts may have come back since these were begun.
-        let webhooks = if of.is_empty() { Vec::new() } else { table::enabled(tx).await? };
-        for webhook in webhooks {
-            let Some(attempts) = of.get(&webhook.id) else { continue };
-            match health(webhook.failing_since, now, attempts.iter().copied()) {
-                Health::Well if webhook.failing_since.is_some() => {
-                    table::set_failing_since(tx, webhook.id, None).await?;
-                }
-                Health::FailingSince(since) if webhook.failing_since.is_none() => {
-                    table::set_failing_since(tx, webhook.id, Some(since)).await?;
-                }
-                Health::Off(why) => {
-                    let switched = table::disable(tx, webhook.id, now, why).await?;
-                    let owner = if switched > 0 && self.mails {
-                        accounts::behind(tx, webhook.owner).await?
-                    } else {
-                        None
-                    };
-                    let told = owner.map(|owner| {
-                        Mail::new(owner, Source::Webhook(webhook.id), Kind::WebhookDisabled, now, now)
-                    });
-                    mails::insert(tx, told.as_slice()).await?;
-                    let (webhook_id, owner, why) = (webhook.id, webhook.owner, why.as_str());
-                    tracing::warn!(%webhook_id, %owner, why, "a webhook was switched off");
-                }
-                Health::Well | Health::FailingSince(_) => {}
-            }
-        }
-        Ok(())
-    }
+/// What came of sending a delivery once. A bug that it meets is an attempt that failed.
+async fn sent(post: &Post, webhook: &Webhook, delivery: &Delivery, body: Option<Bytes>) -> Attempt {
+    let (at, since) = (clock::now(), std::time::Instant::now());
+    let sending = async {
+        failpoint::hit_about("webhook-sending", &delivery.event_type);
+        post.send(webhook, delivery, body).await
+    };
+    caught(sending).await.unwrap_or_else(|panic| {
+        let (delivery_id, error) = (delivery.id, panic.to_string());
+        tracing::error!(%delivery_id, error, "could not send to a webhook");
+        Attempt::unanswered(delivery_id, at, since.elapsed(), error)
+    })
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -32,6 +32,8 @@ pub mod endpoints {
         pub secret: String,
         pub old_secret: Option<String>,
         pub old_secret_until: Option<ChronoDateTimeUtc>,
+        #[sea_orm(column_type = "Text", nullable)]
+        pub older_secrets: Option<String>,
         pub owner: Uuid,
         pub created_at: ChronoDateTimeUtc,
         pub failing_since: Option<ChronoDateTimeUtc>,
@@ -52,7 +54,11 @@ impl TryFrom<Model> for Webhook {
 
     fn try_from(row: Model) -> Result<Self, DbErr> {
         let secret = |text: &str| text.parse::<Secret>().map_err(|error| DbErr::Type(error.to_string()));
-        let old_secret = row.old_secret.as_deref().map(secret).transpose()?.zip(row.old_secret_until);
+        let newest = row.old_secret.as_deref().map(secret).transpose()?.zip(row.old_secret_until);
+        let older = row.older_secrets.as_deref().map(serde_json::from_str::<Vec<(String, Instant)>>);
+        let older = older.transpose().map_err(|error| DbErr::Json(error.to_string()))?.unwrap_or_default();
+        let older = older.into_iter().map(|(text, until)| Ok((secret(&text)?, until)));
+        let old_secrets = newest.into_iter().map(Ok).chain(older).collect::<Result<_, DbErr>>()?;
         let reason = row.disabled_reason.as_deref().map(|word| {
             Disabled::from_word(word).ok_or_else(|| DbErr::Type(format!("disabled_reason {word:?}")))
         });
@@ -63,7 +69,7 @@ impl TryFrom<Model> for Webhook {
             filter: serde_json::from_str(&row.filter).map_err(|error| DbErr::Json(error.to_string()))?,
             ordered: row.ordered,
             secret: secret(&row.secret)?,
-            old_secret,
+            old_secrets,
             owner: row.owner,
             created_at: row.created_at,
             failing_since: row.failing_since,
@@ -87,6 +93,7 @@ pub async fn insert(db: &impl ConnectionTrait, webhook: &Webhook) -> Result<(), 
         secret: Set(webhook.secret.reveal()),
         old_secret: Set(None),
         old_secret_until: Set(None),
+        older_secrets: Set(None),
         owner: Set(webhook.owner),
         created_at: Set(webhook.created_at),
         failing_since: Set(None),
@@ -108,20 +115,26 @@ pub async fn change(db: &impl ConnectionTrait, webhook: &Webhook) -> Result<(), 
     Entity::update_many().set(change).filter(Column::Id.eq(webhook.id.0)).exec(db).await.map(drop)
 }
 
-/// Gives a webhook a new secret; the one it had is valid until `until`.
-pub async fn rotate(
-    db: &impl ConnectionTrait,
-    webhook: &Webhook,
-    secret: &Secret,
-    until: Instant,
-) -> Result<(), DbErr> {
+/// Writes the secrets of a webhook that was rotated, unless its secret is not `before` any more. Whether it was.
+///
+/// The newest of the old ones stands where versions look that know of one only.
+pub async fn rotate(db: &impl ConnectionTrait, webhook: &Webhook, before: &Secret) -> Result<bool, DbErr> {
+    let (newest, older) = match webhook.old_secrets.split_first() {
+        Some((newest, older)) => (Some(newest), older),
+        None => (None, &[][..]),
+    };
+    let older: Vec<_> = older.iter().map(|(secret, until)| (secret.reveal(), until)).collect();
+    let older = (!older.is_empty()).then(|| serde_json::to_string(&older).expect("secrets are plain data"));
     let change = ActiveModel {
-        secret: Set(secret.reveal()),
-        old_secret: Set(Some(webhook.secret.reveal())),
-        old_secret_until: Set(Some(until)),
+        secret: Set(webhook.secret.reveal()),
+        old_secret: Set(newest.map(|(secret, _)| secret.reveal())),
+        old_secret_until: Set(newest.map(|(_, until)| *until)),
+        older_secrets: Set(older),
         ..Default::default()
     };
-    Entity::update_many().set(change).filter(Column::Id.eq(webhook.id.0)).exec(db).await.map(drop)
+    let is_as_before = Column::Id.eq(webhook.id.0).and(Column::Secret.eq(before.reveal()));
+    let changed = Entity::update_many().set(change).filter(is_as_before).exec(db).await?;
+    Ok(changed.rows_affected == 1)
 }
 
 /// Switches webhooks that are on off. Returns how many.
@@ -227,7 +240,13 @@ pub async fn enabled(db: &impl ConnectionTrait) -> Result<Vec<Webhook>, DbErr> {
         .order_by_asc(Column::Id)
         .all(db)
         .await?;
-    rows.into_iter().map(Webhook::try_from).collect()
+    let readable = |row: Model| {
+        let id = row.id;
+        let read = Webhook::try_from(row);
+        // The others get what they want.
+        read.map_err(|error| tracing::error!(webhook_id = %id, %error, "a webhook cannot be read")).ok()
+    };
+    Ok(rows.into_iter().filter_map(readable).collect())
 }
 
 /// The webhooks that are on and have something pending, with the instant at which the first of it is due; the most overdue

@@ -27,7 +27,7 @@ fn webhook() -> Webhook {
         filter: Filter::default(),
         ordered: false,
         secret: Secret::generate(),
-        old_secret: None,
+        old_secrets: Vec::new(),
         owner: Uuid::nil(),
         created_at: now(),
         failing_since: None,
@@ -55,6 +55,7 @@ fn attempt(status: Option<u16>) -> Attempt {
         status,
         answer: String::new(),
         error: None,
+        retry_after: None,
     }
 }
 
@@ -86,13 +87,64 @@ fn a_secret_has_24_to_64_bytes() {
 #[test]
 fn while_an_old_secret_is_valid_there_are_two_signatures() {
     let (mut webhook, old, id) = (webhook(), Secret::generate(), Uuid::now_v7());
-    webhook.old_secret = Some((old.clone(), now()));
+    webhook.old_secrets = vec![(old.clone(), now())];
     let before = from_ms(NOW - 1);
     assert_eq!(
         webhook.signatures(before, id, b"x"),
         format!("{} {}", webhook.secret.sign(id, before, b"x"), old.sign(id, before, b"x"))
     );
     assert_eq!(webhook.signatures(now(), id, b"x"), webhook.secret.sign(id, now(), b"x"));
+}
+
+#[test]
+fn a_rotation_keeps_every_secret_that_is_valid_still() {
+    let (mut webhook, hour) = (webhook(), chrono::Duration::hours(1));
+    let first = webhook.secret.clone();
+    let secrets: Vec<_> = (0..MAX_OLD_SECRETS).map(|_| Secret::generate()).collect();
+    for (number, secret) in (1..).zip(&secrets) {
+        webhook.rotate(secret.clone(), now() + hour * number, now()).unwrap();
+    }
+    let valid = |webhook: &Webhook, at: Instant| {
+        webhook.valid_old_secrets(at).map(|(secret, _)| secret.clone()).collect::<Vec<_>>()
+    };
+    let mut all: Vec<_> = std::iter::once(first).chain(secrets).rev().skip(1).collect();
+    assert_eq!(valid(&webhook, now()), all, "the newest first");
+    let id = Uuid::now_v7();
+    assert_eq!(webhook.signatures(now(), id, b"x").split(' ').count(), 1 + MAX_OLD_SECRETS);
+    // One too many is refused, and nothing is changed by it.
+    let before = webhook.clone();
+    assert_eq!(webhook.rotate(Secret::generate(), now() + hour, now()), Err(now() + hour));
+    assert_eq!(webhook, before);
+    // The first has run out then.
+    let later = now() + hour;
+    all.pop();
+    assert_eq!(valid(&webhook, later), all);
+    webhook.rotate(Secret::generate(), later + hour, later).unwrap();
+    assert_eq!(valid(&webhook, later).len(), MAX_OLD_SECRETS);
+    // At once means all of them.
+    let last = Secret::generate();
+    webhook.rotate(last.clone(), later, later).unwrap();
+    assert_eq!((webhook.secret, webhook.old_secrets), (last, Vec::new()));
+}
+
+#[test]
+fn an_address_may_ask_for_more_time_within_bounds() {
+    let delivery = delivery();
+    let next = |asked: Option<i64>| {
+        let asked = asked.map(|seconds| now() + chrono::Duration::seconds(seconds));
+        (next_attempt(&delivery, 1, false, now(), 0.0, asked).unwrap() - now()).num_seconds()
+    };
+    assert_eq!(next(None), 5);
+    for (asked, wait) in
+        [(-10, 5), (0, 5), (4, 5), (6, 6), (3600, 3600), (86_400, 86_400), (10_000_000, 86_400)]
+    {
+        assert_eq!(next(Some(asked)), wait, "{asked}");
+    }
+    assert_eq!(
+        next_attempt(&delivery, 8, false, now(), 0.0, Some(now())),
+        None,
+        "it is given up all the same"
+    );
 }
 
 #[test]
@@ -142,17 +194,21 @@ fn a_delivery_is_tried_again_after_5_s_5_min_30_min_2_h_5_h_10_h_10_h() {
     let (delivery, s) = (delivery(), |seconds: i64| now() + chrono::Duration::seconds(seconds));
     for (index, wait) in [5, 300, 1800, 7200, 18_000, 36_000, 36_000].into_iter().enumerate() {
         let attempts = u32::try_from(index).unwrap() + 1;
-        assert_eq!(next_attempt(&delivery, attempts, false, now(), 0.0), Some(s(wait)), "{attempts}");
-        assert_eq!(next_attempt(&delivery, attempts, false, now(), 1.0), Some(s(wait * 6 / 5)), "{attempts}");
+        assert_eq!(next_attempt(&delivery, attempts, false, now(), 0.0, None), Some(s(wait)), "{attempts}");
+        assert_eq!(
+            next_attempt(&delivery, attempts, false, now(), 1.0, None),
+            Some(s(wait * 6 / 5)),
+            "{attempts}"
+        );
     }
-    assert_eq!(next_attempt(&delivery, 8, false, now(), 0.0), None, "given up");
+    assert_eq!(next_attempt(&delivery, 8, false, now(), 0.0, None), None, "given up");
     assert_eq!(
-        next_attempt(&delivery, 8, true, now(), 0.0),
+        next_attempt(&delivery, 8, true, now(), 0.0, None),
         Some(s(36_000)),
         "with order nothing is left out"
     );
     let ping = Delivery::ping(WebhookId::new(), now());
-    assert_eq!(next_attempt(&ping, 1, true, now(), 0.0), None, "a test is a test");
+    assert_eq!(next_attempt(&ping, 1, true, now(), 0.0, None), None, "a test is a test");
 }
 
 #[test]
@@ -330,7 +386,7 @@ proptest! {
         let (mut at, mut waited) = (now(), chrono::Duration::zero());
         for (index, jitter) in jitters.iter().enumerate() {
             let attempts = u32::try_from(index).unwrap() + 1;
-            let Some(next) = next_attempt(&delivery, attempts, ordered, at, *jitter) else {
+            let Some(next) = next_attempt(&delivery, attempts, ordered, at, *jitter, None) else {
                 prop_assert!(!ordered && attempts == 8);
                 break;
             };

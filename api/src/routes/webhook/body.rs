@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use poem_openapi::payload::Json;
 use poem_openapi::types::{ParseFromJSON, ToJSON};
 use poem_openapi::{ApiResponse, Enum, Object};
+use shared::clock;
 use shared::id::DriveId;
 use shared::refusal::FieldError;
+use shared::text::optional_line_fault;
 use shared::webhook::address::Allowed;
 use shared::webhook::secret::Secret;
 use shared::webhook::{self as webhooks, EVENT_TYPES, MAX_DESCRIPTION, MAX_DRIVES, Webhook};
@@ -60,9 +62,8 @@ impl WebhookChanges {
             }
         }
         if let Some(description) = self.description {
-            if description.len() > MAX_DESCRIPTION {
-                let detail = format!("a description has at most {MAX_DESCRIPTION} bytes");
-                faults.push(FieldError::new("description", detail));
+            if let Some(fault) = optional_line_fault(&description, MAX_DESCRIPTION) {
+                faults.push(FieldError::new("description", fault));
             }
             webhook.description = description;
         }
@@ -115,8 +116,10 @@ pub(super) struct WebhookObject {
     /// The admin or service account that made it.
     owner: Uuid,
     created_at: At,
-    /// Until when messages are signed with the old secret as well.
+    /// Until when messages are signed with the old secret as well: the newest of the old ones.
     old_secret_until: Option<At>,
+    /// Until when messages are signed with each of the old secrets that are valid still, the newest first.
+    old_secrets_until: Vec<At>,
     /// Since when nothing but failures came of it. After 5 days it is switched off.
     failing_since: Option<At>,
     /// Since when it is switched off.
@@ -127,6 +130,8 @@ pub(super) struct WebhookObject {
 
 impl From<Webhook> for WebhookObject {
     fn from(webhook: Webhook) -> Self {
+        let old = webhook.valid_old_secrets(clock::now());
+        let old_secrets_until = old.map(|(_, until)| At(*until)).collect();
         Self {
             webhook_id: webhook.id.0,
             url: webhook.url,
@@ -136,7 +141,8 @@ impl From<Webhook> for WebhookObject {
             ordered: webhook.ordered,
             owner: webhook.owner,
             created_at: At(webhook.created_at),
-            old_secret_until: webhook.old_secret.map(|(_, until)| At(until)),
+            old_secret_until: webhook.old_secrets.first().map(|(_, until)| At(*until)),
+            old_secrets_until,
             failing_since: webhook.failing_since.map(At),
             disabled_at: webhook.disabled.map(|(at, _)| At(at)),
             disabled_reason: webhook.disabled.map(|(_, why)| why.as_str().to_owned()),
@@ -166,7 +172,7 @@ pub(super) struct WebhookList {
 pub(super) struct Rotate {
     /// `whsec_` and the base64 of 24 to 64 random bytes; left out: one is made.
     pub secret: Option<String>,
-    /// For how many seconds the old one stays valid; a day unless it is said, at most a week.
+    /// For how many seconds the old one stays valid; a day unless it is said, at most a week. 0 ends every old secret at once.
     pub old_valid_for: Option<u32>,
 }
 

@@ -350,6 +350,7 @@ pub async fn attempts_of(
             status: row.status.and_then(|status| u16::try_from(status).ok()),
             answer: row.answer,
             error: row.error,
+            retry_after: None,
         };
         all.entry(attempt.delivery_id).or_default().push(attempt);
     }

@@ -1,0 +1,139 @@
+//! An entry that a follower cannot take in: it is found among its neighbours, tried some times alone, left out, and tried
+//! once more whenever a follower starts.
+//!
+//! Left out, it is no entry that is forgotten: it stands in the table `skipped_entries`, and health names it.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use shared::bus::{Failure, Reject};
+use shared::clock;
+use shared::cursor::table::{self as cursors, skipped};
+use shared::cursor::{Behind, Skipped};
+use shared::guard::caught;
+use shared::id::DriveId;
+use shared::log;
+
+use super::{ANSWER, ENTRIES, Follower, Following, read};
+
+/// How often an entry that stands alone is tried before it is left out. With the back-off in between that takes some
+/// seconds: what passes has passed then.
+const TRIES: u32 = 8;
+/// How many are left out at most until the next start. More would say that the entries are not to blame: then logs wait.
+const MOST: u32 = 20;
+/// How many are tried again at a start.
+const AGAIN: u64 = 1000;
+
+/// How logs and entries are called in reports.
+fn name(drive_id: DriveId, sequence: u64) -> String {
+    format!("entry {sequence} of drive {drive_id}")
+}
+
+impl<F: Follower> Following<'_, F> {
+    /// Takes in a log's next entries: as many as can be taken in together. When not even one can, nor ever could, it is left
+    /// out after some tries.
+    pub(super) async fn step_alone(&self, log: Behind, patience: Duration) -> Result<Vec<DriveId>, Failure> {
+        let mut most = ENTRIES;
+        loop {
+            match self.step_in_time(vec![log], most, patience).await {
+                Err(Failure::Reject(_)) if most > 1 => most /= 2,
+                Err(Failure::Reject(reject)) => return self.blame(log, reject).await,
+                step => {
+                    if step.is_ok() {
+                        self.is_over(log);
+                    }
+                    return step;
+                }
+            }
+        }
+    }
+
+    /// The log's next entry cannot be taken in.
+    async fn blame(&self, log: Behind, reject: Reject) -> Result<Vec<DriveId>, Failure> {
+        let Behind { drive_id, .. } = log;
+        let sequence = log.read.unwrap_or(0) + 1;
+        let tries = {
+            let mut all = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+            let tries = all.entry((drive_id, sequence)).or_default();
+            *tries += 1;
+            *tries
+        };
+        tracing::error!(follower = F::NAME, %drive_id, sequence, %reject, tries, "an entry cannot be taken in");
+        let about = name(drive_id, sequence);
+        if tries < TRIES || self.left_out.load(Ordering::Relaxed) >= MOST {
+            self.parts.is_stuck(F::NAME, about, reject.to_string());
+            return Err(reject.into());
+        }
+        let skipped = Skipped { drive_id, sequence, reason: reject.to_string() };
+        let tx = self.db.begin().await?;
+        cursors::advance(&tx, F::NAME, &[(log, sequence)]).await?;
+        skipped::insert(&tx, F::NAME, &skipped, clock::now()).await?;
+        tx.commit().await?;
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        self.is_over(log);
+        self.leaves_out(skipped);
+        Ok(if sequence < log.end { vec![drive_id] } else { Vec::new() })
+    }
+
+    fn leaves_out(&self, skipped: Skipped) {
+        let Skipped { drive_id, sequence, reason } = skipped;
+        metrics::counter!("muster_skipped_entries_total", "follower" => F::NAME).increment(1);
+        tracing::error!(
+            follower = F::NAME, %drive_id, sequence, reason,
+            "an entry is left out; it is tried again when the process starts"
+        );
+        self.parts.has_skipped(F::NAME, name(drive_id, sequence), reason);
+    }
+
+    /// The log goes on behind what it was stuck at.
+    fn is_over(&self, log: Behind) {
+        let sequence = log.read.unwrap_or(0) + 1;
+        let tried =
+            self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(&(log.drive_id, sequence));
+        if tried.is_some() {
+            self.parts.is_well(F::NAME, name(log.drive_id, sequence));
+        }
+    }
+
+    /// Tries what was left out once more, each by itself. What still cannot be taken in is named by health.
+    pub(super) async fn try_skipped_again(&self) {
+        let all = match skipped::of(&self.db.read, F::NAME, AGAIN).await {
+            Ok(all) => all,
+            Err(error) => {
+                return tracing::warn!(follower = F::NAME, %error, "could not look for entries that were left out");
+            }
+        };
+        for skipped in all {
+            let (drive_id, sequence) = (skipped.drive_id, skipped.sequence);
+            let again = caught(tokio::time::timeout(ANSWER, self.take_skipped(&skipped))).await;
+            let why = match again {
+                Ok(Ok(Ok(()))) => {
+                    self.parts.is_well(F::NAME, name(drive_id, sequence));
+                    tracing::info!(follower = F::NAME, %drive_id, sequence, "took in an entry that was left out");
+                    continue;
+                }
+                Ok(Ok(Err(failure))) => failure.to_string(),
+                Ok(Err(_)) => "the database did not answer in time".to_owned(),
+                Err(panic) => panic.to_string(),
+            };
+            tracing::warn!(follower = F::NAME, %drive_id, sequence, why, "an entry stays left out");
+            self.parts.has_skipped(F::NAME, name(drive_id, sequence), skipped.reason);
+        }
+    }
+
+    async fn take_skipped(&self, skipped: &Skipped) -> Result<(), Failure> {
+        let entries =
+            log::ranges(&self.db.read, [(skipped.drive_id, skipped.sequence, 1)].into_iter()).await?;
+        let tx = self.db.begin().await?;
+        if !skipped::delete(&tx, F::NAME, skipped).await? {
+            return Ok(());
+        }
+        let followed: Vec<_> = entries.into_iter().filter_map(read).collect();
+        let notice = self.take(&tx, &followed).await?;
+        tx.commit().await?;
+        self.follower.taken();
+        self.tell(notice).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! Writing what came of attempts, and what they say about the webhooks themselves.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{DatabaseTransaction, DbErr, SqlErr};
+use shared::account::table as accounts;
+use shared::bus::{Failure, Reject};
+use shared::clock::{self, Instant};
+use shared::failpoint;
+use shared::guard::caught;
+use shared::mail::table as mails;
+use shared::mail::{Kind, Mail, Source};
+use shared::webhook::table::{self, delivery};
+use shared::webhook::{Health, State, health, next_attempt};
+
+use super::{Sender, Sent, lock};
+
+impl Sender {
+    /// Writes what came of attempts, and lets go of what is left.
+    pub(super) async fn record(&mut self) -> Result<(), Failure> {
+        if self.sent.is_empty() {
+            self.sent = std::mem::take(&mut *lock(&self.done));
+        }
+        if self.sent.is_empty() && self.left.is_empty() {
+            return Ok(());
+        }
+        failpoint::hit("webhook-answered");
+        if let Err(failure) = self.write_in_time(&self.sent, true).await {
+            if !matches!(failure, Failure::Reject(_)) {
+                return Err(failure);
+            }
+            tracing::error!(%failure, "could not write what came of webhooks together; writing each by itself");
+            for sent in &self.sent {
+                if let Err(failure) = self.write_in_time(std::slice::from_ref(sent), false).await {
+                    let delivery_id = sent.delivery.id;
+                    tracing::error!(%delivery_id, %failure, "could not write what came of a delivery; it is sent again");
+                }
+            }
+            self.write_in_time(&[], true).await?;
+        }
+        self.left.clear();
+        self.sent.clear();
+        Ok(())
+    }
+
+    /// Writes what came of some attempts, and perhaps lets go of what is left; a panic is a failure like another.
+    async fn write_in_time(&self, sent: &[Sent], releases: bool) -> Result<(), Failure> {
+        match caught(self.write(sent, releases)).await {
+            // Attempts have ids of their own, so this was committed before, and only the word of it was lost.
+            Ok(Err(error)) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+                tracing::warn!("what came of webhooks was written already");
+                Ok(())
+            }
+            Ok(written) => written.map_err(Failure::from),
+            Err(panic) => Err(Reject::panicked(panic).into()),
+        }
+    }
+
+    async fn write(&self, sent: &[Sent], releases: bool) -> Result<(), DbErr> {
+        let now = clock::now();
+        let attempts: Vec<_> = sent.iter().map(|sent| sent.attempt.clone()).collect();
+        let tx = self.db.begin().await?;
+        delivery::insert_attempts(&tx, &attempts).await?;
+        // Those of a claim that came to the same at the same webhook are written together.
+        let mut settled: BTreeMap<_, (Instant, Vec<_>)> = BTreeMap::new();
+        for Sent { lease, ordered, delivery, attempt } in sent {
+            failpoint::hit_about("webhook-writing", &delivery.event_type);
+            let tried = delivery.attempts + 1;
+            let jitter = rand::random_range(0.0..=1.0);
+            let (state, due_at) =
+                match next_attempt(delivery, tried, *ordered, now, jitter, attempt.retry_after) {
+                    _ if attempt.succeeded() => (State::Delivered, now),
+                    Some(again) => (State::Pending, again),
+                    None => (State::Failed, now),
+                };
+            metrics::counter!("muster_webhook_attempts_total", "succeeded" => attempt.succeeded().to_string())
+                .increment(1);
+            let group = settled
+                .entry((*lease, delivery.webhook_id, state, tried, attempt.retry_after))
+                .or_insert_with(|| (due_at, vec![]));
+            group.1.push(delivery.id);
+        }
+        for ((lease, _, state, tried, _), (due_at, ids)) in settled {
+            delivery::settle(&tx, ids, lease, (state, tried, due_at)).await?;
+        }
+        for (lease, ids) in self.left.iter().filter(|_| releases) {
+            delivery::release(&tx, ids.iter().copied(), *lease).await?;
+        }
+        self.judge(&tx, now, sent).await?;
+        tx.commit().await
+    }
+
+    /// Writes what the attempts say about the webhooks themselves. Pings say nothing.
+    async fn judge(&self, tx: &DatabaseTransaction, now: Instant, sent: &[Sent]) -> Result<(), DbErr> {
+        let mut of: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for sent in sent.iter().filter(|sent| sent.delivery.place.is_some()) {
+            of.entry(sent.delivery.webhook_id).or_default().push(&sent.attempt);
+        }
+        // As they are now: other attempts may have come back since these were begun.
+        let webhooks = if of.is_empty() { Vec::new() } else { table::enabled(tx).await? };
+        for webhook in webhooks {
+            let Some(attempts) = of.get(&webhook.id) else { continue };
+            match health(webhook.failing_since, now, attempts.iter().copied()) {
+                Health::Well if webhook.failing_since.is_some() => {
+                    table::set_failing_since(tx, webhook.id, None).await?;
+                }
+                Health::FailingSince(since) if webhook.failing_since.is_none() => {
+                    table::set_failing_since(tx, webhook.id, Some(since)).await?;
+                }
+                Health::Off(why) => {
+                    let switched = table::disable(tx, webhook.id, now, why).await?;
+                    let owner = if switched > 0 && self.mails {
+                        accounts::behind(tx, webhook.owner).await?
+                    } else {
+                        None
+                    };
+                    let told = owner.map(|owner| {
+                        Mail::new(owner, Source::Webhook(webhook.id), Kind::WebhookDisabled, now, now)
+                    });
+                    mails::insert(tx, told.as_slice()).await?;
+                    let (webhook_id, owner, why) = (webhook.id, webhook.owner, why.as_str());
+                    tracing::warn!(%webhook_id, %owner, why, "a webhook was switched off");
+                }
+                Health::Well | Health::FailingSince(_) => {}
+            }
+        }
+        Ok(())
+    }
+}

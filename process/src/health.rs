@@ -1,0 +1,159 @@
+//! What a process says about its health: every part that was asked, what its absence means, and what follows for the whole.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::parts::Parts;
+use crate::watch::Liveness;
+
+/// How long a part may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A part that a process can ask whether it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Its name in the report.
+    pub name: &'static str,
+    /// What its absence means, in one sentence.
+    pub means: &'static str,
+    /// Whether the process cannot do its work without it.
+    pub is_needed: bool,
+}
+
+/// The database, to an API.
+pub const DATABASE: Part = Part {
+    name: "database",
+    means: "Reading, logging in and signing up answer 503. Clicks are accepted and wait in order for their decision.",
+    is_needed: true,
+};
+/// The broker, to an API.
+pub const BROKER: Part = Part {
+    name: "broker",
+    means: "Nothing is accepted: clicks answer 503 with Retry-After. Reading goes on.",
+    is_needed: true,
+};
+/// The cache, to an API.
+pub const CACHE: Part = Part {
+    name: "cache",
+    means: "Reads come from the database, which is slower. Nothing is lost.",
+    is_needed: false,
+};
+/// The other API.
+pub const PEER: Part = Part {
+    name: "peer",
+    means: "The other API does not answer its clients. This one goes on.",
+    is_needed: true,
+};
+/// The database, to a process behind the APIs.
+pub const WORKERS_DATABASE: Part = Part {
+    name: "database",
+    means: "This process decides, sends and follows nothing. What waits for it waits in order.",
+    is_needed: true,
+};
+/// The broker, to a process behind the APIs.
+pub const WORKERS_BROKER: Part = Part {
+    name: "broker",
+    means: "No commands reach this process, and no events leave it. What was accepted waits in the broker.",
+    is_needed: true,
+};
+
+/// How a part answered.
+#[derive(Debug)]
+pub struct Answer {
+    part: Part,
+    latency: Duration,
+    found: Result<(), String>,
+}
+
+/// Asks a part. No answer in time is none.
+pub async fn ask(part: Part, asked: impl Future<Output = Result<(), String>>) -> Answer {
+    let since = Instant::now();
+    let found = tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err("no answer in time".to_owned()));
+    Answer { part, latency: since.elapsed(), found }
+}
+
+/// The report, and whether the process can do its work.
+///
+/// `down`: something that it needs is away. `degraded`: it does its work, but something is away that it can do without, or a
+/// part of it was started again a moment ago, is stuck or has skipped something. Otherwise `up`.
+#[must_use]
+pub fn report(service: &str, answers: &[Answer], liveness: &Liveness, parts: &Parts) -> (bool, Json) {
+    let (missing, troubles) = (liveness.missing(), parts.troubles());
+    let works =
+        missing.is_empty() && answers.iter().all(|answer| answer.found.is_ok() || !answer.part.is_needed);
+    let is_whole = troubles.is_empty() && answers.iter().all(|answer| answer.found.is_ok());
+    let status = match (works, is_whole) {
+        (false, _) => "down",
+        (true, false) => "degraded",
+        (true, true) => "up",
+    };
+    let checks: Map<_, _> =
+        answers.iter().map(|answer| (answer.part.name.to_owned(), answer.json())).collect();
+    let report = json!({
+        "service": service,
+        "status": status,
+        "checks": checks,
+        "not_consumed": missing,
+        "troubles": troubles,
+    });
+    (works, report)
+}
+
+impl Answer {
+    fn json(&self) -> Json {
+        let mut json = json!({
+            "status": if self.found.is_ok() { "up" } else { "down" },
+            "latency_ms": self.latency.as_secs_f64() * 1000.0,
+            "means": self.part.means,
+        });
+        if let Err(error) = &self.found {
+            json["error"] = error.as_str().into();
+        }
+        json
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn said(away: &[Part], missing: bool, trouble: bool) -> (bool, Json) {
+        let mut answers = Vec::new();
+        for part in [DATABASE, BROKER, CACHE] {
+            let found = if away.contains(&part) { Err("refused".to_owned()) } else { Ok(()) };
+            answers.push(ask(part, std::future::ready(found)).await);
+        }
+        let liveness = Liveness::expecting(missing.then(|| "drives.00".to_owned()));
+        let parts = Parts::default();
+        if trouble {
+            parts.is_stuck("inbox", "entry 7".to_owned(), "why".to_owned());
+        }
+        report("test", &answers, &liveness, &parts)
+    }
+
+    #[tokio::test]
+    async fn only_what_is_needed_takes_a_process_down() {
+        for (away, missing, trouble, works, status) in [
+            (&[][..], false, false, true, "up"),
+            (&[CACHE], false, false, true, "degraded"),
+            (&[], false, true, true, "degraded"),
+            (&[CACHE, DATABASE], false, true, false, "down"),
+            (&[BROKER], false, false, false, "down"),
+            (&[], true, false, false, "down"),
+        ] {
+            let (does, report) = said(away, missing, trouble).await;
+            assert_eq!((does, &report["status"]), (works, &json!(status)), "{away:?}: {report}");
+        }
+    }
+
+    #[tokio::test]
+    async fn each_part_says_what_its_absence_means() {
+        let (_, report) = said(&[CACHE], false, false).await;
+        let cache = &report["checks"]["cache"];
+        assert_eq!((&cache["status"], &cache["error"]), (&json!("down"), &json!("refused")));
+        for part in ["database", "broker", "cache"] {
+            assert!(report["checks"][part]["means"].as_str().unwrap().ends_with('.'), "{part}");
+        }
+    }
+}
