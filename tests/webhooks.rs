@@ -422,6 +422,87 @@ async fn while_a_secret_is_rotated_both_are_good() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotations_within_a_day_keep_every_secret_and_not_too_many() {
+    let muster = Muster::start().await;
+    let (webhook, first) = muster.webhook(json!({})).await;
+    let rotate = async |body: Value| muster.admin.post(&format!("{webhook}/rotate-secret"), &body).await;
+    let mut secrets = vec![first];
+    for number in 1..=5 {
+        let rotated = rotate(json!({})).await;
+        assert_eq!(rotated.status, 200, "{rotated:?}");
+        secrets.push(rotated.body["secret"].as_str().unwrap().to_owned());
+        let until = rotated.body["webhook"]["old_secrets_until"].as_array().unwrap().clone();
+        assert_eq!((until.len(), &until[0]), (number, &rotated.body["webhook"]["old_secret_until"]));
+    }
+    muster.admin.post(&format!("{webhook}/ping"), &json!({})).await;
+    let message = muster.received(1).await.pop().unwrap();
+    for secret in &secrets {
+        assert_eq!(message.signed_with(secret), 1);
+    }
+    let refused = rotate(json!({})).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (422, "invalid-body"), "{refused:?}");
+    assert_eq!(refused.body["errors"][0]["field"], "old_valid_for", "{refused:?}");
+    let last = rotate(json!({ "old_valid_for": 0 })).await.body;
+    assert_eq!(last["webhook"]["old_secrets_until"], json!([]));
+    muster.admin.post(&format!("{webhook}/ping"), &json!({})).await;
+    let message = muster.received(2).await.pop().unwrap();
+    assert_eq!(message.signed_with(last["secret"].as_str().unwrap()), 1);
+    assert!(secrets.iter().all(|secret| message.signed_with(secret) == 0));
+    // Two at the same moment: whoever was shown a secret can use it.
+    let (one, other) = tokio::join!(rotate(json!({})), rotate(json!({})));
+    muster.admin.post(&format!("{webhook}/ping"), &json!({})).await;
+    let message = muster.received(3).await.pop().unwrap();
+    for rotated in [one, other] {
+        assert_eq!(message.signed_with(rotated.body["secret"].as_str().unwrap()), 1, "{rotated:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_asks_for_time_gets_it_within_bounds() {
+    let muster = Muster::start().await;
+    let hour = Utc::now() + chrono::Duration::hours(1);
+    let date = hour.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    for (status, asked, least, most) in [
+        (429, "3600", 3600, 3700),
+        (503, date.as_str(), 3400, 3700),
+        (500, "9999999", 86_000, 86_400),
+        (503, "1", 1, 600),
+        (503, "soon", 1, 600),
+        (429, "Sun, 06 Nov 1994 08:49:37 GMT", 1, 600),
+    ] {
+        let (webhook, _) = muster.webhook(json!({ "event_types": ["muster.drive.created"] })).await;
+        let asks = asked.to_owned();
+        muster.receiver.answers(move |_| Reply::Later(status, asks.clone()));
+        let since = Utc::now();
+        muster.admin.draft(json!({})).await;
+        let due_at = eventually("it was tried", || async {
+            let delivery = muster.deliveries(&webhook, "state=pending").await.pop()?;
+            let attempt = delivery["attempts"].get(0)?;
+            assert_eq!(attempt["status"], status, "{delivery}");
+            delivery["due_at"].as_str()?.parse::<DateTime<Utc>>().ok()
+        })
+        .await;
+        let wait = (due_at - since).num_seconds();
+        assert!((least..=most + 60).contains(&wait), "{status} {asked}: {wait} s");
+        answer(muster.admin.request(Method::DELETE, &webhook)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_description_stands_on_one_line() {
+    let muster = Muster::start().await;
+    for text in ["Ward\n7", "Ward\u{2028}7", "Ward \u{202e}7", "Ward\u{7}", "x".repeat(201).as_str()] {
+        let body = json!({ "url": muster.receiver.url, "description": text });
+        let refused = muster.admin.post("/admin/v1/webhooks", &body).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (422, "invalid-body"), "{text:?}");
+        assert_eq!(refused.body["errors"][0]["field"], "description", "{refused:?}");
+    }
+    muster.webhook(json!({ "description": "" })).await;
+    let (webhook, _) = muster.webhook(json!({ "description": "वार्ड 7 👩\u{200d}⚕\u{fe0f}" })).await;
+    assert_eq!(muster.patch(&webhook, json!({ "description": "a\rb" })).await.status, 422);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_processes_share_the_work_and_one_that_is_killed_leaves_nothing_undone() {
     const EVENTS: usize = 60;
     let full = FullSize::new(Engine::Postgres).await.with("WEBHOOK_ALLOW", "127.0.0.1");

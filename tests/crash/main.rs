@@ -25,6 +25,7 @@ mod history;
 mod kills;
 mod load;
 mod network;
+mod parts;
 mod poison;
 mod relay;
 mod report;
@@ -36,3 +37,7 @@ mod zombie;
 #[path = "../deployment.rs"]
 #[allow(dead_code, reason = "the system's tests use the rest")]
 mod deployment;
+
+#[path = "../webhooks/receiver.rs"]
+#[allow(dead_code, reason = "the system's tests use the rest")]
+mod receiver;

@@ -71,6 +71,8 @@ pub enum Reply {
     Status(u16),
     /// A status, a `Location` and a body.
     With(u16, String, String),
+    /// A status and a `Retry-After`.
+    Later(u16, String),
     /// Nothing, for this long.
     Hang(Duration),
 }
@@ -148,17 +150,18 @@ impl Receiver {
         let message = Message { path: parts.uri.path().to_owned(), headers: parts.headers, body };
         let reply = self.behaviour.lock().unwrap()(&message);
         self.received.lock().unwrap().push(message);
-        let (status, location, body) = match reply {
-            Reply::Status(status) => (status, String::new(), String::new()),
-            Reply::With(status, location, body) => (status, location, body),
+        let (status, header, body) = match reply {
+            Reply::Status(status) => (status, None, String::new()),
+            Reply::With(status, location, body) => (status, Some(("location", location)), body),
+            Reply::Later(status, asked) => (status, Some(("retry-after", asked)), String::new()),
             Reply::Hang(time) => {
                 tokio::time::sleep(time).await;
-                (204, String::new(), String::new())
+                (204, None, String::new())
             }
         };
         let mut response = Response::builder().status(status);
-        if !location.is_empty() {
-            response = response.header("location", location);
+        if let Some((name, value)) = header.filter(|(_, value)| !value.is_empty()) {
+            response = response.header(name, value);
         }
         response.body(Full::from(body)).unwrap()
     }
