@@ -60,6 +60,8 @@ pub async fn serve(arguments: ServeArguments, shutdown: CancellationToken) -> an
 pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> anyhow::Result<Running> {
     let ServeArguments { deployment, admin, key, listen } = arguments;
     let connections = Connections::open(&deployment, "muster", &shutdown).await?;
+    // Before any part begins: what is counted sooner is lost.
+    let metrics = start_metrics()?;
     let cx = context(&connections, &deployment, &key, &shutdown)?;
     let listener = serve::bind(listen).await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -67,7 +69,7 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
     let liveness = Liveness::expecting(Queue::ALL.into_iter().flat_map(|queue| topology.queue_names(queue)));
     let operations = Operations {
         service: "muster",
-        metrics: start_metrics()?,
+        metrics,
         // The other service's surface is on the same listener.
         peer: Some(url.clone()),
         client: reqwest::Client::new(),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::deployment::{Client, Embedded, Engine, Folder, FullSize, Process, eventually};
+use crate::deployment::{Client, Embedded, Engine, Folder, FullSize, Process, drive, eventually};
 use crate::receiver::{Message, Receiver};
 
 /// A place in each part of one process, outside of any single mail, delivery or entry.
@@ -217,6 +217,21 @@ async fn what_falls_due_and_cannot_be_published_keeps_nothing_else() {
         })
         .await;
     }
+    assert_eq!(metric(&process.url, "muster_panics_total", "").await, 1);
+    assert!(process.ended().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_embedded_broker_refuses_what_it_panics_at_and_goes_on() {
+    let folder = Folder::new();
+    let (mut process, admin) = started(&folder, "store-writing:1:panic".to_owned()).await;
+    let draft = drive(json!({}));
+    eventually("a drive is made", || async {
+        let made = admin.decide(Method::POST, "/admin/v1/drives", &draft).await;
+        assert!(matches!(made.status.as_u16(), 200 | 503), "{made:?}");
+        (made.status == 200).then_some(())
+    })
+    .await;
     assert_eq!(metric(&process.url, "muster_panics_total", "").await, 1);
     assert!(process.ended().is_none());
 }

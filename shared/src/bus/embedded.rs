@@ -23,6 +23,7 @@ use self::subscribers::Subscribers;
 use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
 use super::message::{Address, Outgoing};
 use super::topology::{DEAD_LETTERS, Purpose, Topology, UNROUTED};
+use crate::guard::caught;
 use crate::{clock, private};
 
 /// The most messages one queue holds; a publisher of more is refused.
@@ -161,7 +162,9 @@ impl Embedded {
     async fn move_due(self) {
         let mut tick = tokio::time::interval(DELAY_TICK);
         while self.inner.closed.run_until_cancelled(tick.tick()).await.is_some() {
-            let due = self.inner.store.take_due(clock::now().timestamp_millis()).await;
+            // What is due stays due.
+            let due = caught(self.inner.store.take_due(clock::now().timestamp_millis())).await;
+            let due = due.unwrap_or_default();
             for (name, count) in due {
                 if let Some(state) = self.inner.queues.get(&name) {
                     state.added(count);

@@ -12,6 +12,8 @@ use sea_orm::sqlx::{self, Connection as _};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::guard::caught;
+
 /// The journal's pages (of 4 KiB: 256 MiB) from which on the writer does it too. The journal can begin anew only at a moment
 /// when all of it has been moved, and while writes keep coming only the writer itself meets such a moment.
 pub(super) const BOUND: &str = "65536";
@@ -49,8 +51,9 @@ impl Checkpoints {
 async fn repeat(options: SqliteConnectOptions, end: CancellationToken) {
     let mut connection = None;
     while end.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
-        if let Err(error) = once(&mut connection, &options).await {
-            tracing::warn!(%error, "could not move SQLite's journal into the file");
+        let done = caught(once(&mut connection, &options)).await.map_err(|panic| panic.to_string());
+        if let Err(error) = done.and_then(|done| done.map_err(|error| error.to_string())) {
+            tracing::warn!(error, "could not move SQLite's journal into the file");
             connection = None;
         }
     }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::queue::QueueState;
 use crate::bus::broker::PublishError;
 use crate::bus::message::Message;
+use crate::guard::caught;
 
 /// The most writes that share one transaction.
 const GROUP: usize = 512;
@@ -194,10 +195,12 @@ async fn serve(
 ) {
     let mut group = Vec::with_capacity(GROUP);
     while inbox.recv_many(&mut group, GROUP).await > 0 {
-        match write(&mut connection, &group).await {
+        // A bug that one message meets must not end the broker.
+        let written = caught(write(&mut connection, &group)).await.map_err(|panic| panic.to_string());
+        match written.and_then(|written| written.map_err(|error| error.to_string())) {
             Ok(moved) => group.drain(..).for_each(|write| succeeded(write, &moved)),
             Err(error) => {
-                tracing::error!(%error, "could not write the embedded broker's file");
+                tracing::error!(error, "could not write the embedded broker's file");
                 group = group.drain(..).filter_map(|write| failed(write, &error)).collect();
                 // What is left are deletions; they wait for the file to be writable again.
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -241,7 +244,7 @@ fn succeeded(write: Write, moved: &[(String, u64)]) {
 }
 
 /// Answers a write that failed; gives it back if it has to be tried again.
-fn failed(write: Write, error: &sqlx::Error) -> Option<Write> {
+fn failed(write: Write, error: &str) -> Option<Write> {
     let why =
         || Err(PublishError::Unavailable(format!("the embedded broker's file cannot be written: {error}")));
     match write {
@@ -275,6 +278,7 @@ async fn write(
             .execute(&mut *transaction)
             .await?;
     }
+    crate::failpoint::hit(if inserts.is_empty() { "" } else { "store-writing" });
     crate::failpoint::hit(if inserts.is_empty() { "" } else { "store-written" });
     transaction.commit().await?;
     crate::failpoint::hit(if inserts.is_empty() { "" } else { "store-committed" });
