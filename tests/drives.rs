@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use shared::bus::{CloudEvent, Command};
 use shared::clock::{self, Instant};
 use shared::config::Outlet;
-use shared::drive::UpdateDrive;
 use shared::drive::table as drives;
+use shared::drive::{CreateDrive, UpdateDrive};
 use shared::id::{DriveId, MemberId, RegistrationId};
 use shared::inbox::table as inboxes;
 use shared::ledger::Row;
@@ -23,6 +23,24 @@ on_every_database! {
     those_who_wait_are_reordered,
     answers_are_changed,
     changes_reach_those_whom_they_concern,
+    a_year_that_the_database_cannot_keep_is_refused_in_words,
+}
+
+/// MariaDB's instants end in January 2038: nothing later may come so far that the database makes null of it.
+async fn a_year_that_the_database_cannot_keep_is_refused_in_words(engine: Engine) {
+    let local = Local::start(engine).await;
+    let drive = |closes_at: &str| {
+        let draft = crate::deployment::drive(json!({ "closes_at": closes_at }));
+        CreateDrive { drive_id: DriveId::new(), draft: serde_json::from_value(draft).unwrap() }
+    };
+    assert_ok(&local.decide(drive("2037-12-31T18:00")).await);
+    let far = local.decide(drive("2099-12-31T18:00")).await;
+    if engine == Engine::MariaDb {
+        assert_eq!(code(&far), "invalid-drive");
+        assert!(outcome(&far, "errors").to_string().contains("from 1970 to 2037"), "{far:?}");
+    } else {
+        assert_ok(&far);
+    }
 }
 
 /// Decides a command that was accepted at `at`.

@@ -107,7 +107,7 @@ async fn follow_on<F: Follower>(
 ) {
     let mut notices = following.broker.subscribe(Source::Notices);
     // The process may be of a newer version, in which what could not be taken in can.
-    following.try_skipped_again().await;
+    following.try_skipped_again(shutdown).await;
     let mut backoff = Backoff::default();
     let up = liveness.up(F::NAME);
     let (mut grown, mut looked) = (Grown::Perhaps, Instant::now());

@@ -10,7 +10,7 @@ pub mod sender;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use process::parts::supervise;
+use process::parts::{Parts, supervise};
 use process::watch::Liveness;
 use process::{Connections, worker};
 use sea_orm::{DatabaseConnection, DatabaseTransaction};
@@ -33,6 +33,8 @@ use sender::Sender;
 pub struct Webhooks {
     /// Told whenever there is something to send.
     pub wake: Arc<Notify>,
+    /// Told of what a webhook does not get.
+    pub parts: Parts,
 }
 
 impl Follower for Webhooks {
@@ -50,7 +52,8 @@ impl Follower for Webhooks {
     ) -> Result<Notice, Failure> {
         let webhooks = table::enabled(tx).await?;
         let each = entries.iter().flat_map(|entry| webhooks.iter().map(move |webhook| (entry, webhook)));
-        let deliveries: Vec<_> = each.filter_map(|(entry, webhook)| delivery(entry, webhook, now)).collect();
+        let made = each.filter_map(|(entry, webhook)| delivery(entry, webhook, now, &self.parts));
+        let deliveries: Vec<_> = made.collect();
         // Whoever asked for everything since an instant may have been faster.
         deliveries::insert_missing(tx, &deliveries).await?;
         Ok(Notice::default())
@@ -62,7 +65,7 @@ impl Follower for Webhooks {
 }
 
 /// What a webhook gets of an entry, if it wants it. A bug that one webhook meets is no other one's.
-fn delivery(entry: &Followed, webhook: &Webhook, now: Instant) -> Option<Delivery> {
+fn delivery(entry: &Followed, webhook: &Webhook, now: Instant, parts: &Parts) -> Option<Delivery> {
     let (webhook_id, place) = (webhook.id, (entry.drive_id, entry.sequence));
     let made = caught_at_once(|| {
         failpoint::hit_about("delivery-making", &webhook.description);
@@ -73,6 +76,8 @@ fn delivery(entry: &Followed, webhook: &Webhook, now: Instant) -> Option<Deliver
         metrics::counter!("muster_skipped_entries_total", "follower" => "webhooks").increment(1);
         let (drive_id, sequence) = place;
         tracing::error!(%webhook_id, %drive_id, sequence, %panic, "a webhook does not get an entry; redeliver it");
+        let about = format!("entry {sequence} of drive {drive_id} for webhook {webhook_id}");
+        parts.has_skipped("webhooks", about, panic.to_string());
         None
     })
 }
@@ -82,7 +87,7 @@ pub async fn run(connections: &Connections, liveness: Liveness, shutdown: Cancel
     let wake = Arc::new(Notify::new());
     let post = Post::new(connections.webhook_allow.clone());
     let mails = connections.mailing.outlet != Outlet::Nowhere;
-    let webhooks = Webhooks { wake: wake.clone() };
+    let webhooks = Webhooks { wake: wake.clone(), parts: connections.parts.clone() };
     let (parts, stop) = (&connections.parts, &shutdown);
     let send = || {
         let sender = Sender::new(connections.db.clone(), post.clone(), wake.clone(), mails);

@@ -8,6 +8,10 @@ pub(crate) struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // On MariaDB a migration that died has done what it had come to.
+        if manager.has_index("registrations", "registrations_in_order").await? {
+            return Ok(());
+        }
         let in_order = Index::create()
             .name("registrations_in_order")
             .table("registrations")

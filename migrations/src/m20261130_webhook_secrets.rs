@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::long_text;
+use crate::columns::{add, long_text};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
@@ -12,10 +12,6 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
         // Those besides `old_secret`, which older versions go on to read.
-        let change = Table::alter()
-            .table("webhook_endpoints")
-            .add_column(long_text(backend, "older_secrets").null())
-            .to_owned();
-        manager.alter_table(change).await
+        add(manager, "webhook_endpoints", "older_secrets", long_text(backend, "older_secrets")).await
     }
 }

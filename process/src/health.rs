@@ -43,7 +43,7 @@ pub const CACHE: Part = Part {
 pub const PEER: Part = Part {
     name: "peer",
     means: "The other API does not answer its clients. This one goes on.",
-    is_needed: true,
+    is_needed: false,
 };
 /// The database, to a process behind the APIs.
 pub const WORKERS_DATABASE: Part = Part {

@@ -1,5 +1,7 @@
 //! The only place that reads the time.
 
+use std::sync::atomic::{AtomicI32, Ordering};
+
 use chrono::{DateTime, Datelike as _, NaiveDateTime, SubsecRound, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 
@@ -12,10 +14,25 @@ pub fn now() -> Instant {
     crate::failpoint::clock(Utc::now()).trunc_subsecs(3)
 }
 
-/// Whether every database can keep an instant, in whatever zone it shows it: 1970 to 9998.
+/// The last year that the database of this process can keep, in whatever zone it shows it.
+static LATEST_YEAR: AtomicI32 = AtomicI32::new(9998);
+
+/// The last year that the database can keep: 9998, or 2037 on MariaDB.
+#[must_use]
+pub fn latest_year() -> i32 {
+    LATEST_YEAR.load(Ordering::Relaxed)
+}
+
+/// The database keeps no instants after this year. (sqlx hands them to MariaDB as `TIMESTAMP`, which ends in January 2038; what
+/// is later becomes null.)
+pub(crate) fn ends_with(year: i32) {
+    LATEST_YEAR.fetch_min(year, Ordering::Relaxed);
+}
+
+/// Whether the database can keep an instant: from 1970 to [`latest_year`].
 #[must_use]
 pub fn is_storable(instant: Instant) -> bool {
-    (1970..=9998).contains(&instant.year())
+    (1970..=latest_year()).contains(&instant.year())
 }
 
 /// The instant at which the clock on a wall in `zone` shows this. Where the clock skips it, the first instant a number of quarters

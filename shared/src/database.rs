@@ -22,6 +22,7 @@ use sea_orm::{
 
 use self::checkpoints::Checkpoints;
 use crate::bus::{Failure, Reject};
+use crate::clock;
 use crate::private;
 
 /// Connections for reading, per process.
@@ -78,6 +79,9 @@ impl Database {
                 .sqlx_logging(false);
             options
         };
+        if url.starts_with("mysql:") {
+            clock::ends_with(2037);
+        }
         if !url.starts_with("sqlite:") {
             let (silent, mut options) = (Silence::default(), options(READERS + writers));
             let port = port(url)?;

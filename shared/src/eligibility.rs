@@ -246,26 +246,19 @@ impl Rules {
     }
 
     /// Compiles rules that were checked before they were stored, perhaps by the checks of an earlier version. Should one not
-    /// be readable any more, nobody passes unchecked: everybody is refused and told why.
+    /// be readable any more, nobody passes it unchecked: everybody is refused and told why.
     #[must_use]
     pub fn compile_stored(rules: &[Rule], version: u32) -> Self {
-        let parse = |rule: &Rule| Expression::parse(&rule.when).map(|parsed| (rule.clone(), parsed));
-        match rules.iter().map(parse).collect::<Result<Vec<_>, _>>() {
-            Ok(rules) => Self { version, rules: rules.into() },
+        let parse = |rule: &Rule| match Expression::parse(&rule.when) {
+            Ok(parsed) => (rule.clone(), parsed),
             Err(faults) => {
-                tracing::error!(?faults, "a stored rule does not compile any more");
-                Self::broken(version)
+                tracing::error!(rule = rule.name, ?faults, "a stored rule cannot be read any more");
+                let message =
+                    "This rule cannot be read any more; an organiser has to write it again".to_owned();
+                (Rule { message, ..rule.clone() }, Expression::never())
             }
-        }
-    }
-
-    fn broken(version: u32) -> Self {
-        let nobody = Rule {
-            name: "rules".to_owned(),
-            when: "false".to_owned(),
-            message: "The drive's rules cannot be read; an organiser has to write them again".to_owned(),
         };
-        Self::compile_stored(&[nobody], version)
+        Self { version, rules: rules.iter().map(parse).collect() }
     }
 
     /// Their version: it grows by one with each change of a drive's rules.
@@ -349,7 +342,7 @@ pub(crate) fn is_date(text: &str) -> bool {
 /// Whether rules can compare a number exactly.
 #[must_use]
 pub(crate) fn is_comparable(number: &serde_json::Number) -> bool {
-    expression::decimal(&number.to_string()).is_some()
+    expression::exact(number).is_some()
 }
 
 crate::commands! {

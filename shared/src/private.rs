@@ -100,9 +100,12 @@ fn narrow_folder(folder: &Path) {
 fn narrow(path: &Path) -> bool {
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt as _;
-        // Not of what a link leads to: that may be anybody's.
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        // Not of what a link leads to: that may be anybody's. Nor what belongs to another user.
         let Ok(found) = fs::symlink_metadata(path) else { return false };
+        if found.uid() != rustix::process::geteuid().as_raw() {
+            return false;
+        }
         let mode = found.permissions().mode() & 0o7777;
         let is_narrow = mode == mode & 0o700;
         if found.is_symlink() || is_narrow {

@@ -5,7 +5,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::bus::{Failure, Reject};
 use shared::clock;
@@ -14,6 +14,7 @@ use shared::cursor::{Behind, Skipped};
 use shared::guard::caught;
 use shared::id::DriveId;
 use shared::log;
+use tokio_util::sync::CancellationToken;
 
 use super::{ANSWER, ENTRIES, Follower, Following, read};
 
@@ -24,6 +25,8 @@ const TRIES: u32 = 8;
 const MOST: u32 = 20;
 /// How many are tried again at a start.
 const AGAIN: u64 = 1000;
+/// How long that may take in all.
+const AGAIN_LASTS: Duration = Duration::from_secs(30);
 
 /// How logs and entries are called in reports.
 fn name(drive_id: DriveId, sequence: u64) -> String {
@@ -97,7 +100,11 @@ impl<F: Follower> Following<'_, F> {
     }
 
     /// Tries what was left out once more, each by itself. What still cannot be taken in is named by health.
-    pub(super) async fn try_skipped_again(&self) {
+    ///
+    /// What cannot be tried now, or not in time, stays left out: others wait for the follower to begin.
+    pub(super) async fn try_skipped_again(&self, shutdown: &CancellationToken) {
+        let since = Instant::now();
+        let mut goes_on = true;
         let all = match skipped::of(&self.db.read, F::NAME, AGAIN).await {
             Ok(all) => all,
             Err(error) => {
@@ -106,6 +113,10 @@ impl<F: Follower> Following<'_, F> {
         };
         for skipped in all {
             let (drive_id, sequence) = (skipped.drive_id, skipped.sequence);
+            if !goes_on || shutdown.is_cancelled() || since.elapsed() > AGAIN_LASTS {
+                self.parts.has_skipped(F::NAME, name(drive_id, sequence), skipped.reason);
+                continue;
+            }
             let again = caught(tokio::time::timeout(ANSWER, self.take_skipped(&skipped))).await;
             let why = match again {
                 Ok(Ok(Ok(()))) => {
@@ -113,8 +124,14 @@ impl<F: Follower> Following<'_, F> {
                     tracing::info!(follower = F::NAME, %drive_id, sequence, "took in an entry that was left out");
                     continue;
                 }
-                Ok(Ok(Err(failure))) => failure.to_string(),
-                Ok(Err(_)) => "the database did not answer in time".to_owned(),
+                Ok(Ok(Err(failure))) => {
+                    goes_on = matches!(failure, Failure::Reject(_));
+                    failure.to_string()
+                }
+                Ok(Err(_)) => {
+                    goes_on = false;
+                    "the database did not answer in time".to_owned()
+                }
                 Err(panic) => panic.to_string(),
             };
             tracing::warn!(follower = F::NAME, %drive_id, sequence, why, "an entry stays left out");

@@ -149,12 +149,13 @@ fn expiration(left: Duration) -> Option<Expiration> {
     i64::try_from(left.as_millis()).ok().filter(|ms| *ms > 0).map(Expiration::PX)
 }
 
-/// Writes, and changes nothing: there is no such key.
+/// Writes a key of its own, as reads and claims do: a Redis that has no room left refuses that.
 async fn probe(client: &Client, key: String) -> Result<(), String> {
     if !client.is_connected() {
         return Err("not connected".to_owned());
     }
-    client.del::<(), _>(key).await.map_err(|error| error.to_string())
+    let second = Some(Expiration::PX(1000));
+    client.set::<(), _, _>(key, "1", second, None, false).await.map_err(|error| error.to_string())
 }
 
 /// What keeps a connection.

@@ -298,7 +298,13 @@ impl Faults {
             if drive.slots[..index].iter().any(|other| other.name == slot.name) {
                 self.add(field("name"), "another slot has the same name");
             }
-            self.order(&field("ends_at"), slot.starts_at, slot.ends_at);
+            // A slot without a start of its own begins with the drive.
+            let starts_at = slot.starts_at.or(drive.starts_at);
+            let was =
+                old.zip(before).map(|(old, before)| (before.starts_at.or(old.starts_at), before.ends_at));
+            if was != Some((starts_at, slot.ends_at)) {
+                self.order(&field("ends_at"), starts_at, slot.ends_at);
+            }
             if slot.capacity.is_some_and(|places| places == 0 || places > MAX_PLACES) {
                 self.add(
                     field("capacity"),

@@ -36,7 +36,7 @@ impl When {
         if clock::is_storable(instant) {
             Ok(instant)
         } else {
-            Err(format!("{self} is too far away: give a year from 1970 to 9998"))
+            Err(format!("{self} is too far away: give a year from 1970 to {}", clock::latest_year()))
         }
     }
 }

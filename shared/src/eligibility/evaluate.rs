@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use chrono_tz::Tz;
 use rust_decimal::Decimal;
 
-use super::expression::{Comparison, Function, Kind, Node, Operator, Read, decimal};
+use super::expression::{Comparison, Function, Kind, Node, Operator, Read, decimal, exact};
 use super::moment::{self, Moment};
 use super::types::Type;
 use super::{DriveFacts, DriveValue};
@@ -122,8 +122,11 @@ impl<'a> World<'a> {
             Kind::Compare(comparison, two) => Value::Bool(self.compare(*comparison, &two[0], &two[1])?),
             Kind::Arithmetic(operator, two) => self.compute(*operator, &two[0], &two[1])?,
             Kind::In(item, list) => {
+                // Computed once: it may hold a list itself.
+                let value = self.value(item)?;
                 for element in list {
-                    if self.compare(Comparison::Equal, item, element)? {
+                    let other = self.value(element)?;
+                    if self.compared(Comparison::Equal, (item, &value), (element, &other))? {
                         return Ok(Value::Bool(true));
                     }
                 }
@@ -147,7 +150,7 @@ impl<'a> World<'a> {
                 None => Err(Stop::missing(name.clone())),
                 Some(Attribute::Bool(flag)) => Ok(Value::Bool(*flag)),
                 Some(Attribute::Text(text)) => Ok(Value::Text(text.into())),
-                Some(Attribute::Number(number)) => match decimal(&number.to_string()) {
+                Some(Attribute::Number(number)) => match exact(number) {
                     Some(number) => Ok(Value::Number(number)),
                     None => Err(Stop::wrong(format!("{name} has more digits than a rule can compare"))),
                 },
@@ -190,9 +193,7 @@ impl<'a> World<'a> {
     fn date(&self, node: &Node, value: &Value<'_>) -> Result<Instant> {
         match self.as_date(value) {
             Some(instant) => Ok(instant),
-            None if matches!(value, Value::Text(_)) => {
-                Err(Stop::wrong(format!("{} is no date such as 2001-02-03", subject(node))))
-            }
+            None if matches!(value, Value::Text(_)) => Err(no_date(node)),
             None => Err(unfit(node, value, Type::Date)),
         }
     }
@@ -216,17 +217,30 @@ impl<'a> World<'a> {
 
     fn compare(&self, comparison: Comparison, one: &'a Node, other: &'a Node) -> Result<bool> {
         let (left, right) = self.both(one, other)?;
-        let order = match (&left, &right) {
+        self.compared(comparison, (one, &left), (other, &right))
+    }
+
+    /// Compares what two parts came to.
+    fn compared(
+        &self,
+        comparison: Comparison,
+        (one, left): (&Node, &Value<'_>),
+        (other, right): (&Node, &Value<'_>),
+    ) -> Result<bool> {
+        let order = match (left, right) {
             (Value::Bool(left), Value::Bool(right)) if !comparison.orders() => left.cmp(right),
             (Value::Number(left), Value::Number(right)) => left.cmp(right),
             (Value::Duration(left), Value::Duration(right)) => left.cmp(right),
             // Two texts that are dates are compared as dates; so `2024-01-01` is before any instant of that day.
-            (Value::Text(texts), Value::Text(others)) => match (self.as_date(&left), self.as_date(&right)) {
+            (Value::Text(texts), Value::Text(others)) => match (self.as_date(left), self.as_date(right)) {
                 (Some(left), Some(right)) if texts != others => left.cmp(&right),
+                // `12/31/2015` is no date, and before none.
+                (Some(_), None) if comparison.orders() => return Err(no_date(other)),
+                (None, Some(_)) if comparison.orders() => return Err(no_date(one)),
                 _ => texts.cmp(others),
             },
             (Value::Instant(_), Value::Text(_) | Value::Instant(_)) | (Value::Text(_), Value::Instant(_)) => {
-                self.date(one, &left)?.cmp(&self.date(other, &right)?)
+                self.date(one, left)?.cmp(&self.date(other, right)?)
             }
             _ => {
                 let (one, other) = (subject(one), subject(other));
@@ -335,6 +349,10 @@ impl<'a> World<'a> {
             value => number(node, value),
         }
     }
+}
+
+fn no_date(node: &Node) -> Stop {
+    Stop::wrong(format!("{} is no date such as 2001-02-03", subject(node)))
 }
 
 fn truth(node: &Node, value: &Value<'_>) -> Result<bool> {

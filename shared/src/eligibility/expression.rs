@@ -21,6 +21,9 @@ const MAX_DEPTH: usize = 24;
 /// The parser recurses deeply for each bracket; it gets a stack that [`MAX_EXPRESSION`] bytes cannot exhaust.
 const PARSER_STACK: usize = 64 * 1024 * 1024;
 
+/// From here on whole numbers have gaps between them in binary: 2^53.
+const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// What an expression reads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Read {
@@ -204,6 +207,11 @@ impl Expression {
         Ok(Self { root, ..parsed })
     }
 
+    /// What nobody meets.
+    pub(super) fn never() -> Self {
+        Self { root: Node { at: 0, kind: Kind::Bool(false) }, reads: Vec::new() }
+    }
+
     /// Parses `source` without a check of its types: it was checked when it was written, by the checks of then.
     pub(super) fn parse(source: &str) -> Result<Self, Vec<Fault>> {
         bounds(source).map_err(|fault| vec![fault])?;
@@ -346,10 +354,13 @@ impl Lowering<'_> {
             LiteralValue::Boolean(flag) => Kind::Bool(*flag.inner()),
             LiteralValue::Int(number) => Kind::Number(Decimal::from(*number.inner())),
             LiteralValue::UInt(number) => Kind::Number(Decimal::from(*number.inner())),
-            LiteralValue::Double(number) => match decimal(&number.inner().to_string()) {
-                Some(number) => Kind::Number(number),
-                None => return self.fault(id, "a number has at most 28 digits"),
-            },
+            LiteralValue::Double(number) => {
+                let exact = Some(*number.inner()).filter(|number| number.abs() < MOST_EXACT);
+                match exact.and_then(|number| decimal(&number.to_string())) {
+                    Some(number) => Kind::Number(number),
+                    None => return self.fault(id, "a number with a point has at most 15 digits"),
+                }
+            }
             LiteralValue::String(text) => Kind::Text(text.inner().to_owned()),
             LiteralValue::Null => {
                 return self.fault(id, "there is no null: has(member.x) asks whether x is known");
@@ -380,6 +391,9 @@ impl Lowering<'_> {
     fn call(&mut self, id: u64, call: &CallExpr, depth: usize) -> Option<Kind> {
         if call.func_name == operators::IN {
             return self.is_in(id, call, depth);
+        }
+        if let Some(kind) = self.is_known(call, depth) {
+            return kind;
         }
         if call.func_name == "duration" && call.target.is_none() {
             return self.duration(id, call);
@@ -416,6 +430,25 @@ impl Lowering<'_> {
             },
             kind => Some(kind),
         }
+    }
+
+    /// `x == null` and `x != null`, which ask whether something is known; none if the call is something else.
+    fn is_known(&mut self, call: &CallExpr, depth: usize) -> Option<Option<Kind>> {
+        let is_null = |node: &IdedExpr| matches!(node.expr, Expr::Literal(LiteralValue::Null));
+        let is_equal = match call.func_name.as_str() {
+            operators::EQUALS => true,
+            operators::NOT_EQUALS => false,
+            _ => return None,
+        };
+        let asked = match call.args.as_slice() {
+            [asked, null] | [null, asked] if is_null(null) && matches!(asked.expr, Expr::Select(_)) => asked,
+            _ => return None,
+        };
+        let Some(Node { at, kind: Kind::Read(read) }) = self.node(asked, depth + 1) else {
+            return Some(None);
+        };
+        let has = Kind::Has(read);
+        Some(Some(if is_equal { Kind::Not(Box::new(Node { at, kind: has })) } else { has }))
     }
 
     fn is_in(&mut self, id: u64, call: &CallExpr, depth: usize) -> Option<Kind> {
@@ -485,6 +518,13 @@ fn operation(name: &str, all: Vec<Node>) -> Option<Kind> {
             }
         }
     })
+}
+
+/// The exact number that an attribute is. One that JSON has read with binary digits, and that is so large that it may have
+/// lost some of its own, is none.
+pub(super) fn exact(number: &serde_json::Number) -> Option<Decimal> {
+    let may_have_lost = number.is_f64() && number.as_f64().is_some_and(|number| number.abs() >= MOST_EXACT);
+    if may_have_lost { None } else { decimal(&number.to_string()) }
 }
 
 /// The exact number that a text in decimal or scientific notation is, if it has at most 28 digits.

@@ -42,9 +42,11 @@ impl Moment {
     }
 }
 
-/// What the clock on the wall shows.
+/// What the clock on the wall shows. Where it skips midnight, a day begins at midnight all the same.
 fn local(at: Instant, zone: Tz) -> NaiveDateTime {
-    at.with_timezone(&zone).naive_local()
+    let shown = at.with_timezone(&zone).naive_local();
+    let begins = Moment::Date(shown.date()).at(zone);
+    if begins == Some(at) { shown.date().and_time(NaiveTime::MIN) } else { shown }
 }
 
 /// The whole days from one instant to another by the calendar of a zone, so that a day on which the clock changes is a day.

@@ -118,6 +118,9 @@ fn what_does_not_fit_fails_and_says_why() {
         ("years(member.born, now) > 3", serde_json::json!({ "born": 2001 }), "born is a number"),
         ("int(member.roll) > 3", serde_json::json!({ "roll": "A7" }), "roll is no number"),
         ("member.big * 2 > 3", serde_json::json!({ "big": 1e300 }), "more digits"),
+        ("member.big == 5", serde_json::json!({ "big": 1.234_567_890_123_456_8e20 }), "more digits"),
+        ("member.born <= '2008-01-01'", serde_json::json!({ "born": "12/31/2015" }), "born is no date"),
+        ("'2008-01-01' > member.born", serde_json::json!({ "born": "01.05.2015" }), "born is no date"),
         ("now + duration('1000000h') > member.born", serde_json::json!({ "born": "2001-01-01" }), ""),
     ] {
         let verdict = judge_one(when, me);
@@ -221,6 +224,8 @@ fn dates_go_by_the_drives_zone() {
         ("days('2024-03-10', now) == 0", Tz::America__New_York, "2024-03-11T03:59:59Z"),
         ("days('2024-03-12', now) == -1", Tz::UTC, "2024-03-11T15:00:00Z"),
         // Its clock skips this midnight.
+        ("days('2018-11-04', '2018-11-05') == 1", Tz::America__Sao_Paulo, "2018-11-04T03:00:00Z"),
+        ("years('2001-10-14', '2019-10-14') == 18", Tz::America__Sao_Paulo, "2019-11-04T03:00:00Z"),
         ("days('2018-11-04', now) == 0", Tz::America__Sao_Paulo, "2018-11-04T03:00:00Z"),
     ] {
         let verdict = compiled(when).judge(&Attributes::default(), &in_zone(zone), at(now));
@@ -275,7 +280,9 @@ fn a_rule_that_cannot_be_used_is_refused_with_its_place() {
         ("member.a in ['x', 1]", 1, 7, "used as a number here"),
         ("[1, 2] == [1, 2]", 1, 1, "behind `in` only"),
         ("{'a': 1} == {'a': 1}", 1, 1, "no maps"),
-        ("member.a == null", 1, 13, "no null"),
+        ("size(null) > 1", 1, 6, "no null"),
+        ("member.a == 123456789012345678901.0", 1, 13, "15 digits"),
+        ("member.born < '2008-01-01' && member.born > 5", 1, 37, "born is used as a number here"),
         ("member.a - now > 5", 1, 16, "do not go together"),
         ("'a' - 'b' == 'c'", 1, 5, "cannot be used together"),
         ("now + now > now", 1, 5, "cannot be used together"),
@@ -324,7 +331,19 @@ fn a_rule_that_was_stored_is_judged_though_it_would_be_refused_today() {
     };
     assert!(judge("member.a == 1 || member.a == 'x'").passed);
     assert!(!judge("5").passed && !judge("1 / 0 == 1").passed && !judge("[1][0] == 1").passed);
-    assert_eq!(judge("[1][0] == 1").name, "rules");
+    let unread = judge("[1][0] == 1");
+    assert!(unread.name == "rule" && unread.message.contains("write it again"), "{unread:?}");
+    assert!(judge("member.a != null").passed && judge("member.b == null").passed);
+    assert!(!judge("member.b != null").passed && !judge("null == member.a").passed);
+}
+
+/// What stands before `in` may hold a list itself: each part is looked at once.
+#[test]
+fn lists_of_lists_cost_no_more_than_they_are_long() {
+    let nested = format!("member.a{}", " in [true, true, true, true, true, true, true]".repeat(20));
+    assert!(!judge_one(&nested, serde_json::json!({ "a": false })).passed);
+    let wrong = format!("member.a{}", " in [1, 1, 1, 1, 1, 1, 1, 1]".repeat(20));
+    assert!(Rules::compile(&[rule(&wrong)], 1).is_err());
 }
 
 #[test]
@@ -478,7 +497,7 @@ proptest! {
         let mut verdict = compiled(&when).judge(&me, &drive, at("2024-02-29T12:00:00Z"));
         let RuleVerdict { detail, missing, .. } = verdict.rules.remove(0);
         let detail = detail.unwrap_or_default();
-        let is_allowed = ["", "divides by", "leaves the calendar", "too large a number", "is no number"];
+        let is_allowed = ["", "divides by", "leaves the calendar", "too large a number", "is no number", "is no date"];
         prop_assert!(is_allowed.iter().any(|part| detail.contains(part) && part.is_empty() == detail.is_empty()), "{when}: {detail}");
         prop_assert!(missing.iter().all(|name| me.get(name).is_none() && name != "drive.kind"), "{:?}", missing);
     }

@@ -49,8 +49,6 @@ pub(super) fn check(source: &str, root: &Node) -> Result<(), Vec<Fault>> {
 fn checked<'a>(source: &'a str, root: &Node) -> Check<'a> {
     let mut check = Check { source, faults: Vec::new(), attributes: Vec::new() };
     check.want(root, Type::Bool);
-    // What stands before a list is looked at once for each of its elements.
-    check.faults.dedup();
     check
 }
 
@@ -186,8 +184,14 @@ impl Check<'_> {
                 Shape::Known(self.arithmetic(node, *operator, &two[0], &two[1], hint))
             }
             Kind::In(item, list) => {
+                // Looked at once, however long the list is: what stands before it may hold a list itself.
+                let shape = self.infer(item, None);
                 for element in list {
-                    self.same(element, item, element, None);
+                    let before = self.faults.len();
+                    let other = self.infer(element, self.known(shape));
+                    if self.faults.len() == before {
+                        self.unify(element, (item, shape), (element, other));
+                    }
                 }
                 if list.is_empty() {
                     self.fault(node, "the list is empty, so nothing is in it");
@@ -248,6 +252,16 @@ impl Check<'_> {
         if self.faults.len() > before {
             return second_shape;
         }
+        self.unify(node, (first, first_shape), (second, second_shape))
+    }
+
+    /// Two parts whose shapes are known so far must have the same type; gives it.
+    fn unify(
+        &mut self,
+        node: &Node,
+        (first, first_shape): (&Node, Shape),
+        (second, second_shape): (&Node, Shape),
+    ) -> Shape {
         match (first_shape, second_shape) {
             (Shape::Attribute(one), Shape::Attribute(other)) => {
                 let (one, other) = (group(&self.attributes, one), group(&self.attributes, other));
@@ -297,8 +311,20 @@ impl Check<'_> {
     fn compare(&mut self, node: &Node, comparison: Comparison, one: &Node, other: &Node) {
         let before = self.faults.len();
         let shape = self.same(node, one, other, None);
-        if self.faults.len() == before && comparison.orders() && self.known(shape) == Some(Type::Bool) {
+        if self.faults.len() > before || !comparison.orders() {
+            return;
+        }
+        if self.known(shape) == Some(Type::Bool) {
             self.fault(node, "true and false are equal or not; none of them is larger");
+        }
+        // What is before or after a date is a date.
+        for (side, beside) in [(one, other), (other, one)] {
+            let is_date = matches!(&beside.kind, Kind::Text(text) if Moment::read(text).is_some());
+            if let (true, Kind::Read(Read::Member(name))) = (is_date, &side.kind)
+                && let Shape::Attribute(number) = self.attribute(name)
+            {
+                self.settle(side, number, Type::Date);
+            }
         }
     }
 

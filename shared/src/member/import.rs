@@ -26,8 +26,6 @@ pub const MAX_FILE: usize = 16 * 1024 * 1024;
 
 /// The longest text about a bad row, in bytes: it quotes what stands there.
 const MAX_DETAIL: usize = 200;
-/// The most columns; those without a name count, too.
-const MAX_COLUMNS: usize = 1000;
 /// How many lines of a reason are named.
 const REASON_LINES: usize = 10;
 /// The most reasons that are told apart; there is one for each code and column.
@@ -114,8 +112,10 @@ pub struct Table {
 /// Refused as a whole when it cannot be decoded, has no usable header, or too many rows.
 pub fn read(file: &[u8], charset: Option<&str>) -> Result<Table, Refusal> {
     let text = encoding::decoded(file, charset).map_err(whole)?;
-    let (mut rows, separator) = beginning(&text)?;
-    let header = rows.by_ref().find(|row| !row.is_empty()).ok_or_else(|| no_header(&text))?;
+    // Some programs write a second byte-order mark.
+    let text = text.trim_start_matches('\u{feff}');
+    let (mut rows, separator) = beginning(text)?;
+    let header = rows.by_ref().find(|row| !row.is_empty()).ok_or_else(|| no_header(text))?;
     let header = Header::read(&header)?;
     let mut reading = Reading::new(&header);
     while let Some(row) = rows.next() {
@@ -155,8 +155,9 @@ fn no_header(text: &str) -> Refusal {
 /// The rows of a text, the header first, and what stands between cells: what the first line says (`sep=;`, as Excel writes
 /// it), else what makes a column `email` of it.
 fn beginning(text: &str) -> Result<(Rows<'_>, char), Refusal> {
-    let first = lines(text).next().unwrap_or_default();
-    if let Some(separator) = first.trim().strip_prefix("sep=") {
+    let first = lines(text).next().unwrap_or_default().trim().trim_matches('"');
+    let named = first.split_at_checked(4).filter(|(word, _)| word.eq_ignore_ascii_case("sep="));
+    if let Some((_, separator)) = named {
         let separator = if separator.is_empty() { "\t" } else { separator };
         let mut characters = separator.chars();
         let (Some(separator), None) = (characters.next(), characters.next()) else {
@@ -179,8 +180,16 @@ fn beginning(text: &str) -> Result<(Rows<'_>, char), Refusal> {
         let is_email = |cell: &Cow<'_, str>| column_name(cell).0 == "email";
         cells.iter().any(is_email).then_some(cells.len())
     };
-    let found = SEPARATORS.iter().filter_map(|separator| Some((names_email(separator)?, *separator)));
-    let (_, separator) = found.max_by_key(|(columns, _)| *columns).ok_or_else(|| no_header(text))?;
+    // Of a header of one column, what stands behind it says more: what makes an address of its first cell.
+    let names_somebody = |separator: char| {
+        let row = Rows::new(text, 1, separator).filter(|row| !row.is_empty()).nth(1);
+        let cells = row.and_then(|row| row.cells.ok()).unwrap_or_default();
+        cells.first().is_some_and(|cell| normal_email(cell).is_some())
+    };
+    // The first of equals is the most usual one, and the last that is looked at.
+    let found = SEPARATORS.iter().rev().filter_map(|separator| Some((names_email(separator)?, *separator)));
+    let rank = |(columns, separator): &(usize, char)| (*columns, *columns == 1 && names_somebody(*separator));
+    let (_, separator) = found.max_by_key(rank).ok_or_else(|| no_header(text))?;
     Ok((Rows::new(text, 1, separator), separator))
 }
 
@@ -205,9 +214,6 @@ struct Header {
 impl Header {
     fn read(row: &Row<'_>) -> Result<Self, Refusal> {
         let cells = row.cells.as_ref().map_err(|fault| whole(format!("line {}: {fault}", row.line)))?;
-        if cells.len() > MAX_COLUMNS {
-            return Err(whole(format!("a file has at most {MAX_COLUMNS} columns")));
-        }
         let mut columns: Vec<Option<Column>> = Vec::with_capacity(cells.len());
         for cell in cells {
             if cell.is_empty() {
@@ -258,6 +264,8 @@ impl Header {
     fn swallows(&self, row: &Row<'_>, separator: char) -> bool {
         let is_person = |line: &str| {
             let cells = Rows::new(line, 1, separator).next().and_then(|row| row.cells.ok());
+            // A cell of several lines may name somebody's address; a row has more than that, as far as the table has.
+            let cells = cells.filter(|cells| cells.len() >= self.columns.len().min(2));
             let email = cells.as_ref().and_then(|cells| cells.get(self.email));
             email.is_some_and(|email| normal_email(email).is_some())
         };

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use shared::bus::CloudEvent;
-use shared::clock::{Instant, is_storable};
+use shared::clock::{Instant, is_storable, latest_year};
 use shared::database::Database;
 use shared::drive::table as drives;
 use shared::id::DriveId;
@@ -81,7 +81,8 @@ pub(super) async fn of_everything(
     now: Instant,
 ) -> Result<Vec<Delivery>, Problem> {
     if !is_storable(since) {
-        let error = FieldError::new("since", "an instant is between 1970 and 9998");
+        let detail = format!("an instant is in the years from 1970 to {}", latest_year());
+        let error = FieldError::new("since", detail);
         return Err(Problem::invalid_body().errors(vec![error]));
     }
     let mut gathering = Gathering { webhook, now, looked_at: 0, found: Vec::new() };

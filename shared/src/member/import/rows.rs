@@ -5,8 +5,12 @@
 
 use std::borrow::Cow;
 
-use crate::text::is_line_break;
+use crate::text::{is_blank, is_line_break};
 
+/// The most cells of a row.
+const MOST_CELLS: usize = 1000;
+/// The most lines that one row reaches over.
+const MOST_LINES: usize = 100;
 /// The longest quoted cell, in bytes. What is longer is a quote that nobody closed; nothing that is imported is so long.
 const MOST_QUOTED: usize = 4096;
 
@@ -89,15 +93,23 @@ impl<'a> Iterator for Rows<'a> {
         }
         let (text, line) = (self.rest, self.line);
         self.last = (text, line);
-        let mut cells = Vec::new();
+        let (mut cells, mut line_ends) = (Vec::new(), 0);
         let mut rest = text;
         let fault = loop {
             match cell(rest, self.separator) {
                 Ok((found, behind)) => {
+                    let read = &rest[..rest.len() - behind.len()];
+                    line_ends += lines(read).count().saturating_sub(1);
                     cells.push(found);
                     rest = behind;
                 }
                 Err(fault) => break Some(fault),
+            }
+            if cells.len() > MOST_CELLS {
+                break Some("the row has more than 1,000 cells");
+            }
+            if line_ends > MOST_LINES {
+                break Some("a quote is opened on this line and not closed");
             }
             match rest.chars().next() {
                 Some(c) if c == self.separator => rest = &rest[c.len_utf8()..],
@@ -116,6 +128,11 @@ impl<'a> Iterator for Rows<'a> {
     }
 }
 
+/// A cell of which a reader sees nothing is empty.
+fn visible(cell: &str) -> &str {
+    if is_blank(cell) { "" } else { cell }
+}
+
 /// A quoted cell without the space around it. Line breaks stay: a cell that begins with one may hold what was no part of it.
 fn trimmed(cell: &str) -> &str {
     cell.trim_matches(|c: char| c.is_whitespace() && !is_line_break(c))
@@ -125,7 +142,7 @@ fn trimmed(cell: &str) -> &str {
 fn cell(text: &str, separator: char) -> Result<(Cow<'_, str>, &str), &'static str> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([separator, '\n', '\r']).unwrap_or(text.len());
-        return Ok((text[..end].trim().into(), &text[end..]));
+        return Ok((visible(text[..end].trim()).into(), &text[end..]));
     };
     let mut from = 0;
     loop {
@@ -136,7 +153,7 @@ fn cell(text: &str, separator: char) -> Result<(Cow<'_, str>, &str), &'static st
             from = end + 2;
             continue;
         }
-        let inside = trimmed(&quoted[..end]);
+        let inside = visible(trimmed(&quoted[..end]));
         let inside = if inside.contains('"') { inside.replace("\"\"", "\"").into() } else { inside.into() };
         // Spaces behind the quote are nobody's.
         let behind = behind.trim_start_matches(|c| c == ' ' && c != separator);
@@ -188,6 +205,15 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_bounded_and_so_is_what_broken_quotes_cost() {
+        let wide = ",".repeat(1_000_000);
+        assert!(matches!(&read(&wide)[..], [(1, Err(_))]));
+        // Each line closes the quote of the line before it, and opens another.
+        let knotted = "a\",b,\"\n".repeat(20_000);
+        assert_eq!(read(&knotted).len(), 20_000);
+    }
+
+    #[test]
     fn a_quote_within_a_cell_is_a_quote() {
         assert_eq!(read("5\" pipe,a\"\"b"), [cells(1, &["5\" pipe", "a\"\"b"])]);
     }
@@ -205,7 +231,7 @@ mod tests {
             let text = table.iter().map(row).collect::<Vec<_>>().join(end);
             let found: Vec<_> = Rows::new(&text, 1, separator).map(|row| row.cells.unwrap()).collect();
             let trimmed: Vec<Vec<_>> =
-                table.iter().map(|row| row.iter().map(|cell| trimmed(cell).to_owned()).collect()).collect();
+                table.iter().map(|row| row.iter().map(|cell| visible(trimmed(cell)).to_owned()).collect()).collect();
             prop_assert_eq!(found, trimmed);
         }
 

@@ -98,13 +98,37 @@ fn what_spreadsheets_leave_behind_is_no_fault() {
         "email\tname\na@x.org\tAnn, the first\n",
         "email|name\na@x.org|Ann, the first\n",
         "sep=;\nemail;name\na@x.org;Ann, the first\n",
+        "SEP=;\nemail;name\na@x.org;Ann, the first\n",
+        "\"sep=;\"\nemail;name\na@x.org;Ann, the first\n",
         "sep=:\r\nemail:name\r\na@x.org:Ann, the first\r\n",
         "\u{feff}Email,Name\na@x.org,\"Ann, the first\"\n",
     ] {
         let table = read(file);
         assert_eq!(table.people[0].name, "Ann, the first", "{file:?}");
-        assert_eq!(table.people[0].line, 2 + u64::from(file.starts_with("sep")), "{file:?}");
+        assert_eq!(table.people[0].line, 2 + u64::from(file.to_lowercase().contains("sep=")), "{file:?}");
     }
+}
+
+#[test]
+fn a_column_of_addresses_may_have_separators_behind_it() {
+    for separator in [",", ";", "\t", "|"] {
+        let table = read(&format!("email\nann@x.org{separator}\nbob@x.org{separator}{separator}\n"));
+        assert_eq!(emails(&table), ["ann@x.org", "bob@x.org"], "{separator:?}");
+    }
+    assert_eq!(emails(&read("\u{feff}\u{feff}email\nann@x.org\n")), ["ann@x.org"]);
+}
+
+#[test]
+fn what_nobody_can_see_is_not_there() {
+    let table = read("email,name,a\na@x.org,\u{200b},\u{2800}\n\u{200b},\u{feff},\nb@x.org,Ben,\"\n\"\n");
+    assert_eq!((table.people[0].name.as_str(), table.report.rows), ("", 2));
+    assert!(table.people.iter().all(|person| person.attributes.is_empty()), "{table:?}");
+}
+
+#[test]
+fn an_address_in_a_note_is_nobody() {
+    let table = read("email,name,note\na@x.org,Ann,\"Write to\nbob@x.org\nor call\"\nc@x.org,Cem,\n");
+    assert_eq!((emails(&table), codes(&table)), (vec!["a@x.org", "c@x.org"], vec![]));
 }
 
 #[test]
