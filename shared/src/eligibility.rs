@@ -10,7 +10,8 @@ mod evaluate;
 mod expression;
 mod fold;
 mod moment;
-mod types;
+mod parse;
+mod typing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -249,7 +250,7 @@ impl Rules {
     /// be readable any more, nobody passes it unchecked: everybody is refused and told why.
     #[must_use]
     pub fn compile_stored(rules: &[Rule], version: u32) -> Self {
-        let parse = |rule: &Rule| match Expression::parse(&rule.when) {
+        let parse = |rule: &Rule| match parse::parse(&rule.when) {
             Ok(parsed) => (rule.clone(), parsed),
             Err(faults) => {
                 tracing::error!(rule = rule.name, ?faults, "a stored rule cannot be read any more");
@@ -342,7 +343,7 @@ pub(crate) fn is_date(text: &str) -> bool {
 /// Whether rules can compare a number exactly.
 #[must_use]
 pub(crate) fn is_comparable(number: &serde_json::Number) -> bool {
-    expression::exact(number).is_some()
+    parse::exact(number).is_some()
 }
 
 crate::commands! {

@@ -7,9 +7,10 @@ use chrono::TimeDelta;
 use chrono_tz::Tz;
 use rust_decimal::Decimal;
 
-use super::expression::{Comparison, Function, Kind, Node, Operator, Read, decimal, exact};
+use super::expression::{Comparison, Function, Kind, Node, Operator, Read};
 use super::moment::{self, Moment};
-use super::types::Type;
+use super::parse::{decimal, exact};
+use super::typing::Type;
 use super::{DriveFacts, DriveValue};
 use crate::clock::Instant;
 use crate::member::{Attribute, Attributes};

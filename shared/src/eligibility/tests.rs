@@ -432,14 +432,14 @@ fn expression() -> impl Strategy<Value = String> {
     })
 }
 
-fn value_of(known: types::Type) -> BoxedStrategy<Attribute> {
+fn value_of(known: typing::Type) -> BoxedStrategy<Attribute> {
     let text = |strategy: BoxedStrategy<String>| strategy.prop_map(Attribute::Text).boxed();
     match known {
-        types::Type::Bool => any::<bool>().prop_map(Attribute::Bool).boxed(),
-        types::Type::Number => (-1000_i32..1000).prop_map(|number| Attribute::Number(number.into())).boxed(),
-        types::Type::Text => text("[a-c]{0,2}|2024-01-0[1-9]".boxed()),
-        types::Type::Date => text("20[0-9][0-9]-0[1-9]-1[0-9]|2024-01-01T0[0-9]:30:00Z".boxed()),
-        types::Type::Duration => unreachable!("no attribute is a duration"),
+        typing::Type::Bool => any::<bool>().prop_map(Attribute::Bool).boxed(),
+        typing::Type::Number => (-1000_i32..1000).prop_map(|number| Attribute::Number(number.into())).boxed(),
+        typing::Type::Text => text("[a-c]{0,2}|2024-01-0[1-9]".boxed()),
+        typing::Type::Date => text("20[0-9][0-9]-0[1-9]-1[0-9]|2024-01-01T0[0-9]:30:00Z".boxed()),
+        typing::Type::Duration => unreachable!("no attribute is a duration"),
     }
 }
 
@@ -450,10 +450,10 @@ fn rule_and_member() -> impl Strategy<Value = (String, Attributes)> {
         Expression::compile(&when).is_ok().then_some(when)
     };
     expression().prop_filter_map("it is accepted", accepted).prop_flat_map(|when| {
-        let parsed = Expression::parse(&when).unwrap();
+        let parsed = parse::parse(&when).unwrap();
         // Those whose types do not matter are texts here.
-        let values = types::expected(&when, &parsed.root).into_iter().map(|(name, known)| {
-            value_of(known.unwrap_or(types::Type::Text)).prop_map(move |value| (name.clone(), value))
+        let values = typing::expected(&when, &parsed.root).into_iter().map(|(name, known)| {
+            value_of(known.unwrap_or(typing::Type::Text)).prop_map(move |value| (name.clone(), value))
         });
         let values: Vec<_> = values.collect();
         values.prop_map(move |values| (when.clone(), values.into_iter().collect()))
