@@ -300,7 +300,7 @@ async fn streams_end_with_the_process_and_hold_it_up_for_nobody() {
     let key = SigningKey::load_or_create(&muster.folder.0.join("data/signing-key")).unwrap();
     let admin_id = Actor { role: Role::Admin, id: uuid::Uuid::now_v7() };
     for by in [By::Events, By::Socket] {
-        let made = shared::clock::now() + chrono::Duration::seconds(3) - api::auth::TOKEN_LASTS;
+        let made = shared::clock::now() + chrono::Duration::seconds(8) - api::auth::TOKEN_LASTS;
         let short = Client::nobody(&url).with_token(&api::auth::issue(&key, admin_id, made));
         let mut stream = Connection::open(&short, &path, by, Some(0)).await.unwrap();
         let ended = async { while stream.next().await.is_some() {} };
