@@ -87,6 +87,18 @@ impl Comparison {
     pub(super) fn orders(self) -> bool {
         !matches!(self, Self::Equal | Self::Unequal)
     }
+
+    /// What it is read from the other side.
+    pub(super) fn turned(self) -> Self {
+        match self {
+            Self::Equal => Self::Equal,
+            Self::Unequal => Self::Unequal,
+            Self::Less => Self::Greater,
+            Self::LessOrEqual => Self::GreaterOrEqual,
+            Self::Greater => Self::Less,
+            Self::GreaterOrEqual => Self::LessOrEqual,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

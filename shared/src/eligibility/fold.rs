@@ -1,6 +1,8 @@
 //! What of an expression is the same for everybody is computed once, when the rule is written.
 
-use super::expression::{Kind, Node};
+use rust_decimal::Decimal;
+
+use super::expression::{Comparison, Function, Kind, Node, Operator, Part};
 use super::{DriveFacts, evaluate};
 use crate::clock;
 use crate::member::Attributes;
@@ -34,6 +36,9 @@ pub(super) fn folded(node: Node) -> Result<Node, (usize, String)> {
         constant => constant,
     };
     let node = Node { at, kind };
+    if let Some(detail) = senseless(&node) {
+        return Err((at, detail));
+    }
     if !is_constant(&node) {
         return Ok(node);
     }
@@ -61,6 +66,49 @@ fn logical(at: usize, two: [Node; 2], decisive: bool) -> Node {
     } else {
         Node { at, kind: Kind::And(Box::new([one, other])) }
     }
+}
+
+/// What is wrong with a node that fails or is false for everybody, whatever it reads.
+fn senseless(node: &Node) -> Option<String> {
+    match &node.kind {
+        Kind::Arithmetic(Operator::Divide | Operator::Remainder, two) => {
+            (two[1].kind == Kind::Number(Decimal::ZERO)).then(|| "the rule divides by 0".to_owned())
+        }
+        Kind::Compare(comparison, two) => {
+            let [one, other] = &**two;
+            beyond(one, *comparison, other).or_else(|| beyond(other, comparison.turned(), one))
+        }
+        Kind::In(item, list) => list.iter().find_map(|one| beyond(item, Comparison::Equal, one)),
+        _ => None,
+    }
+}
+
+/// What is wrong with a comparison of something that has bounds with a number beyond them, such as a month with 12.
+fn beyond(bounded: &Node, comparison: Comparison, number: &Node) -> Option<String> {
+    let Kind::Number(number) = number.kind else { return None };
+    let (name, least, most) = match &bounded.kind {
+        Kind::Call(Function::Size, _) => ("size", 0, None),
+        Kind::Part(Part::Month, ..) => ("getMonth", 0, Some(11)),
+        Kind::Part(Part::Date, ..) => ("getDate", 1, Some(31)),
+        Kind::Part(Part::DayOfMonth, ..) => ("getDayOfMonth", 0, Some(30)),
+        Kind::Part(Part::DayOfWeek, ..) => ("getDayOfWeek", 0, Some(6)),
+        Kind::Part(Part::DayOfYear, ..) => ("getDayOfYear", 0, Some(365)),
+        _ => return None,
+    };
+    let is_over = |least: Decimal| most.is_some_and(|most| least > Decimal::from(most));
+    let one = Decimal::ONE;
+    let is_never = match comparison {
+        Comparison::Equal => number < least.into() || is_over(number) || !number.is_integer(),
+        Comparison::Unequal => false,
+        Comparison::Less => number <= least.into(),
+        Comparison::LessOrEqual => number < least.into(),
+        Comparison::Greater => is_over(number.floor() + one),
+        Comparison::GreaterOrEqual => is_over(number),
+    };
+    is_never.then(|| match most {
+        Some(most) => format!("this can never be true: {name} counts from {least} to {most}"),
+        None => format!("this can never be true: {name} counts from {least}"),
+    })
 }
 
 fn is_literal(node: &Node) -> bool {
