@@ -1,7 +1,7 @@
 //! Reminders: what those who hold a place are told before it begins, and everybody before registration opens.
 //!
-//! What was told already is part of a drive's state, slot by slot, by the start that it was about: when a date moves, it
-//! is another start, and all is told again.
+//! What was told last is part of a drive's state, slot by slot, by the start that it was about. When a date moves, it is
+//! another start, and all is told again. A start that moves back before its people were told of the other one is the same.
 
 use std::collections::BTreeMap;
 
