@@ -45,7 +45,12 @@ pub async fn ensure(
                 }
                 backoff.wait().await;
             }
-            made => return made,
+            made => {
+                if let Some(seconds) = outage.ends().filter(|_| made.is_ok()) {
+                    tracing::info!(seconds, "the database answers again");
+                }
+                return made;
+            }
         }
     }
 }

@@ -140,8 +140,8 @@ pub fn serving(
 
 /// Makes the first admin if there is none, and says so, this once.
 ///
-/// The last thing before anybody is answered: the hash takes 19 MiB, and what is made after it would settle in them, so that the
-/// system could not have them back.
+/// Run this last. Argon2 allocates 19 MiB; long-lived allocations made afterwards would fragment that block, and the allocator
+/// could not return it to the OS.
 pub async fn first_admin(
     connections: &Connections,
     deployment: &Deployment,

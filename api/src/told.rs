@@ -33,9 +33,9 @@ pub(crate) fn start(
 }
 
 async fn listen(told: Arc<Mutex<Subscription>>, feeds: Feeds, waiting: Waiting, shutdown: CancellationToken) {
-    // It outlives this, and its address with it: those who wait named that.
+    // The subscription outlives this task: commands that wait name its address.
     let mut told = told.lock().await;
-    // What was in hand when this last ended is missing.
+    // A message that was in hand when this task last ended is lost, so all look again.
     feeds.look_again();
     waiting.missed();
     // Nothing here waits for anything else, so whoever is told is told at once.

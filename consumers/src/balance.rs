@@ -65,10 +65,8 @@ impl Balance {
         });
         if queue.has_lanes() && matches!(broker, Broker::Rabbit(_)) {
             let (state, stop) = (state.clone(), shutdown.clone());
-            let share = move || {
-                let (sharing, stop) = (share(state.clone(), queue, broker.clone()), stop.clone());
-                async move { stop.run_until_cancelled_owned(sharing).await.unwrap_or_default() }
-            };
+            let share =
+                move || stop.clone().run_until_cancelled_owned(share(state.clone(), queue, broker.clone()));
             parts.spawn("lane-sharing", shutdown, share);
         }
         Self { state }

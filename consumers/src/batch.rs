@@ -36,7 +36,7 @@ impl Cx<'_> {
         sha256(&input)
     }
 
-    /// The same, a function of a name that is unique among what the command makes.
+    /// The same for one thing among several that the command makes; `name` is unique among them.
     #[must_use]
     pub fn random_for(&self, id: CommandId, name: &[u8]) -> [u8; 32] {
         sha256(&[&self.random(id, u64::MAX), name].concat())

@@ -5,9 +5,9 @@
 //! what was made of the entries, each from where it was found, so several processes may follow at once: one of them wins,
 //! the others look again. A notice that is lost costs until the next look at all.
 //!
-//! An entry that nobody can take in, because of a bug, holds its log for some tries and no other. Then it is [`skipped`].
+//! An entry that nobody can take in, because of a bug, holds its log for some tries and no other. Then it is left out (`follow/skipped.rs`).
 
-mod skipped;
+pub(crate) mod skipped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -257,7 +257,7 @@ impl<F: Follower> Following<'_, F> {
     async fn step(&self, behind: Vec<Behind>, most: u64) -> Result<Vec<DriveId>, Failure> {
         // Asked after these ends were read: whoever begins to want something wants what comes after.
         let wants_any = caught(self.follower.wants_any(&self.db.read)).await;
-        // No entry is to blame for that.
+        // This is about no entry, so it is tried again and no entry is blamed.
         let wants_any = wants_any.map_err(|panic| Failure::Retry(panic.to_string()))?;
         let (moved, followed) = if wants_any? {
             self.next(&behind, most).await?

@@ -148,13 +148,14 @@ impl State {
                 });
                 member_id
             });
-            let is_new = self.profiles.entry(member_id).or_default().import(&person.name, &person.attributes);
+            let has_changed =
+                self.profiles.entry(member_id).or_default().import(&person.name, &person.attributes);
             match known {
                 None => outcome.imported += 1,
-                Some(_) if is_new => outcome.updated += 1,
+                Some(_) if has_changed => outcome.updated += 1,
                 Some(_) => outcome.unchanged += 1,
             }
-            if is_new || known.is_none() {
+            if has_changed || known.is_none() {
                 self.changed.insert(member_id);
             }
         }

@@ -24,7 +24,7 @@ use shared::webhook::{Delivery, Webhook};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::follow::{self, Followed, Follower};
+use crate::follow::{self, Followed, Follower, skipped};
 use post::Post;
 use sender::Sender;
 
@@ -73,11 +73,11 @@ fn delivery(entry: &Followed, webhook: &Webhook, now: Instant, parts: &Parts) ->
         wants.then(|| Delivery::new(webhook_id, place, &entry.event, now))
     });
     made.unwrap_or_else(|panic| {
-        metrics::counter!("muster_skipped_entries_total", "follower" => "webhooks").increment(1);
+        metrics::counter!("muster_skipped_entries_total", "follower" => Webhooks::NAME).increment(1);
         let (drive_id, sequence) = place;
         tracing::error!(%webhook_id, %drive_id, sequence, %panic, "a webhook does not get an entry; redeliver it");
-        let about = format!("entry {sequence} of drive {drive_id} for webhook {webhook_id}");
-        parts.has_skipped("webhooks", about, panic.to_string());
+        let about = format!("{} for webhook {webhook_id}", skipped::name(drive_id, sequence));
+        parts.has_skipped(Webhooks::NAME, about, panic.to_string());
         None
     })
 }

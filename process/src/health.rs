@@ -66,7 +66,7 @@ pub struct Answer {
     found: Result<(), String>,
 }
 
-/// Asks a part. No answer in time is none.
+/// Asks a part. One that does not answer in time is down.
 pub async fn ask(part: Part, asked: impl Future<Output = Result<(), String>>) -> Answer {
     let since = Instant::now();
     let found = tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err("no answer in time".to_owned()));

@@ -107,7 +107,11 @@ impl Connections {
 pub async fn database(deployment: &Deployment, name: &str) -> anyhow::Result<Database> {
     let url = deployment.database_url();
     let open = async || {
-        let db = Database::connect(&url, WRITERS, name).await.map_err(|error| Opening::of(error, "open"))?;
+        let db = Database::connect(&url, WRITERS, name).await.map_err(|error| {
+            // A server may answer the next connection differently, even about a password.
+            let is_passing = !database::is_misconfigured(&error);
+            Opening::of(error, is_passing, "open")
+        })?;
         if let Err(error) = prepare(&db, deployment).await {
             db.close().await;
             return Err(error);
@@ -139,9 +143,13 @@ pub async fn database(deployment: &Deployment, name: &str) -> anyhow::Result<Dat
 
 /// Migrates it, and makes sure that it is this deployment's.
 async fn prepare(db: &Database, deployment: &Deployment) -> Result<(), Opening> {
-    migrations::migrate(db.writer()).await.map_err(|error| Opening::of(error, "migrate"))?;
+    let of = |error, attempt| {
+        let is_passing = database::is_passing(&error);
+        Opening::of(error, is_passing, attempt)
+    };
+    migrations::migrate(db.writer()).await.map_err(|error| of(error, "migrate"))?;
     match settings::agree_on_lanes(db.writer(), deployment.lanes).await {
-        Err(WrongDeployment::Database(error)) => Err(Opening::of(error, "read the settings in")),
+        Err(WrongDeployment::Database(error)) => Err(of(error, "read the settings in")),
         agreed => agreed.map_err(|error| Opening::Never(error.into())),
     }
 }
@@ -155,10 +163,7 @@ enum Opening {
 }
 
 impl Opening {
-    fn of(error: DbErr, attempt: &str) -> Self {
-        // What a server says to one who connects may be another thing the next time: even a password.
-        let is_answer = attempt == "open" && !database::is_misconfigured(&error);
-        let is_passing = is_answer || database::is_passing(&error);
+    fn of(error: DbErr, is_passing: bool, attempt: &str) -> Self {
         let error = anyhow::Error::from(error).context(format!("{attempt} the database"));
         if is_passing { Self::NotNow(error) } else { Self::Never(error) }
     }

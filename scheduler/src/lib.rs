@@ -8,16 +8,15 @@
 pub mod tick;
 pub mod timetable;
 
-use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::FutureExt as _;
 use process::parts::{Parts, supervise};
 use shared::bus::Broker;
 use shared::clock;
 use shared::database::Database;
+use shared::guard::caught;
 use tick::Scheduler;
 use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler};
@@ -46,11 +45,10 @@ pub async fn run(db: Database, broker: Broker, shutdown: CancellationToken) -> a
     heart.add(job).await.context("set the heartbeat")?;
     heart.start().await.context("start the heartbeat")?;
     let scheduler = Scheduler::new(db, broker);
-    let ended = AssertUnwindSafe(look(&scheduler, &beat, &shutdown)).catch_unwind().await;
+    let ended = caught(look(&scheduler, &beat, &shutdown)).await;
     // It goes on beating otherwise, once more for each start.
     heart.shutdown().await.context("stop the heartbeat")?;
-    ended.unwrap_or_else(|panic| resume_unwind(panic));
-    Ok(())
+    Ok(ended?)
 }
 
 async fn look(scheduler: &Scheduler, beat: &Notify, shutdown: &CancellationToken) {

@@ -19,8 +19,8 @@ use crate::timetable::{Emits, TIMETABLE, due};
 
 /// The most that is published for one entry of the timetable, or for drives, at one look. The rest is found at the next.
 const AT_ONCE: usize = 500;
-/// How long a command that was published is not published again, although it is not decided yet. Each time it is twice as
-/// long, up to a bound: what became a dead letter stays due, and would be one more dead letter each time.
+/// How long a command that is not decided is not published again. The time doubles with each publication, up to [`LONGEST`]:
+/// a command that became a dead letter stays due, and each publication makes another dead letter.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_hours(1);
 
@@ -69,7 +69,7 @@ impl Scheduler {
     /// Publishes what has fallen due by `now`; returns how many commands that were.
     pub async fn tick(&self, now: Instant) -> Result<usize, TickError> {
         // The drives first: people wait for them, and nothing has to be written to find them.
-        // What keeps the one from being published keeps not the other.
+        // A failure of one does not stop the other.
         let (drives, timetable) = (self.drives(now).await, self.timetable(now).await);
         Ok(drives? + timetable?)
     }
@@ -151,11 +151,26 @@ impl Scheduler {
         failpoint::hit(if ids.is_empty() { "" } else { "scheduler-published" });
         for id in &ids {
             let times = self.published.get(id).map_or(0, |published| published.times);
-            let wait = PATIENCE.saturating_mul(1 << times.min(10)).min(LONGEST);
-            let again = std::time::Instant::now() + wait;
+            let again = std::time::Instant::now() + wait(times);
             self.published.insert(*id, Published { times: times + 1, again });
         }
         metrics::counter!("muster_timed_commands_total").increment(ids.len() as u64);
         Ok(ids.len())
+    }
+}
+
+/// How long a command waits before its next publication, after `times` earlier ones.
+fn wait(times: u32) -> Duration {
+    PATIENCE.saturating_mul(1 << times.min(10)).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_stays_undecided_is_published_less_and_less_often() {
+        let waits = [0, 1, 2, 6, 7, 100].map(|times| wait(times).as_secs());
+        assert_eq!(waits, [30, 60, 120, 1920, 3600, 3600]);
     }
 }

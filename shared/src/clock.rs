@@ -14,7 +14,6 @@ pub fn now() -> Instant {
     crate::failpoint::clock(Utc::now()).trunc_subsecs(3)
 }
 
-/// The last year that the database of this process can keep, in whatever zone it shows it.
 static LATEST_YEAR: AtomicI32 = AtomicI32::new(9998);
 
 /// The last year that the database can keep: 9998, or 2037 on MariaDB.
@@ -23,9 +22,9 @@ pub fn latest_year() -> i32 {
     LATEST_YEAR.load(Ordering::Relaxed)
 }
 
-/// The database keeps no instants after this year. (sqlx hands them to MariaDB as `TIMESTAMP`, which ends in January 2038; what
+/// Says that the database keeps no instants after this year. (sqlx hands them to MariaDB as `TIMESTAMP`, which ends in January 2038; what
 /// is later becomes null.)
-pub(crate) fn ends_with(year: i32) {
+pub(crate) fn limit_years(year: i32) {
     LATEST_YEAR.fetch_min(year, Ordering::Relaxed);
 }
 

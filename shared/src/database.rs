@@ -80,7 +80,7 @@ impl Database {
             options
         };
         if url.starts_with("mysql:") {
-            clock::ends_with(2037);
+            clock::limit_years(2037);
         }
         if !url.starts_with("sqlite:") {
             let (silent, mut options) = (Silence::default(), options(READERS + writers));

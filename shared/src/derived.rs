@@ -1,6 +1,6 @@
 //! Columns that follow from others: the folded forms of searched texts, and the normal forms of addresses.
 //!
-//! Whoever writes a row writes them with it. Here they are filled in for rows of a version that did not know them: when the
+//! Whatever writes a row writes them, too. Here they are filled in for rows of a version that did not know them: when the
 //! database is upgraded, and later by the house-keeping, since that version may still run while the next one is rolled out.
 
 use sea_orm::{ConnectionTrait, DbErr};

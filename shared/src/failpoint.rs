@@ -2,8 +2,8 @@
 //!
 //! Compiled in only with the feature `failpoints`; otherwise nothing is left of them. Then the variable `FAILPOINT` says
 //! which one, at which time it is come by, and what happens: `consumer-committed:3:kill`, `consumer-looked:1:stop`,
-//! `mail-looking:1:panic`. `panics` panics that time and every time after it. A fourth part lets so many microseconds pass
-//! first, while everything else goes on: `command-published:1:kill:800`. A place may be narrowed down to what it is about:
+//! `mail-looking:1:panic`. `panics` panics that time and every time after it. A fourth part is a delay in microseconds,
+//! in which everything else goes on: `command-published:1:kill:800`. A place may be narrowed down to what it is about:
 //! `mail-composing@ann@x.org:1:panics`. Several are separated by commas.
 //! `CLOCK_OFFSET_MS` sets the process's clock ahead or back.
 

@@ -22,6 +22,13 @@ pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| panicked(&*panic))
 }
 
+/// The same for work that may fail by itself. Whichever it is, the error is in words.
+pub async fn caught_in_words<T, E: std::fmt::Display>(
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    caught(work).await.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())
+}
+
 /// The same for work that waits for nothing.
 pub fn caught_at_once<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panicked(&*panic))

@@ -32,7 +32,7 @@ pub const MAX_TEXT: usize = 500;
 pub enum Attribute {
     /// True or false.
     Bool(bool),
-    /// A number that rules can compare: one of at most 28 digits.
+    /// A number that rules compare exactly: a whole one of at most 64 bits, or one with a point below 2^53.
     Number(Number),
     /// A text; `2001-02-03` and RFC 3339 instants count as dates, too.
     Text(String),
@@ -174,7 +174,7 @@ pub fn attribute_fault(name: &str, value: Option<&Attribute>) -> Option<String> 
             lines_fault(text, MAX_TEXT).map(|fault| format!("the text cannot be used: {fault}"))
         }
         Some(Attribute::Number(number)) if !is_comparable(number) => {
-            Some("a number has at most 28 digits; write a longer one as a text".to_owned())
+            Some("a number this large may lose digits; write it as a text".to_owned())
         }
         _ => None,
     }
@@ -293,22 +293,22 @@ impl Profile {
     /// Takes over what an organiser imported: it replaces what was there under the same names, and is verified. Returns
     /// whether anything changed by it.
     pub fn import(&mut self, name: &str, attributes: &Attributes) -> bool {
-        let mut is_new = false;
+        let mut has_changed = false;
         if !name.is_empty() && name != self.name {
             name.clone_into(&mut self.name);
-            is_new = true;
+            has_changed = true;
         }
         for (name, value) in attributes.iter() {
             if self.attributes.get(name) != Some(value) {
                 self.attributes.insert(name.clone(), value.clone());
-                is_new = true;
+                has_changed = true;
             }
             if !self.verified.contains(name) {
                 self.verified.push(name.clone());
-                is_new = true;
+                has_changed = true;
             }
         }
-        is_new
+        has_changed
     }
 }
 

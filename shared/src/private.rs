@@ -19,7 +19,7 @@ const FILES: [&str; 9] = [
 /// The folders that it keeps there.
 const FOLDERS: [&str; 2] = ["files", "mail"];
 
-/// Lets nobody but the owner read what this process makes from now on, whoever makes it in its name.
+/// Lets nobody but the owner read what this process, libraries included, makes from now on.
 pub fn begin() {
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);

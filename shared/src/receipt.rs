@@ -85,7 +85,7 @@ impl SigningKey {
         self.proven(Builder::from_custom_bytes(bytes).into_uuid(), KEPT)
     }
 
-    /// The same id for a command whose decision is forgotten after a while ([`upkeep::is_passing`](crate::upkeep)). Its
+    /// The same id for a command whose decision is forgotten after a while ([`is_passing`](crate::upkeep::is_passing)). Its
     /// proof is another one, so an id without a decision tells whether there may have been one.
     #[must_use]
     pub fn passing(&self, id: CommandId) -> CommandId {

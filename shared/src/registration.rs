@@ -69,8 +69,8 @@ pub struct Registration {
     pub slot_id: SlotId,
     /// Where it is.
     pub state: RegistrationState,
-    /// The log's sequence when it came to its state. The waiting list is ordered by it; whoever is
-    /// moved within the list exchanges ranks with those in between.
+    /// The log's sequence when it came to its state. The waiting list is ordered by it. When
+    /// an organiser moves somebody, they and those in between exchange their ranks.
     pub rank: u64,
     /// How many places of the slot were taken with this one, when it was confirmed.
     pub place: Option<u32>,

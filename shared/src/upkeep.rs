@@ -15,9 +15,9 @@ crate::commands! {
     "clean-up" => CleanUp,
 }
 
-/// Deletes what nobody needs any more: uploaded files that were not imported, and what is remembered of commands that
-/// change nothing (asking again decides again, to no harm), and what came of webhooks and mails long ago. Also fills in columns that a version before this one left
-/// out ([`crate::derived`]).
+/// Deletes what nobody needs any more: uploaded files that were not imported, old decisions about commands that change
+/// nothing (the same command is then decided again, to no harm), and old outcomes of webhooks and mails. Also fills in
+/// columns that an earlier version left out ([`crate::derived`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CleanUp {}
 

@@ -277,7 +277,7 @@ impl Fold {
             let attributes = facts.map_or(&nobody, |facts| &facts.member);
             self.state.rules.judge(attributes, &drive.definition.facts(), row.accepted_at)
         };
-        // Whoever was judged by an earlier reading of the rules is not judged again by this one.
+        // A decision that was made by an earlier reading of the rules is not judged again by this one.
         let knows = self.state.rules.is_empty() || facts.is_some_and(|facts| facts.reading == Some(READING));
         match event {
             Event::RegistrationConfirmed(_) | Event::RegistrationWaitlisted(_) => {

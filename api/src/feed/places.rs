@@ -109,7 +109,7 @@ impl Places {
         Self { watcher, drive_id, told }
     }
 
-    /// Where the log ends, if whoever watches is to start over; said once.
+    /// The end of the log, if the client's number is beyond it and the client is to start over. Returned once.
     pub(super) fn reset(&mut self) -> Option<u64> {
         self.watcher.reset.take()
     }

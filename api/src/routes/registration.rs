@@ -224,9 +224,8 @@ pub struct AdminRegistrationRoutes;
 impl AdminRegistrationRoutes {
     /// List a drive's registrations
     ///
-    /// In the order in which they were made, whatever has become of them since. Without `state`, those that are confirmed
-    /// and those that wait. A registration that is in these states all the time is on one of the pages, whatever is
-    /// decided between two of them.
+    /// In the order in which they were made. Without `state`: those that are confirmed and those that wait. A registration
+    /// that stays in these states is on exactly one page, even if there are decisions between two pages.
     #[oai(path = "/drives/:drive_id/registrations", method = "get", operation_id = "list-registrations")]
     async fn list(
         &self,

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::problem::Problem;
 use crate::submit::{Submission, Submitted};
 
-/// Where somebody shall stand in a waiting list, and why.
+/// The new position of a registration in its waiting list, and the reason.
 #[derive(Debug, Object)]
 #[oai(deny_unknown_fields)]
 struct Moving {

@@ -19,7 +19,7 @@ h1{margin-bottom:0}li{margin:.5rem 0}code{font-size:.95em;overflow-wrap:anywhere
 /// Answers with the page.
 pub(super) fn endpoint(surfaces: Surfaces) -> impl Endpoint<Output = Response> + 'static {
     let page = page(surfaces);
-    // A browser runs and loads nothing here, whatever finds its way into the page.
+    // A browser runs no script and loads nothing here, even if somebody's markup got into the page.
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         STANDARD.encode(sha256(STYLE.as_bytes()))

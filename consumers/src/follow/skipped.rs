@@ -1,7 +1,7 @@
 //! An entry that a follower cannot take in: it is found among its neighbours, tried some times alone, left out, and tried
 //! once more whenever a follower starts.
 //!
-//! Left out, it is no entry that is forgotten: it stands in the table `skipped_entries`, and health names it.
+//! An entry that is left out is not forgotten: it stands in the table `skipped_entries`, and health names it.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -21,15 +21,15 @@ use super::{ANSWER, ENTRIES, Follower, Following, read};
 /// How often an entry that stands alone is tried before it is left out. With the back-off in between that takes some
 /// seconds: what passes has passed then.
 const TRIES: u32 = 8;
-/// How many are left out at most until the next start. More would say that the entries are not to blame: then logs wait.
+/// The most entries that are left out until the next start. If more fail, the follower is to blame and not they: logs wait.
 const MOST: u32 = 20;
 /// How many are tried again at a start.
 const AGAIN: u64 = 1000;
 /// How long that may take in all.
 const AGAIN_LASTS: Duration = Duration::from_secs(30);
 
-/// How logs and entries are called in reports.
-fn name(drive_id: DriveId, sequence: u64) -> String {
+/// What an entry is called in reports.
+pub(crate) fn name(drive_id: DriveId, sequence: u64) -> String {
     format!("entry {sequence} of drive {drive_id}")
 }
 

@@ -65,7 +65,7 @@ impl Entry {
             from.add_parameter("CN", &text::as_line(name).replace('"', "'"));
         }
         let mut to = Property::new("ATTENDEE", format!("mailto:{attendee}"));
-        // Whoever registers has accepted already; an answer would reach nobody.
+        // A registration is an acceptance, and nobody reads answers.
         to.add_parameter("PARTSTAT", "ACCEPTED").add_parameter("RSVP", "FALSE");
         let status = match self.method {
             Method::Request => EventStatus::Confirmed,
@@ -93,7 +93,8 @@ impl Entry {
     }
 }
 
-/// The same content in lines of at most [`MOST`] octets, broken between characters.
+/// The same content in lines of at most [`MOST`] octets, broken between characters. (icalendar 0.17 mixes up octets and
+/// characters when it breaks lines, and does not count the space that a line goes on with.)
 fn refolded(calendar: &str) -> String {
     let mut folded = String::with_capacity(calendar.len() + calendar.len() / 20);
     for line in calendar.replace("\r\n ", "").split_terminator("\r\n") {

@@ -247,7 +247,7 @@ fn entry(mail: &Mail, about: &About<'_>) -> Option<Entry> {
     let (drive_id, sequence) = mail.place()?;
     let (starts, ends) = definition.time_of(about.slot());
     let method = match about.event {
-        // Whoever waits has no entry.
+        // Somebody on the waiting list has no entry.
         Event::DriveUpdated(_) if !about.has_a_place() => return None,
         // An entry needs a date.
         Event::DriveUpdated(updated) if starts.is_none() && updated.changed.contains(&Change::StartsAt) => {

@@ -3,8 +3,9 @@
 //! A delivery is claimed by an update: it is due again only after the lease, so no other sender takes it meanwhile, and if
 //! this one dies it comes again, with the same `webhook-id`. What came of it is written as long as the lease holds.
 //!
-//! With order, the first of a drive are claimed together, a run, and sent one after another until one of them fails. Whoever
-//! has claimed the first one sends, and only what follows it without a hole; of two senders that is one.
+//! Ordered webhooks: a sender claims the oldest pending deliveries of one drive as a *run* and sends them in sequence until
+//! one fails. Only the sender that holds the first delivery may send, and only up to the first gap. So at most one sender is
+//! active per drive.
 
 mod record;
 
@@ -114,7 +115,7 @@ impl Sender {
         let mut backoff = Backoff::default();
         while !shutdown.is_cancelled() {
             failpoint::hit("webhooks-looking");
-            // What is under way goes on, whatever a round meets.
+            // Attempts that are under way go on when a round panics.
             let round = caught(self.round()).await.unwrap_or_else(|panic| {
                 parts.stumbled(PART, panic.to_string());
                 Err(panic.to_string())

@@ -1,4 +1,4 @@
-//! Redis, whatever it answers: it is connected to for ever, with back-off, and its absence is said once.
+//! Redis. The connection is made again for ever, with back-off. The log says once that Redis is away, and once that it is back.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::guard::caught;
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// How often it is asked whether it is there.
 const LOOK: Duration = Duration::from_secs(1);
-/// After so many looks in vain a connection is given up that answers, but not well: another server may have its name now.
+/// After this many failed looks a connection is replaced, even one that answers: another server may have its name now.
 const PATIENCE: u32 = 5;
 
 /// A handle on Redis. Cheap to clone.
@@ -75,7 +75,7 @@ impl Redis {
 
     /// Ends the connection.
     pub(super) async fn close(&self) {
-        // Whoever keeps it would connect again.
+        // First the task that connects again.
         self.end.token().cancel();
         // It may be gone already; then there is nothing to close.
         let _ = self.client.quit().await;

@@ -12,7 +12,7 @@ use sea_orm::sqlx::{self, Connection as _};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::guard::caught;
+use crate::guard::caught_in_words;
 
 /// The journal's pages (of 4 KiB: 256 MiB) from which on the writer does it too. The journal can begin anew only at a moment
 /// when all of it has been moved, and while writes keep coming only the writer itself meets such a moment.
@@ -51,8 +51,7 @@ impl Checkpoints {
 async fn repeat(options: SqliteConnectOptions, end: CancellationToken) {
     let mut connection = None;
     while end.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
-        let done = caught(once(&mut connection, &options)).await.map_err(|panic| panic.to_string());
-        if let Err(error) = done.and_then(|done| done.map_err(|error| error.to_string())) {
+        if let Err(error) = caught_in_words(once(&mut connection, &options)).await {
             tracing::warn!(error, "could not move SQLite's journal into the file");
             connection = None;
         }

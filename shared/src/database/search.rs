@@ -22,6 +22,14 @@ pub(crate) struct Searched<C> {
     pub(crate) search_of: C,
 }
 
+impl<C: ColumnTrait> Searched<C> {
+    /// The condition that the folded form is missing, or is that of another text.
+    fn is_behind(self) -> Condition {
+        let other = Expr::col(self.search_of.as_column_ref()).not_equals(self.text.as_column_ref());
+        Condition::any().add(self.search_of.is_null()).add(other)
+    }
+}
+
 /// What is searched for.
 #[derive(Debug, Clone)]
 pub(crate) struct Pattern {
@@ -41,13 +49,10 @@ impl Pattern {
     pub(crate) fn is_in<C: ColumnTrait>(&self, columns: Searched<C>) -> Condition {
         let Searched { text, search, search_of } = columns;
         let is_folded = Expr::col(search_of.as_column_ref()).equals(text.as_column_ref());
-        let is_behind = Condition::any()
-            .add(search_of.is_null())
-            .add(Expr::col(search_of.as_column_ref()).not_equals(text.as_column_ref()));
         let lower = Expr::expr(Func::lower(Expr::col(text.as_column_ref())));
         let new =
             Condition::all().add(is_folded).add(Expr::col(search.as_column_ref()).like(self.folded.clone()));
-        let old = Condition::all().add(is_behind).add(lower.like(self.lower.clone()));
+        let old = Condition::all().add(columns.is_behind()).add(lower.like(self.lower.clone()));
         Condition::any().add(new).add(old)
     }
 }
@@ -71,11 +76,7 @@ pub(crate) async fn refill<E: EntityTrait>(
     let mut select = E::find()
         .select_only()
         .columns([id, text])
-        .filter(
-            Condition::any()
-                .add(search_of.is_null())
-                .add(Expr::col(search_of.as_column_ref()).not_equals(text.as_column_ref())),
-        )
+        .filter(columns.is_behind())
         .order_by_asc(id)
         .limit(ROWS_PER_INSERT as u64);
     if let Some(after) = after {

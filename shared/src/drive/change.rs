@@ -1,5 +1,5 @@
-//! Changes that matter to those who hold or await a place: when it is, and where. And when a slot
-//! is over.
+//! Changes that matter to those who hold or await a place: when it is, and where. Also when a slot is
+//! over, and until when its waiting list is promoted.
 
 use std::collections::BTreeSet;
 
@@ -45,8 +45,8 @@ impl Definition {
         }
     }
 
-    /// When it is over for those in this slot: at its end, else at the drive's, else at its start;
-    /// none if nothing of it is known.
+    /// When it is over for those in this slot: at the slot's end; else at the drive's end or the slot's
+    /// start, whichever is later; else at the drive's start. None if none of them is known.
     #[must_use]
     pub fn over_at(&self, slot: &Slot) -> Option<Instant> {
         // A slot can begin after the drive's own end.

@@ -61,7 +61,7 @@ struct DriveOutcome {
     /// How many got a place from the waiting list by it.
     #[serde(skip_serializing_if = "is_zero")]
     promoted: usize,
-    /// What an organiser may take for something else.
+    /// What another time zone means for the drive's times, if the zone alone changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
 }
@@ -313,7 +313,7 @@ fn promotions(state: &State, definition: &Definition, now: Instant) -> Vec<Event
     for slot in definition.slots.iter().filter(|slot| definition.promotes(slot, now)) {
         let mut confirmed = state.places(slot.slot_id).confirmed;
         let mut heads = state.waiting(slot.slot_id);
-        while slot.capacity.is_none_or(|capacity| confirmed < capacity)
+        while slot.has_room(confirmed)
             && let Some(head) = heads.next().and_then(|member_id| state.registration(member_id))
         {
             confirmed += 1;
@@ -356,8 +356,7 @@ pub fn broken_invariant(state: &State, latest: Instant) -> Option<String> {
         if slot.capacity.is_some_and(|capacity| confirmed > capacity) {
             return Some(format!("slot {}: {confirmed} confirmed, {:?} places", slot.slot_id, slot.capacity));
         }
-        let is_free = slot.capacity.is_none_or(|capacity| confirmed < capacity);
-        if waitlisted > 0 && is_free && drive.definition.promotes(slot, latest) {
+        if waitlisted > 0 && slot.has_room(confirmed) && drive.definition.promotes(slot, latest) {
             return Some(format!("slot {}: {waitlisted} wait beside a free place", slot.slot_id));
         }
     }

@@ -53,6 +53,14 @@ pub struct Slot {
     pub waitlist_capacity: u32,
 }
 
+impl Slot {
+    /// Whether a place is free when `confirmed` are taken.
+    #[must_use]
+    pub fn has_room(&self, confirmed: u32) -> bool {
+        self.capacity.is_none_or(|capacity| confirmed < capacity)
+    }
+}
+
 /// A drive as it is stored and logged: complete, checked, all instants absolute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Definition {
@@ -267,9 +275,9 @@ impl Faults {
         reminders
     }
 
-    /// Checks a drive that is new or changed. Texts, questions and rules that stay as they were in
-    /// `old` are not checked again: earlier versions may have accepted what this one refuses, and
-    /// somebody who moves a date did not write it.
+    /// Checks a drive that is new or changed. A text, the questions, the rules and the times of a slot
+    /// are checked only if they differ from those of `old`: earlier versions may have accepted what
+    /// this one refuses, and somebody who moves a date did not write it.
     pub(super) fn check(&mut self, drive: &Definition, drive_id: DriveId, old: Option<&Definition>) {
         let is_new = |text: fn(&Definition) -> &String| old.is_none_or(|old| text(old) != text(drive));
         if is_new(|drive| &drive.title) {

@@ -1,4 +1,4 @@
-//! What organisers write: a new drive, or [`changes`] of one.
+//! What organisers write: a new drive, or changes of one.
 
 mod changes;
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr as _;
+use std::sync::LazyLock;
 
 use cel::common::ast::{
     CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators,
@@ -17,6 +18,9 @@ use super::{DriveField, MAX_EXPRESSION};
 const MAX_DEPTH: usize = 24;
 /// The parser recurses deeply for each bracket; it gets a stack that [`MAX_EXPRESSION`] bytes cannot exhaust.
 const PARSER_STACK: usize = 64 * 1024 * 1024;
+
+/// CEL's grammar. To make it registers all of CEL's functions, too, so it is made once.
+static GRAMMAR: LazyLock<cel::Env> = LazyLock::new(cel::Env::stdlib);
 
 /// From here on whole numbers have gaps between them in binary: 2^53.
 const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
@@ -57,7 +61,7 @@ fn bounds(source: &str) -> Result<(), Fault> {
 }
 
 fn read(source: &str) -> Result<Expression, Vec<Fault>> {
-    let (root, positions) = cel::Env::stdlib().parser().parse_with_source_info(source).map_err(|errors| {
+    let (root, positions) = GRAMMAR.parser().parse_with_source_info(source).map_err(|errors| {
         let fault = |error: &cel::ParseError| Fault {
             line: u32::try_from(error.pos.0).unwrap_or(1).max(1),
             column: u32::try_from(error.pos.1).unwrap_or(1).max(1),
@@ -206,10 +210,9 @@ impl Lowering<'_> {
         if call.func_name == "duration" && call.target.is_none() {
             return self.duration(id, call);
         }
-        let mut all = Vec::with_capacity(call.args.len() + 1);
-        let mut parts = call.target.as_deref().into_iter().chain(&call.args);
         let before = self.faults.len();
-        all.extend(parts.by_ref().filter_map(|part| self.node(part, depth + 1)));
+        let parts = call.target.as_deref().into_iter().chain(&call.args);
+        let all: Vec<_> = parts.filter_map(|part| self.node(part, depth + 1)).collect();
         let is_operator = call.func_name.contains('_') || call.func_name.starts_with('@');
         let name = call.func_name.as_str();
         let known = is_operator || Function::named(name).is_some() || Part::named(name).is_some();
@@ -287,7 +290,7 @@ impl Lowering<'_> {
     }
 }
 
-/// An operator or a function with its operands; none if it does not take so many.
+/// An operator or a function with its operands; none if their number is wrong.
 fn operation(name: &str, all: Vec<Node>) -> Option<Kind> {
     let compared = |comparison, two| Kind::Compare(comparison, Box::new(two));
     let computed = |operator, two| Kind::Arithmetic(operator, Box::new(two));

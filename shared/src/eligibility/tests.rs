@@ -180,6 +180,8 @@ fn a_text_that_looks_like_a_date_is_a_text_as_well() {
         ("size(member.batch) == 10", true),
         ("member.batch == timestamp('2024-01-01')", true),
         ("member.batch < member.until", true),
+        // Two texts that are both dates are compared as dates.
+        ("member.until == '2024-06-30T20:00:00+02:00'", true),
         ("member.until > '2024-06-30' && member.until < '2024-07-01'", true),
     ] {
         let verdict = judge_one(when, me.clone());

@@ -57,8 +57,8 @@ struct Facts<'a> {
 impl Facts<'_> {
     /// Their text, if there are any.
     fn text(&self) -> Option<String> {
-        let judged = self.reading.is_some() || !self.member.is_empty();
-        let empty = !judged && self.answers.is_empty() && self.reason.is_none();
+        // A member's attributes are there only if rules were read.
+        let empty = self.reading.is_none() && self.answers.is_empty() && self.reason.is_none();
         (!empty).then(|| serde_json::to_string(self).expect("facts are plain data"))
     }
 }
@@ -277,8 +277,7 @@ impl Attempt<'_> {
         let Some(member_id) = self.member_id else { return self.refuse(Code::MemberNotFound.into()) };
         let places = self.state.places(slot.slot_id);
         // A place that stayed free since promotion ended is for those who wait.
-        let is_free =
-            places.waitlisted == 0 && slot.capacity.is_none_or(|capacity| places.confirmed < capacity);
+        let is_free = places.waitlisted == 0 && slot.has_room(places.confirmed);
         let registration_id = RegistrationId(self.cx.id.0);
         let facts = hash(self.facts.as_ref());
         let (slot_id, accepted_at) = (slot.slot_id, self.cx.accepted_at);

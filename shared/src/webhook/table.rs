@@ -115,9 +115,9 @@ pub async fn change(db: &impl ConnectionTrait, webhook: &Webhook) -> Result<(), 
     Entity::update_many().set(change).filter(Column::Id.eq(webhook.id.0)).exec(db).await.map(drop)
 }
 
-/// Writes the secrets of a webhook that was rotated, unless its secret is not `before` any more. Whether it was.
+/// Writes the secrets of a webhook that was rotated, if its secret is still `before`. Returns whether it was.
 ///
-/// The newest of the old ones stands where versions look that know of one only.
+/// The newest of the old ones has a column of its own: versions that know of only one old secret read that.
 pub async fn rotate(db: &impl ConnectionTrait, webhook: &Webhook, before: &Secret) -> Result<bool, DbErr> {
     let (newest, older) = match webhook.old_secrets.split_first() {
         Some((newest, older)) => (Some(newest), older),
@@ -204,13 +204,20 @@ pub async fn count(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
     Entity::find().count(db).await
 }
 
-/// The webhooks of one owner, or all, oldest first. There are never many.
+/// The webhooks of one owner, or all, oldest first, without those that cannot be read. There are never many.
 pub async fn list(db: &impl ConnectionTrait, owner: Option<Uuid>) -> Result<Vec<Webhook>, DbErr> {
     let mut select = Entity::find().order_by_asc(Column::Id);
     if let Some(owner) = owner {
         select = select.filter(Column::Owner.eq(owner));
     }
-    select.all(db).await?.into_iter().map(Webhook::try_from).collect()
+    Ok(select.all(db).await?.into_iter().filter_map(readable).collect())
+}
+
+/// The webhook, unless its row cannot be read: then the others go on.
+fn readable(row: Model) -> Option<Webhook> {
+    let id = row.id;
+    let read = Webhook::try_from(row);
+    read.map_err(|error| tracing::error!(webhook_id = %id, %error, "a webhook cannot be read")).ok()
 }
 
 /// One webhook, if it belongs to this owner (or whoever asks may see all).
@@ -240,12 +247,6 @@ pub async fn enabled(db: &impl ConnectionTrait) -> Result<Vec<Webhook>, DbErr> {
         .order_by_asc(Column::Id)
         .all(db)
         .await?;
-    let readable = |row: Model| {
-        let id = row.id;
-        let read = Webhook::try_from(row);
-        // The others get what they want.
-        read.map_err(|error| tracing::error!(webhook_id = %id, %error, "a webhook cannot be read")).ok()
-    };
     Ok(rows.into_iter().filter_map(readable).collect())
 }
 

@@ -131,7 +131,7 @@ pub(super) struct WebhookObject {
 impl From<Webhook> for WebhookObject {
     fn from(webhook: Webhook) -> Self {
         let old = webhook.valid_old_secrets(clock::now());
-        let old_secrets_until = old.map(|(_, until)| At(*until)).collect();
+        let old_secrets_until: Vec<_> = old.map(|(_, until)| At(*until)).collect();
         Self {
             webhook_id: webhook.id.0,
             url: webhook.url,
@@ -141,7 +141,7 @@ impl From<Webhook> for WebhookObject {
             ordered: webhook.ordered,
             owner: webhook.owner,
             created_at: At(webhook.created_at),
-            old_secret_until: webhook.old_secrets.first().map(|(_, until)| At(*until)),
+            old_secret_until: old_secrets_until.first().copied(),
             old_secrets_until,
             failing_since: webhook.failing_since.map(At),
             disabled_at: webhook.disabled.map(|(at, _)| At(at)),

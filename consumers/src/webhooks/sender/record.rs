@@ -25,18 +25,22 @@ impl Sender {
             return Ok(());
         }
         failpoint::hit("webhook-answered");
-        if let Err(failure) = self.write_in_time(&self.sent, true).await {
-            if !matches!(failure, Failure::Reject(_)) {
+        if let Err(failure) = self.write_some(&self.sent, true).await {
+            if !matches!(failure, Failure::Reject(_) | Failure::Contended(_)) {
                 return Err(failure);
             }
-            tracing::error!(%failure, "could not write what came of webhooks together; writing each by itself");
+            tracing::warn!(%failure, "could not write what came of webhooks together; writing each by itself");
             for sent in &self.sent {
-                if let Err(failure) = self.write_in_time(std::slice::from_ref(sent), false).await {
-                    let delivery_id = sent.delivery.id;
-                    tracing::error!(%delivery_id, %failure, "could not write what came of a delivery; it is sent again");
+                match self.write_some(std::slice::from_ref(sent), false).await {
+                    Ok(()) => {}
+                    Err(failure @ Failure::Reject(_)) => {
+                        let delivery_id = sent.delivery.id;
+                        tracing::error!(%delivery_id, %failure, "could not write what came of a delivery; it is sent again");
+                    }
+                    Err(failure) => return Err(failure),
                 }
             }
-            self.write_in_time(&[], true).await?;
+            self.write_some(&[], true).await?;
         }
         self.left.clear();
         self.sent.clear();
@@ -44,11 +48,15 @@ impl Sender {
     }
 
     /// Writes what came of some attempts, and perhaps lets go of what is left; a panic is a failure like another.
-    async fn write_in_time(&self, sent: &[Sent], releases: bool) -> Result<(), Failure> {
+    async fn write_some(&self, sent: &[Sent], releases: bool) -> Result<(), Failure> {
         match caught(self.write(sent, releases)).await {
-            // Attempts have ids of their own, so this was committed before, and only the word of it was lost.
-            Ok(Err(error)) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                tracing::warn!("what came of webhooks was written already");
+            // Attempts have ids of their own, so one of these was committed before, and only the word of it was lost. Written
+            // alone, it was that one.
+            Ok(Err(error))
+                if sent.len() == 1
+                    && !releases
+                    && matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) =>
+            {
                 Ok(())
             }
             Ok(written) => written.map_err(Failure::from),

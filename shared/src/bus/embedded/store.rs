@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::queue::QueueState;
 use crate::bus::broker::PublishError;
 use crate::bus::message::Message;
-use crate::guard::caught;
+use crate::guard::caught_in_words;
 
 /// The most writes that share one transaction.
 const GROUP: usize = 512;
@@ -196,8 +196,7 @@ async fn serve(
     let mut group = Vec::with_capacity(GROUP);
     while inbox.recv_many(&mut group, GROUP).await > 0 {
         // A bug that one message meets must not end the broker.
-        let written = caught(write(&mut connection, &group)).await.map_err(|panic| panic.to_string());
-        match written.and_then(|written| written.map_err(|error| error.to_string())) {
+        match caught_in_words(write(&mut connection, &group)).await {
             Ok(moved) => group.drain(..).for_each(|write| succeeded(write, &moved)),
             Err(error) => {
                 tracing::error!(error, "could not write the embedded broker's file");

@@ -3,6 +3,7 @@
 use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, DbErr, QueryOrder as _, QuerySelect as _, Set};
 
+use super::stored;
 use crate::clock::Instant;
 use crate::cursor::Skipped;
 use crate::id::DriveId;
@@ -27,10 +28,6 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
-
-fn stored(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
 
 /// Notes that a follower leaves an entry out.
 pub async fn insert(

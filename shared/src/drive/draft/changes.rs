@@ -114,13 +114,6 @@ pub struct QuestionChanges {
     pub choices: Option<Vec<String>>,
 }
 
-impl From<Question> for QuestionChanges {
-    fn from(question: Question) -> Self {
-        let Question { name, text, kind, required, choices } = question;
-        Self { name, text: Some(text), kind: Some(kind), required: Some(required), choices: Some(choices) }
-    }
-}
-
 impl QuestionChanges {
     /// A question that these may be changes of.
     pub(in crate::drive) fn neutral(&self) -> Question {

@@ -72,7 +72,7 @@ impl Wanted {
                 }
                 DriveCommand::AddRegistration(command) => {
                     wanted.members.insert((command.member_id, drive_id));
-                    // It may give a place to the one who waits at the head.
+                    // The one whom it adds may be the head of the waiting list: then a later command needs the next.
                     *wanted.freed.entry(drive_id).or_default() += 1;
                 }
                 DriveCommand::ChangeAnswers(command) => {
@@ -86,7 +86,7 @@ impl Wanted {
                     wanted.registrations.insert(command.registration_id);
                     *wanted.freed.entry(drive_id).or_default() += 1;
                 }
-                // Whom it concerns waits at any place of the list.
+                // It may concern any position of the list.
                 DriveCommand::MoveInWaitingList(command) => {
                     wanted.registrations.insert(command.registration_id);
                     wanted.freed.insert(drive_id, WHOLE);

@@ -38,7 +38,7 @@ pub(super) struct Rows<'a> {
     rest: &'a str,
     line: u64,
     separator: char,
-    /// Where the row that was read last began, and the line behind that.
+    /// The text from the row on that was read last, and the line on which that row begins.
     last: (&'a str, u64),
 }
 
@@ -123,8 +123,7 @@ impl<'a> Iterator for Rows<'a> {
         let row = &text[..text.len() - rest.len()];
         self.rest = &rest[line_end(rest)..];
         self.line = line + lines(row).count().max(1) as u64;
-        let first = row.find(['\n', '\r']).map_or("", |_| behind_line(row));
-        Some(Row { line, cells: Ok(cells), more_lines: first })
+        Some(Row { line, cells: Ok(cells), more_lines: behind_line(row) })
     }
 }
 

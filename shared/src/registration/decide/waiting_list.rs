@@ -18,7 +18,7 @@ pub(super) fn beside_a_free_place<'a>(
     let found = state.registration(command.member_id)?;
     let is_meant = command.slot_id.is_none_or(|slot_id| slot_id == found.slot_id);
     let confirmed = state.places(found.slot_id).confirmed;
-    let is_free = drive.slot(Some(found.slot_id))?.capacity.is_none_or(|capacity| confirmed < capacity);
+    let is_free = drive.slot(Some(found.slot_id))?.has_room(confirmed);
     (found.state == RegistrationState::Waitlisted && is_meant && is_free).then_some(found)
 }
 
@@ -52,7 +52,7 @@ impl Attempt<'_> {
         let facts = hash(self.facts.as_ref());
         let event = RegistrationMoved { registration_id, member_id, slot_id, position, facts };
         let outcome = RegistrationOutcome { waitlist_position: Some(position), ..self.outcome(registration) };
-        // Where they stand already they are not moved to.
+        // Somebody who stands there already is not moved.
         let events = if stays { Vec::new() } else { vec![Event::RegistrationMoved(event)] };
         Decision { events, result: Ok(to_json(&outcome)), facts: self.facts }
     }
