@@ -86,8 +86,8 @@ impl Connections {
         private::narrow_data(&deployment.data_dir);
         let opened = shutdown.run_until_cancelled(async {
             let files = Files::open(&deployment.files_dir())?;
-            let db = database(deployment, name).await?;
-            let broker = broker(deployment, name).await?;
+            let db = boxed(database(deployment, name)).await?;
+            let broker = boxed(broker(deployment, name)).await?;
             let webhook_allow = deployment.webhook_allow.clone().unwrap_or_default();
             let mailing = deployment.mailing().map_err(anyhow::Error::msg)?;
             let (events, parts) = (deployment.events, Parts::default());
@@ -242,6 +242,11 @@ pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
 
 /// What a process does, on the heap: a compiler that optimises cannot lay a whole process out in one future.
 pub type Main = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
+
+/// A future on the heap whose type is forgotten, so that the layout of those around it does not include its own.
+fn boxed<'a, T>(future: impl Future<Output = T> + Send + 'a) -> Pin<Box<dyn Future<Output = T> + Send + 'a>> {
+    Box::pin(future)
+}
 
 /// Allows as many open files as the system lets a process have: each connection is one, and the usual limit of 1,024 is meant for
 /// programs that use `select(2)`.
