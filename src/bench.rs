@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use shared::config::Deployment;
+use shared::secret::Secret;
 use tokio_util::sync::CancellationToken;
 
 use self::growth::GrowthArguments;
@@ -113,7 +114,7 @@ pub struct RushArguments {
 
     /// The admin's password.
     #[arg(long, env = "ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
-    pub admin_password: Option<String>,
+    pub admin_password: Option<Secret>,
 
     /// Measure the limit of the same servers (`bench bare`) before, and give the ratio to it.
     #[arg(long)]

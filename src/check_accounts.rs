@@ -42,7 +42,8 @@ impl fmt::Display for Report {
 /// If there is such an account, or the database cannot be read.
 pub async fn run(arguments: CheckAccountsArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
     // It only reads.
-    let db = Database::connect(&arguments.deployment.database_url(), 1, "muster-check-accounts").await?;
+    let db =
+        Database::connect(arguments.deployment.database_url()?.expose(), 1, "muster-check-accounts").await?;
     let checked = shutdown.run_until_cancelled(check(&db, |line| println!("{line}"))).await;
     db.close().await;
     let Some(report) = checked else { anyhow::bail!("stopped before the end") };

@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::ProgressBar;
-use shared::config::given;
 use shared::database::Database;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +43,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(url) = &demo.url else {
-        let password = given(serve.admin.admin_password.as_ref()).map(ToOwned::to_owned);
+        let password = serve.admin.admin_password.as_ref().map(|password| password.expose().to_owned());
         let data_dir = serve.deployment.data_dir.clone();
         let email = serve.admin.admin_email.clone();
         let running = everything::start(serve, shutdown.clone()).await?;
@@ -72,7 +71,8 @@ pub async fn run(
     let password =
         serve.admin.admin_password.context("give the deployment's ADMIN_EMAIL and ADMIN_PASSWORD")?;
     let client = Client::new(url, demo.admin_url.as_ref().unwrap_or(url), demo.connections)?;
-    let played = shutdown.run_until_cancelled(play(&client, &serve.admin.admin_email, &password, None)).await;
+    let played =
+        shutdown.run_until_cancelled(play(&client, &serve.admin.admin_email, password.expose(), None)).await;
     played.unwrap_or_else(|| anyhow::bail!("stopped before the end"))
 }
 

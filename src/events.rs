@@ -54,7 +54,7 @@ pub struct EventsArguments {
 
 /// Prints events until there are no more, or until shutdown.
 pub async fn run(arguments: EventsArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let db = Database::connect(&arguments.deployment.database_url(), 1, "muster-events").await;
+    let db = Database::connect(arguments.deployment.database_url()?.expose(), 1, "muster-events").await;
     let db = db.context("open the database")?;
     let mut told = match &arguments.resume {
         Some(file) => read_positions(file)?,

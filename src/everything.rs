@@ -15,9 +15,9 @@ use consumers::members::Members;
 use consumers::service::consume;
 use consumers::upkeep::Upkeep;
 use process::watch::{Liveness, measure_queues};
-use process::{Connections, start_metrics};
+use process::{Connections, Stopped, start_metrics};
 use shared::bus::Queue;
-use shared::config::{Deployment, given};
+use shared::config::Deployment;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -100,7 +100,7 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
     }
     {
         let mut connections = connections.clone();
-        if given(deployment.public_url.as_ref()).is_none() {
+        if deployment.public_url.is_none() {
             connections.mailing.public_url.clone_from(&url);
         }
         tasks.spawn(consumers::mail::run(&connections, shutdown.clone())?);
@@ -110,7 +110,8 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         tasks.spawn(async move { consumers::webhooks::run(&connections, liveness, shutdown).await });
     }
     tasks.spawn(scheduler::keep(db, broker.clone(), parts.clone(), shutdown.clone()));
-    let made = first_admin(&connections, &deployment, &admin).await?;
+    let made = shutdown.run_until_cancelled(first_admin(&connections, &deployment, &admin)).await;
+    let made = made.ok_or(Stopped)??;
     tasks.spawn(serving);
     let stop = shutdown.clone();
     let measure = move || measure_queues(broker.clone(), Queue::ALL.to_vec(), stop.clone());

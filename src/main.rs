@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use muster::{Arguments, Command, bench, check_accounts, dead_letters, demo, events, everything, verify};
 use process::run_to_end;
+use shared::config::arguments;
 
 fn main() -> ExitCode {
-    let Arguments { command, serve, watching } = Arguments::parse();
+    let Arguments { command, serve, watching } = arguments::read();
     match command {
         None => run_to_end("muster", &watching, |shutdown| Box::pin(everything::serve(serve, shutdown))),
         Some(Command::Demo { demo, serve, watching }) => {

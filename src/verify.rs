@@ -61,7 +61,7 @@ pub enum Fault {
 /// Runs the command.
 pub async fn run(arguments: VerifyArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
     // It only reads: it neither migrates nor decides how many lanes there are.
-    let db = Database::connect(&arguments.deployment.database_url(), 1, "muster-verify").await?;
+    let db = Database::connect(arguments.deployment.database_url()?.expose(), 1, "muster-verify").await?;
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} {msg}  {pos} entries  {per_sec}")?);
     let verified = shutdown

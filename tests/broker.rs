@@ -23,7 +23,7 @@ enum Place {
 impl Place {
     async fn open(&self) -> Broker {
         let url = match self {
-            Self::Rabbit(host) => BrokerUrl::Rabbit(host.url.clone()),
+            Self::Rabbit(host) => BrokerUrl::Rabbit(host.url.clone().into()),
             Self::Embedded(folder) => BrokerUrl::Embedded(folder.0.join("broker.db")),
         };
         Broker::connect(&url, lanes(), "test").await.unwrap()
@@ -497,7 +497,7 @@ async fn fewer_lanes_than_hold_messages_are_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rabbitmq_connections_closed_by_force_are_opened_again() {
     let host = VirtualHost::new();
-    let broker = Broker::connect(&BrokerUrl::Rabbit(host.url.clone()), lanes(), "test").await.unwrap();
+    let broker = Broker::connect(&BrokerUrl::Rabbit(host.url.clone().into()), lanes(), "test").await.unwrap();
     let mut events = broker.subscribe(Source::Events(vec!["#".to_owned()]));
     events.ready().await;
     publish(&broker, "drives.0", 0..10).await;
@@ -528,7 +528,7 @@ async fn rabbitmq_connections_closed_by_force_are_opened_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_rabbitmq_queue_refuses_what_it_cannot_keep() {
     let host = VirtualHost::new();
-    let broker = Broker::connect(&BrokerUrl::Rabbit(host.url.clone()), lanes(), "test").await.unwrap();
+    let broker = Broker::connect(&BrokerUrl::Rabbit(host.url.clone().into()), lanes(), "test").await.unwrap();
     let policy = r#"{"max-length":5,"overflow":"reject-publish"}"#;
     rabbitmqctl(&["set_policy", "-p", &host.name, "small", "^drives", policy, "--apply-to", "queues"]);
     let refused =
@@ -544,7 +544,7 @@ async fn a_full_rabbitmq_queue_refuses_what_it_cannot_keep() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn presence_reaches_consumers_of_the_same_kind() {
     let host = VirtualHost::new();
-    let broker = Broker::connect(&BrokerUrl::Rabbit(host.url.clone()), lanes(), "test").await.unwrap();
+    let broker = Broker::connect(&BrokerUrl::Rabbit(host.url.clone().into()), lanes(), "test").await.unwrap();
     let mut drives = broker.subscribe(Source::Presence(Queue::Drives));
     let mut members = broker.subscribe(Source::Presence(Queue::Members));
     drives.ready().await;
@@ -579,8 +579,9 @@ async fn the_definitions_can_be_imported_and_fit() {
         lines
     };
     let imported = list();
-    let broker =
-        Broker::connect(&BrokerUrl::Rabbit(host.url.clone()), Topology::default(), "test").await.unwrap();
+    let broker = Broker::connect(&BrokerUrl::Rabbit(host.url.clone().into()), Topology::default(), "test")
+        .await
+        .unwrap();
     assert_eq!(list(), imported, "the processes find everything and add nothing");
     broker.publish(command("drives.15", "hello")).await.unwrap();
     let policies = rabbitmqctl(&["list_queues", "-p", &host.name, "name", "policy"]);

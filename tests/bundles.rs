@@ -31,7 +31,7 @@ fn numbers(batch: &Batch) -> Vec<usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_bundle_nothing_is_lost_when_only_a_part_was_settled() {
     let host = VirtualHost::new();
-    let url = BrokerUrl::Rabbit(host.url.clone());
+    let url = BrokerUrl::Rabbit(host.url.clone().into());
     let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
     let published = join_all((0..60).map(|number| broker.publish(command(number)))).await;
     assert!(published.into_iter().all(|confirmed| confirmed.is_ok()), "each has its own confirm");
@@ -68,7 +68,7 @@ async fn of_a_bundle_nothing_is_lost_when_only_a_part_was_settled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_lane_refuses_all_who_wait_for_it_and_takes_more_once_there_is_room() {
     let host = VirtualHost::new();
-    let url = BrokerUrl::Rabbit(host.url.clone());
+    let url = BrokerUrl::Rabbit(host.url.clone().into());
     let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
     let full = r#"{"max-length": 20, "overflow": "reject-publish"}"#;
     rabbitmqctl(&["set_policy", "-p", &host.name, "--apply-to", "queues", "full", "^drives", full]);

@@ -11,7 +11,7 @@ use crate::deployment::{Folder, PATIENCE, VirtualHost, eventually, rabbitmqctl};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_acknowledges_what_came_though_nothing_follows() {
     let host = VirtualHost::new();
-    let url = BrokerUrl::Rabbit(host.url.clone());
+    let url = BrokerUrl::Rabbit(host.url.clone().into());
     let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
     let mut subscription = broker.subscribe(Source::Events(vec!["#".to_owned()]));
     subscription.ready().await;
@@ -68,7 +68,7 @@ async fn a_batch_is_filled_with_what_came_meanwhile(url: BrokerUrl) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_is_filled_on_rabbitmq() {
     let host = VirtualHost::new();
-    a_batch_is_filled_with_what_came_meanwhile(BrokerUrl::Rabbit(host.url.clone())).await;
+    a_batch_is_filled_with_what_came_meanwhile(BrokerUrl::Rabbit(host.url.clone().into())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,7 +81,7 @@ async fn a_batch_is_filled_in_the_embedded_broker() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_end_that_came_while_a_batch_was_filled_is_the_end() {
     let host = VirtualHost::new();
-    let url = BrokerUrl::Rabbit(host.url.clone());
+    let url = BrokerUrl::Rabbit(host.url.clone().into());
     let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
     broker.publish(outgoing(Address::Commands("drives.1".to_owned()), "click")).await.unwrap();
     let mut consumer = broker.consume("drives.1", 100).await.unwrap();

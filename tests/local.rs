@@ -54,7 +54,7 @@ impl Local {
     pub async fn idle(engine: Engine) -> Self {
         let (database, folder) = (TestDatabase::new(engine).await, Folder::new());
         let db = Database::connect(&database.url, 4, "test").await.unwrap();
-        migrations::migrate(db.writer()).await.unwrap();
+        migrations::migrate(&db, &CancellationToken::new()).await.unwrap();
         let url = BrokerUrl::Embedded(folder.0.join("broker.db"));
         let broker = Broker::connect(&url, "8".parse().unwrap(), "test").await.unwrap();
         let files = Files::open(&folder.0.join("files")).unwrap();

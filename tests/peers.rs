@@ -69,7 +69,7 @@ fn documented(what: &str, variables: &[(&str, &str)]) {
 
 async fn broker(host: &VirtualHost) -> Broker {
     let topology: Topology = "2".parse().unwrap();
-    Broker::connect(&BrokerUrl::Rabbit(host.url.clone()), topology, "test").await.unwrap()
+    Broker::connect(&BrokerUrl::Rabbit(host.url.clone().into()), topology, "test").await.unwrap()
 }
 
 /// The `sequence`-th event of a drive.

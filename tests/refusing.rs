@@ -212,12 +212,13 @@ fn err_packet(code: u16, message: &str) -> Refusal {
 }
 
 async fn is_used_however_it_refused(engine: Engine, refusals: Vec<Refusal>) {
+    let running = CancellationToken::new();
     let database = TestDatabase::new(engine).await;
     for refusal in refusals {
         let (folder, said) = (Folder::new(), format!("{refusal:?}"));
         let gate = Gate::before(&database.url, refusal, 3).await;
         let url = gate.instead_of(&database.url);
-        let db = process::database(&deployment(&folder, &[("--database-url", &url)]), "test").await;
+        let db = process::database(&deployment(&folder, &[("--database-url", &url)]), "test", &running).await;
         let db = db.unwrap_or_else(|error| panic!("{said}: {error:#}"));
         assert_eq!(gate.left.load(Ordering::SeqCst), 0, "{said}");
         // And later.
@@ -258,8 +259,9 @@ async fn mariadb_is_used_however_it_refused_the_first_connections() {
 async fn a_database_url_that_is_none_ends_the_process() {
     let folder = Folder::new();
     let url = "postgres://127.0.0.1:port/muster";
-    let opened = process::database(&deployment(&folder, &[("--database-url", url)]), "test").await;
-    assert!(format!("{:#}", opened.unwrap_err()).contains("open the database"));
+    let running = CancellationToken::new();
+    let opened = process::database(&deployment(&folder, &[("--database-url", url)]), "test", &running).await;
+    assert!(format!("{:#}", opened.unwrap_err()).contains("DATABASE_URL cannot be used"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -304,7 +306,7 @@ async fn mails_come_however_the_server_refused_the_first_connections() {
         let (mut local, server) = (Local::start(Engine::Sqlite).await, MailServer::start());
         let url = format!("smtp://127.0.0.1:{}", server.port);
         let gate = Gate::before(&url, Refusal::AtOnce(answer.into()), 3).await;
-        let connections = local.connections(Outlet::Server(gate.instead_of(&url)));
+        let connections = local.connections(Outlet::Server(gate.instead_of(&url).into()));
         let drive_id = local.open_drive(json!({})).await;
         local.fill_inboxes(connections.mailing.outlet.clone());
         let member_id = local.member(json!({ "roll": 1 })).await;

@@ -204,7 +204,7 @@ async fn five_thousand_people_a_thousand_places_one_in_ten_clicks_twice() {
     let drive_id = running.admin.open_drive(json!({ "capacity": 1000 })).await;
     let urls: Vec<_> = running.members.iter().map(|process| process.url.clone()).collect();
     // Anyone may bind a queue.
-    let url = BrokerUrl::Rabbit(deployment.virtual_host.url.clone());
+    let url = BrokerUrl::Rabbit(deployment.virtual_host.url.clone().into());
     let broker = Broker::connect(&url, "4".parse().unwrap(), "subscriber").await.unwrap();
     let mut events = broker.subscribe(Source::Events(vec![format!("registration.*.{drive_id}.*")]));
     events.ready().await;

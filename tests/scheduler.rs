@@ -88,8 +88,9 @@ async fn many_drives_open_and_close_once_each() {
 async fn what_could_not_be_published_stays_due() {
     let local = Local::start(Engine::Sqlite).await;
     let host = VirtualHost::new();
-    let away =
-        Broker::connect(&BrokerUrl::Rabbit(host.url.clone()), "2".parse().unwrap(), "test").await.unwrap();
+    let away = Broker::connect(&BrokerUrl::Rabbit(host.url.clone().into()), "2".parse().unwrap(), "test")
+        .await
+        .unwrap();
     away.close().await;
     let start = clock::from_ms(1_790_000_000_000);
     let broken = Scheduler::new(local.db.clone(), away);

@@ -9,6 +9,7 @@ use shared::member::{ImportMembers, table as members};
 use shared::registration::RegistrationState;
 use shared::registration::table as registrations;
 use shared::upkeep::CleanUp;
+use tokio_util::sync::CancellationToken;
 
 use crate::deployment::Engine;
 use crate::local::{Local, admin, assert_ok, outcome};
@@ -217,7 +218,8 @@ async fn an_upgrade_that_died_half_way_is_finished(engine: Engine) {
     // What was done is not recorded as done.
     local.tamper("delete from seaql_migrations where version like 'm20261130_%'").await.unwrap();
     let others = [local.second_handle().await, local.second_handle().await];
-    let migrated = others.iter().map(|db| migrations::migrate(db.writer()));
+    let stop = CancellationToken::new();
+    let migrated = others.iter().map(|db| migrations::migrate(db, &stop));
     for result in futures_util::future::join_all(migrated).await {
         result.unwrap();
     }

@@ -16,6 +16,7 @@ use shared::registration::table::{self as registrations, After};
 use shared::registration::{AddRegistration, RegistrationState, RemoveRegistration, Withdraw};
 use shared::upkeep::CleanUp;
 use shared::{clock, settings};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::deployment::Engine;
@@ -47,11 +48,12 @@ async fn processes_that_start_together_migrate_once(engine: Engine) {
     let database = crate::deployment::TestDatabase::new(engine).await;
     let connect = || async { shared::database::Database::connect(&database.url, 2, "test").await.unwrap() };
     let handles = [connect().await, connect().await, connect().await];
-    let migrated = handles.iter().map(|db| migrations::migrate(db.writer()));
+    let stop = CancellationToken::new();
+    let migrated = handles.iter().map(|db| migrations::migrate(db, &stop));
     for result in futures_util::future::join_all(migrated).await {
         result.unwrap();
     }
-    migrations::migrate(handles[0].writer()).await.expect("once more changes nothing");
+    migrations::migrate(&handles[0], &stop).await.expect("once more changes nothing");
 }
 
 async fn a_drives_life_is_stored_and_verifies(engine: Engine) {

@@ -94,5 +94,12 @@ async fn ensure_now(
 
 fn kept_or_generated(file: &Path) -> std::io::Result<String> {
     create_once(file, &Alphanumeric.sample_string(&mut rand::rng(), 20))?;
-    Ok(std::fs::read_to_string(file)?.trim().to_owned())
+    let kept = std::fs::read_to_string(file)?.trim().to_owned();
+    // Somebody may have written it by hand, or emptied it.
+    password::check(&kept).map_err(|fault| {
+        let said =
+            format!("{} holds no password ({fault}); write one into it, or delete the file", file.display());
+        std::io::Error::new(std::io::ErrorKind::InvalidData, said)
+    })?;
+    Ok(kept)
 }

@@ -102,8 +102,13 @@ async fn broker(cx: &Context) -> Answer {
 async fn ask_peer(operations: &Operations) -> Result<(), String> {
     let Some(peer) = &operations.peer else { return Ok(()) };
     let url = format!("{}/health", peer.trim_end_matches('/'));
-    let answered =
-        operations.client.get(url).timeout(PATIENCE).send().await.map_err(|error| error.to_string())?;
+    let answered = operations
+        .client
+        .get(url)
+        .timeout(PATIENCE)
+        .send()
+        .await
+        .map_err(|error| error.without_url().to_string())?;
     if answered.status().is_success() { Ok(()) } else { Err(format!("it answered {}", answered.status())) }
 }
 

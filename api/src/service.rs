@@ -9,9 +9,10 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser};
 use process::parts::supervise;
 use process::watch::Liveness;
-use process::{Connections, run_to_end, start_metrics};
+use process::{Connections, Stopped, run_to_end, start_metrics};
 use shared::cache::Cache;
-use shared::config::{Deployment, Watching, given};
+use shared::config::{Deployment, Unusable, Watching, arguments, scheme};
+use shared::secret::Secret;
 use shared::signing::SigningKey;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ pub struct AdminArguments {
 
     /// The first admin's password. [default: generated, and kept in DATA_DIR]
     #[arg(long, env = "ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
-    pub admin_password: Option<String>,
+    pub admin_password: Option<Secret>,
 }
 
 /// What is signed with.
@@ -42,7 +43,7 @@ pub struct KeyArguments {
     /// The key that signs receipts and tokens: Ed25519 in PKCS #8, base64. The same for all APIs of a deployment.
     /// [default: made once, and kept in DATA_DIR]
     #[arg(long, env = "SIGNING_KEY", value_name = "KEY", hide_env_values = true)]
-    pub signing_key: Option<String>,
+    pub signing_key: Option<Secret>,
 }
 
 /// Flags and environment of an API process.
@@ -67,7 +68,7 @@ struct Arguments {
 
     /// Where the other API is, such as http://admin-api:8001; full health asks it.
     #[arg(long, env = "PEER_URL", value_name = "URL")]
-    peer_url: Option<String>,
+    peer_url: Option<Secret>,
 }
 
 /// The flags of an API binary, for its reference.
@@ -79,7 +80,7 @@ pub fn command() -> clap::Command {
 /// The main function of an API binary.
 #[must_use]
 pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = arguments::read();
     run_to_end(service, &arguments.watching.clone(), |shutdown| {
         Box::pin(async move {
             let connections = Connections::open_shared(&arguments.deployment, service, &shutdown).await?;
@@ -91,13 +92,15 @@ pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> Exi
             let operations = Operations {
                 service,
                 metrics,
-                peer: given(arguments.peer_url.as_ref()).map(ToOwned::to_owned),
+                peer: peer(arguments.peer_url.as_ref())?,
                 client: reqwest::Client::new(),
                 liveness: Liveness::default(),
                 parts: connections.parts.clone(),
             };
+            let stop = shutdown.clone();
             let serving = serving(listener, surfaces, cx.clone(), operations, shutdown)?;
-            first_admin(&connections, &arguments.deployment, &arguments.admin).await?;
+            let first = first_admin(&connections, &arguments.deployment, &arguments.admin);
+            stop.run_until_cancelled(first).await.ok_or(Stopped)??;
             tracing::info!(service, %address, "serving; documentation at /docs");
             serving.await;
             cx.cache.close().await;
@@ -138,6 +141,14 @@ pub fn serving(
     Ok(async move { supervise("listener", &parts, &shutdown, start).await })
 }
 
+/// The other API's address.
+fn peer(url: Option<&Secret>) -> Result<Option<String>, Unusable> {
+    if let Some(url) = url {
+        scheme::http("PEER_URL").split(url)?;
+    }
+    Ok(url.map(|url| url.expose().to_owned()))
+}
+
 /// Makes the first admin if there is none, and says so, this once.
 ///
 /// Run this last. Argon2 allocates 19 MiB; long-lived allocations made afterwards would fragment that block, and the allocator
@@ -147,7 +158,7 @@ pub async fn first_admin(
     deployment: &Deployment,
     arguments: &AdminArguments,
 ) -> anyhow::Result<Option<FirstAdmin>> {
-    let (password, email) = (given(arguments.admin_password.as_ref()), &arguments.admin_email);
+    let (password, email) = (arguments.admin_password.as_ref().map(Secret::expose), &arguments.admin_email);
     let made = admin::ensure(&connections.db, &deployment.data_dir, email, password).await?;
     match &made {
         Some(FirstAdmin { email, generated_password: Some(_) }) => {
@@ -170,12 +181,12 @@ pub fn context(
     key: &KeyArguments,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Context> {
-    let key = match given(key.signing_key.as_ref()) {
-        Some(text) => SigningKey::from_text(text).context("read SIGNING_KEY")?,
+    let key = match &key.signing_key {
+        Some(text) => SigningKey::from_text(text.expose()).context("read SIGNING_KEY")?,
         None => SigningKey::load_or_create(&deployment.key_file())?,
     };
     let Connections { db, broker, files, webhook_allow, parts, .. } = connections.clone();
-    let cache = Cache::open(&deployment.cache_url)?;
+    let cache = Cache::open(deployment.cache()?.expose())?;
     read::forget_changed(&broker, cache.clone(), &parts, shutdown);
     let (feeds, waiting) = told::start(&db, &broker, &parts, shutdown);
     let revoked = Revoked::default();

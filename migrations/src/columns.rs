@@ -3,9 +3,49 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
 
-/// A new table.
+/// A new table, unless it is there. (On MariaDB a step that died has done what it had come to.)
 pub(crate) fn table(name: &'static str) -> TableCreateStatement {
-    Table::create().table(name).to_owned()
+    Table::create().table(name).if_not_exists().to_owned()
+}
+
+/// Makes an index on these columns, unless it is there.
+pub(crate) async fn index(
+    manager: &SchemaManager<'_>,
+    name: &'static str,
+    table: &'static str,
+    columns: &[&'static str],
+) -> Result<(), DbErr> {
+    make_index(manager, Index::create().name(name).table(table).to_owned(), (name, table, columns), "").await
+}
+
+/// Makes an index on these columns that holds each value once, unless it is there.
+pub(crate) async fn unique_index(
+    manager: &SchemaManager<'_>,
+    name: &'static str,
+    table: &'static str,
+    columns: &[&'static str],
+) -> Result<(), DbErr> {
+    let statement = Index::create().name(name).table(table).unique().to_owned();
+    make_index(manager, statement, (name, table, columns), "unique ").await
+}
+
+async fn make_index(
+    manager: &SchemaManager<'_>,
+    mut statement: IndexCreateStatement,
+    (name, table, columns): (&str, &str, &[&'static str]),
+    unique: &str,
+) -> Result<(), DbErr> {
+    if matches!(manager.get_database_backend(), DbBackend::MySql) {
+        // sea-query knows no "if not exists" here, and asking first would not do: a statement may still be at work after the
+        // process that sent it has died.
+        let columns = columns.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(", ");
+        let statement = format!("create {unique}index if not exists `{name}` on `{table}` ({columns})");
+        return manager.get_connection().execute_unprepared(&statement).await.map(drop);
+    }
+    for column in columns {
+        statement.col(*column);
+    }
+    manager.create_index(statement.if_not_exists().to_owned()).await
 }
 
 /// An id.
@@ -71,17 +111,18 @@ pub(crate) fn long_exact(backend: DbBackend, name: impl IntoIden) -> ColumnDef {
     column
 }
 
-/// Adds a column that is not there yet. (On MariaDB a migration that died has done what it had come to.)
+/// Adds a column, unless it is there.
 pub(crate) async fn add(
     manager: &SchemaManager<'_>,
     table: &'static str,
     name: &str,
     column: ColumnDef,
 ) -> Result<(), DbErr> {
+    // SQLite cannot be told "if not exists".
     if manager.has_column(table, name).await? {
         return Ok(());
     }
-    manager.alter_table(Table::alter().table(table).add_column(column).to_owned()).await
+    manager.alter_table(Table::alter().table(table).add_column_if_not_exists(column).to_owned()).await
 }
 
 /// A SHA-256 digest.

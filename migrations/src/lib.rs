@@ -13,13 +13,16 @@ mod m20261130_search;
 mod m20261130_skipped_entries;
 mod m20261130_webhook_secrets;
 
-use std::time::Duration;
+mod lock;
+
+use std::collections::BTreeSet;
 
 use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::{DatabaseConnection, SqlErr};
+use sea_orm_migration::sea_orm::DatabaseConnection;
+use shared::database::Database;
+use tokio_util::sync::CancellationToken;
 
-/// How often a process that lost the race to migrate looks again.
-const ATTEMPTS: u32 = 60;
+use self::lock::Lock;
 
 struct Migrations;
 
@@ -42,26 +45,78 @@ impl MigratorTrait for Migrations {
     }
 }
 
-/// Brings the database up to date. Processes that start at the same moment may race for it: one wins, the others wait
-/// for what it does.
-pub async fn migrate(db: &DatabaseConnection) -> Result<(), DbErr> {
-    let mut attempt = 0;
-    loop {
-        match Migrations::up(db, None).await {
-            Ok(()) => return Ok(()),
-            Err(error) if attempt < ATTEMPTS && is_race(&error) => {
-                attempt += 1;
-                tracing::info!(%error, "another process is migrating the database; waiting for it");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+/// Why a database is not up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum NotMigrated {
+    /// The process was asked to stop. The steps that were done stay done.
+    #[error("asked to stop while migrating the database")]
+    Stopped,
+    /// The database answered with an error.
+    #[error(transparent)]
+    Database(#[from] DbErr),
+    /// A newer version has migrated it.
+    #[error(
+        "the database was made by a newer Muster (its migration {0} is not known here); start that version, or \
+         restore the backup that was made before the upgrade"
+    )]
+    Newer(String),
 }
 
-/// Whether an error looks as if another process has just made the same table, or is about to.
-fn is_race(error: &DbErr) -> bool {
-    let text = error.to_string().to_lowercase();
-    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
-        || ["already exists", "duplicate", "locked", "deadlock"].iter().any(|sign| text.contains(sign))
+/// Brings the database up to date, step by step.
+///
+/// One process at a time holds the lock ([`Lock`]); others wait for it. On PostgreSQL and SQLite a step and its record are
+/// one transaction. MariaDB commits each statement by itself, so a step that ended halfway is done again, and leaves what
+/// is there. `stop` ends the wait for the lock at once, and the work after the step that is in hand.
+pub async fn migrate(db: &Database, stop: &CancellationToken) -> Result<(), NotMigrated> {
+    migrate_through(db, "", stop).await
+}
+
+/// The same, but ends after the migration `last`: a database of an older version, for tests of upgrades.
+pub async fn migrate_through(db: &Database, last: &str, stop: &CancellationToken) -> Result<(), NotMigrated> {
+    let mut is_waiting = false;
+    while let Some(step) = next_step(db.writer(), last).await? {
+        if stop.is_cancelled() {
+            return Err(NotMigrated::Stopped);
+        }
+        match Lock::take(db, step.as_ref()).await? {
+            Some(lock) => {
+                is_waiting = false;
+                lock.do_next_step().await?;
+            }
+            None => {
+                if !is_waiting {
+                    tracing::info!("another process is migrating the database; waiting for it");
+                    is_waiting = true;
+                }
+                stop.run_until_cancelled(tokio::time::sleep(lock::LOOK)).await;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first migration that is not recorded. Only reads: a database that is up to date may be read-only.
+async fn next_step(
+    db: &DatabaseConnection,
+    last: &str,
+) -> Result<Option<Box<dyn MigrationTrait>>, NotMigrated> {
+    let done = recorded(db).await?;
+    if done.contains(last) {
+        return Ok(None);
+    }
+    let known = Migrations::migrations();
+    if let Some(unknown) = done.iter().find(|name| known.iter().all(|step| step.name() != name.as_str())) {
+        return Err(NotMigrated::Newer(unknown.clone()));
+    }
+    Ok(known.into_iter().find(|step| !done.contains(step.name())))
+}
+
+/// The names of the migrations that are recorded.
+async fn recorded(db: &DatabaseConnection) -> Result<BTreeSet<String>, DbErr> {
+    const TABLE: &str = "seaql_migrations";
+    if !SchemaManager::new(db).has_table(TABLE).await? {
+        return Ok(BTreeSet::new());
+    }
+    let rows = db.query_all(&Query::select().column("version").from(TABLE).to_owned()).await?;
+    rows.iter().map(|row| row.try_get("", "version")).collect()
 }

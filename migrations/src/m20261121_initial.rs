@@ -3,7 +3,7 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
 
-use crate::columns::{column, digest, exact, instant, long_text, table, uuid, word};
+use crate::columns::{column, digest, exact, index, instant, long_text, table, unique_index, uuid, word};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
@@ -30,9 +30,7 @@ async fn people(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(column(instant(backend, "created_at").not_null()))
         .to_owned();
     manager.create_table(accounts).await?;
-    let by_role =
-        Index::create().name("accounts_by_role").table("accounts").col("role").col("created_at").to_owned();
-    manager.create_index(by_role).await?;
+    index(manager, "accounts_by_role", "accounts", &["role", "created_at"]).await?;
     let members = table("members")
         .col(column(uuid("id").not_null().primary_key()))
         .col(column(ColumnDef::new("name").string_len(200).not_null()))
@@ -72,13 +70,9 @@ async fn drives(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     manager.create_table(drives).await?;
     // The scheduler looks every second for what is due.
     for (name, at) in [("drives_by_opening", "opens_at"), ("drives_by_closing", "closes_at")] {
-        manager
-            .create_index(Index::create().name(name).table("drives").col("status").col(at).to_owned())
-            .await?;
+        index(manager, name, "drives", &["status", at]).await?;
     }
-    let in_order =
-        Index::create().name("drives_by_creation").table("drives").col("created_at").col("id").to_owned();
-    manager.create_index(in_order).await?;
+    index(manager, "drives_by_creation", "drives", &["created_at", "id"]).await?;
     let slots = table("slots")
         .col(column(uuid("id").not_null().primary_key()))
         .col(column(uuid("drive_id").not_null()))
@@ -91,9 +85,7 @@ async fn drives(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         ))
         .to_owned();
     manager.create_table(slots).await?;
-    manager
-        .create_index(Index::create().name("slots_by_drive").table("slots").col("drive_id").to_owned())
-        .await
+    index(manager, "slots_by_drive", "slots", &["drive_id"]).await
 }
 
 async fn registrations(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
@@ -111,22 +103,8 @@ async fn registrations(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .primary_key(Index::create().col("member_id").col("drive_id"))
         .to_owned();
     manager.create_table(registrations).await?;
-    let by_id = Index::create()
-        .name("registrations_by_id")
-        .table("registrations")
-        .col("drive_id")
-        .col("id")
-        .unique()
-        .to_owned();
-    manager.create_index(by_id).await?;
-    let by_state = Index::create()
-        .name("registrations_by_state")
-        .table("registrations")
-        .col("drive_id")
-        .col("state")
-        .col("rank")
-        .to_owned();
-    manager.create_index(by_state).await
+    unique_index(manager, "registrations_by_id", "registrations", &["drive_id", "id"]).await?;
+    index(manager, "registrations_by_state", "registrations", &["drive_id", "state", "rank"]).await
 }
 
 async fn decisions(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
@@ -148,12 +126,19 @@ async fn decisions(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(instant(backend, "expires_at"))
         .to_owned();
     manager.create_table(ledger).await?;
-    let mut by_expiry = Index::create().name("ledger_by_expiry").table("ledger").col("expires_at").to_owned();
-    if backend != DbBackend::MySql {
+    if backend == DbBackend::MySql {
+        index(manager, "ledger_by_expiry", "ledger", &["expires_at"]).await?;
+    } else {
         // Few expire; what does not costs nothing. (MariaDB has no partial indexes.)
-        by_expiry.and_where(Expr::col("expires_at").is_not_null());
+        let by_expiry = Index::create()
+            .name("ledger_by_expiry")
+            .table("ledger")
+            .col("expires_at")
+            .and_where(Expr::col("expires_at").is_not_null())
+            .if_not_exists()
+            .to_owned();
+        manager.create_index(by_expiry).await?;
     }
-    manager.create_index(by_expiry).await?;
     let log = table("drive_log")
         .col(column(uuid("drive_id").not_null()))
         .col(column(ColumnDef::new("sequence").big_integer().not_null()))

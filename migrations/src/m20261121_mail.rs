@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{column, instant, long_text, table, uuid, word};
+use crate::columns::{column, index, instant, long_text, table, uuid, word};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
@@ -53,11 +53,7 @@ async fn mails(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let indexes: [(&str, &[&'static str]); 2] =
         [("mails_by_due", &["state", "due_at"]), ("mails_by_state", &["state", "id"])];
     for (name, columns) in indexes {
-        let mut index = Index::create().name(name).table("mails").to_owned();
-        for column in columns {
-            index.col(*column);
-        }
-        manager.create_index(index).await?;
+        index(manager, name, "mails", columns).await?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{instant, long_text};
+use crate::columns::{add, index, instant, long_text};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
@@ -11,13 +11,9 @@ pub(crate) struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        // SQLite adds one column at a time.
-        for column in [instant(backend, "remind_at"), long_text(backend, "reminded")] {
-            manager.alter_table(Table::alter().table("drives").add_column(column).to_owned()).await?;
-        }
-        let by_reminder =
-            Index::create().name("drives_by_reminder").table("drives").col("remind_at").to_owned();
-        manager.create_index(by_reminder).await?;
+        add(manager, "drives", "remind_at", instant(backend, "remind_at")).await?;
+        add(manager, "drives", "reminded", long_text(backend, "reminded")).await?;
+        index(manager, "drives_by_reminder", "drives", &["remind_at"]).await?;
         // Drives that are there already are looked at once, all of them; their lanes write when they are due.
         let looked_at = Query::update()
             .table("drives")

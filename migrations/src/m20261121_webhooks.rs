@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{column, instant, long_text, table, uuid, word};
+use crate::columns::{column, index, instant, long_text, table, uuid, word};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
@@ -62,11 +62,7 @@ async fn deliveries(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         ("webhook_deliveries_by_state", &["endpoint_id", "state", "id"]),
     ];
     for (name, columns) in indexes {
-        let mut index = Index::create().name(name).table("webhook_deliveries").to_owned();
-        for column in columns {
-            index.col(*column);
-        }
-        manager.create_index(index).await?;
+        index(manager, name, "webhook_deliveries", columns).await?;
     }
     Ok(())
 }
@@ -84,11 +80,5 @@ async fn attempts(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(long_text(backend, "error"))
         .to_owned();
     manager.create_table(attempts).await?;
-    let by_delivery = Index::create()
-        .name("webhook_attempts_by_delivery")
-        .table("webhook_attempts")
-        .col("delivery_id")
-        .col("id")
-        .to_owned();
-    manager.create_index(by_delivery).await
+    index(manager, "webhook_attempts_by_delivery", "webhook_attempts", &["delivery_id", "id"]).await
 }

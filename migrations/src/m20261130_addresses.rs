@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{add, exact};
+use crate::columns::{add, exact, unique_index};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
@@ -12,11 +12,6 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
         add(manager, "accounts", "address", exact(backend, "address", 254)).await?;
-        let name = "accounts_by_address";
-        if manager.has_index("accounts", name).await? {
-            return Ok(());
-        }
-        let by_address = Index::create().name(name).table("accounts").col("address").unique().to_owned();
-        manager.create_index(by_address).await
+        unique_index(manager, "accounts_by_address", "accounts", &["address"]).await
     }
 }

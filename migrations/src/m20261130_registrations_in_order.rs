@@ -2,23 +2,15 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::columns::index;
+
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // On MariaDB a migration that died has done what it had come to.
-        if manager.has_index("registrations", "registrations_in_order").await? {
-            return Ok(());
-        }
-        let in_order = Index::create()
-            .name("registrations_in_order")
-            .table("registrations")
-            .col("drive_id")
-            .col("registered_at")
-            .col("member_id")
-            .to_owned();
-        manager.create_index(in_order).await
+        let columns = &["drive_id", "registered_at", "member_id"];
+        index(manager, "registrations_in_order", "registrations", columns).await
     }
 }

@@ -11,9 +11,7 @@ pub(crate) struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        // On MariaDB a migration that died has done what it had come to.
         let skipped = table("skipped_entries")
-            .if_not_exists()
             .col(column(word(backend, "follower", 32).not_null()))
             .col(column(uuid("drive_id").not_null()))
             .col(column(ColumnDef::new("sequence").big_integer().not_null()))

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use migrations::NotMigrated;
 use sea_orm::DbErr;
 use shared::backoff::{Backoff, Outage};
 use shared::bus::Broker;
 use shared::bus::broker::BrokerUrl;
 use shared::bus::event::batch::Form;
-use shared::config::{Deployment, Mailing, Watching, given};
+use shared::config::{Deployment, Mailing, Watching};
 use shared::database::{self, Database};
 use shared::files::Files;
 use shared::guard::caught_at_once;
@@ -67,7 +68,7 @@ impl Connections {
         name: &str,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        let url = deployment.broker().map_err(anyhow::Error::msg)?;
+        let url = deployment.broker()?;
         anyhow::ensure!(
             matches!(url, BrokerUrl::Rabbit(_)),
             "{name} as a process of its own needs a broker that several processes share; set BROKER_URL=amqp://… (the \
@@ -82,18 +83,22 @@ impl Connections {
         name: &str,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
+        // What can be known to be wrong is said before anything is waited for.
+        let mailing = deployment.mailing()?;
+        deployment.cache()?;
+        deployment.broker()?;
         private::begin();
+        if deployment.keeps_data() {
+            private::check_folder("DATA_DIR", &deployment.data_dir)?;
+        }
+        private::check_folder("FILES_DIR", &deployment.files_dir())?;
         private::narrow_data(&deployment.data_dir);
-        let opened = shutdown.run_until_cancelled(async {
-            let files = Files::open(&deployment.files_dir())?;
-            let db = boxed(database(deployment, name)).await?;
-            let broker = boxed(broker(deployment, name)).await?;
-            let webhook_allow = deployment.webhook_allow.clone().unwrap_or_default();
-            let mailing = deployment.mailing().map_err(anyhow::Error::msg)?;
-            let (events, parts) = (deployment.events, Parts::default());
-            anyhow::Ok(Self { db, broker, events, files, webhook_allow, mailing, parts })
-        });
-        opened.await.context("asked to stop while starting")?
+        let files = Files::open(&deployment.files_dir())?;
+        let db = boxed(database(deployment, name, shutdown)).await?;
+        let broker = shutdown.run_until_cancelled(boxed(broker(deployment, name))).await.ok_or(Stopped)??;
+        let webhook_allow = deployment.webhook_allow.clone().unwrap_or_default();
+        let (events, parts) = (deployment.events, Parts::default());
+        Ok(Self { db, broker, events, files, webhook_allow, mailing, parts })
     }
 
     /// Ends them.
@@ -103,24 +108,36 @@ impl Connections {
     }
 }
 
-/// Opens the database and migrates it. Waits for a server that is not there yet, or refuses for now.
-pub async fn database(deployment: &Deployment, name: &str) -> anyhow::Result<Database> {
-    let url = deployment.database_url();
+/// The process was asked to stop before it was up. That is no failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("asked to stop while starting")]
+pub struct Stopped;
+
+/// Opens the database and migrates it. Waits for a server that is not there yet, or refuses for now, until shutdown. A step of a
+/// migration that is in hand ends first.
+pub async fn database(
+    deployment: &Deployment,
+    name: &str,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Database> {
+    let url = deployment.database_url()?;
     let open = async || {
-        let db = Database::connect(&url, WRITERS, name).await.map_err(|error| {
-            // A server may answer the next connection differently, even about a password.
-            let is_passing = !database::is_misconfigured(&error);
+        let connected = shutdown.run_until_cancelled(Database::connect(url.expose(), WRITERS, name)).await;
+        let db = connected.ok_or(Opening::Never(Stopped.into()))?.map_err(|error| {
+            // A server may answer the next connection differently, even about a password. A file is there or not.
+            let is_passing = if url.expose().starts_with("sqlite:") {
+                database::is_passing(&error)
+            } else {
+                !database::is_misconfigured(&error)
+            };
             Opening::of(error, is_passing, "open")
         })?;
-        if let Err(error) = prepare(&db, deployment).await {
+        if let Err(error) = prepare(&db, deployment, shutdown).await {
             db.close().await;
             return Err(error);
         }
         Ok(db)
     };
-    if !waits_for_server(&url) {
-        return open().await.map_err(Opening::error);
-    }
     let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
     loop {
         match open().await {
@@ -134,7 +151,7 @@ pub async fn database(deployment: &Deployment, name: &str) -> anyhow::Result<Dat
                 if outage.begins() {
                     tracing::warn!(error = %format!("{error:#}"), "could not connect to the database; trying again");
                 }
-                backoff.wait().await;
+                shutdown.run_until_cancelled(backoff.wait()).await.ok_or(Stopped)?;
             }
             Err(Opening::Never(error)) => return Err(error),
         }
@@ -142,12 +159,20 @@ pub async fn database(deployment: &Deployment, name: &str) -> anyhow::Result<Dat
 }
 
 /// Migrates it, and makes sure that it is this deployment's.
-async fn prepare(db: &Database, deployment: &Deployment) -> Result<(), Opening> {
+async fn prepare(
+    db: &Database,
+    deployment: &Deployment,
+    shutdown: &CancellationToken,
+) -> Result<(), Opening> {
     let of = |error, attempt| {
         let is_passing = database::is_passing(&error);
         Opening::of(error, is_passing, attempt)
     };
-    migrations::migrate(db.writer()).await.map_err(|error| of(error, "migrate"))?;
+    migrations::migrate(db, shutdown).await.map_err(|error| match error {
+        NotMigrated::Database(error) => of(error, "migrate"),
+        NotMigrated::Stopped => Opening::Never(Stopped.into()),
+        newer @ NotMigrated::Newer(_) => Opening::Never(newer.into()),
+    })?;
     match settings::agree_on_lanes(db.writer(), deployment.lanes).await {
         Err(WrongDeployment::Database(error)) => Err(of(error, "read the settings in")),
         agreed => agreed.map_err(|error| Opening::Never(error.into())),
@@ -167,23 +192,13 @@ impl Opening {
         let error = anyhow::Error::from(error).context(format!("{attempt} the database"));
         if is_passing { Self::NotNow(error) } else { Self::Never(error) }
     }
-
-    fn error(self) -> anyhow::Error {
-        match self {
-            Self::NotNow(error) | Self::Never(error) => error,
-        }
-    }
-}
-
-/// A file is there or not; a server may be starting.
-fn waits_for_server(url: &str) -> bool {
-    url.starts_with("postgres") || url.starts_with("mysql")
 }
 
 /// Opens the broker. Waits for a server that is not there yet, or refuses for now.
 pub async fn broker(deployment: &Deployment, name: &str) -> anyhow::Result<Broker> {
-    let url = deployment.broker().map_err(anyhow::Error::msg)?;
-    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
+    let url = deployment.broker()?;
+    let host = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty());
+    let host = host.unwrap_or_else(|| "localhost".to_owned());
     let name = format!("muster-{name}@{host}");
     let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
     loop {
@@ -268,14 +283,13 @@ pub fn run_to_end(
     main: impl FnOnce(CancellationToken) -> Main,
 ) -> ExitCode {
     allow_open_files();
-    let telemetry =
-        match telemetry::start(service, watching.log_format, given(watching.otlp_endpoint.as_ref())) {
-            Ok(telemetry) => telemetry,
-            Err(error) => {
-                eprintln!("{service}: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
+    let telemetry = match telemetry::start(service, watching.log_format, watching.otlp_endpoint.as_ref()) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("{service}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -298,6 +312,7 @@ pub fn run_to_end(
     drop(telemetry);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Stopped>() => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{service}: {error:#}");
             ExitCode::FAILURE

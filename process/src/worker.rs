@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{CommandFactory as _, Parser};
 use shared::bus::Queue;
-use shared::config::{Deployment, Watching};
+use shared::config::{Deployment, Watching, arguments};
 use tokio_util::sync::CancellationToken;
 
 use crate::watch::{self, Liveness, Watch, measure_queues};
@@ -41,8 +41,7 @@ pub fn main(
     queues: Vec<Queue>,
     work: impl FnOnce(Connections, Liveness, CancellationToken) -> Main + 'static,
 ) -> ExitCode {
-    let matches = command().name(service).about(about).get_matches();
-    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let arguments: Arguments = arguments::read_as(command().name(service).about(about));
     run_to_end(service, &arguments.watching.clone(), |shutdown| {
         Box::pin(async move {
             let connections = Connections::open_shared(&arguments.deployment, service, &shutdown).await?;

@@ -2,21 +2,25 @@
 
 #![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these are the texts of `--help`")]
 
-use std::path::PathBuf;
+pub mod arguments;
+pub mod scheme;
+
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::bus::Topology;
 use crate::bus::broker::BrokerUrl;
 use crate::bus::event::batch::Form;
+use crate::bus::rabbit;
+use crate::secret::Secret;
 use crate::telemetry::LogFormat;
 use crate::webhook::address::Allowed;
 
-/// What was given: a variable that is set to nothing was not. (Compose files pass on what is not set in this way.)
-#[must_use]
-pub fn given(text: Option<&String>) -> Option<&str> {
-    text.map(String::as_str).filter(|text| !text.is_empty())
-}
+/// A setting that cannot be used, in a sentence that names it and never quotes a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
 
 /// Where the parts of a deployment are.
 #[derive(Debug, Clone, Args)]
@@ -25,17 +29,17 @@ pub struct Deployment {
     #[arg(long, env = "DATA_DIR", default_value = "./data", value_name = "FOLDER")]
     pub data_dir: PathBuf,
 
-    /// The database: sqlite:PATH, postgres://… or mysql://… [default: sqlite:DATA_DIR/muster.db]
+    /// The database: sqlite:PATH, postgres://… or mysql://… (for MariaDB) [default: the file DATA_DIR/muster.db]
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    pub database_url: Option<String>,
+    pub database_url: Option<Secret>,
 
-    /// The broker: embedded: (one process, in DATA_DIR) or amqp://…
+    /// The broker: embedded: (one process, in DATA_DIR), amqp://… or, with TLS, amqps://…
     #[arg(long, env = "BROKER_URL", default_value = "embedded:", value_name = "URL", hide_env_values = true)]
-    pub broker_url: String,
+    pub broker_url: Secret,
 
-    /// The cache: memory: (in the process) or redis://…
+    /// The cache: memory: (in the process), redis://… or, with TLS, rediss://…
     #[arg(long, env = "CACHE_URL", default_value = "memory:", value_name = "URL", hide_env_values = true)]
-    pub cache_url: String,
+    pub cache_url: Secret,
 
     /// The folder for uploaded files, shared by the processes of a deployment. [default: DATA_DIR/files]
     #[arg(long, env = "FILES_DIR", value_name = "FOLDER")]
@@ -57,7 +61,7 @@ pub struct Deployment {
 
     /// Where mails go: files: (.eml files in DATA_DIR/mail), smtp://USER:PASSWORD@HOST:PORT?tls=required, smtps://… or none:
     #[arg(long, env = "MAIL_URL", default_value = "files:", value_name = "URL", hide_env_values = true)]
-    pub mail_url: String,
+    pub mail_url: Secret,
 
     /// Who mails are from.
     #[arg(long, env = "MAIL_FROM", default_value = "Muster <muster@localhost>", value_name = "MAILBOX")]
@@ -76,7 +80,7 @@ pub enum Outlet {
     /// Into this folder.
     Folder(PathBuf),
     /// To the mail server with this URL.
-    Server(String),
+    Server(Secret),
 }
 
 /// What is said about mails.
@@ -99,43 +103,79 @@ pub struct Watching {
 
     /// Where traces go (OTLP over HTTP), such as http://localhost:4318. Without it nothing is traced.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
-    pub otlp_endpoint: Option<String>,
+    pub otlp_endpoint: Option<Secret>,
 }
 
 impl Deployment {
     /// The database's URL.
-    #[must_use]
-    pub fn database_url(&self) -> String {
-        let default = || format!("sqlite:{}", self.data_dir.join("muster.db").display());
-        given(self.database_url.as_ref()).map_or_else(default, ToOwned::to_owned)
+    ///
+    /// # Errors
+    /// If it is of no kind that there is.
+    pub fn database_url(&self) -> Result<Secret, Unusable> {
+        let Some(url) = &self.database_url else { return sqlite_url(&self.data_dir.join("muster.db")) };
+        let url = scheme::DATABASE.normal(url)?;
+        if url.expose().strip_prefix("sqlite:").is_some_and(is_in_memory) {
+            let said = "DATABASE_URL must name a file: Muster keeps what it has accepted, and a database in memory ends with it";
+            return Err(Unusable(said.to_owned()));
+        }
+        Ok(url)
     }
 
     /// The broker's place.
     ///
     /// # Errors
-    /// In words, if the URL is of no kind that there is.
-    pub fn broker(&self) -> Result<BrokerUrl, String> {
-        match self.broker_url.split_once(':') {
-            Some(("embedded", "")) => Ok(BrokerUrl::Embedded(self.data_dir.join("broker.db"))),
-            Some(("amqp" | "amqps", _)) => Ok(BrokerUrl::Rabbit(self.broker_url.clone())),
-            _ => Err(format!("BROKER_URL must be embedded: or amqp://…, not {:?}", self.broker_url)),
+    /// If the URL is of no kind that there is.
+    pub fn broker(&self) -> Result<BrokerUrl, Unusable> {
+        let url = scheme::BROKER.normal(&self.broker_url)?;
+        if url.expose() == "embedded:" {
+            return Ok(BrokerUrl::Embedded(self.data_dir.join("broker.db")));
         }
+        if !rabbit::is_usable(url.expose()) {
+            return Err(scheme::BROKER.unusable());
+        }
+        Ok(BrokerUrl::Rabbit(url))
+    }
+
+    /// The cache's URL.
+    ///
+    /// # Errors
+    /// If it is of no kind that there is.
+    pub fn cache(&self) -> Result<Secret, Unusable> {
+        scheme::CACHE.normal(&self.cache_url)
     }
 
     /// What is said about mails.
     ///
     /// # Errors
-    /// In words, if the URL is of no kind that there is.
-    pub fn mailing(&self) -> Result<Mailing, String> {
-        let outlet = match self.mail_url.split_once(':') {
-            Some(("none", "")) => Outlet::Nowhere,
-            Some(("files", "")) => Outlet::Folder(self.data_dir.join("mail")),
-            Some(("smtp" | "smtps", _)) => Outlet::Server(self.mail_url.clone()),
-            // It may hold a password.
-            _ => return Err("MAIL_URL must be files:, none:, smtp://… or smtps://…".to_owned()),
+    /// If a URL is of no kind that there is.
+    pub fn mailing(&self) -> Result<Mailing, Unusable> {
+        let outlet = match scheme::MAIL.split(&self.mail_url)?.0 {
+            "none" => Outlet::Nowhere,
+            "files" => Outlet::Folder(self.data_dir.join("mail")),
+            _ => Outlet::Server(scheme::MAIL.normal(&self.mail_url)?),
         };
-        let public_url = given(self.public_url.as_ref()).unwrap_or("http://localhost:8000").to_owned();
+        let public_url = self.public_url()?.unwrap_or("http://localhost:8000").to_owned();
         Ok(Mailing { outlet, from: self.mail_from.clone(), public_url })
+    }
+
+    /// Where members reach the API, if that was given.
+    ///
+    /// # Errors
+    /// If it is no HTTP address.
+    pub fn public_url(&self) -> Result<Option<&str>, Unusable> {
+        if let Some(url) = &self.public_url {
+            scheme::http("PUBLIC_URL").split(&url.as_str().into())?;
+        }
+        Ok(self.public_url.as_deref())
+    }
+
+    /// Whether this process keeps something in its data folder, besides uploaded files and keys.
+    #[must_use]
+    pub fn keeps_data(&self) -> bool {
+        let begins = |url: &Secret, scheme: &str| url.expose().starts_with(scheme);
+        self.database_url.is_none()
+            || begins(&self.broker_url, "embedded:")
+            || begins(&self.mail_url, "files:")
     }
 
     /// The folder for uploaded files.
@@ -148,5 +188,52 @@ impl Deployment {
     #[must_use]
     pub fn key_file(&self) -> PathBuf {
         self.data_dir.join("signing-key")
+    }
+}
+
+/// The URL of a database file. Whatever its path holds is a part of its name.
+fn sqlite_url(file: &Path) -> Result<Secret, Unusable> {
+    let Some(path) = file.to_str() else {
+        return Err(Unusable(format!("DATA_DIR must be a text in UTF-8, which {} is not", file.display())));
+    };
+    // The driver decodes what follows a percent sign, and takes what follows a question mark for settings.
+    Ok(format!("sqlite:{}", path.replace('%', "%25").replace('?', "%3F").replace('#', "%23")).into())
+}
+
+/// Whether what follows `sqlite:` names no file.
+fn is_in_memory(rest: &str) -> bool {
+    let (path, settings) = rest.split_once('?').unwrap_or((rest, ""));
+    let path = path.strip_prefix("//").unwrap_or(path);
+    path.is_empty()
+        || path.contains(":memory:")
+        || settings.split('&').any(|setting| setting == "mode=memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_in_memory_is_none() {
+        for rest in [
+            ":memory:",
+            "//:memory:",
+            "",
+            "//",
+            "?mode=memory",
+            "x?cache=shared&mode=memory",
+            "file::memory:",
+        ] {
+            assert!(is_in_memory(rest), "{rest}");
+        }
+        for rest in ["memory", "//data/muster.db", "data/mode=memory", "x?mode=rwc"] {
+            assert!(!is_in_memory(rest), "{rest}");
+        }
+    }
+
+    #[test]
+    fn any_path_is_a_path() {
+        let url = sqlite_url(Path::new("/a b/50% ?#ü/muster.db")).unwrap();
+        assert_eq!(url.expose(), "sqlite:/a b/50%25 %3F%23ü/muster.db");
     }
 }

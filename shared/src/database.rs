@@ -1,10 +1,12 @@
 //! The database: PostgreSQL, MariaDB or SQLite, chosen by its URL alone.
 
 mod checkpoints;
+mod pooler;
 pub(crate) mod rows;
 pub(crate) mod search;
 #[cfg(unix)]
 mod sockets;
+mod writable;
 
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +26,7 @@ use self::checkpoints::Checkpoints;
 use crate::bus::{Failure, Reject};
 use crate::clock;
 use crate::private;
+use crate::secret::Secret;
 
 /// Connections for reading, per process.
 pub const READERS: u32 = 8;
@@ -41,6 +44,11 @@ const FORSAKEN: u32 = 15;
 /// How long connections are suspected after one of them did not answer, and how long they then have to show that they do.
 const SUSPECTED: Duration = Duration::from_secs(60);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// PostgreSQL's settings for plans that are made once on a connection, for tables of any size (decision 22). They go by the indices,
+/// whatever estimates of tables that were empty then say; where there is no index, PostgreSQL reads the table nevertheless.
+/// Compiling goes by the same estimates, and nothing here reads so much that it, or another process, pays.
+const BY_INDICES: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off; \
+                          set max_parallel_workers_per_gather = 0";
 /// PostgreSQL's settings for a transaction that may read whole tables.
 const FOR_READING_MUCH: &str = "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on; \
                                 set local enable_hashjoin = on; set local enable_mergejoin = on";
@@ -59,6 +67,9 @@ pub struct Database {
     silent: Silence,
     /// On SQLite.
     checkpoints: Option<Checkpoints>,
+    url: Secret,
+    /// Whether it took a write a moment ago.
+    writable: writable::Known,
 }
 
 type Silence = Arc<Mutex<Option<Instant>>>;
@@ -85,28 +96,16 @@ impl Database {
         if !url.starts_with("sqlite:") {
             let (silent, mut options) = (Silence::default(), options(READERS + writers));
             let port = port(url)?;
-            options.map_sqlx_postgres_opts(|options| {
-                options.options([
-                    ("idle_in_transaction_session_timeout", format!("{FORSAKEN}s")),
-                    // A statement's plan is made once on a connection, for tables of any size (decision 22) ...
-                    ("plan_cache_mode", "force_generic_plan".to_owned()),
-                    // ... so it goes by the indices, whatever estimates of tables that were empty then say. In what has no index,
-                    // PostgreSQL reads the table nevertheless.
-                    ("enable_seqscan", "off".to_owned()),
-                    ("enable_hashjoin", "off".to_owned()),
-                    ("enable_mergejoin", "off".to_owned()),
-                    // Compiling goes by the same estimates; and nothing here reads so much that it, or another process, pays.
-                    ("jit", "off".to_owned()),
-                    ("max_parallel_workers_per_gather", "0".to_owned()),
-                ])
-            });
+            // PgBouncer refuses connections that begin with parameters that it does not know. The default since PostgreSQL 12 loses
+            // no digits.
+            options.map_sqlx_postgres_opts(|options| options.extra_float_digits(None));
             let (postgres, mariadb) = (silent.clone(), silent.clone());
             options.map_sqlx_postgres_pool_opts(move |options| {
                 let silent = postgres.clone();
                 let options = options.test_before_acquire(false).before_acquire(is_alive);
-                let options = options.after_connect(move |_, _| {
+                let options = options.after_connect(move |connection, _| {
                     connected(port);
-                    std::future::ready(Ok(())).boxed()
+                    async move { connection.execute(AssertSqlSafe(for_a_session())).await.map(drop) }.boxed()
                 });
                 options.after_release(move |connection, _| shows_life(connection, &silent))
             });
@@ -120,14 +119,17 @@ impl Database {
                 });
                 options.after_release(move |connection, _| shows_life(connection, &silent))
             });
+            answers_now(url).await?;
             let both = sea_orm::Database::connect(options).await?;
-            return Ok(Self { read: both.clone(), write: both, silent, checkpoints: None });
+            pooler::refuse(&both).await?;
+            let (url, writable) = (url.into(), writable::Known::default());
+            return Ok(Self { read: both.clone(), write: both, silent, checkpoints: None, url, writable });
         }
-        if let Some(file) = sqlite_file(url) {
-            private::make_file(&file).map_err(|error| {
-                DbErr::Conn(RuntimeErr::Internal(format!("make the file {}: {error}", file.display())))
-            })?;
-        }
+        let file = sqlx::sqlite::SqliteConnectOptions::from_str(url).map_err(not_connected)?;
+        private::make_file(file.get_filename()).map_err(|error| {
+            let file = file.get_filename().display();
+            DbErr::Conn(RuntimeErr::Internal(format!("the file {file} cannot be made or written: {error}")))
+        })?;
         let durable = |options: sqlx::sqlite::SqliteConnectOptions| {
             options
                 .create_if_missing(true)
@@ -152,10 +154,16 @@ impl Database {
         reader.map_sqlx_sqlite_opts(durable).test_before_acquire(false);
         reader.map_sqlx_sqlite_before_acquire(can_begin);
         let read = sea_orm::Database::connect(reader).await?;
-        let checkpoints = sqlx::sqlite::SqliteConnectOptions::from_str(url)
-            .map(Checkpoints::begin)
-            .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
-        Ok(Self { read, write, silent: Silence::default(), checkpoints: Some(checkpoints) })
+        let checkpoints = Some(Checkpoints::begin(file));
+        let (silent, url, writable) = (Silence::default(), url.into(), writable::Known::default());
+        Ok(Self { read, write, silent, checkpoints, url, writable })
+    }
+
+    /// A connection outside of the pools. It is closed when the value is dropped.
+    pub async fn apart(&self) -> Result<DatabaseConnection, DbErr> {
+        let mut options = ConnectOptions::new(self.url.expose());
+        options.max_connections(1).connect_timeout(ACQUIRE).sqlx_logging(false);
+        sea_orm::Database::connect(options).await
     }
 
     /// The connection for writing without a transaction: migrations, single statements.
@@ -201,6 +209,11 @@ impl Database {
         self.read.ping().await
     }
 
+    /// Whether it takes a write now; why not otherwise, in words. Those who ask within a second get the same answer.
+    pub async fn is_writable(&self) -> Result<(), String> {
+        writable::ask(self).await
+    }
+
     /// Closes both pools.
     pub async fn close(&self) {
         if let Some(checkpoints) = &self.checkpoints {
@@ -212,6 +225,35 @@ impl Database {
     }
 }
 
+/// What is set on each connection to PostgreSQL. Statements, and no startup options: poolers drop those.
+fn for_a_session() -> String {
+    format!(
+        // Ends what a process that was stopped or cut off has left open.
+        "set idle_in_transaction_session_timeout = '{FORSAKEN}s'; \
+         set plan_cache_mode = force_generic_plan; {BY_INDICES}"
+    )
+}
+
+fn not_connected(error: sqlx::Error) -> DbErr {
+    DbErr::Conn(RuntimeErr::SqlxError(error.into()))
+}
+
+/// Whether a server takes a connection now; why not otherwise. A pool would try until its time is over, and then say no more
+/// than that.
+async fn answers_now(url: &str) -> Result<(), DbErr> {
+    let connected = async {
+        if url.starts_with("postgres") {
+            let options = sqlx::postgres::PgConnectOptions::from_str(url)?.extra_float_digits(None);
+            sqlx::PgConnection::connect_with(&options).await?.close().await
+        } else {
+            let options = sqlx::mysql::MySqlConnectOptions::from_str(url)?;
+            sqlx::MySqlConnection::connect_with(&options).await?.close().await
+        }
+    };
+    let connected = tokio::time::timeout(ACQUIRE, connected).await;
+    connected.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(not_connected)
+}
+
 /// The port of a server.
 fn port(url: &str) -> Result<u16, DbErr> {
     let port = if url.starts_with("postgres") {
@@ -219,7 +261,7 @@ fn port(url: &str) -> Result<u16, DbErr> {
     } else {
         sqlx::mysql::MySqlConnectOptions::from_str(url).map(|options| options.get_port())
     };
-    port.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))
+    port.map_err(not_connected)
 }
 
 /// What a new connection to a server needs.
@@ -267,29 +309,41 @@ fn answers<C: sqlx::Connection>(connection: &mut C) -> BoxFuture<'_, Result<bool
     asked.map(|alive| alive.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)).boxed()
 }
 
-/// The file of an SQLite URL; none for one in memory.
-fn sqlite_file(url: &str) -> Option<std::path::PathBuf> {
-    let path = url.strip_prefix("sqlite:")?;
-    let path = path.strip_prefix("//").unwrap_or(path);
-    let path = path.split('?').next()?;
-    (!path.is_empty() && path != ":memory:").then(|| path.into())
-}
-
 /// Whether this is SQLite.
 pub fn is_sqlite(connection: &impl ConnectionTrait) -> bool {
     matches!(connection.get_database_backend(), sea_orm::DbBackend::Sqlite)
 }
 
-/// Whether an error says that the URL itself cannot be used.
+/// Whether an error says that the URL, or what it leads to, cannot be used.
 #[must_use]
 pub fn is_misconfigured(error: &DbErr) -> bool {
-    matches!(error, DbErr::Conn(RuntimeErr::SqlxError(error)) if matches!(**error, sqlx::Error::Configuration(_)))
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(error)) => matches!(**error, sqlx::Error::Configuration(_)),
+        DbErr::Conn(RuntimeErr::Internal(_)) => true,
+        _ => false,
+    }
+}
+
+/// Whether an error says that another connection holds SQLite's file
+/// ([BUSY and LOCKED](https://www.sqlite.org/rescode.html)).
+#[must_use]
+pub fn is_busy(error: &DbErr) -> bool {
+    let (DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error)) = error else { return false };
+    let RuntimeErr::SqlxError(error) = error else { return false };
+    let sqlite = error
+        .as_database_error()
+        .filter(|error| error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some());
+    let code = sqlite.and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
 }
 
 /// Whether an error says that the server cannot be reached or takes nobody now (it starts, stops, is full, fails over), so
 /// that a later attempt may succeed.
 #[must_use]
 pub fn is_passing(error: &DbErr) -> bool {
+    if is_busy(error) {
+        return true;
+    }
     let error = match error {
         DbErr::ConnectionAcquire(_) => return true,
         DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error) => error,
@@ -347,21 +401,4 @@ fn is_permanent(error: &dyn sqlx::error::DatabaseError) -> bool {
     }
     // SQLSTATE classes: data exception, integrity constraint violation
     code.starts_with("22") || code.starts_with("23")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_sqlite_url_names_its_file() {
-        for (url, file) in [
-            ("sqlite:data/muster.db", Some("data/muster.db")),
-            ("sqlite:///var/lib/muster.db?mode=rwc", Some("/var/lib/muster.db")),
-            ("sqlite::memory:", None),
-            ("postgres://127.0.0.1/muster", None),
-        ] {
-            assert_eq!(sqlite_file(url).as_deref(), file.map(std::path::Path::new), "{url}");
-        }
-    }
 }

@@ -27,6 +27,7 @@ pub mod private;
 pub mod receipt;
 pub mod refusal;
 pub mod registration;
+pub mod secret;
 pub mod settings;
 pub mod signing;
 pub mod telemetry;

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use crate::config::Unusable;
+
 /// What a Muster keeps in its data folder, besides the folders in [`FOLDERS`].
 const FILES: [&str; 9] = [
     "muster.db",
@@ -32,6 +34,39 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder)
+}
+
+/// Makes the folder of this setting if need be, and makes sure that this process can work in it.
+///
+/// # Errors
+/// If it cannot, in a sentence that names the setting and says why.
+pub fn check_folder(setting: &str, folder: &Path) -> Result<(), Unusable> {
+    let unusable = |error: &io::Error| {
+        Unusable(format!(
+            "{setting} {} cannot be used by this user{}: {error}",
+            folder.display(),
+            owner(folder)
+                .map(|(own, theirs)| format!(" (id {own}; the folder belongs to id {theirs})"))
+                .unwrap_or_default()
+        ))
+    };
+    make_folder(folder).map_err(|error| unusable(&error))?;
+    let probe = folder.join(format!(".probe.{}", uuid::Uuid::now_v7()));
+    options().write(true).create_new(true).open(&probe).map_err(|error| unusable(&error))?;
+    fs::remove_file(&probe).map_err(|error| unusable(&error))
+}
+
+/// The ids of this process's user and of the folder's owner, if they differ.
+#[cfg(unix)]
+fn owner(folder: &Path) -> Option<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let ids = (rustix::process::geteuid().as_raw(), fs::metadata(folder).ok()?.uid());
+    (ids.0 != ids.1).then_some(ids)
+}
+
+#[cfg(not(unix))]
+fn owner(_: &Path) -> Option<(u32, u32)> {
+    None
 }
 
 /// How a file is opened that is the owner's alone if it is made.

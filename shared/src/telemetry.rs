@@ -16,6 +16,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
+use crate::config::scheme;
+use crate::secret::Secret;
+
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
@@ -45,8 +48,13 @@ const QUIET: &str =
 ///
 /// # Errors
 /// If the endpoint cannot be used, or logging has begun already.
-pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&str>) -> Result<Telemetry, String> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(QUIET));
+pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&Secret>) -> Result<Telemetry, String> {
+    let filter = match std::env::var_os(EnvFilter::DEFAULT_ENV).filter(|text| !text.is_empty()) {
+        Some(_) => {
+            EnvFilter::try_from_default_env().map_err(|error| format!("RUST_LOG cannot be used: {error}"))?
+        }
+        None => EnvFilter::new(QUIET),
+    };
     let json = match format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Human => false,
@@ -72,13 +80,15 @@ pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&str>) -> R
     Ok(Telemetry { traces })
 }
 
-fn exporter(service: &str, endpoint: &str) -> Result<SdkTracerProvider, String> {
+fn exporter(service: &str, endpoint: &Secret) -> Result<SdkTracerProvider, String> {
+    let schemes = scheme::http("OTEL_EXPORTER_OTLP_ENDPOINT");
+    schemes.split(endpoint).map_err(|error| error.to_string())?;
     // The exporter runs on a thread of its own, with a blocking client.
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
-        .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
+        .with_endpoint(format!("{}/v1/traces", endpoint.expose().trim_end_matches('/')))
         .build()
-        .map_err(|error| format!("send traces to {endpoint}: {error}"))?;
+        .map_err(|_| schemes.unusable().to_string())?;
     let resource = Resource::builder()
         .with_service_name(service.to_owned())
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))

@@ -50,14 +50,14 @@ impl Bare {
 /// Measures it.
 pub(super) async fn measure(deployment: &Deployment, messages: u32, size: u32) -> anyhow::Result<Bare> {
     std::fs::create_dir_all(&deployment.data_dir).context("make DATA_DIR")?;
-    let url = deployment.database_url();
-    let db = Database::connect(&url, 2, "muster-bench").await.context("open the database")?;
+    let url = deployment.database_url()?;
+    let db = Database::connect(url.expose(), 2, "muster-bench").await.context("open the database")?;
     let table = Table { db: db.writer().clone() };
     table.create().await?;
     let payload = vec![b'x'; size as usize];
     let usage = Usage::start();
-    let took = match deployment.broker().map_err(anyhow::Error::msg)? {
-        BrokerUrl::Rabbit(uri) => on_rabbitmq(&uri, &table, messages, &payload).await,
+    let took = match deployment.broker()? {
+        BrokerUrl::Rabbit(uri) => on_rabbitmq(uri.expose(), &table, messages, &payload).await,
         BrokerUrl::Embedded(file) => {
             let file = file.with_file_name("bare.db");
             on_embedded(&file, &table, messages, &payload).await

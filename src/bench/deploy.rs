@@ -54,7 +54,7 @@ impl Deployed {
             password: Uuid::new_v4().to_string(),
             children: Vec::new(),
         };
-        match deployment.broker().map_err(anyhow::Error::msg)? {
+        match deployment.broker()? {
             BrokerUrl::Embedded(_) => {
                 deployed.admin_url.clone_from(&deployed.url);
                 deployed.spawn(deployment, own.clone(), &[], &deployed.url.clone())?;
@@ -109,9 +109,9 @@ impl Deployed {
             .args(arguments)
             .env("LISTEN", url.trim_start_matches("http://"))
             .env("DATA_DIR", &deployment.data_dir)
-            .env("DATABASE_URL", deployment.database_url())
-            .env("BROKER_URL", &deployment.broker_url)
-            .env("CACHE_URL", &deployment.cache_url)
+            .env("DATABASE_URL", deployment.database_url()?.expose())
+            .env("BROKER_URL", deployment.broker_url.expose())
+            .env("CACHE_URL", deployment.cache_url.expose())
             .env("LANES", deployment.lanes.to_string())
             .env("EVENTS", deployment.events.to_string())
             // A mail for everybody is a measurement of its own.

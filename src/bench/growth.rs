@@ -122,7 +122,7 @@ pub(super) async fn run(growth: GrowthArguments) -> anyhow::Result<()> {
     ensure!(growth.few < growth.many, "many: more than few");
     ensure!(plan.applicants <= growth.few, "few: at least as many as there are applicants");
     let (deployed, client) = deploy::start(&growth.deployment, plan.connections).await?;
-    let db = Database::connect(&growth.deployment.database_url(), FILLING, "muster-bench").await?;
+    let db = Database::connect(growth.deployment.database_url()?.expose(), FILLING, "muster-bench").await?;
     let mut country = Country {
         client: &client,
         db: &db,
@@ -186,11 +186,11 @@ fn median(rushes: &[Rush], of: fn(&Rush) -> f64) -> f64 {
 
 /// The kinds of servers that a deployment uses.
 fn uses(deployment: &Deployment) -> anyhow::Result<Vec<&'static str>> {
-    let broker = deployment.broker().map_err(anyhow::Error::msg)?;
+    let broker = deployment.broker()?;
     let uses = [
-        ("database", !deployment.database_url().starts_with("sqlite:")),
+        ("database", !deployment.database_url()?.expose().starts_with("sqlite:")),
         ("broker", matches!(broker, BrokerUrl::Rabbit(_))),
-        ("cache", deployment.cache_url.starts_with("redis")),
+        ("cache", deployment.cache()?.expose().starts_with("redis")),
     ];
     Ok(uses.into_iter().filter(|(_, is_used)| *is_used).map(|(kind, _)| kind).collect())
 }

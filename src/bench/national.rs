@@ -83,7 +83,7 @@ pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
     let members = (f64::from(national.members) * national.scale).round() as u32;
     let crowd = Crowd::new(members, national.drives)?;
     let (deployed, client) = deploy::start(&national.deployment, national.connections).await?;
-    let db = Database::connect(&national.deployment.database_url(), 1, "muster-bench").await?;
+    let db = Database::connect(national.deployment.database_url()?.expose(), 1, "muster-bench").await?;
     let mut phases = Phases::default();
 
     let since = Instant::now();

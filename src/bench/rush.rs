@@ -11,9 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use serde_json::json;
 use shared::bus::broker::BrokerUrl;
-use shared::config::{Deployment, given};
+use shared::config::Deployment;
 use shared::database::Database;
 use shared::id::{CommandId, DriveId, MemberId};
+use shared::secret::Secret;
 use shared::{backoff::Backoff, clock};
 use uuid::Uuid;
 
@@ -56,7 +57,7 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
     let (deployed, client) = if let Some(url) = &rush.url {
         let client = Client::new(url, rush.admin_url.as_ref().unwrap_or(url), plan.connections)?;
         client.wait_until_ready(READY).await?;
-        client.log_in(&rush.admin_email, rush.admin_password.as_deref().unwrap_or_default()).await?;
+        client.log_in(&rush.admin_email, rush.admin_password.as_ref().map_or("", Secret::expose)).await?;
         (None, client)
     } else {
         let (deployed, client) = deploy::start(&rush.deployment, plan.connections).await?;
@@ -64,9 +65,9 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
     };
 
     // Of a deployment behind a URL, whoever knows its database names it.
-    let named = deployed.is_some() || given(rush.deployment.database_url.as_ref()).is_some();
+    let named = deployed.is_some() || rush.deployment.database_url.is_some();
     let db = if named {
-        let db = Database::connect(&rush.deployment.database_url(), 1, "muster-bench").await;
+        let db = Database::connect(rush.deployment.database_url()?.expose(), 1, "muster-bench").await;
         Some(db.context("open the database that the tables are compared in")?)
     } else {
         None
@@ -108,7 +109,7 @@ async fn describe(deployment: &Deployment, db: &Database) -> anyhow::Result<Sett
     let said = db.read.query_one_raw(Statement::from_string(backend, asked)).await?;
     Ok(Setting {
         database: said.context("ask the database what it is")?.try_get("", "said")?,
-        broker: match deployment.broker().map_err(anyhow::Error::msg)? {
+        broker: match deployment.broker()? {
             BrokerUrl::Embedded(_) => "embedded broker",
             BrokerUrl::Rabbit(_) => "RabbitMQ",
         },

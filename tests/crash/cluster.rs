@@ -246,7 +246,7 @@ impl Cluster {
     }
 
     pub async fn broker(&self) -> Broker {
-        let url = BrokerUrl::Rabbit(self.urls.amqp.clone());
+        let url = BrokerUrl::Rabbit(self.urls.amqp.clone().into());
         Broker::connect(&url, "4".parse().unwrap(), "test").await.unwrap()
     }
 }

@@ -31,6 +31,7 @@ mod relay;
 mod report;
 mod schedulers;
 mod servers;
+mod starts;
 mod waiting;
 mod zombie;
 

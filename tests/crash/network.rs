@@ -102,8 +102,9 @@ async fn whoever_lost_a_connection_anywhere_consumes_again() {
     let host = VirtualHost::new();
     let port = Url::parse(&host.url).unwrap().port().unwrap();
     let (relay, topology): (_, Topology) = (Relay::before(port).await, "8".parse().unwrap());
-    let direct = Broker::connect(&BrokerUrl::Rabbit(host.url.clone()), topology, "direct").await.unwrap();
-    let url = BrokerUrl::Rabbit(relay.instead_of(&host.url));
+    let direct =
+        Broker::connect(&BrokerUrl::Rabbit(host.url.clone().into()), topology, "direct").await.unwrap();
+    let url = BrokerUrl::Rabbit(relay.instead_of(&host.url).into());
     let broker = Broker::connect(&url, topology, "relayed").await.unwrap();
     let mut consuming = JoinSet::new();
     for lane in topology.queue_names(Queue::Drives) {

@@ -23,7 +23,7 @@ on_every_database! {
 async fn registered(engine: Engine, people: usize) -> (Local, Vec<Mail>) {
     let mut local = Local::start(engine).await;
     let drive_id = local.open_drive(json!({ "title": "Ünïcode 🎓 रक्तदान" })).await;
-    local.fill_inboxes(Outlet::Server(String::new()));
+    local.fill_inboxes(Outlet::Server("".into()));
     for _ in 0..people {
         let member_id = local.member(json!({})).await;
         local.register(drive_id, member_id).await;
@@ -41,7 +41,7 @@ async fn all(local: &Local) -> Vec<Mail> {
 }
 
 fn sender(local: &Local, port: u16) -> Sender {
-    let connections = local.connections(Outlet::Server(format!("smtp://127.0.0.1:{port}")));
+    let connections = local.connections(Outlet::Server(format!("smtp://127.0.0.1:{port}").into()));
     Sender::new(local.db.clone(), Post::open(&connections.mailing).unwrap().unwrap())
 }
 

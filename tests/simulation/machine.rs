@@ -11,6 +11,7 @@ use shared::bus::broker::{BrokerUrl, Source};
 use shared::bus::{Broker, Received, Subscription, Topology};
 use shared::database::Database;
 use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
 
 use super::memory::Memory;
 use super::store::Store;
@@ -60,7 +61,7 @@ impl Machine {
         machine.start(None);
         machine.run(async |store, _| {
             if let Store::Sqlite(db) = store {
-                migrations::migrate(db.writer()).await.unwrap();
+                migrations::migrate(&db, &CancellationToken::new()).await.unwrap();
             }
         });
         machine

@@ -63,7 +63,7 @@ impl Post {
                 Way::Folder(folder.clone())
             }
             Outlet::Server(url) => {
-                let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
+                let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose())
                     .context("MAIL_URL must be smtp://USER:PASSWORD@HOST:PORT?tls=required or smtps://…")?
                     .timeout(Some(CONNECT))
                     .build();

@@ -8,6 +8,7 @@ use super::embedded::{self, Embedded};
 use super::message::{Address, MAX_PAYLOAD, Message, Outgoing};
 use super::rabbit::{self, Rabbit};
 use super::topology::{Queue, Topology};
+use crate::secret::Secret;
 
 /// A connection to whatever carries the messages. Cheap to clone; the set is closed, so it is an enum.
 #[derive(Debug, Clone)]
@@ -118,7 +119,7 @@ pub struct BrokerError(pub String);
 #[derive(Debug, Clone)]
 pub enum BrokerUrl {
     /// An AMQP URI.
-    Rabbit(String),
+    Rabbit(Secret),
     /// A file for the embedded broker's messages.
     Embedded(std::path::PathBuf),
 }

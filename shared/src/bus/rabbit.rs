@@ -26,6 +26,7 @@ pub use self::topology::definitions;
 use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
 use super::message::Outgoing;
 use super::topology::Topology;
+use crate::secret::Secret;
 
 /// How long a broker may take to answer. Nothing is waited for without a bound: of what a connection is lost in the middle of, lapin
 /// does not always say so.
@@ -54,7 +55,7 @@ struct Inner {
 /// Where RabbitMQ is, and how this process calls itself there.
 #[derive(Debug, Clone)]
 struct Server {
-    uri: String,
+    uri: Secret,
     name: String,
 }
 
@@ -62,7 +63,7 @@ impl Server {
     async fn connect(&self, purpose: &str) -> Result<Connection, BrokerError> {
         let properties =
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
-        in_time(Connection::connect(&self.uri, properties))
+        in_time(Connection::connect(self.uri.expose(), properties))
             .await
             .map_err(|error| BrokerError(format!("connect to RabbitMQ: {error}")))
     }
@@ -77,8 +78,8 @@ impl Server {
 
 impl Rabbit {
     /// Connects, with everything that commands and events need to be there.
-    pub async fn connect(uri: &str, topology: Topology, name: &str) -> Result<Self, BrokerError> {
-        let server = Server { uri: with_defaults(uri), name: name.to_owned() };
+    pub async fn connect(uri: &Secret, topology: Topology, name: &str) -> Result<Self, BrokerError> {
+        let server = Server { uri: with_defaults(uri.expose()).into(), name: name.to_owned() };
         let consuming = server.consuming(topology).await?;
         let closed = CancellationToken::new();
         let publisher = Publisher::start(server.clone(), closed.clone()).await?;
@@ -161,6 +162,12 @@ impl Rabbit {
             }
         }
     }
+}
+
+/// Whether lapin can read this URI.
+#[must_use]
+pub fn is_usable(uri: &str) -> bool {
+    uri.parse::<lapin::uri::AMQPUri>().is_ok()
 }
 
 /// What the broker answers, unless it takes too long.

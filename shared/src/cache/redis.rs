@@ -37,9 +37,8 @@ impl Redis {
     /// Begins to connect, for as long as the value lives.
     pub(super) fn open(url: &str) -> Result<Self, CacheError> {
         let mut parsed = url::Url::parse(url).map_err(|error| CacheError(error.to_string()))?;
-        if !parsed.scheme().starts_with("redis") || parsed.host_str().is_none_or(str::is_empty) {
-            return Err(CacheError("it must be memory: or redis://host:port/database".to_owned()));
-        }
+        // fred takes the process's provider of cryptography; there may be one already, which is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let prefix =
             parsed.query_pairs().find(|(name, _)| name == "prefix").map(|(_, value)| value.into_owned());
         parsed.set_query(None);

@@ -1,0 +1,59 @@
+//! Reading flags and environment. An empty variable counts as not given; a wrong one is refused by its name.
+
+use std::process;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command, CommandFactory, FromArgMatches};
+
+/// Reads the arguments of this process, or ends it with a message.
+#[must_use]
+pub fn read<A: CommandFactory + FromArgMatches>() -> A {
+    read_as(A::command())
+}
+
+/// Reads the arguments by this command, which may have a name of its own.
+#[must_use]
+pub fn read_as<A: FromArgMatches>(command: Command) -> A {
+    let mut command = without_empty_variables(command);
+    let read = command
+        .try_get_matches_from_mut(std::env::args_os())
+        .and_then(|matches| A::from_arg_matches(&matches));
+    read.unwrap_or_else(|error| refuse(&error, &command))
+}
+
+/// Takes the variables away that are set to nothing. (Compose files pass on in this way what is not set.)
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg })
+        .mut_subcommands(without_empty_variables)
+}
+
+/// Prints the message, and ends the process.
+fn refuse(error: &clap::Error, command: &Command) -> ! {
+    let is_fault = !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if is_fault
+        && let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
+        && let Some(variable) = variable_of(command, argument)
+    {
+        eprint!("{error}");
+        eprintln!("\nThe value is that of the variable {variable}.");
+        process::exit(2);
+    }
+    error.exit()
+}
+
+/// The variable that an argument's value was taken from, if it was none of the flags.
+fn variable_of(command: &Command, argument: &str) -> Option<String> {
+    let here = command.get_arguments().find(|known| known.to_string() == argument);
+    let Some(known) = here else {
+        return command.get_subcommands().find_map(|command| variable_of(command, argument));
+    };
+    let flag = format!("--{}", known.get_long()?);
+    let is_flag = |given: std::ffi::OsString| {
+        given.to_str().is_some_and(|given| given.split('=').next() == Some(flag.as_str()))
+    };
+    let variable = known.get_env()?;
+    let is_given = std::env::var_os(variable).is_some() && !std::env::args_os().any(is_flag);
+    is_given.then(|| variable.to_string_lossy().into_owned())
+}

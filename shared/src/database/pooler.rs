@@ -1,0 +1,43 @@
+//! Poolers between this process and PostgreSQL, such as PgBouncer.
+//!
+//! With a server connection per session everything works. With one per transaction, prepared statements and the settings of a
+//! session belong to whoever comes next: such a pooler is refused, with words.
+
+use sea_orm::sqlx::{self, Executor as _, PgConnection, Row as _};
+use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr};
+
+/// How often it is tried: another client may come in between.
+const TRIES: u32 = 5;
+
+/// Refuses a pooler that gives each transaction any server connection.
+pub(super) async fn refuse(db: &DatabaseConnection) -> Result<(), DbErr> {
+    if db.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let pool = db.get_postgres_connection_pool();
+    let shares = async {
+        let (mut one, mut other) = (pool.acquire().await?, pool.acquire().await?);
+        for _ in 0..TRIES {
+            // The first connection is idle, and still there. With a session each, the second one has another server process.
+            if server_process(&mut one).await? == server_process(&mut other).await? {
+                return Ok(true);
+            }
+        }
+        Ok::<_, sqlx::Error>(false)
+    };
+    match shares.await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(DbErr::Conn(RuntimeErr::Internal(
+            "the pooler in front of PostgreSQL gives each transaction another connection, and Muster prepares its \
+             statements once for each connection; set pool_mode = session for this database (PgBouncer), or connect to \
+             PostgreSQL directly"
+                .to_owned(),
+        ))),
+        Err(error) => Err(DbErr::Conn(RuntimeErr::SqlxError(error.into()))),
+    }
+}
+
+/// The number of the process that serves this connection. Asked without a prepared statement.
+async fn server_process(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
+    connection.fetch_one(sqlx::raw_sql("select pg_backend_pid()")).await?.try_get(0)
+}

@@ -1,0 +1,85 @@
+//! Whether the database takes a write now: a standby, a read-only server and a full disk answer questions, and do no work.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sea_orm::sea_query::{ExprTrait as _, Query};
+use sea_orm::{ConnectionTrait as _, DbErr};
+use tokio::sync::Mutex;
+
+use super::{Database, answers_now, is_sqlite};
+use crate::clock;
+
+/// How long an answer holds: anybody may ask.
+const HOLDS: Duration = Duration::from_secs(1);
+/// How long a write may take.
+const PATIENCE: Duration = Duration::from_millis(1200);
+/// How long it may take to find out why none was done.
+const LOOK: Duration = Duration::from_millis(600);
+/// The row of the table `settings` that is written.
+const ROW: &str = "written-at";
+
+/// The last answer, and when it was given.
+pub(super) type Known = Arc<Mutex<Option<(Instant, Result<(), String>)>>>;
+
+/// Asks, unless it was asked a moment ago.
+pub(super) async fn ask(db: &Database) -> Result<(), String> {
+    let mut known = db.writable.lock().await;
+    if let Some((at, answer)) = known.as_ref()
+        && at.elapsed() < HOLDS
+    {
+        return answer.clone();
+    }
+    let answer = look(db).await;
+    *known = Some((Instant::now(), answer.clone()));
+    answer
+}
+
+async fn look(db: &Database) -> Result<(), String> {
+    match tokio::time::timeout(PATIENCE, write(db)).await {
+        Ok(Ok(())) => Ok(()),
+        // Its one writer may be at a long piece of work. That is no fault as long as others can read.
+        Err(_) if is_sqlite(&db.read) => in_time(db.ping()).await.map_err(|error| error.to_string()),
+        Ok(Err(error)) => Err(why(db, Some(error)).await),
+        Err(_) => Err(why(db, None).await),
+    }
+}
+
+/// What the server says of itself: a pool that waits for it only knows that its time was over.
+async fn why(db: &Database, error: Option<DbErr>) -> String {
+    let is_known = !matches!(error, None | Some(DbErr::ConnectionAcquire(_)));
+    if !is_known
+        && !is_sqlite(&db.read)
+        && let Err(said) = in_time(answers_now(db.url.expose())).await
+    {
+        return said.to_string();
+    }
+    error.map_or_else(|| "it did not take a write in time".to_owned(), |error| error.to_string())
+}
+
+async fn in_time(answer: impl Future<Output = Result<(), DbErr>>) -> Result<(), DbErr> {
+    let late = |_| Err(DbErr::Custom("no answer in time".to_owned()));
+    tokio::time::timeout(LOOK, answer).await.unwrap_or_else(late)
+}
+
+async fn write(db: &Database) -> Result<(), DbErr> {
+    let now = clock::now().timestamp_millis().to_string();
+    let update = Query::update()
+        .table("settings")
+        .value("value", now.clone())
+        .and_where(sea_orm::sea_query::Expr::col("name").eq(ROW))
+        .to_owned();
+    if db.writer().execute(&update).await?.rows_affected() > 0 {
+        return Ok(());
+    }
+    let insert = Query::insert()
+        .into_table("settings")
+        .columns(["name", "value"])
+        .values_panic([ROW.into(), now.into()])
+        .to_owned();
+    match db.writer().execute(&insert).await {
+        // MariaDB counts no row that stays as it is, and another process may have been first.
+        Err(error) if error.sql_err().is_some() => Ok(()),
+        written => written.map(drop),
+    }
+}
