@@ -113,8 +113,8 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
     let made = shutdown.run_until_cancelled(first_admin(&connections, &deployment, &admin)).await;
     let made = made.ok_or(Stopped)??;
     tasks.spawn(serving);
-    let stop = shutdown.clone();
-    let measure = move || measure_queues(broker.clone(), Queue::ALL.to_vec(), stop.clone());
+    let (health, stop) = (parts.clone(), shutdown.clone());
+    let measure = move || measure_queues(broker.clone(), Queue::ALL.to_vec(), health.clone(), stop.clone());
     parts.spawn("queue-depths", &shutdown, measure);
 
     println!("Muster is up.");

@@ -65,6 +65,7 @@ mod streams;
 mod tables;
 mod tidy;
 mod tls;
+mod topology;
 mod tracing;
 mod webhooks;
 mod words;

@@ -84,7 +84,7 @@ fn report(operations: &Operations, answers: &[Answer]) -> Response {
 }
 
 async fn database(cx: &Context) -> Answer {
-    health::ask(DATABASE, async { cx.db.ping().await.map_err(|error| error.to_string()) }).await
+    health::ask(DATABASE, cx.db.is_writable()).await
 }
 
 async fn broker(cx: &Context) -> Answer {

@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Part {
     /// Its name in the report.
     pub name: &'static str,
+    /// What is asked of it, in one sentence.
+    pub asks: &'static str,
     /// What its absence means, in one sentence.
     pub means: &'static str,
     /// Whether the process cannot do its work without it.
@@ -24,36 +26,42 @@ pub struct Part {
 /// The database, to an API.
 pub const DATABASE: Part = Part {
     name: "database",
+    asks: "A row is written, at most once a second.",
     means: "Reading, logging in and signing up answer 503. Clicks are accepted and wait in order for their decision.",
     is_needed: true,
 };
 /// The broker, to an API.
 pub const BROKER: Part = Part {
     name: "broker",
+    asks: "It is connected, takes messages, has every queue as it is needed, and decisions come back.",
     means: "Nothing is accepted: clicks answer 503 with Retry-After. Reading goes on.",
     is_needed: true,
 };
 /// The cache, to an API.
 pub const CACHE: Part = Part {
     name: "cache",
+    asks: "A key is written.",
     means: "Reads come from the database, which is slower. Nothing is lost.",
     is_needed: false,
 };
 /// The other API.
 pub const PEER: Part = Part {
     name: "peer",
+    asks: "Its /health is read.",
     means: "The other API does not answer its clients. This one goes on.",
     is_needed: false,
 };
 /// The database, to a process behind the APIs.
 pub const WORKERS_DATABASE: Part = Part {
     name: "database",
+    asks: "A row is written, at most once a second.",
     means: "This process decides, sends and follows nothing. What waits for it waits in order.",
     is_needed: true,
 };
 /// The broker, to a process behind the APIs.
 pub const WORKERS_BROKER: Part = Part {
     name: "broker",
+    asks: "It is connected, takes messages, and has every queue as it is needed.",
     means: "No commands reach this process, and no events leave it. What was accepted waits in the broker.",
     is_needed: true,
 };
@@ -105,6 +113,7 @@ impl Answer {
         let mut json = json!({
             "status": if self.found.is_ok() { "up" } else { "down" },
             "latency_ms": self.latency.as_secs_f64() * 1000.0,
+            "asks": self.part.asks,
             "means": self.part.means,
         });
         if let Err(error) = &self.found {

@@ -87,7 +87,7 @@ impl Drop for Up {
 }
 
 /// Looks at the depth of these queues, for the metrics, until shutdown.
-pub async fn measure_queues(broker: Broker, queues: Vec<Queue>, shutdown: CancellationToken) {
+pub async fn measure_queues(broker: Broker, queues: Vec<Queue>, parts: Parts, shutdown: CancellationToken) {
     let topology = broker.topology();
     let names: Vec<_> = queues
         .into_iter()
@@ -100,11 +100,33 @@ pub async fn measure_queues(broker: Broker, queues: Vec<Queue>, shutdown: Cancel
         for name in &names {
             if let Ok(Some(depth)) = broker.depth(name).await {
                 metrics::gauge!("muster_queue_depth", "queue" => name.clone()).set(depth.ready as f64);
+                if is_parking(name) {
+                    note_parked(&parts, name, depth.ready);
+                }
                 if depth.ready == 0 {
                     metrics::gauge!("muster_oldest_message_seconds", "queue" => name.clone()).set(0.0);
                 }
             }
         }
+    }
+}
+
+/// Whether only operators take messages out of this queue.
+fn is_parking(name: &str) -> bool {
+    [shared::bus::topology::DEAD_LETTERS, shared::bus::topology::UNROUTED].contains(&name)
+}
+
+/// Says in health that messages wait for an operator, or do not any more.
+fn note_parked(parts: &Parts, name: &str, ready: u64) {
+    let (about, part) = (name.to_owned(), "broker");
+    if ready == 0 {
+        parts.is_well(part, about);
+    } else {
+        parts.is_stuck(
+            part,
+            about,
+            format!("{ready} messages wait for an operator; see `muster dead-letters`"),
+        );
     }
 }
 
@@ -192,7 +214,7 @@ impl Watch {
 
     async fn report(&self) -> (bool, Json) {
         let (database, broker) = tokio::join!(
-            health::ask(WORKERS_DATABASE, async { self.db.ping().await.map_err(|error| error.to_string()) }),
+            health::ask(WORKERS_DATABASE, self.db.is_writable()),
             health::ask(WORKERS_BROKER, async {
                 self.broker.ping().await.map_err(|error| error.to_string())
             }),

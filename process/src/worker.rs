@@ -59,8 +59,9 @@ pub fn main(
             let listener = Arc::new(watch::bind(arguments.listen).await?);
             let serve = move || watch.clone().serve(listener.clone(), stop.clone());
             let watched = parts.spawn("watch", &shutdown, serve);
-            let (broker, stop) = (connections.broker.clone(), shutdown.clone());
-            let measure = move || measure_queues(broker.clone(), queues.clone(), stop.clone());
+            let (broker, health, stop) = (connections.broker.clone(), parts.clone(), shutdown.clone());
+            let measure =
+                move || measure_queues(broker.clone(), queues.clone(), health.clone(), stop.clone());
             parts.spawn("queue-depths", &shutdown, measure);
             work(connections.clone(), liveness, shutdown).await?;
             watched.await.context("serve health and metrics")?;

@@ -11,17 +11,18 @@ mod publisher;
 mod subscription;
 mod topology;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties, options};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 pub use self::consumer::Consumer;
 pub(super) use self::consumer::Settler;
 use self::publisher::Publisher;
+use self::topology::Amiss;
 pub use self::topology::definitions;
 use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
 use super::message::Outgoing;
@@ -33,6 +34,10 @@ use crate::secret::Secret;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to close what is given up anyway.
 const CLOSE: Duration = Duration::from_secs(2);
+
+/// How often the topology is looked at, and how soon after something was met that is missing.
+const LOOK: Duration = Duration::from_secs(15);
+const LOOK_AT_ONCE: Duration = Duration::from_millis(100);
 
 /// A handle on RabbitMQ. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -49,6 +54,10 @@ struct Inner {
     consuming: Mutex<Option<Arc<Connection>>>,
     /// For looking at queues.
     looking: Mutex<Option<Channel>>,
+    /// What is wrong with the topology, by the last look.
+    amiss: std::sync::Mutex<Option<BrokerError>>,
+    /// Somebody has met something that is missing.
+    look_again: Notify,
     closed: CancellationToken,
 }
 
@@ -82,10 +91,54 @@ impl Rabbit {
         let server = Server { uri: with_defaults(uri.expose()).into(), name: name.to_owned() };
         let consuming = server.consuming(topology).await?;
         let closed = CancellationToken::new();
-        let publisher = Publisher::start(server.clone(), closed.clone()).await?;
+        let publisher = Publisher::start(server.clone(), topology, closed.clone()).await?;
         let consuming = Mutex::new(Some(Arc::new(consuming)));
-        let looking = Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { server, topology, publisher, consuming, looking, closed }) })
+        let (looking, amiss, look_again) = (Mutex::default(), std::sync::Mutex::default(), Notify::new());
+        let inner = Inner { server, topology, publisher, consuming, looking, amiss, look_again, closed };
+        let rabbit = Self { inner: Arc::new(inner) };
+        tokio::spawn(rabbit.clone().keep_topology());
+        Ok(rabbit)
+    }
+
+    /// Looks from time to time, and whenever somebody has met something that is missing, whether everything is still there, and
+    /// makes it anew. Operators delete queues.
+    async fn keep_topology(self) {
+        let inner = &self.inner;
+        let mut is_amiss = false;
+        loop {
+            let pause = if is_amiss { LOOK_AT_ONCE } else { LOOK };
+            let looked = async {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    // Several lanes may have met the same.
+                    () = inner.look_again.notified() => tokio::time::sleep(LOOK_AT_ONCE).await,
+                }
+                self.make_anew().await
+            };
+            let Some(amiss) = inner.closed.run_until_cancelled(looked).await else { return };
+            match &amiss {
+                Some(error) if !is_amiss => {
+                    tracing::error!(%error, "RabbitMQ's queues are not as they should be")
+                }
+                None if is_amiss => tracing::info!("RabbitMQ's queues are as they should be again"),
+                _ => {}
+            }
+            is_amiss = amiss.is_some();
+            *inner.amiss.lock().unwrap_or_else(PoisonError::into_inner) = amiss;
+        }
+    }
+
+    /// Makes anew what is missing. What is wrong afterwards; nothing while there is no connection, which is said elsewhere.
+    async fn make_anew(&self) -> Option<BrokerError> {
+        let connection = self.consuming().await.ok()?;
+        match topology::check(&connection, self.inner.topology).await {
+            Ok(()) => None,
+            Err(Amiss::Missing(error)) => {
+                tracing::warn!(%error, "something is missing in RabbitMQ; it is made anew");
+                topology::ensure(&connection, self.inner.topology).await.err()
+            }
+            Err(Amiss::Other(error)) => connection.status().connected().then_some(error),
+        }
     }
 
     pub(super) fn topology(&self) -> Topology {
@@ -97,8 +150,16 @@ impl Rabbit {
     }
 
     pub(super) async fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
-        let channel = self.channel().await?;
-        Consumer::start(channel, queue_name, prefetch).await
+        let connection = self.consuming().await?;
+        match topology::check_queue(&connection, self.inner.topology, queue_name).await {
+            Ok(()) => {}
+            Err(Amiss::Missing(error)) => {
+                tracing::warn!(%error, "a queue is missing in RabbitMQ; it is made anew");
+                topology::ensure(&connection, self.inner.topology).await?;
+            }
+            Err(Amiss::Other(error)) => return Err(error),
+        }
+        Consumer::start(self.channel().await?, queue_name, prefetch).await
     }
 
     pub(super) fn subscribe(&self, source: Source) -> Subscription {
@@ -125,7 +186,14 @@ impl Rabbit {
     }
 
     pub(super) fn ping(&self) -> Result<(), PublishError> {
-        self.inner.publisher.state()
+        self.inner.publisher.state()?;
+        let amiss = self.inner.amiss.lock().unwrap_or_else(PoisonError::into_inner);
+        amiss.as_ref().map_or(Ok(()), |error| Err(PublishError::Unavailable(error.to_string())))
+    }
+
+    /// Something is missing.
+    fn look_again(&self) {
+        self.inner.look_again.notify_one();
     }
 
     pub(super) async fn close(&self) {
@@ -137,21 +205,23 @@ impl Rabbit {
         }
     }
 
-    /// A new channel on the consuming connection, which is opened again if it was lost.
-    async fn channel(&self) -> Result<Channel, BrokerError> {
+    /// The consuming connection, which is opened again if it was lost.
+    async fn consuming(&self) -> Result<Arc<Connection>, BrokerError> {
         let mut consuming = self.inner.consuming.lock().await;
         if self.inner.closed.is_cancelled() {
             return Err(BrokerError("the connection to RabbitMQ is closed".to_owned()));
         }
-        let connection =
-            if let Some(open) = consuming.as_ref().filter(|connection| connection.status().connected()) {
-                open.clone()
-            } else {
-                // The broker may have come back empty, or with less than was there.
-                let connection = self.inner.server.consuming(self.inner.topology).await?;
-                consuming.insert(Arc::new(connection)).clone()
-            };
-        drop(consuming);
+        if let Some(open) = consuming.as_ref().filter(|connection| connection.status().connected()) {
+            return Ok(open.clone());
+        }
+        // The broker may have come back empty, or with less than was there.
+        let connection = self.inner.server.consuming(self.inner.topology).await?;
+        Ok(consuming.insert(Arc::new(connection)).clone())
+    }
+
+    /// A new channel on the consuming connection.
+    async fn channel(&self) -> Result<Channel, BrokerError> {
+        let connection = self.consuming().await?;
         match in_time(connection.create_channel()).await {
             Ok(channel) => Ok(channel),
             Err(error) => {

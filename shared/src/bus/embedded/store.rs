@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sea_orm::sqlx::sqlite::{
@@ -21,6 +22,8 @@ use crate::guard::caught_in_words;
 const GROUP: usize = 512;
 /// The most writes that wait for the writer; beyond that, publishers wait.
 const WAITING: usize = 4096;
+/// How long an answer about the file holds: anybody may ask.
+const HOLDS: Duration = Duration::from_secs(1);
 /// Rows per insert statement, largest first. A few fixed sizes keep the prepared statements few.
 const CHUNKS: [usize; 4] = [128, 32, 8, 1];
 
@@ -50,10 +53,24 @@ pub(super) struct Row {
 
 #[derive(Debug)]
 enum Write {
-    Insert { rows: Vec<Row>, queues: Vec<Arc<QueueState>>, done: oneshot::Sender<Result<(), PublishError>> },
-    Delete { tags: Vec<u64>, queue: Arc<QueueState> },
-    TakeDue { now_ms: i64, done: oneshot::Sender<Vec<(String, u64)>> },
-    Barrier { done: oneshot::Sender<Result<(), PublishError>> },
+    Insert {
+        rows: Vec<Row>,
+        queues: Vec<Arc<QueueState>>,
+        done: oneshot::Sender<Result<(), PublishError>>,
+    },
+    Delete {
+        tags: Vec<u64>,
+        queue: Arc<QueueState>,
+    },
+    TakeDue {
+        now_ms: i64,
+        done: oneshot::Sender<Vec<(String, u64)>>,
+    },
+    /// Writes nothing that stays; `probes` writes a number into the file, as a message would be.
+    Barrier {
+        probes: bool,
+        done: oneshot::Sender<Result<(), PublishError>>,
+    },
 }
 
 /// A handle on the file. Cheap to clone.
@@ -62,6 +79,8 @@ pub(super) struct Store {
     writes: mpsc::Sender<Write>,
     readers: SqlitePool,
     reading: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    /// When a write was last tried, and what came of it.
+    probed: Arc<Mutex<Option<(Instant, Result<(), PublishError>)>>>,
 }
 
 impl Store {
@@ -85,7 +104,7 @@ impl Store {
             SqlitePoolOptions::new().max_connections(2).connect_with(options.read_only(true)).await?;
         let (writes, inbox) = mpsc::channel(WAITING);
         tokio::spawn(serve(writer, writable, inbox));
-        Ok((Self { writes, readers, reading: Arc::default() }, held))
+        Ok((Self { writes, readers, reading: Arc::default(), probed: Arc::default() }, held))
     }
 
     /// The lock that the consumers of one queue take while they read.
@@ -113,15 +132,24 @@ impl Store {
         self.ask(|done| Write::TakeDue { now_ms, done }).await.unwrap_or_default()
     }
 
-    /// Whether the file can be written now.
+    /// Waits for the writes before it; whether the file can be written now. That is tried at most once a second, for anybody may
+    /// ask.
     pub(super) async fn ping(&self) -> Result<(), PublishError> {
-        self.ask(|done| Write::Barrier { done }).await?
+        let known = || self.probed.lock().unwrap_or_else(PoisonError::into_inner);
+        let probes = known().as_ref().is_none_or(|(at, _)| at.elapsed() >= HOLDS);
+        let answer = self.ask(|done| Write::Barrier { probes, done }).await?;
+        if probes {
+            *known() = Some((Instant::now(), answer.clone()));
+            return answer;
+        }
+        let last = known().as_ref().map_or(Ok(()), |(_, last)| last.clone());
+        answer.and(last)
     }
 
     /// Waits for the writes before it, then closes the file's readers.
     pub(super) async fn close(&self) {
         // A failure was answered to whoever wrote; closing goes on.
-        let _ = self.ping().await;
+        let _ = self.ask(|done| Write::Barrier { probes: false, done }).await;
         self.readers.close().await;
     }
 
@@ -202,7 +230,7 @@ async fn serve(
                 tracing::error!(error, "could not write the embedded broker's file");
                 group = group.drain(..).filter_map(|write| failed(write, &error)).collect();
                 // What is left are deletions; they wait for the file to be writable again.
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 if let Err(error) = mend(&mut connection, &options).await {
                     tracing::error!(%error, "could not open the embedded broker's file again");
                 }
@@ -238,7 +266,7 @@ fn succeeded(write: Write, moved: &[(String, u64)]) {
         }
         Write::Delete { tags, queue } => queue.removed(tags.len() as u64),
         Write::TakeDue { done, .. } => drop(done.send(moved.to_vec())),
-        Write::Barrier { done } => drop(done.send(Ok(()))),
+        Write::Barrier { done, .. } => drop(done.send(Ok(()))),
     }
 }
 
@@ -247,7 +275,7 @@ fn failed(write: Write, error: &str) -> Option<Write> {
     let why =
         || Err(PublishError::Unavailable(format!("the embedded broker's file cannot be written: {error}")));
     match write {
-        Write::Insert { done, .. } | Write::Barrier { done } => drop(done.send(why())),
+        Write::Insert { done, .. } | Write::Barrier { done, .. } => drop(done.send(why())),
         Write::TakeDue { done, .. } => drop(done.send(Vec::new())),
         Write::Delete { .. } => return Some(write),
     }
@@ -261,14 +289,17 @@ async fn write(
     let mut transaction = connection.begin_with("begin immediate").await?;
     let mut inserts = Vec::new();
     let mut deletes = Vec::new();
-    let mut moved = Vec::new();
+    let (mut moved, mut probed) = (Vec::new(), false);
     for write in group {
         match write {
             Write::Insert { rows, .. } => inserts.extend(rows),
             Write::Delete { tags, .. } => deletes.extend(tags),
             Write::TakeDue { now_ms, .. } => moved = move_due(&mut transaction, *now_ms).await?,
-            Write::Barrier { .. } => {}
+            Write::Barrier { probes, .. } => probed |= probes,
         }
+    }
+    if probed {
+        sqlx::raw_sql("pragma user_version = 1").execute(&mut *transaction).await?;
     }
     insert(&mut transaction, &inserts).await?;
     if !deletes.is_empty() {

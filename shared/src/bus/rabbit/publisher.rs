@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::lanes::{Job, Lanes};
-use super::{CLOSE, Server, in_time, properties};
+use super::{CLOSE, Server, in_time, properties, topology};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, PublishError};
 use crate::bus::bundle;
 use crate::bus::message::{Address, Message, Outgoing};
+use crate::bus::topology::Topology;
 
 /// The most unconfirmed messages (or bundles) on the channel before another job is taken up (those that wait for their lane were);
 /// lapin's own queues have no bound.
@@ -43,12 +44,16 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) async fn start(server: Server, closed: CancellationToken) -> Result<Self, BrokerError> {
+    pub(super) async fn start(
+        server: Server,
+        topology: Topology,
+        closed: CancellationToken,
+    ) -> Result<Self, BrokerError> {
         let link = Link::open(&server).await?;
         let (jobs, inbox) = mpsc::channel(WAITING);
         let (state_sender, state) = watch::channel(Ok(()));
         let ended = CancellationToken::new();
-        let task = Task { server, inbox, state: state_sender, closed };
+        let task = Task { server, topology, inbox, state: state_sender, closed };
         let guard = ended.clone().drop_guard();
         tokio::spawn(async move {
             task.run(link).await;
@@ -110,6 +115,7 @@ impl Link {
 
 struct Task {
     server: Server,
+    topology: Topology,
     inbox: mpsc::Receiver<Job>,
     state: watch::Sender<Result<(), PublishError>>,
     closed: CancellationToken,
@@ -214,7 +220,10 @@ impl Task {
         loop {
             let attempt = async {
                 backoff.wait().await;
-                Link::open(&self.server).await
+                let link = Link::open(&self.server).await?;
+                // The channel may be lost because an exchange is missing.
+                topology::ensure(&link.connection, self.topology).await?;
+                Ok::<_, BrokerError>(link)
             };
             tokio::pin!(attempt);
             let opened = loop {

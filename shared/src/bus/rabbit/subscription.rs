@@ -24,6 +24,8 @@ const PREFETCH: u16 = 500;
 const ACKNOWLEDGED: u64 = 100;
 /// ... or when no more come for so long: RabbitMQ closes the channel of whoever owes an acknowledgement for half an hour.
 const QUIET: Duration = Duration::from_secs(1);
+/// How often it is bound again.
+const REBIND: Duration = Duration::from_secs(10);
 /// A connection that lasted this long is not held against the next attempt.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -53,6 +55,7 @@ async fn run(
         let since = tokio::time::Instant::now();
         if let Err(error) = receive(&rabbit, &source, &inbox, &address, first).await {
             tracing::warn!(%error, ?source, "a subscription was interrupted; subscribing again");
+            rabbit.look_again();
         }
         first = false;
         address.send_replace(None);
@@ -80,14 +83,20 @@ async fn receive(
         // Whoever waits for the gap's notice gets it before anything newer.
         let _ = inbox.send(Received::Gap).await;
     }
-    address.send_replace(Some(name));
+    address.send_replace(Some(name.clone()));
     let lost = |error: lapin::Error| BrokerError(error.to_string());
     let (mut taken, mut acknowledged) = (0, 0);
+    let mut rebind = tokio::time::interval(REBIND);
     loop {
         let next = tokio::select! {
             biased;
             next = consumer::next(&mut stream, &channel) => Some(next),
             () = tokio::time::sleep(QUIET), if taken > acknowledged => None,
+            // Its bindings went with the exchange if an operator deleted that.
+            _ = rebind.tick() => {
+                bind(&channel, &name, source).await.map_err(lost)?;
+                continue;
+            }
         };
         match next {
             Some(Some(delivery)) => {
@@ -116,6 +125,14 @@ async fn open(channel: &Channel, name: &str, source: &Source) -> lapin::Result<l
     arguments.insert("x-max-length".into(), AMQPValue::LongUInt(QUEUED));
     let exclusive = options::QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
     in_time(channel.queue_declare(name.into(), exclusive, arguments)).await?;
+    bind(channel, name, source).await?;
+    in_time(channel.basic_qos(PREFETCH, options::BasicQosOptions::default())).await?;
+    let exclusive = options::BasicConsumeOptions { exclusive: true, ..Default::default() };
+    in_time(channel.basic_consume(name.into(), "".into(), exclusive, FieldTable::default())).await
+}
+
+/// Binds a queue to what it listens to. Binding what is bound already changes nothing.
+async fn bind(channel: &Channel, name: &str, source: &Source) -> lapin::Result<()> {
     let bindings: Vec<(&str, &str)> = match source {
         Source::Events(patterns) => {
             patterns.iter().map(|pattern| (exchange::EVENTS, pattern.as_str())).collect()
@@ -128,7 +145,5 @@ async fn open(channel: &Channel, name: &str, source: &Source) -> lapin::Result<l
         in_time(channel.queue_bind(name.into(), from.into(), key.into(), options, FieldTable::default()))
             .await?;
     }
-    in_time(channel.basic_qos(PREFETCH, options::BasicQosOptions::default())).await?;
-    let exclusive = options::BasicConsumeOptions { exclusive: true, ..Default::default() };
-    in_time(channel.basic_consume(name.into(), "".into(), exclusive, FieldTable::default())).await
+    Ok(())
 }

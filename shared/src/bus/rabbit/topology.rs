@@ -1,6 +1,10 @@
 //! The topology on a real broker: declared where it is missing, checked where it is there, and rendered as the
 //! definitions that a broker imports at boot.
 
+mod mend;
+
+use std::time::Duration;
+
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind, options};
 use serde_json::{Value, json};
@@ -9,8 +13,14 @@ use super::in_time;
 use crate::bus::broker::BrokerError;
 use crate::bus::topology::{Delay, Purpose, QueueSpec, Topology, exchange};
 
-/// AMQP's reply code for "no such queue or exchange".
+/// AMQP's reply codes: no permission, no such queue or exchange, exclusive to another connection, other arguments.
+const FORBIDDEN: u16 = 403;
 const NOT_FOUND: u16 = 404;
+const LOCKED: u16 = 405;
+const INEQUIVALENT: u16 = 406;
+/// How long a process waits for another one that declares, and how often it looks.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+const LOCK_LOOK: Duration = Duration::from_millis(100);
 /// The most messages a durable queue holds; a publisher of more is refused (503 at the API).
 const MAX_LENGTH: u64 = 1_000_000;
 /// The most bytes a peer's queue holds; without it a stream would have no bound.
@@ -72,20 +82,49 @@ fn arguments(queue: &QueueSpec) -> Vec<(&'static str, Value)> {
     arguments
 }
 
-/// Declares what is missing; says what is in the way otherwise.
+/// Makes sure that everything is there as it is needed: declares what is missing, checks the arguments of the rest.
+///
+/// One process at a time does so: see [`mend`]. Returns what an operator has to know.
 pub(super) async fn ensure(connection: &Connection, topology: Topology) -> Result<(), BrokerError> {
+    let _lock = Lock::take(connection).await?;
+    let mut channels = Channels { connection, channel: None };
+    let mut has_lost_bindings = false;
+    for spec in exchanges() {
+        let made =
+            channels.exchange(&spec).await.map_err(|error| in_the_way("exchange", spec.name, &error))?;
+        if made && spec.name == exchange::COMMANDS {
+            has_lost_bindings = true;
+        }
+        if made && spec.name == exchange::EVENTS {
+            tracing::info!("made the exchange {}; queues of subscribers have to be bound to it", spec.name);
+        }
+    }
+    let (mut unbound, mut bound) = (Vec::new(), Vec::new());
+    for queue in topology.queues() {
+        let made = channels.queue(&queue).await.map_err(|error| in_the_way("queue", &queue.name, &error))?;
+        let is_unbound =
+            (made || has_lost_bindings) && matches!(queue.purpose, Purpose::Lane | Purpose::Work);
+        if is_unbound { unbound.push(queue) } else { bound.push(queue) }
+    }
+    for queue in &bound {
+        channels.bind(queue).await.map_err(|error| in_the_way("binding of", &queue.name, &error))?;
+    }
+    let mended = mend::mend(&mut channels, topology, &unbound).await;
+    mended.map_err(|error| BrokerError(format!("put back what was accepted without a queue: {error}")))?;
+    if let Some(channel) = channels.channel.take() {
+        super::close_channel(&channel).await;
+    }
+    Ok(())
+}
+
+/// Whether something is missing, or is not as it is needed. Changes nothing.
+pub(super) async fn check(connection: &Connection, topology: Topology) -> Result<(), Amiss> {
     let mut channels = Channels { connection, channel: None };
     for spec in exchanges() {
-        channels
-            .exchange(&spec)
-            .await
-            .map_err(|error| BrokerError(format!("exchange {}: {error}", spec.name)))?;
+        channels.check_exchange(&spec).await.map_err(|error| Amiss::of("exchange", spec.name, &error))?;
     }
     for queue in topology.queues() {
-        channels
-            .queue(&queue)
-            .await
-            .map_err(|error| BrokerError(format!("queue {}: {error}", queue.name)))?;
+        channels.check_queue(&queue).await.map_err(|error| Amiss::of("queue", &queue.name, &error))?;
     }
     if let Some(channel) = channels.channel.take() {
         super::close_channel(&channel).await;
@@ -93,9 +132,98 @@ pub(super) async fn ensure(connection: &Connection, topology: Topology) -> Resul
     Ok(())
 }
 
+/// Why a topology is not as it should be.
+pub(super) enum Amiss {
+    /// Something is not there.
+    Missing(BrokerError),
+    /// Something is there, but differs; or the broker did not answer.
+    Other(BrokerError),
+}
+
+impl Amiss {
+    fn of(what: &str, name: &str, error: &lapin::Error) -> Self {
+        let said = in_the_way(what, name, error);
+        if is_not_found(error) { Self::Missing(said) } else { Self::Other(said) }
+    }
+}
+
+/// Makes sure that this queue is there with the arguments that it needs. Nothing may be consumed from another one: without a
+/// single active consumer, or as a classic queue, it has no order.
+pub(super) async fn check_queue(
+    connection: &Connection,
+    topology: Topology,
+    name: &str,
+) -> Result<(), Amiss> {
+    let mut channels = Channels { connection, channel: None };
+    let Some(queue) = topology.queues().into_iter().find(|queue| queue.name == name) else { return Ok(()) };
+    channels.check_queue(&queue).await.map_err(|error| Amiss::of("queue", name, &error))?;
+    if let Some(channel) = channels.channel.take() {
+        super::close_channel(&channel).await;
+    }
+    Ok(())
+}
+
+/// What an operator has to do about an error.
+fn in_the_way(what: &str, name: &str, error: &lapin::Error) -> BrokerError {
+    BrokerError(match code_of(error) {
+        Some(INEQUIVALENT) => format!(
+            "the {what} {name} is there, but not as Muster needs it: {error}. Stop Muster, move its messages to a safe \
+             place, delete it (`rabbitmqctl delete_queue {name}` for a queue), and start again: it is made anew"
+        ),
+        _ => format!("{what} {name}: {error}"),
+    })
+}
+
 /// Whether the broker said that there is no such thing.
 pub(super) fn is_not_found(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(error) if error.get_id() == NOT_FOUND)
+    code_of(error) == Some(NOT_FOUND)
+}
+
+fn code_of(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => Some(error.get_id()),
+        _ => None,
+    }
+}
+
+/// What one process at a time holds while it declares: an exclusive queue. It ends with its connection.
+struct Lock {
+    channel: Channel,
+}
+
+impl Lock {
+    const NAME: &'static str = "muster.declaring";
+
+    /// Waits for it.
+    async fn take(connection: &Connection) -> Result<Self, BrokerError> {
+        let mut channels = Channels { connection, channel: None };
+        let failed = |error: lapin::Error| BrokerError(format!("queue {}: {error}", Self::NAME));
+        let since = tokio::time::Instant::now();
+        loop {
+            let channel = channels.get().await.map_err(failed)?;
+            let options =
+                options::QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+            match in_time(channel.queue_declare(Self::NAME.into(), options, FieldTable::default())).await {
+                Ok(_) => return Ok(Self { channel }),
+                Err(error) if code_of(&error) == Some(LOCKED) && since.elapsed() < LOCK_WAIT => {
+                    tokio::time::sleep(LOCK_LOOK).await;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let channel = self.channel.clone();
+        tokio::spawn(async move {
+            let deleted = channel.queue_delete(Self::NAME.into(), options::QueueDeleteOptions::default());
+            // If the connection is gone, so is the queue.
+            let _ = in_time(deleted).await;
+            super::close_channel(&channel).await;
+        });
+    }
 }
 
 /// A channel that is opened again after the broker closed it, as it does at every "not found".
@@ -112,41 +240,70 @@ impl Channels<'_> {
         }
     }
 
-    async fn exchange(&mut self, spec: &ExchangeSpec) -> lapin::Result<()> {
-        let declare = |channel: Channel, passive| async move {
-            let options =
-                options::ExchangeDeclareOptions { passive, durable: spec.durable, ..Default::default() };
-            let mut arguments = FieldTable::default();
-            if let Some(alternate) = spec.alternate {
-                arguments.insert("alternate-exchange".into(), AMQPValue::LongString(alternate.into()));
-            }
-            in_time(channel.exchange_declare(spec.name.into(), spec.kind.clone(), options, arguments)).await
-        };
-        match declare(self.get().await?, true).await {
-            Err(error) if is_not_found(&error) => declare(self.get().await?, false).await,
-            other => other,
+    /// Declares an exchange; whether it was missing.
+    async fn exchange(&mut self, spec: &ExchangeSpec) -> lapin::Result<bool> {
+        match self.check_exchange(spec).await {
+            Err(error) if is_not_found(&error) => self.declare_exchange(spec, false).await.map(|()| true),
+            checked => checked.map(|()| false),
         }
     }
 
-    async fn queue(&mut self, queue: &QueueSpec) -> lapin::Result<()> {
-        let declare = |channel: Channel, passive| async move {
-            let options = options::QueueDeclareOptions { passive, durable: true, ..Default::default() };
-            let mut table = FieldTable::default();
-            for (name, value) in arguments(queue) {
-                table.insert(name.into(), field(&value));
-            }
-            in_time(channel.queue_declare(queue.name.as_str().into(), options, table)).await.map(drop)
-        };
-        match declare(self.get().await?, true).await {
-            Err(error) if is_not_found(&error) => declare(self.get().await?, false).await,
-            other => other,
-        }?;
-        // Binding what is bound already changes nothing.
+    /// Asks whether it is there, and then, by a declaration, whether it is the same.
+    async fn check_exchange(&mut self, spec: &ExchangeSpec) -> lapin::Result<()> {
+        self.declare_exchange(spec, true).await?;
+        may_be_forbidden(self.declare_exchange(spec, false).await)
+    }
+
+    async fn declare_exchange(&mut self, spec: &ExchangeSpec, passive: bool) -> lapin::Result<()> {
+        let channel = self.get().await?;
+        let options =
+            options::ExchangeDeclareOptions { passive, durable: spec.durable, ..Default::default() };
+        let mut arguments = FieldTable::default();
+        if let Some(alternate) = spec.alternate {
+            arguments.insert("alternate-exchange".into(), AMQPValue::LongString(alternate.into()));
+        }
+        in_time(channel.exchange_declare(spec.name.into(), spec.kind.clone(), options, arguments)).await
+    }
+
+    /// Declares a queue; whether it was missing.
+    async fn queue(&mut self, queue: &QueueSpec) -> lapin::Result<bool> {
+        match self.check_queue(queue).await {
+            Err(error) if is_not_found(&error) => self.declare_queue(queue, false).await.map(|()| true),
+            checked => checked.map(|()| false),
+        }
+    }
+
+    /// Asks whether it is there, and then, by a declaration, whether it is the same: asking alone compares nothing.
+    async fn check_queue(&mut self, queue: &QueueSpec) -> lapin::Result<()> {
+        self.declare_queue(queue, true).await?;
+        may_be_forbidden(self.declare_queue(queue, false).await)
+    }
+
+    async fn declare_queue(&mut self, queue: &QueueSpec, passive: bool) -> lapin::Result<()> {
+        let channel = self.get().await?;
+        let options = options::QueueDeclareOptions { passive, durable: true, ..Default::default() };
+        let mut table = FieldTable::default();
+        for (name, value) in arguments(queue) {
+            table.insert(name.into(), field(&value));
+        }
+        in_time(channel.queue_declare(queue.name.as_str().into(), options, table)).await.map(drop)
+    }
+
+    /// Binds a queue. Binding what is bound already changes nothing.
+    async fn bind(&mut self, queue: &QueueSpec) -> lapin::Result<()> {
         let (from, key) = binding(queue);
         let options = options::QueueBindOptions::default();
         let channel = self.get().await?;
         let (name, from) = (queue.name.as_str().into(), from.into());
         in_time(channel.queue_bind(name, from, key.into(), options, FieldTable::default())).await
+    }
+}
+
+/// An operator may have declared everything, and forbid processes to declare. Then what is there cannot be compared.
+fn may_be_forbidden(declared: lapin::Result<()>) -> lapin::Result<()> {
+    match declared {
+        Err(error) if code_of(&error) == Some(FORBIDDEN) => Ok(()),
+        declared => declared,
     }
 }
 

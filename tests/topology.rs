@@ -1,0 +1,303 @@
+//! What RabbitMQ has to have: checked before it is relied on, made anew when an operator has deleted it.
+
+use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ConnectionProperties};
+use serde_json::json;
+use shared::bus::broker::{Broker, BrokerUrl, Source};
+use shared::bus::message::header;
+use shared::bus::topology::{DEAD_LETTERS, UNROUTED};
+use shared::bus::{Address, Message, Outgoing, Received};
+use uuid::Uuid;
+
+use crate::deployment::{Client, Engine, FullSize, PATIENCE, VirtualHost, eventually};
+
+/// A connection of an operator's.
+struct Operator {
+    connection: Connection,
+    channel: Channel,
+}
+
+impl Operator {
+    async fn at(host: &VirtualHost) -> Self {
+        let connection = Connection::connect(&host.url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        Self { connection, channel }
+    }
+
+    async fn delete(&self, queue: &str) {
+        self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+    }
+
+    async fn delete_exchange(&self, name: &str) {
+        self.channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap();
+    }
+
+    /// Makes a durable queue with these arguments.
+    async fn declare(&self, queue: &str, arguments: &[(&str, AMQPValue)]) {
+        let mut table = FieldTable::default();
+        for (name, value) in arguments {
+            table.insert((*name).into(), value.clone());
+        }
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        self.channel.queue_declare(queue.into(), options, table).await.unwrap();
+    }
+
+    async fn end(self) {
+        self.connection.close(200, "done".into()).await.unwrap();
+    }
+}
+
+async fn broker(host: &VirtualHost) -> Broker {
+    let url = BrokerUrl::Rabbit(host.url.clone().into());
+    Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap()
+}
+
+fn message(text: &str) -> Message {
+    Message {
+        id: Uuid::now_v7(),
+        kind: "test".to_owned(),
+        content_type: "text/plain".to_owned(),
+        headers: Vec::new(),
+        reply_to: None,
+        payload: text.to_owned().into(),
+    }
+}
+
+fn to_lane(text: &str) -> Outgoing {
+    Outgoing { to: Address::Commands("drives.0".to_owned()), message: message(text) }
+}
+
+async fn depth(broker: &Broker, queue: &str) -> u64 {
+    broker.depth(queue).await.unwrap().map_or(0, |depth| depth.ready)
+}
+
+/// Takes this many messages of a queue; their texts.
+async fn take(broker: &Broker, queue: &str, count: usize) -> Vec<String> {
+    let mut consumer = broker.consume(queue, 1000).await.unwrap();
+    let mut texts = Vec::new();
+    while texts.len() < count {
+        let batch = tokio::time::timeout(PATIENCE, consumer.next(100)).await.unwrap().unwrap();
+        texts.extend(batch.messages().map(|message| String::from_utf8_lossy(&message.payload).into_owned()));
+        batch.ack().await.unwrap();
+    }
+    consumer.close().await;
+    texts
+}
+
+fn quorum() -> (&'static str, AMQPValue) {
+    ("x-queue-type", AMQPValue::LongString("quorum".into()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_with_other_arguments_is_not_taken() {
+    let single = ("x-single-active-consumer", AMQPValue::Boolean(true));
+    let limit = ("x-max-length", AMQPValue::LongLongInt(5));
+    for (what, arguments) in [
+        ("classic", vec![]),
+        ("classic with one active consumer", vec![single.clone()]),
+        ("without one active consumer", vec![quorum()]),
+        ("with a limit of its own", vec![quorum(), single, limit]),
+    ] {
+        let host = VirtualHost::new();
+        let operator = Operator::at(&host).await;
+        operator.declare("drives.1", &arguments).await;
+        let url = BrokerUrl::Rabbit(host.url.clone().into());
+        let refused = Broker::connect(&url, "2".parse().unwrap(), "test").await.map(drop).unwrap_err();
+        let said = refused.to_string();
+        assert!(
+            said.contains("drives.1") && said.contains("rabbitmqctl delete_queue drives.1"),
+            "{what}: {said}"
+        );
+        // And it is taken as soon as it is as it should be.
+        operator.delete("drives.1").await;
+        broker(&host).await.close().await;
+        operator.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_is_replaced_while_it_is_used_is_consumed_no_more() {
+    let host = VirtualHost::new();
+    let (broker, operator) = (broker(&host).await, Operator::at(&host).await);
+    let mut consumer = broker.consume("drives.0", 10).await.unwrap();
+    operator.delete("drives.0").await;
+    operator.declare("drives.0", &[]).await;
+    assert!(tokio::time::timeout(PATIENCE, consumer.next(1)).await.unwrap().is_none(), "the broker ended it");
+    consumer.close().await;
+    let refused = broker.consume("drives.0", 10).await.map(drop).unwrap_err().to_string();
+    assert!(refused.contains("delete_queue drives.0"), "{refused}");
+    eventually("it is not ready", || async {
+        broker.ping().await.err().filter(|error| error.to_string().contains("drives.0")).map(drop)
+    })
+    .await;
+    operator.delete("drives.0").await;
+    eventually("it is ready again", || async { broker.ping().await.ok() }).await;
+    broker.consume("drives.0", 10).await.unwrap().close().await;
+    operator.end().await;
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_of_another_type_is_not_taken() {
+    let host = VirtualHost::new();
+    let operator = Operator::at(&host).await;
+    let options = lapin::options::ExchangeDeclareOptions { durable: true, ..Default::default() };
+    let kind = lapin::ExchangeKind::Fanout;
+    operator
+        .channel
+        .exchange_declare("muster.commands".into(), kind, options, FieldTable::default())
+        .await
+        .unwrap();
+    let url = BrokerUrl::Rabbit(host.url.clone().into());
+    let refused = Broker::connect(&url, "2".parse().unwrap(), "test").await.map(drop).unwrap_err();
+    assert!(refused.to_string().contains("muster.commands"), "{refused}");
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_accepted_without_a_lane_goes_back_in_order() {
+    let host = VirtualHost::new();
+    let (publisher, operator) = (broker(&host).await, Operator::at(&host).await);
+    operator.delete("drives.0").await;
+    // Nobody consumes: they wait among the unrouted, in the order in which they were accepted.
+    let texts: Vec<_> = (0..1200).map(|number| number.to_string()).collect();
+    for text in &texts {
+        publisher.publish(to_lane(text)).await.unwrap();
+    }
+    let other = broker(&host).await;
+    publisher.publish(to_lane("after")).await.unwrap();
+    let found = take(&other, "drives.0", texts.len() + 1).await;
+    assert_eq!(found, [texts, vec!["after".to_owned()]].concat());
+    assert_eq!((depth(&other, UNROUTED).await, depth(&other, DEAD_LETTERS).await), (0, 0));
+    for broker in [publisher, other] {
+        broker.close().await;
+    }
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_be_late_is_for_an_operator() {
+    let host = VirtualHost::new();
+    let (first, operator) = (broker(&host).await, Operator::at(&host).await);
+    let unbind = operator.channel.queue_unbind(
+        "drives.0".into(),
+        "muster.commands".into(),
+        "drives.0".into(),
+        FieldTable::default(),
+    );
+    unbind.await.unwrap();
+    first.publish(to_lane("late")).await.unwrap();
+    first
+        .publish(Outgoing { to: Address::Commands("drives.77".to_owned()), message: message("?") })
+        .await
+        .unwrap();
+    // Another process binds it, and cannot know what has been decided since.
+    let second = broker(&host).await;
+    first.publish(to_lane("newer")).await.unwrap();
+    assert_eq!(take(&second, "drives.0", 1).await, ["newer"]);
+    let mut consumer = second.consume(DEAD_LETTERS, 10).await.unwrap();
+    let batch = tokio::time::timeout(PATIENCE, consumer.next(1)).await.unwrap().unwrap();
+    let dead = batch.messages().next().unwrap();
+    assert_eq!(
+        (dead.header(header::DEAD_FROM), dead.header(header::DEAD_CODE)),
+        (Some("drives.0"), Some("unrouted"))
+    );
+    assert_eq!(dead.payload.as_ref(), b"late");
+    batch.release();
+    consumer.close().await;
+    assert_eq!(depth(&second, UNROUTED).await, 1, "there is no such lane");
+    for broker in [first, second] {
+        broker.close().await;
+    }
+    operator.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_that_is_deleted_is_made_anew() {
+    let host = VirtualHost::new();
+    let (broker, operator) = (broker(&host).await, Operator::at(&host).await);
+    let mut events = broker.subscribe(Source::Events(vec!["#".to_owned()]));
+    events.ready().await;
+    for name in
+        ["muster.commands", "muster.events", "muster.notices", "muster.dead-letters", "muster.unrouted"]
+    {
+        operator.delete_exchange(name).await;
+        eventually(&format!("commands are taken after {name} was deleted"), || async {
+            broker.publish(to_lane("x")).await.ok()
+        })
+        .await;
+        let told = || Outgoing { to: Address::Events("x".to_owned()), message: message("told") };
+        eventually(&format!("events are published after {name} was deleted"), || async {
+            broker.publish(told()).await.ok()
+        })
+        .await;
+    }
+    // Those who listened hear again.
+    let heard = async {
+        loop {
+            let told = Outgoing { to: Address::Events("x".to_owned()), message: message("heard") };
+            let _ = broker.publish(told).await;
+            let next = tokio::time::timeout(std::time::Duration::from_millis(100), events.next()).await;
+            if let Ok(Some(Received::Message(message))) = next
+                && message.payload.as_ref() == b"heard"
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, heard).await.unwrap();
+    assert_eq!(depth(&broker, UNROUTED).await, 0);
+    broker.close().await;
+    operator.end().await;
+}
+
+/// Whatever an operator deletes between clicks: everybody has a decision, in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_gets_over_whatever_is_deleted() {
+    let deployment = FullSize::new(Engine::Postgres).await;
+    let names = ["member-api", "admin-api", "drives-consumer", "members-consumer"];
+    let mut processes = Vec::new();
+    for name in names {
+        processes.push(deployment.start(name).await);
+    }
+    let admin = Client::admin(&processes[0].url, &processes[1].url).await;
+    let drive = admin.open_drive(json!({ "capacity": 1000 })).await;
+    let operator = Operator::at(&deployment.virtual_host).await;
+    let path = format!("/api/v1/drives/{drive}/registrations");
+    let (mut last, mut number) = (0, 0);
+    let lanes = (0..4).map(|lane| format!("queue drives.{lane}"));
+    let exchanges = ["exchange muster.events", "exchange muster.commands"].map(ToOwned::to_owned);
+    for deletion in lanes.chain(exchanges) {
+        match deletion.split_once(' ').unwrap() {
+            ("queue", name) => operator.delete(name).await,
+            (_, name) => operator.delete_exchange(name).await,
+        }
+        let mut accepted = Vec::new();
+        while accepted.len() < 5 {
+            number += 1;
+            let person = Client::member(&processes[0].url, &format!("p{number}")).await;
+            let accept = || async {
+                let answer = person.post(&path, &json!({})).await;
+                (answer.status == 202).then(|| answer.body["command_id"].as_str().unwrap().to_owned())
+            };
+            let id = eventually(&format!("a click is accepted after {deletion} was deleted"), accept).await;
+            accepted.push((person, id));
+        }
+        for (person, id) in accepted {
+            let decided = || async {
+                let answer = person.get(&format!("/api/v1/commands/{id}")).await;
+                answer.body["sequence"].as_u64()
+            };
+            let sequence = eventually(&format!("a decision after {deletion} was deleted"), decided).await;
+            assert!(sequence > last, "in the order in which they were accepted");
+            last = sequence;
+        }
+    }
+    for process in &processes {
+        crate::deployment::ready(&process.url).await;
+    }
+    let (verified, said) = deployment.muster(&["verify"]);
+    assert!(verified, "{said}");
+    operator.end().await;
+}
