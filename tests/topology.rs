@@ -7,10 +7,10 @@ use serde_json::json;
 use shared::bus::broker::{Broker, BrokerUrl, Source};
 use shared::bus::message::header;
 use shared::bus::topology::{DEAD_LETTERS, UNROUTED};
-use shared::bus::{Address, Message, Outgoing, Received};
+use shared::bus::{Address, Message, Outgoing, Received, Topology};
 use uuid::Uuid;
 
-use crate::deployment::{Client, Engine, FullSize, PATIENCE, VirtualHost, eventually};
+use crate::deployment::{Client, Engine, Folder, FullSize, PATIENCE, VirtualHost, eventually, rabbitmqctl};
 
 /// A connection of an operator's.
 struct Operator {
@@ -265,7 +265,11 @@ async fn a_deployment_gets_over_whatever_is_deleted() {
     let drive = admin.open_drive(json!({ "capacity": 1000 })).await;
     let operator = Operator::at(&deployment.virtual_host).await;
     let path = format!("/api/v1/drives/{drive}/registrations");
-    let (mut last, mut number) = (0, 0);
+    let mut people = Vec::new();
+    for number in 0..30 {
+        people.push(Client::member(&processes[0].url, &format!("p{number}")).await);
+    }
+    let mut last = 0;
     let lanes = (0..4).map(|lane| format!("queue drives.{lane}"));
     let exchanges = ["exchange muster.events", "exchange muster.commands"].map(ToOwned::to_owned);
     for deletion in lanes.chain(exchanges) {
@@ -275,8 +279,7 @@ async fn a_deployment_gets_over_whatever_is_deleted() {
         }
         let mut accepted = Vec::new();
         while accepted.len() < 5 {
-            number += 1;
-            let person = Client::member(&processes[0].url, &format!("p{number}")).await;
+            let person = people.pop().unwrap();
             let accept = || async {
                 let answer = person.post(&path, &json!({})).await;
                 (answer.status == 202).then(|| answer.body["command_id"].as_str().unwrap().to_owned())
@@ -300,4 +303,49 @@ async fn a_deployment_gets_over_whatever_is_deleted() {
     let (verified, said) = deployment.muster(&["verify"]);
     assert!(verified, "{said}");
     operator.end().await;
+}
+
+/// The definitions that a broker imports at boot are what the processes expect: nothing is left to declare, and the
+/// policies, which AMQP cannot set, are there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_definitions_can_be_imported_and_fit() {
+    let host = VirtualHost::new();
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("rabbitmq/definitions.json");
+    let text = std::fs::read_to_string(file).unwrap();
+    let folder = Folder::new();
+    let mine = folder.0.join("definitions.json");
+    std::fs::write(
+        &mine,
+        text.replace(r#""vhost": "/""#, &format!(r#""vhost": "{}""#, host.name))
+            .replace(r#""name": "/""#, &format!(r#""name": "{}""#, host.name)),
+    )
+    .unwrap();
+    rabbitmqctl(&["import_definitions", mine.to_str().unwrap()]);
+    let list = || {
+        let queues = rabbitmqctl(&["list_queues", "-p", &host.name, "name", "type", "arguments"]);
+        let mut lines: Vec<_> = queues.lines().map(ToOwned::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let imported = list();
+    let broker = Broker::connect(&BrokerUrl::Rabbit(host.url.clone().into()), Topology::default(), "test")
+        .await
+        .unwrap();
+    assert_eq!(list(), imported, "the processes find everything and add nothing");
+    let to = Address::Commands("drives.15".to_owned());
+    broker.publish(Outgoing { to, message: message("hello") }).await.unwrap();
+    let policies = rabbitmqctl(&["list_queues", "-p", &host.name, "name", "policy"]);
+    for (queue, policy) in [
+        ("drives.15", "lanes"),
+        ("members.0", "lanes"),
+        ("eligibility", "work"),
+        ("delay.10s", "delays"),
+        ("dead-letters", "parking"),
+    ] {
+        assert!(
+            policies.lines().any(|line| line.split_whitespace().eq([queue, policy])),
+            "{queue}: {policies}"
+        );
+    }
+    broker.close().await;
 }

@@ -359,7 +359,9 @@ impl<H: Handler> Runtime<H> {
             match self.broker.publish_all(chunk.to_vec()).await {
                 Ok(()) => left = rest,
                 Err(error) => {
-                    tracing::warn!(queue, %error, messages = left.len(), "could not publish; holding the batch");
+                    if backoff.failures() == 0 {
+                        tracing::warn!(queue, %error, messages = left.len(), "could not publish; holding the batch");
+                    }
                     self.shutdown.run_until_cancelled(backoff.wait()).await;
                     if self.shutdown.is_cancelled() || since.elapsed() > HOLD {
                         return Err(GivenUp);

@@ -88,16 +88,20 @@ fn arguments(queue: &QueueSpec) -> Vec<(&'static str, Value)> {
 pub(super) async fn ensure(connection: &Connection, topology: Topology) -> Result<(), BrokerError> {
     let _lock = Lock::take(connection).await?;
     let mut channels = Channels { connection, channel: None };
-    let mut has_lost_bindings = false;
+    let (mut has_lost_bindings, mut is_first) = (false, true);
     for spec in exchanges() {
         let made =
             channels.exchange(&spec).await.map_err(|error| in_the_way("exchange", spec.name, &error))?;
         if made && spec.name == exchange::COMMANDS {
             has_lost_bindings = true;
         }
-        if made && spec.name == exchange::EVENTS {
-            tracing::info!("made the exchange {}; queues of subscribers have to be bound to it", spec.name);
+        if made && spec.name == exchange::EVENTS && !is_first {
+            tracing::warn!(
+                exchange = spec.name,
+                "made an exchange anew; bind subscribers' queues to it again"
+            );
         }
+        is_first &= made;
     }
     let (mut unbound, mut bound) = (Vec::new(), Vec::new());
     for queue in topology.queues() {
