@@ -412,6 +412,12 @@ impl FullSize {
         Process::start(name, &[], &self.env, &self.folder.0).await
     }
 
+    /// Starts one process that may never serve.
+    #[allow(dead_code, reason = "the crash suite waits for all of them")]
+    pub fn spawn(&self, name: &str) -> Process {
+        Process::spawn(name, &[], &self.env, &self.folder.0)
+    }
+
     /// Runs `muster` with these arguments to its end.
     pub fn muster(&self, arguments: &[&str]) -> (bool, String) {
         muster(arguments, &self.env)

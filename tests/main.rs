@@ -59,6 +59,7 @@ mod rush;
 mod same_request;
 mod scheduler;
 mod search;
+mod settings;
 mod simulation;
 mod starting_over;
 mod streams;

@@ -189,7 +189,13 @@ enum Opening {
 
 impl Opening {
     fn of(error: DbErr, is_passing: bool, attempt: &str) -> Self {
-        let error = anyhow::Error::from(error).context(format!("{attempt} the database"));
+        // sqlx and sea-orm repeat what their causes say.
+        let attempt = if is_passing {
+            format!("{attempt} the database")
+        } else {
+            format!("{attempt} the database of DATABASE_URL")
+        };
+        let error = anyhow::anyhow!("{attempt}: {error}");
         if is_passing { Self::NotNow(error) } else { Self::Never(error) }
     }
 }

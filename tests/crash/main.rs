@@ -32,6 +32,7 @@ mod report;
 mod schedulers;
 mod servers;
 mod starts;
+mod tls;
 mod waiting;
 mod zombie;
 

@@ -58,18 +58,24 @@ impl Place {
         shell
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }
 
-    fn write(&self, name: &str, text: &str) -> String {
+    pub fn write(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path
     }
 
+    /// The files of its certificate and key, and its port for TLS, if it speaks that.
+    fn identity(&self) -> Option<(String, String, String)> {
+        let port = std::fs::read_to_string(self.folder.join("tls-port")).ok()?;
+        Some((self.path("certificate"), self.path("key"), port))
+    }
+
     /// Starts a server in it. What it says is in the file `said`.
-    fn spawn(&self, command: &mut Command) -> Child {
+    pub fn spawn(&self, command: &mut Command) -> Child {
         let said = File::options().create(true).append(true).open(self.folder.join("said")).unwrap();
         let errors = said.try_clone().unwrap();
         let command = command.current_dir(&self.folder).stdin(Stdio::null()).stdout(said).stderr(errors);
@@ -98,7 +104,7 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
@@ -107,6 +113,8 @@ fn is_root() -> bool {
 pub struct Server {
     kind: Kind,
     port: u16,
+    /// Where it speaks nothing but TLS, if it has a port for that.
+    tls_port: u16,
     place: Place,
     process: Child,
 }
@@ -121,8 +129,26 @@ pub enum Kind {
 
 impl Server {
     pub async fn start(kind: Kind) -> Self {
+        Self::start_with(kind, None).await
+    }
+
+    /// Starts one that speaks TLS, with this certificate and key.
+    pub async fn start_over_tls(kind: Kind, certificate: &str, key: &str) -> Self {
+        Self::start_with(kind, Some((certificate, key))).await
+    }
+
+    async fn start_with(kind: Kind, identity: Option<(&str, &str)>) -> Self {
         let owner = (kind == Kind::Postgres && is_root()).then_some("postgres");
-        let (place, port) = (Place::new(owner), free_port());
+        let (place, port, tls_port) = (Place::new(owner), free_port(), free_port());
+        if let Some((certificate, key)) = identity {
+            place.write("tls-port", &tls_port.to_string());
+            place.write("certificate", certificate);
+            let key = place.write("key", key);
+            run(Command::new("chmod").args(["600", &key]));
+            if let Some(owner) = owner {
+                run(Command::new("chown").args([owner, &key]));
+            }
+        }
         match kind {
             Kind::Rabbit => {
                 place.write("none", "");
@@ -131,7 +157,15 @@ impl Server {
                 let configuration = include_str!("../../rabbitmq/rabbitmq.conf");
                 let room = "disk_free_limit.absolute = 2GB";
                 assert!(configuration.contains(room));
-                place.write("rabbitmq.conf", &configuration.replace(room, "disk_free_limit.absolute = 50MB"));
+                let mut configuration = configuration.replace(room, "disk_free_limit.absolute = 50MB");
+                if identity.is_some() {
+                    let (certificate, key) = (place.path("certificate"), place.path("key"));
+                    configuration += &format!(
+                        "\nlisteners.ssl.default = 127.0.0.1:{tls_port}\nssl_options.certfile = {certificate}\n\
+                         ssl_options.keyfile = {key}\nssl_options.verify = verify_none\n"
+                    );
+                }
+                place.write("rabbitmq.conf", &configuration);
                 let cookie = place.write(".erlang.cookie", &unique(""));
                 run(Command::new("chmod").args(["400", &cookie]));
                 place.write("epmd", &free_port().to_string());
@@ -155,7 +189,7 @@ impl Server {
             Kind::Redis => {}
         }
         let process = place.spawn(&mut command(kind, port, &place));
-        let mut server = Self { kind, port, place, process };
+        let mut server = Self { kind, port, tls_port, place, process };
         server.answers().await;
         match kind {
             Kind::Postgres | Kind::MariaDb => {
@@ -175,11 +209,34 @@ impl Server {
         }
     }
 
+    /// Where Muster finds it over TLS, by the name in its certificate; `trusted` is the file of the certificate to trust. (RabbitMQ and
+    /// Redis are trusted by the process's own certificates.)
+    pub fn tls_url(&self, trusted: &str) -> String {
+        let (port, tls_port) = (self.port, self.tls_port);
+        match self.kind {
+            Kind::Rabbit => format!("amqps://guest:guest@localhost:{tls_port}/%2f"),
+            Kind::Redis => format!("rediss://localhost:{tls_port}/0"),
+            Kind::Postgres => {
+                format!(
+                    "postgres://postgres@localhost:{port}/muster?sslmode=verify-full&sslrootcert={trusted}"
+                )
+            }
+            Kind::MariaDb => {
+                format!("mysql://root@localhost:{port}/muster?ssl-mode=VERIFY_IDENTITY&ssl-ca={trusted}")
+            }
+        }
+    }
+
     fn server_url(&self) -> String {
         match self.kind {
             Kind::MariaDb => format!("mysql://root@127.0.0.1:{}", self.port),
             _ => format!("postgres://postgres@127.0.0.1:{}", self.port),
         }
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// A statement outside Muster's database.
@@ -332,6 +389,11 @@ fn command(kind: Kind, port: u16, place: &Place) -> Command {
                 "-c",
                 "synchronous_commit=on",
             ]);
+            if let Some((certificate, key, _)) = place.identity() {
+                let (certificate, key) =
+                    (format!("ssl_cert_file={certificate}"), format!("ssl_key_file={key}"));
+                command.args(["-c", "ssl=on", "-c", &certificate, "-c", &key]);
+            }
             command
         }
         Kind::MariaDb => {
@@ -342,11 +404,25 @@ fn command(kind: Kind, port: u16, place: &Place) -> Command {
                 .arg(format!("--datadir={}", place.path("data")))
                 .arg(format!("--socket={}", place.path("socket")))
                 .arg(format!("--pid-file={}", place.path("pid")));
+            if let Some((certificate, key, _)) = place.identity() {
+                command.args([format!("--ssl-cert={certificate}"), format!("--ssl-key={key}")]);
+            }
             command
         }
         Kind::Redis => {
             let mut command = Command::new("redis-server");
             command.args(["--port", &number, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+            if let Some((certificate, key, tls_port)) = place.identity() {
+                command.args([
+                    "--tls-port",
+                    &tls_port,
+                    "--tls-cert-file",
+                    &certificate,
+                    "--tls-key-file",
+                    &key,
+                ]);
+                command.args(["--tls-ca-cert-file", &certificate, "--tls-auth-clients", "no"]);
+            }
             command
         }
     }

@@ -63,7 +63,10 @@ const SERVERS: [Server; 4] = [
     },
 ];
 
-/// Makes sure that every server answers; says what to do where it cannot.
+/// Programs that tests start, and their packages: a pooler, and the judge of metrics.
+const TOOLS: [(&str, &str); 2] = [("pgbouncer", "pgbouncer"), ("promtool", "prometheus")];
+
+/// Makes sure that every server answers, and installs what tests start; says what to do where it cannot.
 pub(crate) fn start_all() -> anyhow::Result<()> {
     for server in &SERVERS {
         if std::env::var_os(server.variable).is_some() {
@@ -77,7 +80,7 @@ pub(crate) fn start_all() -> anyhow::Result<()> {
             )
         })?;
     }
-    Ok(())
+    install_tools()
 }
 
 fn start(server: &Server) -> anyhow::Result<()> {
@@ -117,17 +120,33 @@ fn ready(server: &Server) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn install(server: &Server) -> anyhow::Result<()> {
+/// Makes sure that the programs are there which tests start themselves.
+fn install_tools() -> anyhow::Result<()> {
+    for (program, package) in TOOLS {
+        if !succeeds(&format!("command -v {program}")) {
+            install_package(package, "--no-install-recommends")
+                .with_context(|| format!("{program} is missing"))?;
+        }
+    }
+    Ok(())
+}
+
+fn install_package(package: &str, option: &str) -> anyhow::Result<()> {
     let root = succeeds("test $(id -u) = 0") && succeeds("command -v apt-get");
     if !root {
-        bail!("it is not installed; on Debian: sudo apt-get install {}", server.package);
+        bail!("it is not installed; on Debian: sudo apt-get install {package}");
     }
-    println!("{}: installing {}", server.name, server.package);
+    println!("installing {package}");
     let apt =
-        format!("apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy {}", server.package);
+        format!("apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy {option} {package}");
     if !succeeds(&apt) {
         bail!("`{apt}` fails");
     }
+    Ok(())
+}
+
+fn install(server: &Server) -> anyhow::Result<()> {
+    install_package(server.package, "")?;
     if server.name == "PostgreSQL" {
         // A fresh cluster asks local users for a password; the tests' databases are nobody's secret.
         succeeds(
