@@ -50,6 +50,7 @@ mod pages;
 mod parts;
 mod peers;
 mod plans;
+mod protocol;
 mod readme;
 mod refusing;
 mod reminders;

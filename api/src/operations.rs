@@ -36,6 +36,10 @@ pub struct Operations {
     pub parts: Parts,
 }
 
+/// The addresses of the routes.
+pub(crate) const PATHS: [&str; 6] =
+    ["/health", "/health/full", "/livez", "/readyz", "/metrics", "/.well-known/jwks.json"];
+
 /// The routes.
 #[must_use]
 pub fn routes(operations: &Operations) -> Route {

@@ -108,6 +108,7 @@ problems! {
     email_taken = CONFLICT, "email-taken", "An account with this e-mail address exists already";
     forbidden = FORBIDDEN, "forbidden", "Your role does not allow this";
     forgotten = GONE, "forgotten", "The decision about this command is no longer kept";
+    headers_too_large = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "The headers are too large";
     idempotency_key_invalid = BAD_REQUEST, "idempotency-key-invalid", "The Idempotency-Key cannot be used";
     idempotency_key_reused = UNPROCESSABLE_ENTITY, "idempotency-key-reused",
         "The Idempotency-Key was used with another body";
@@ -120,6 +121,7 @@ problems! {
     mail_is_essential = CONFLICT, "mail-is-essential", "Mails of this kind cannot be turned off";
     mail_not_found = NOT_FOUND, "mail-not-found", "There is no such mail";
     malformed_json = BAD_REQUEST, "malformed-json", "The body is not valid JSON";
+    malformed_request = BAD_REQUEST, "malformed-request", "The request is not valid HTTP";
     method_not_allowed = METHOD_NOT_ALLOWED, "method-not-allowed", "This address does not support this method";
     not_found = NOT_FOUND, "not-found", "Nothing was found at this address";
     overloaded = SERVICE_UNAVAILABLE, "overloaded", "The server is busy and did nothing; try again";
@@ -175,6 +177,13 @@ impl Problem {
     #[must_use]
     pub fn about(mut self, command_id: CommandId) -> Self {
         self.body.command_id = Some(command_id.0);
+        self
+    }
+
+    /// The same with another status.
+    #[must_use]
+    pub(crate) fn status_of(mut self, status: u16) -> Self {
+        self.body.status = status;
         self
     }
 

@@ -3,6 +3,9 @@
 mod address;
 pub(crate) mod connection;
 mod front_page;
+mod head;
+mod methods;
+mod worded;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -14,9 +17,11 @@ use std::time::{Duration, Instant};
 
 use metrics::Histogram;
 use poem::endpoint::make_sync;
-use poem::http::{Method, StatusCode};
+use poem::http::{Method, StatusCode, header};
 use poem::web::Html;
-use poem::{Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, Route, get};
+use poem::{
+    Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, Route, RouteMethod, get,
+};
 use poem_openapi::{OpenApi, OpenApiService, OperationId};
 use serde_json::{Value, json};
 use shared::telemetry;
@@ -25,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug_span};
 
+use self::methods::Methods;
 use crate::asyncapi;
 use crate::context::Context;
 use crate::kept::Kept;
@@ -87,33 +93,43 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Everything that one listener answers.
 fn app(surfaces: Surfaces, cx: Context, operations: &Operations) -> impl Endpoint + use<> {
+    let mut methods = Methods::default();
+    for path in operations::PATHS.into_iter().chain(["/", "/asyncapi.json"]) {
+        methods.read(path);
+    }
     let mut route = operations::routes(operations)
         .at("/", get(front_page::endpoint(surfaces)))
         .at("/asyncapi.json", json_file(asyncapi::document()));
     if surfaces != Surfaces::Admins {
         let members = routes::members();
-        route = documented(route, &members, "/docs", "/openapi.json").nest("/api/v1", members);
+        route = documented(route, &members, ["/docs", "/openapi.json"], &mut methods);
+        methods.documented("/api/v1", &document(&members));
+        route = route.nest("/api/v1", members);
     }
     if surfaces != Surfaces::Members {
         let admins = routes::admins();
         if surfaces == Surfaces::Admins {
-            route = documented(route, &admins, "/docs", "/openapi.json");
+            route = documented(route, &admins, ["/docs", "/openapi.json"], &mut methods);
         }
-        route = documented(route, &admins, "/admin/docs", "/admin/openapi.json").nest("/admin/v1", admins);
+        route = documented(route, &admins, ["/admin/docs", "/admin/openapi.json"], &mut methods);
+        methods.documented("/admin/v1", &document(&admins));
+        route = route.nest("/admin/v1", admins);
     }
-    let front = Arc::new(Front { room: Semaphore::new(IN_WORK), kept: Kept::new(), cx });
+    let front = Arc::new(Front { room: Semaphore::new(IN_WORK), kept: Kept::new(), methods, cx });
     route.around(move |endpoint, request| answer(endpoint, request, front.clone()))
 }
 
 fn documented<A: OpenApi + 'static, W: poem_openapi::Webhook + 'static>(
     route: Route,
     service: &OpenApiService<A, W>,
-    page: &'static str,
-    file: &'static str,
+    [page, file]: [&'static str; 2],
+    methods: &mut Methods,
 ) -> Route {
+    methods.read(page);
+    methods.read(file);
     let document: Arc<str> = document(service).into();
     let shown = document.clone();
-    route.at(page, make_sync(move |_| Html(documentation(&shown)))).at(file, json_file(document))
+    route.at(page, get(make_sync(move |_| Html(documentation(&shown))))).at(file, json_file(document))
 }
 
 /// The page that shows a document. Its script has 3 MB, so it is put together for whoever asks, which is rare, and not kept.
@@ -122,9 +138,9 @@ fn documentation(document: &str) -> String {
     empty.scalar_html().replace(&empty.spec(), document)
 }
 
-fn json_file(document: impl Into<Arc<str>>) -> impl Endpoint<Output = Response> + 'static {
+fn json_file(document: impl Into<Arc<str>>) -> RouteMethod {
     let document = document.into();
-    make_sync(move |_| Response::builder().content_type("application/json").body(document.to_string()))
+    get(make_sync(move |_| Response::builder().content_type("application/json").body(document.to_string())))
 }
 
 /// A surface's OpenAPI document: what the routes say, and the two headers that every write understands.
@@ -164,6 +180,7 @@ struct Front {
     /// For requests in work.
     room: Semaphore,
     kept: Kept,
+    methods: Methods,
     /// What the routes can reach.
     cx: Context,
 }
@@ -187,7 +204,13 @@ async fn answer<E: Endpoint>(
     if let Some(trace) = request.header("traceparent") {
         telemetry::continue_trace(&span, trace);
     }
-    let (response, operation) = if let Some((response, operation)) = front.kept.answer(&request, since) {
+    let checked = head::check(&mut request);
+    let address = (request.method() != Method::GET).then(|| request.uri().clone());
+    let (mut response, operation) = if let Err(problem) = checked {
+        (problem.into_response(), Cow::Borrowed("none"))
+    } else if request.method() == Method::OPTIONS {
+        (front.methods.options(request.uri().path()), Cow::Borrowed("options"))
+    } else if let Some((response, operation)) = front.kept.answer(&request, since) {
         (response, Cow::Borrowed(operation))
     } else {
         request.set_data(front.cx.clone());
@@ -197,6 +220,11 @@ async fn answer<E: Endpoint>(
         answered
     };
     let status = response.status();
+    if status == StatusCode::METHOD_NOT_ALLOWED
+        && let Some(methods) = address.and_then(|address| front.methods.allowed(address.path()))
+    {
+        response.headers_mut().insert(header::ALLOW, methods);
+    }
     if !span.is_disabled() {
         telemetry::rename(&span, operation.clone().into_owned());
         span.record("http.response.status_code", status.as_u16());

@@ -191,8 +191,12 @@ impl Watch {
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if request.method() != Method::GET {
-            return json_response(StatusCode::METHOD_NOT_ALLOWED, &json!({ "code": "method-not-allowed" }));
+        if ![Method::GET, Method::HEAD].contains(request.method()) {
+            let mut response =
+                json_response(StatusCode::METHOD_NOT_ALLOWED, &json!({ "code": "method-not-allowed" }));
+            let allowed = hyper::header::HeaderValue::from_static("GET, HEAD");
+            response.headers_mut().insert(hyper::header::ALLOW, allowed);
+            return response;
         }
         match request.uri().path() {
             "/health" | "/livez" => {

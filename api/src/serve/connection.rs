@@ -22,11 +22,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::address;
+use super::worded::Worded;
 
 /// The most connections at a time, besides those that became `WebSocket`s; others wait to be accepted.
 const CONNECTIONS: usize = 50_000;
 /// How long after one answer the head of the next request has to be there.
 const IDLE: Duration = Duration::from_secs(75);
+/// The most memory for what was read of a request and not taken yet, its head above all.
+const HEAD: usize = 64 * 1024;
 /// How long nothing is accepted after the process had no room for another connection (its files are counted).
 const NO_ROOM: Duration = Duration::from_millis(100);
 /// How long requests in work may take once the process is asked to stop.
@@ -107,8 +110,9 @@ fn connection<E: Endpoint + 'static>(
         })
     });
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(idle);
-    let mut connection = Box::pin(server.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    server.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(HEAD);
+    let mut connection =
+        Box::pin(server.serve_connection(TokioIo::new(Worded::new(stream)), service).with_upgrades());
     async move {
         tokio::select! {
             // Clients go as they please; nobody needs to hear of it.

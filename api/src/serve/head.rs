@@ -1,0 +1,56 @@
+//! What the head of every request must have, before anything looks at the rest (RFC 9110, RFC 9112).
+
+use poem::Request;
+use poem::http::header::{AUTHORIZATION, CONTENT_ENCODING, HOST};
+use poem::http::uri::Authority;
+use poem::http::{HeaderMap, HeaderValue, Version};
+
+use crate::problem::Problem;
+
+const BEARER: &str = "Bearer ";
+
+/// Checks the head, and writes what has several spellings in the one that everything else reads.
+pub(super) fn check(request: &mut Request) -> Result<(), Problem> {
+    let is_old = request.version() < Version::HTTP_11;
+    let headers = request.headers_mut();
+    check_host(headers, is_old)?;
+    if headers.get_all(AUTHORIZATION).iter().count() > 1 {
+        return Err(Problem::malformed_request().detail("the header Authorization may be given once"));
+    }
+    let encodings = headers.get_all(CONTENT_ENCODING);
+    let is_plain = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if !encodings.iter().all(is_plain) {
+        return Err(Problem::unsupported_media_type()
+            .detail("bodies are taken as they are; send it without compression (Content-Encoding)"));
+    }
+    if let Some(token) = headers.get(AUTHORIZATION).and_then(other_spelling) {
+        headers.insert(AUTHORIZATION, token);
+    }
+    Ok(())
+}
+
+/// There is one host, and it can be one (RFC 9112 §3.2).
+fn check_host(headers: &HeaderMap, is_old: bool) -> Result<(), Problem> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let is_host = |host: &HeaderValue| {
+        let host = host.as_bytes().trim_ascii();
+        host.is_empty() || Authority::try_from(host).is_ok_and(|host| !host.as_str().contains('@'))
+    };
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_host(host) => Ok(()),
+        (None, _) if is_old => Ok(()),
+        (None, _) => Err(Problem::malformed_request().detail("the header Host is missing")),
+        (Some(_), None) => Err(Problem::malformed_request().detail("the header Host names no host")),
+        (Some(_), Some(_)) => Err(Problem::malformed_request().detail("the header Host may be given once")),
+    }
+}
+
+/// The usual spelling of a bearer token with another one: the scheme has no case, and any number of spaces may follow it
+/// (RFC 9110 §11.4).
+fn other_spelling(given: &HeaderValue) -> Option<HeaderValue> {
+    let text = given.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    let written = format!("{BEARER}{}", token.trim());
+    let is_another = scheme.eq_ignore_ascii_case(BEARER.trim()) && written != text;
+    HeaderValue::from_str(&written).ok().filter(|_| is_another)
+}
