@@ -46,6 +46,7 @@ mod imports;
 mod local;
 mod mail;
 mod messages;
+mod operators;
 mod pages;
 mod parts;
 mod peers;

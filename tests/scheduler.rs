@@ -49,6 +49,35 @@ async fn two_schedulers_that_were_down_for_hours_emit_each_due_command_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_forwards_and_back_stops_nothing() {
+    let local = Local::start(Engine::Postgres).await;
+    let other = local.second_handle().await;
+    let (one, two) =
+        (Scheduler::new(local.db.clone(), local.broker.clone()), Scheduler::new(other, local.broker.clone()));
+    let start = clock::from_ms(1_790_000_000_000);
+    one.tick(start).await.unwrap();
+    // A month ahead: what falls due until then is done.
+    let hours = 24 * 30;
+    while one.tick(start + Duration::hours(hours)).await.unwrap() > 0 {}
+    eventually("a month is done", || async { (decided(&local.db, "clean-up").await == hours).then_some(()) })
+        .await;
+    // Back again. The same hours fall due once more, and are other commands.
+    for minutes in 0..=180 {
+        let (first, second) =
+            (start + Duration::minutes(minutes), start + Duration::minutes(minutes) + Duration::seconds(4));
+        let (first, second) = tokio::join!(one.tick(first), two.tick(second));
+        first.unwrap();
+        second.unwrap();
+    }
+    eventually("the hours after that are done", || async {
+        (decided(&local.db, "clean-up").await == hours + 4).then_some(())
+    })
+    .await;
+    local.decide(shared::upkeep::CleanUp {}).await;
+    assert_eq!(decided(&local.db, "clean-up").await, hours + 4 + 1, "each of them once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_drives_open_and_close_once_each() {
     let local = Local::start(Engine::MariaDb).await;
     let now = clock::now();

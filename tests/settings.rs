@@ -291,6 +291,8 @@ async fn mariadb_that_is_read_only_is_not_ready() {
     let process = Embedded::process_on(&folder, &[("DATABASE_URL", url)]).await;
     db.execute_unprepared(&format!("revoke all on {name}.* from {user}@'%'")).await.unwrap();
     db.execute_unprepared(&format!("grant select on {name}.* to {user}@'%'")).await.unwrap();
+    // Sessions that are there keep what they had.
+    db.execute_unprepared(&format!("kill user {user}")).await.unwrap();
     eventually("it is not ready", || async {
         let answer = reqwest::get(format!("{}/readyz", process.url)).await.unwrap();
         (answer.status() == 503).then_some(())

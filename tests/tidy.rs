@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every Rust file of the project, from its folder, with its text.
-fn sources() -> Vec<(String, String)> {
+pub fn sources() -> Vec<(String, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

@@ -24,6 +24,8 @@ use crate::problem::Problem;
 const TOKEN_TYPE: &str = "at+jwt";
 /// How long an access token of a person lasts.
 pub const TOKEN_LASTS: Duration = Duration::from_secs(30 * 60);
+/// How far the clocks of processes may differ.
+const CLOCKS_DIFFER: Duration = Duration::from_mins(5);
 /// How long the database may take to say which service accounts were revoked, before what was known last counts.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a revoked service account may still be taken for valid.
@@ -203,7 +205,9 @@ fn read_token(key: &SigningKey, token: &str) -> Result<(Actor, Duration), Proble
     };
     // Expiry is judged by this system's own clock.
     let left = exp.map(|exp| exp - clock::now().timestamp());
-    if left.is_some_and(|left| left <= 0) {
+    // One that lasts longer than any was made by a clock that ran ahead.
+    let longest = i64::try_from((TOKEN_LASTS + CLOCKS_DIFFER).as_secs()).unwrap_or(i64::MAX);
+    if left.is_some_and(|left| left <= 0 || left > longest) {
         return Err(Problem::unauthorized().detail("the access token has expired"));
     }
     let lasts = left.map_or(TOKEN_LASTS, |left| Duration::from_secs(left.unsigned_abs()));

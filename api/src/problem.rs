@@ -246,7 +246,8 @@ impl From<sea_orm::DbErr> for Problem {
                 Self::internal()
             }
             why => {
-                tracing::warn!(%why, "the database did not answer a read");
+                // That it is away is said once, and not by everybody who asks.
+                tracing::debug!(%why, "the database did not answer a read");
                 Self::database_unavailable()
             }
         }
@@ -267,7 +268,7 @@ impl From<PublishError> for Problem {
             PublishError::TimedOut => Self::broker_unavailable()
                 .detail("the message broker did not confirm in time; repeat with the same Idempotency-Key"),
             other => {
-                tracing::warn!(error = %other, "a command was not published; the client is told to try again");
+                tracing::debug!(error = %other, "a command was not published; the client is told to try again");
                 Self::broker_unavailable().detail(match other {
                     PublishError::Blocked(_) => {
                         "the message broker takes no messages now; nothing was accepted"

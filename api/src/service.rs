@@ -25,6 +25,9 @@ use crate::read;
 use crate::serve::{self, Surfaces};
 use crate::told;
 
+/// How many seconds an API goes on serving when it is asked to stop: balancers ask every second or so whether it is ready.
+const GRACE: u64 = 3;
+
 /// How the first admin gets in.
 #[derive(Debug, Clone, Args)]
 pub struct AdminArguments {
@@ -80,7 +83,8 @@ pub fn command() -> clap::Command {
 /// The main function of an API binary.
 #[must_use]
 pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> ExitCode {
-    let arguments: Arguments = arguments::read();
+    let mut arguments: Arguments = arguments::read();
+    arguments.watching.stop_grace.get_or_insert(GRACE);
     run_to_end(service, &arguments.watching.clone(), |shutdown| {
         Box::pin(async move {
             let connections = Connections::open_shared(&arguments.deployment, service, &shutdown).await?;

@@ -135,7 +135,10 @@ impl<H: Handler> Runtime<H> {
                         continue;
                     }
                 }
-                Err(error) => tracing::warn!(queue, %error, "could not consume; trying again"),
+                Err(error) if backoff.failures() == 0 => {
+                    tracing::warn!(queue, %error, "could not consume; trying again");
+                }
+                Err(_) => {}
             }
             self.shutdown.run_until_cancelled(backoff.wait()).await;
         }

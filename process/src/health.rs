@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value as Json, json};
 
 use crate::parts::Parts;
+use crate::stopping::is_stopping;
 use crate::watch::Liveness;
 
 /// How long a part may take to answer.
@@ -83,15 +84,17 @@ pub async fn ask(part: Part, asked: impl Future<Output = Result<(), String>>) ->
 
 /// The report, and whether the process can do its work.
 ///
-/// `down`: something that it needs is away. `degraded`: it does its work, but something is away that it can do without, or a
+/// `stopping`: it was asked to stop, and serves on for a moment. `down`: something that it needs is away. `degraded`: it does its work, but something is away that it can do without, or a
 /// part of it was started again a moment ago, is stuck or has skipped something. Otherwise `up`.
 #[must_use]
 pub fn report(service: &str, answers: &[Answer], liveness: &Liveness, parts: &Parts) -> (bool, Json) {
     let (missing, troubles) = (liveness.missing(), parts.troubles());
-    let works =
-        missing.is_empty() && answers.iter().all(|answer| answer.found.is_ok() || !answer.part.is_needed);
+    let works = !is_stopping()
+        && missing.is_empty()
+        && answers.iter().all(|answer| answer.found.is_ok() || !answer.part.is_needed);
     let is_whole = troubles.is_empty() && answers.iter().all(|answer| answer.found.is_ok());
     let status = match (works, is_whole) {
+        _ if is_stopping() => "stopping",
         (false, _) => "down",
         (true, false) => "degraded",
         (true, true) => "up",

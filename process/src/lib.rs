@@ -1,7 +1,10 @@
 //! What every process of Muster does: open its connections, be watched, and end in time when it is asked to.
 
+pub mod described;
 pub mod health;
+mod outages;
 pub mod parts;
+pub mod stopping;
 pub mod watch;
 pub mod worker;
 
@@ -98,6 +101,9 @@ impl Connections {
         let broker = shutdown.run_until_cancelled(boxed(broker(deployment, name))).await.ok_or(Stopped)??;
         let webhook_allow = deployment.webhook_allow.clone().unwrap_or_default();
         let (events, parts) = (deployment.events, Parts::default());
+        let (watched, stop) = (db.clone(), shutdown.clone());
+        let watch = move || outages::watch(watched.clone(), stop.clone());
+        parts.spawn("outages", shutdown, watch);
         Ok(Self { db, broker, events, files, webhook_allow, mailing, parts })
     }
 
@@ -233,6 +239,7 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Full("muster_batch_size".to_owned()), &MESSAGES)?
         .install_recorder()
         .context("begin measuring")?;
+    described::describe();
     let upkeep = handle.clone();
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_secs(10));
@@ -243,22 +250,6 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         }
     });
     Ok(handle)
-}
-
-/// A token that is cancelled when the operating system asks the process to end (Ctrl-C, SIGTERM).
-pub fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
-    let token = CancellationToken::new();
-    let asked = token.clone();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        tracing::info!("asked to stop; finishing what is in hand");
-        asked.cancel();
-    });
-    Ok(token)
 }
 
 /// What a process does, on the heap: a compiler that optimises cannot lay a whole process out in one future.
@@ -292,19 +283,20 @@ pub fn run_to_end(
     let telemetry = match telemetry::start(service, watching.log_format, watching.otlp_endpoint.as_ref()) {
         Ok(telemetry) => telemetry,
         Err(error) => {
-            eprintln!("{service}: {error}");
+            stopping::last_words(format!("{service}: {error}"));
             return ExitCode::FAILURE;
         }
     };
+    stopping::log_panics();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("{service}: start the runtime: {error}");
+            stopping::last_words(format!("{service}: start the runtime: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let ended = runtime.block_on(async {
-        let shutdown = shutdown_on_signal()?;
+        let shutdown = stopping::on_signal(watching.grace())?;
         let overdue = async {
             shutdown.cancelled().await;
             tokio::time::sleep(END).await;
@@ -320,7 +312,7 @@ pub fn run_to_end(
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Stopped>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{service}: {error:#}");
+            stopping::last_words(format!("{service}: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use process::parts::{Parts, supervise};
+use shared::backoff::Outage;
 use shared::bus::Broker;
 use shared::clock;
 use shared::database::Database;
@@ -52,6 +53,7 @@ pub async fn run(db: Database, broker: Broker, shutdown: CancellationToken) -> a
 }
 
 async fn look(scheduler: &Scheduler, beat: &Notify, shutdown: &CancellationToken) {
+    let mut outage = Outage::default();
     // The library waits for the clock; should that be set back, this does not wait with it.
     while shutdown.run_until_cancelled(tokio::time::timeout(MISSED, beat.notified())).await.is_some() {
         shared::failpoint::hit("scheduler-looking");
@@ -59,11 +61,22 @@ async fn look(scheduler: &Scheduler, beat: &Notify, shutdown: &CancellationToken
             Ok(Ok(published)) if published > 0 => tracing::info!(published, "published what fell due"),
             Ok(Ok(_)) => {}
             // What is due stays due.
-            Ok(Err(error)) => tracing::warn!(%error, "could not look for what is due; looking again"),
+            Ok(Err(error)) => {
+                if outage.begins() {
+                    tracing::warn!(%error, "could not look for what is due; looking again");
+                }
+                continue;
+            }
             Err(_) => {
                 scheduler.took_too_long();
-                tracing::warn!("looking for what is due took too long; looking again");
+                if outage.begins() {
+                    tracing::warn!("looking for what is due took too long; looking again");
+                }
+                continue;
             }
+        }
+        if let Some(seconds) = outage.ends() {
+            tracing::info!(seconds, "what is due is found again");
         }
     }
 }

@@ -23,6 +23,11 @@ const AT_ONCE: usize = 500;
 /// a command that became a dead letter stays due, and each publication makes another dead letter.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_hours(1);
+/// How far the clocks of schedulers may differ.
+const AHEAD: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
+/// How far before the present a watermark is taken back, and how soon that may happen again.
+const BACK: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+const AGAIN: Duration = Duration::from_mins(10);
 
 /// Why a look failed.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +49,8 @@ pub struct Scheduler {
     db: Database,
     broker: Broker,
     published: Cache<CommandId, Published>,
+    /// When a watermark was last taken back.
+    taken_back: tokio::sync::Mutex<Option<std::time::Instant>>,
 }
 
 /// What was published: how often, and when it may be published again.
@@ -58,7 +65,7 @@ impl Scheduler {
     #[must_use]
     pub fn new(db: Database, broker: Broker) -> Self {
         let published = Cache::builder().max_capacity(100_000).time_to_live(2 * LONGEST).build();
-        Self { db, broker, published }
+        Self { db, broker, published, taken_back: tokio::sync::Mutex::default() }
     }
 
     /// Says that a look took too long.
@@ -80,23 +87,47 @@ impl Scheduler {
         for entry in TIMETABLE {
             // Read, and not by way of whoever writes: there is a look every second, and on SQLite writers stand in a queue.
             let reached = match settings::watermark(&self.db.read, entry.name).await? {
+                Some(reached) if reached > now + AHEAD => self.take_back(entry.name, reached, now).await?,
                 Some(reached) => reached,
                 None => settings::begin_watermark(self.db.writer(), entry.name, now).await?,
             };
             let instants = due(entry.cron, entry.zone, reached, now, AT_ONCE)?;
+            if instants.is_empty() {
+                continue;
+            }
+            // Instants that fall due again are not those that fell due before.
+            let name = match settings::taken_back(&self.db.read, entry.name).await? {
+                0 => entry.name.to_owned(),
+                times => format!("{} {times}", entry.name),
+            };
             let outgoing = instants.iter().map(|instant| {
-                let id = timed_id(entry.name, instant.timestamp_millis());
+                let id = timed_id(&name, instant.timestamp_millis());
                 match entry.emits {
                     Emits::CleanUp => self.seal(id, now, CleanUp {}),
                 }
             });
             published += self.publish(outgoing.collect()).await?;
-            if !instants.is_empty() {
-                let to = if instants.len() < AT_ONCE { now } else { instants[AT_ONCE - 1] };
-                settings::move_watermark(self.db.writer(), entry.name, to).await?;
-            }
+            let to = if instants.len() < AT_ONCE { now } else { instants[AT_ONCE - 1] };
+            settings::move_watermark(self.db.writer(), entry.name, to).await?;
         }
         Ok(published)
+    }
+
+    /// Takes a watermark back that a clock has reached which ran ahead: otherwise nothing would fall due until this clock is there.
+    /// Returns how far the work has come then. Of two schedulers whose clocks differ by so much, each does so now and then only.
+    async fn take_back(&self, name: &'static str, reached: Instant, now: Instant) -> Result<Instant, DbErr> {
+        let mut last = self.taken_back.lock().await;
+        if last.is_some_and(|at| at.elapsed() < AGAIN) {
+            return Ok(reached);
+        }
+        // What should have been done meanwhile is done now.
+        let to = now - BACK;
+        if settings::take_watermark_back(&self.db, name, reached, to).await?.is_none() {
+            return Ok(reached);
+        }
+        *last = Some(std::time::Instant::now());
+        tracing::warn!(name, %reached, %now, "the clock was ahead when this was last done; it goes by this clock again");
+        Ok(to)
     }
 
     /// Drives that are to open or close, and then those of which people are to be reminded. They stay due until that has

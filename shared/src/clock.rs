@@ -14,6 +14,35 @@ pub fn now() -> Instant {
     crate::failpoint::clock(Utc::now()).trunc_subsecs(3)
 }
 
+/// Notices that the clock was set back: what was to be done at an instant of the time before must not wait until the clock comes
+/// there again.
+#[derive(Debug)]
+pub struct SetBack {
+    /// What the clock showed ...
+    shown: Instant,
+    /// ... and when, by a clock that nobody sets.
+    since: std::time::Instant,
+}
+
+/// What a clock may lose without anybody caring: it is adjusted all the time.
+const ADJUSTED: TimeDelta = TimeDelta::seconds(5);
+
+impl SetBack {
+    /// Begins to watch a clock that shows `now`.
+    #[must_use]
+    pub fn watch(now: Instant) -> Self {
+        Self { shown: now, since: std::time::Instant::now() }
+    }
+
+    /// Whether the clock, which shows `now`, was set back since this was last asked.
+    pub fn is_noticed(&mut self, now: Instant) -> bool {
+        let passed = TimeDelta::from_std(self.since.elapsed()).unwrap_or(TimeDelta::MAX);
+        let is_back = self.shown.checked_add_signed(passed).is_none_or(|expected| now < expected - ADJUSTED);
+        *self = Self::watch(now);
+        is_back
+    }
+}
+
 static LATEST_YEAR: AtomicI32 = AtomicI32::new(9998);
 
 /// The last year that the database can keep: 9998, or 2037 on MariaDB.
@@ -49,4 +78,21 @@ pub fn local(local: NaiveDateTime, zone: Tz) -> Option<Instant> {
 #[must_use]
 pub fn from_ms(ms: i64) -> Instant {
     DateTime::from_timestamp_millis(ms).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_is_noticed_once() {
+        let start = now();
+        let mut clock = SetBack::watch(start);
+        assert!(!clock.is_noticed(start));
+        assert!(!clock.is_noticed(start + TimeDelta::days(400)), "set forward");
+        assert!(clock.is_noticed(start), "and back");
+        assert!(!clock.is_noticed(start));
+        assert!(!clock.is_noticed(start - TimeDelta::seconds(3)), "adjusted");
+        assert!(clock.is_noticed(start - TimeDelta::seconds(30)));
+    }
 }

@@ -6,6 +6,7 @@ pub mod arguments;
 pub mod scheme;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -104,6 +105,19 @@ pub struct Watching {
     /// Where traces go (OTLP over HTTP), such as http://localhost:4318. Without it nothing is traced.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<Secret>,
+
+    /// How many seconds a process that was asked to stop goes on serving, with a red /readyz, so that load balancers learn of it.
+    /// [default: 0, of member-api and admin-api 3]
+    #[arg(long, env = "STOP_GRACE", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
+    pub stop_grace: Option<u64>,
+}
+
+impl Watching {
+    /// How long a process that was asked to stop goes on serving.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.stop_grace.unwrap_or(0))
+    }
 }
 
 impl Deployment {

@@ -209,6 +209,11 @@ impl Database {
         self.read.ping().await
     }
 
+    /// Whether it can be reached now; why not otherwise, in the server's own words.
+    pub async fn is_reachable(&self) -> Result<(), String> {
+        writable::reach(self).await
+    }
+
     /// Whether it takes a write now; why not otherwise, in words. Those who ask within a second get the same answer.
     pub async fn is_writable(&self) -> Result<(), String> {
         writable::ask(self).await

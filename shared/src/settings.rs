@@ -6,6 +6,7 @@ use sea_orm::{ConnectionTrait, DbErr, Set};
 
 use crate::bus::Topology;
 use crate::clock::Instant;
+use crate::database::Database;
 
 /// The table `settings`.
 pub mod table {
@@ -102,7 +103,46 @@ pub async fn begin_watermark(db: &impl ConnectionTrait, name: &str, now: Instant
     }
 }
 
-/// Moves a watermark on. It never goes back, whoever else moves it.
+/// Takes a watermark back that was reached by a clock that ran ahead: from `seen` to `to`. Returns how often that has happened, or
+/// nothing if another process was first.
+pub async fn take_watermark_back(
+    db: &Database,
+    name: &str,
+    seen: Instant,
+    to: Instant,
+) -> Result<Option<u64>, DbErr> {
+    let tx = db.begin().await?;
+    let moved = watermarks::Entity::update_many()
+        .col_expr(watermarks::Column::Reached, Expr::value(to))
+        .filter(watermarks::Column::Name.eq(name).and(watermarks::Column::Reached.eq(seen)))
+        .exec(&tx)
+        .await?;
+    if moved.rows_affected == 0 {
+        return Ok(None);
+    }
+    let times = taken_back(&tx, name).await? + 1;
+    let row = table::ActiveModel { name: Set(taken_back_key(name)), value: Set(times.to_string()) };
+    if times == 1 {
+        table::Entity::insert(row).exec_without_returning(&tx).await?;
+    } else {
+        table::Entity::update(row).exec(&tx).await?;
+    }
+    tx.commit().await?;
+    Ok(Some(times))
+}
+
+/// How often a watermark was taken back. What falls due under its name has other ids since then: the same instants fall due
+/// again.
+pub async fn taken_back(db: &impl ConnectionTrait, name: &str) -> Result<u64, DbErr> {
+    let row = table::Entity::find_by_id(taken_back_key(name)).one(db).await?;
+    Ok(row.and_then(|row| row.value.parse().ok()).unwrap_or(0))
+}
+
+fn taken_back_key(name: &str) -> String {
+    format!("{name}-taken-back")
+}
+
+/// Moves a watermark on. It never goes back by this, whoever else moves it.
 pub async fn move_watermark(db: &impl ConnectionTrait, name: &str, to: Instant) -> Result<(), DbErr> {
     watermarks::Entity::update_many()
         .col_expr(watermarks::Column::Reached, Expr::value(to))

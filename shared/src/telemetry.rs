@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
@@ -11,6 +12,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Span;
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -31,11 +33,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// How long the last traces may take to be sent, and how long any may.
+const FAREWELL: Duration = Duration::from_secs(2);
+const SEND: Duration = Duration::from_secs(5);
+
 /// Ends tracing when it is dropped: spans that wait are sent.
 #[derive(Debug)]
 #[must_use = "traces end when this is dropped"]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
+    /// Writes the log. Dropped last: what waits is written, as far as somebody reads it.
+    _log: WorkerGuard,
 }
 
 /// What is logged unless `RUST_LOG` says otherwise. Spans are of level `debug`: they are there for whoever traces, and
@@ -60,13 +68,15 @@ pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&Secret>) -
         LogFormat::Human => false,
         LogFormat::Json => true,
     };
+    // Nobody may be reading it, and a pipe that is full must not hold anybody up. Lines beyond the queue are left out.
+    let (writer, log) = tracing_appender::non_blocking(std::io::stderr());
     let logs = if json {
-        tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
+        tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer).boxed()
     } else {
         tracing_subscriber::fmt::layer()
             .with_target(false)
             .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr)
+            .with_writer(writer)
             .boxed()
     };
     let traces = otlp_endpoint.map(|endpoint| exporter(service, endpoint)).transpose()?;
@@ -77,7 +87,7 @@ pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&Secret>) -
         .with(logs.with_filter(filter))
         .try_init()
         .map_err(|error| format!("begin logging: {error}"))?;
-    Ok(Telemetry { traces })
+    Ok(Telemetry { traces, _log: log })
 }
 
 fn exporter(service: &str, endpoint: &Secret) -> Result<SdkTracerProvider, String> {
@@ -87,6 +97,7 @@ fn exporter(service: &str, endpoint: &Secret) -> Result<SdkTracerProvider, Strin
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_endpoint(format!("{}/v1/traces", endpoint.expose().trim_end_matches('/')))
+        .with_timeout(SEND)
         .build()
         .map_err(|_| schemes.unusable().to_string())?;
     let resource = Resource::builder()
@@ -99,9 +110,9 @@ fn exporter(service: &str, endpoint: &Secret) -> Result<SdkTracerProvider, Strin
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Some(traces) = self.traces.take()
-            && let Err(error) = traces.shutdown()
+            && let Err(error) = traces.shutdown_with_timeout(FAREWELL)
         {
-            eprintln!("the last traces were not sent: {error}");
+            tracing::warn!(%error, "the last traces were not sent");
         }
     }
 }

@@ -76,17 +76,29 @@ impl Sender {
     }
 
     async fn rounds(&self, shutdown: &CancellationToken) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut clock) = (Backoff::default(), clock::SetBack::watch(clock::now()));
         while !shutdown.is_cancelled() {
             failpoint::hit("mail-looking");
-            match self.round(clock::now(), shutdown).await {
+            let now = clock::now();
+            if clock.is_noticed(now) {
+                let forward = table::bring_forward(self.db.writer(), now, now, now + LEASE).await;
+                match forward {
+                    Ok(mails) => tracing::warn!(mails, "the clock was set back; mails are due by it again"),
+                    Err(error) => {
+                        tracing::warn!(%error, "could not let mails be due after the clock was set back")
+                    }
+                }
+            }
+            match self.round(now, shutdown).await {
                 Ok(0) => {
                     backoff = Backoff::default();
                     shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await;
                 }
                 Ok(_) => backoff = Backoff::default(),
                 Err(why) => {
-                    tracing::warn!(%why, "could not work on mails; trying again");
+                    if backoff.failures() == 0 {
+                        tracing::warn!(%why, "could not work on mails; trying again");
+                    }
                     shutdown.run_until_cancelled(backoff.wait()).await;
                 }
             }
@@ -112,7 +124,9 @@ impl Sender {
         failpoint::hit("mail-sent");
         let (mut backoff, mut left) = (Backoff::default(), vec![settled.as_slice()]);
         while let Err(why) = self.record_all(lease, &mut left).await {
-            tracing::warn!(%why, "could not write what came of mails; trying again");
+            if backoff.failures() == 0 {
+                tracing::warn!(%why, "could not write what came of mails; trying again");
+            }
             if backoff.failures() >= WRITES || shutdown.is_cancelled() {
                 return Err(why.to_string());
             }

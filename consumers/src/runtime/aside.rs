@@ -80,7 +80,9 @@ impl<H: Handler> Runtime<H> {
                     return Ok(None);
                 }
                 Err(failure) => {
-                    tracing::warn!(queue, %failure, "could not record a failure; trying again");
+                    if backoff.failures() == 0 {
+                        tracing::warn!(queue, %failure, "could not record a failure; trying again");
+                    }
                     self.shutdown.run_until_cancelled(backoff.wait()).await;
                     if self.shutdown.is_cancelled() || since.elapsed() > HOLD {
                         return Err(GivenUp);

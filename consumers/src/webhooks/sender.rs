@@ -86,6 +86,7 @@ pub struct Sender {
     enabled: Arc<Mutex<Enabled>>,
     /// No run goes on after this.
     ending: CancellationToken,
+    clock: clock::SetBack,
 }
 
 type Enabled = HashMap<WebhookId, Arc<Webhook>>;
@@ -107,6 +108,7 @@ impl Sender {
             left: BTreeMap::new(),
             enabled: Arc::default(),
             ending: CancellationToken::new(),
+            clock: clock::SetBack::watch(clock::now()),
         }
     }
 
@@ -126,7 +128,9 @@ impl Sender {
                     sleep
                 }
                 Err(why) => {
-                    tracing::warn!(%why, "could not work on webhooks; trying again");
+                    if backoff.failures() == 0 {
+                        tracing::warn!(%why, "could not work on webhooks; trying again");
+                    }
                     shutdown.run_until_cancelled(backoff.wait()).await;
                     continue;
                 }
@@ -183,6 +187,10 @@ impl Sender {
     /// Claims what is due, as far as there is room, and begins to send it. Returns how long there is nothing to do.
     async fn begin(&mut self) -> Result<Duration, DbErr> {
         let (now, until) = (clock::now(), tokio::time::Instant::now() + RUN_LASTS);
+        if self.clock.is_noticed(now) {
+            let deliveries = delivery::bring_forward(self.db.writer(), now, now, now + LEASE).await?;
+            tracing::warn!(deliveries, "the clock was set back; deliveries are due by it again");
+        }
         let waiting = table::waiting(&self.db.read).await?;
         let behind = waiting.first().map_or(0, |(_, due_at)| (now - *due_at).num_milliseconds().max(0));
         metrics::gauge!("muster_webhooks_behind_seconds").set(behind as f64 / 1000.0);

@@ -7,7 +7,7 @@ use sea_orm::sea_query::{ExprTrait as _, Query};
 use sea_orm::{ConnectionTrait as _, DbErr};
 use tokio::sync::Mutex;
 
-use super::{Database, answers_now, is_sqlite};
+use super::{Database, answers_now, is_passing, is_sqlite};
 use crate::clock;
 
 /// How long an answer holds: anybody may ask.
@@ -40,21 +40,33 @@ async fn look(db: &Database) -> Result<(), String> {
         Ok(Ok(())) => Ok(()),
         // Its one writer may be at a long piece of work. That is no fault as long as others can read.
         Err(_) if is_sqlite(&db.read) => in_time(db.ping()).await.map_err(|error| error.to_string()),
-        Ok(Err(error)) => Err(why(db, Some(error)).await),
-        Err(_) => Err(why(db, None).await),
+        Ok(Err(error)) if is_passing(&error) => {
+            server(db).await?;
+            // The server is there; only this connection was not.
+            in_time(write(db)).await.map_err(|error| error.to_string())
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => server(db).await.and(Err("it did not take a write in time".to_owned())),
     }
 }
 
-/// What the server says of itself: a pool that waits for it only knows that its time was over.
-async fn why(db: &Database, error: Option<DbErr>) -> String {
-    let is_known = !matches!(error, None | Some(DbErr::ConnectionAcquire(_)));
-    if !is_known
-        && !is_sqlite(&db.read)
-        && let Err(said) = in_time(answers_now(db.url.expose())).await
-    {
-        return said.to_string();
+/// Whether the database answers; why not otherwise.
+pub(super) async fn reach(db: &Database) -> Result<(), String> {
+    match tokio::time::timeout(PATIENCE, db.ping()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if is_sqlite(&db.read) => Err(error.to_string()),
+        // One connection that is gone is no server that is gone.
+        Ok(Err(_)) => server(db).await,
+        Err(_) => server(db).await.and(Err("no answer in time".to_owned())),
     }
-    error.map_or_else(|| "it did not take a write in time".to_owned(), |error| error.to_string())
+}
+
+/// What the server says to a new connection. A pool that waits for one only knows that its time was over.
+async fn server(db: &Database) -> Result<(), String> {
+    if is_sqlite(&db.read) {
+        return Ok(());
+    }
+    in_time(answers_now(db.url.expose())).await.map_err(|error| error.to_string())
 }
 
 async fn in_time(answer: impl Future<Output = Result<(), DbErr>>) -> Result<(), DbErr> {

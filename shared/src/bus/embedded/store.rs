@@ -14,6 +14,7 @@ use sea_orm::sqlx::{self, AssertSqlSafe, Connection as _, Row as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::queue::QueueState;
+use crate::backoff::Outage;
 use crate::bus::broker::PublishError;
 use crate::bus::message::Message;
 use crate::guard::caught_in_words;
@@ -221,13 +222,20 @@ async fn serve(
     options: SqliteConnectOptions,
     mut inbox: mpsc::Receiver<Write>,
 ) {
-    let mut group = Vec::with_capacity(GROUP);
+    let (mut group, mut outage) = (Vec::with_capacity(GROUP), Outage::default());
     while inbox.recv_many(&mut group, GROUP).await > 0 {
         // A bug that one message meets must not end the broker.
         match caught_in_words(write(&mut connection, &group)).await {
-            Ok(moved) => group.drain(..).for_each(|write| succeeded(write, &moved)),
+            Ok(moved) => {
+                if let Some(seconds) = outage.ends() {
+                    tracing::info!(part = "broker", seconds, "a part is back");
+                }
+                group.drain(..).for_each(|write| succeeded(write, &moved));
+            }
             Err(error) => {
-                tracing::error!(error, "could not write the embedded broker's file");
+                if outage.begins() {
+                    tracing::error!(part = "broker", error, "the embedded broker's file cannot be written");
+                }
                 group = group.drain(..).filter_map(|write| failed(write, &error)).collect();
                 // What is left are deletions; they wait for the file to be writable again.
                 tokio::time::sleep(Duration::from_millis(100)).await;

@@ -126,12 +126,14 @@ impl Task {
         loop {
             let why = self.serve(&link).await;
             let Some(why) = why else { break };
-            tracing::warn!(error = %why, "publishing stopped");
+            let since = Instant::now();
+            tracing::warn!(part = "broker", error = %why, "a part is lost; it is tried again");
             self.now(Err(why));
             match self.reconnect().await {
                 Some(again) => link = again,
                 None => return,
             }
+            tracing::info!(part = "broker", seconds = since.elapsed().as_secs(), "a part is back");
             self.now(Ok(()));
         }
         self.now(Err(gone()));
@@ -235,7 +237,7 @@ impl Task {
             };
             match opened {
                 Ok(link) => return Some(link),
-                Err(error) => tracing::warn!(%error, "could not reconnect; trying again"),
+                Err(error) => tracing::debug!(%error, "could not reconnect; trying again"),
             }
         }
     }

@@ -54,7 +54,9 @@ async fn run(
     loop {
         let since = tokio::time::Instant::now();
         if let Err(error) = receive(&rabbit, &source, &inbox, &address, first).await {
-            tracing::warn!(%error, ?source, "a subscription was interrupted; subscribing again");
+            if backoff.failures() == 0 {
+                tracing::warn!(%error, ?source, "a subscription was interrupted; subscribing again");
+            }
             rabbit.look_again();
         }
         first = false;

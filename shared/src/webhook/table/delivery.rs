@@ -236,6 +236,20 @@ pub async fn claim(
     Entity::find().filter(ours).all(db).await?.into_iter().map(Delivery::try_from).collect()
 }
 
+/// Lets deliveries be due at `now` that are due after `later_than` and that nobody has taken, or took until an instant after
+/// `taken_until`: a clock that ran ahead has said when.
+pub async fn bring_forward(
+    db: &impl ConnectionTrait,
+    now: Instant,
+    later_than: Instant,
+    taken_until: Instant,
+) -> Result<u64, DbErr> {
+    let is_free = Column::Lease.is_null().and(Column::DueAt.gt(later_than)).or(Column::DueAt.gt(taken_until));
+    let change = ActiveModel { due_at: Set(now), lease: Set(None), ..Default::default() };
+    let these = Column::State.eq(State::Pending.as_str()).and(is_free);
+    Ok(Entity::update_many().set(change).filter(these).exec(db).await?.rows_affected)
+}
+
 /// Writes what came of deliveries, as far as they are still taken under this lease.
 pub async fn settle(
     db: &impl ConnectionTrait,
