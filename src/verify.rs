@@ -3,9 +3,15 @@
 //! Everything is read in one snapshot, so it can run beside a Muster at work. The first difference ends it.
 
 mod fold;
+mod receipts;
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+use api::service::KeyArguments;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sea_orm::{ConnectionTrait, DbErr};
@@ -14,6 +20,7 @@ use shared::database::Database;
 use shared::drive::table as drives;
 use shared::id::DriveId;
 use shared::ledger;
+use shared::signing::SigningKey;
 use tokio_util::sync::CancellationToken;
 
 use self::fold::facts_of;
@@ -29,9 +36,18 @@ pub struct VerifyArguments {
     #[command(flatten)]
     pub deployment: Deployment,
 
+    /// What is signed with.
+    #[command(flatten)]
+    pub key: KeyArguments,
+
     /// Only this drive.
     #[arg(long, value_name = "ID")]
     pub drive: Option<DriveId>,
+
+    /// A file of receipts, one a line, in the order in which one client got them, each click made after the receipt before it: all are
+    /// decided, and in this order.
+    #[arg(long, value_name = "FILE")]
+    pub receipts: Option<PathBuf>,
 }
 
 /// What was compared, and found equal.
@@ -70,11 +86,29 @@ pub async fn run(arguments: VerifyArguments, shutdown: CancellationToken) -> any
     bar.finish_and_clear();
     let Some(verified) = verified else { anyhow::bail!("stopped before the end") };
     let Report { drives, entries, decisions, registrations } = verified?;
+    if let Some(file) = &arguments.receipts {
+        let receipts = check_receipts(&db, &arguments, file).await?;
+        println!("verified: {receipts} receipts");
+    }
     println!(
         "verified: {drives} drives, {entries} entries, {decisions} decisions, {registrations} registrations"
     );
     db.close().await;
     Ok(())
+}
+
+async fn check_receipts(db: &Database, arguments: &VerifyArguments, file: &Path) -> anyhow::Result<u64> {
+    let key = match &arguments.key.signing_key {
+        Some(text) => SigningKey::from_text(text.expose()).context("read SIGNING_KEY")?,
+        None => {
+            let file = arguments.deployment.key_file();
+            // Reading is all this does: a new key would have signed nothing.
+            anyhow::ensure!(file.exists(), "{} is not there; give DATA_DIR or SIGNING_KEY", file.display());
+            SigningKey::load_or_create(&file)?
+        }
+    };
+    let lines = File::open(file).with_context(|| format!("open {}", file.display()))?;
+    Ok(receipts::check(&db.read, &key, BufReader::new(lines)).await?)
 }
 
 /// Verifies these drives, or all.

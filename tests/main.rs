@@ -53,6 +53,7 @@ mod peers;
 mod plans;
 mod protocol;
 mod readme;
+mod receipts;
 mod refusing;
 mod reminders;
 mod rendered;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Serialize;
@@ -82,8 +82,7 @@ impl SigningKey {
     /// Every receipt is signed, so the key is read once and not, as a JWT library would, for each signature.
     #[must_use]
     pub fn sign(&self, typ: &'static str, claims: &impl Serialize) -> String {
-        let header = format!(r#"{{"alg":"EdDSA","kid":"{}","typ":"{typ}"}}"#, self.id);
-        jws(&header, claims, |message| self.pair.sign(message))
+        jws(&self.signed(typ), claims, |message| self.pair.sign(message))
     }
 
     /// The same, with a code (HS256, RFC 7518 §3.2) that only this deployment can make and check.
@@ -105,6 +104,24 @@ impl SigningKey {
         let code = URL_SAFE_NO_PAD.decode(code).ok()?;
         hmac::verify(&self.token, message.as_bytes(), &code).ok()?;
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+    }
+
+    /// The claims of a JWS that [`sign`](Self::sign) made for this type; nothing of any other text.
+    #[must_use]
+    pub fn verified<T: DeserializeOwned>(&self, typ: &'static str, token: &str) -> Option<T> {
+        let (message, signature) = token.rsplit_once('.')?;
+        let (header, claims) = message.split_once('.')?;
+        if header != base64url(self.signed(typ).as_bytes()) {
+            return None;
+        }
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        UnparsedPublicKey::new(&ED25519, &self.public).verify(message.as_bytes(), &signature).ok()?;
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+    }
+
+    /// The header of what is signed.
+    fn signed(&self, typ: &str) -> String {
+        format!(r#"{{"alg":"EdDSA","kid":"{}","typ":"{typ}"}}"#, self.id)
     }
 
     /// A code over `bytes` that nobody without the key can make.
@@ -218,6 +235,11 @@ mod tests {
             refused(&by_library[..place]);
         }
         refused(&key.authenticate("JWT", &claims));
+        let signed = key.sign(TYPE, &claims);
+        assert_eq!(key.verified(TYPE, &signed), Some(claims.clone()));
+        for changed in [signed.replacen('.', ".A", 1), format!("{signed}A"), key.sign("JWT", &claims)] {
+            assert_eq!(key.verified::<Json>(TYPE, &changed), None, "{changed}");
+        }
         refused(&key.sign(TYPE, &claims));
         let other = jsonwebtoken::Header { kid: Some("x".to_owned()), ..header };
         let by_library = jsonwebtoken::EncodingKey::from_secret(secret.as_ref());

@@ -17,6 +17,7 @@ on_every_database! {
     while_the_server_is_away_for_ten_minutes_mails_wait_and_several_senders_send_each_once,
     a_mail_that_is_never_taken_is_given_up_after_two_days,
     a_claim_keeps_others_away_until_it_is_over,
+    what_a_clock_that_ran_ahead_put_off_is_brought_forward,
 }
 
 /// A deployment in which so many people have registered, and the mails that this made.
@@ -116,5 +117,32 @@ async fn a_claim_keeps_others_away_until_it_is_over(engine: Engine) {
     assert_eq!(table::find(&local.db.read, sent.id).await.unwrap().unwrap().state, State::Pending);
     table::settle(local.db.writer(), [sent.id], second, &sent).await.unwrap();
     assert_eq!(table::find(&local.db.read, sent.id).await.unwrap().unwrap().state, State::Sent);
+    local.end().await;
+}
+
+async fn what_a_clock_that_ran_ahead_put_off_is_brought_forward(engine: Engine) {
+    let (mut local, mails) = registered(engine, 4).await;
+    let (now, year, lease) = (clock::now(), Duration::days(365), Duration::minutes(15));
+    let (db, ids) = (local.db.writer(), mails.iter().map(|mail| mail.id).collect::<Vec<_>>());
+    let [own, dead] = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()];
+    // One is being sent; one was, by a sender that died a year ahead; one failed there; one is due.
+    table::claim(db, &ids[..1], own, now, now + lease).await.unwrap();
+    table::claim(db, &ids[1..3], dead, now + year, now + year + lease).await.unwrap();
+    let failed = Mail { attempts: 1, due_at: now + year, ..mails[2].clone() };
+    table::settle(db, [ids[2]], dead, &failed).await.unwrap();
+    let ahead = now + Duration::days(3);
+    assert_eq!(table::bring_forward(db, now, ahead, ahead).await.unwrap(), 2);
+    let mut due = table::due(db, now, 100).await.unwrap();
+    due.sort_unstable();
+    let mut expected = ids[1..].to_vec();
+    expected.sort_unstable();
+    assert_eq!(due, expected, "the one that is being sent is left alone");
+    // What waits for a few minutes only waits until a sender notices that its clock was set back.
+    let soon = Mail { attempts: 1, due_at: now + Duration::minutes(30), ..mails[3].clone() };
+    table::claim(db, &ids[3..], own, now, now + lease).await.unwrap();
+    table::settle(db, [ids[3]], own, &soon).await.unwrap();
+    assert_eq!(table::bring_forward(db, now, ahead, ahead).await.unwrap(), 0);
+    assert_eq!(table::bring_forward(db, now, now, now + lease).await.unwrap(), 1);
+    assert_eq!(table::due(db, now, 100).await.unwrap().len(), 3);
     local.end().await;
 }

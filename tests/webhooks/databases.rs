@@ -185,6 +185,14 @@ async fn a_claim_keeps_others_away_until_its_lease_is_over(engine: Engine) {
     delivery::settle(db.writer(), [ids[0]], other, (State::Delivered, 1, now)).await.unwrap();
     assert_eq!(in_state(&local, &any, State::Delivered).await[0].id, ids[0]);
 
+    // What a clock that ran ahead has put off is due by the clock as it is; what is being sent is left alone.
+    let year = now + chrono::Duration::days(365);
+    let free = [ids[2]];
+    delivery::settle(db.writer(), free, other, (State::Pending, 1, year)).await.unwrap();
+    let ahead = now + chrono::Duration::days(3);
+    assert_eq!(delivery::bring_forward(db.writer(), now, ahead, ahead).await.unwrap(), 1);
+    assert_eq!(delivery::claim(db.writer(), &free, other, now, until).await.unwrap().len(), 1);
+
     // With order it is the first of each drive, and the next one only when that is done.
     let heads = delivery::next(&db.read, one_by_one.id, true, 100).await.unwrap();
     assert_eq!(heads.len(), 2);

@@ -1,0 +1,92 @@
+//! Receipts against the ledger: each was decided, and in the order in which they were given.
+//!
+//! Whoever waits for each receipt before they click again knows an order that the logs must have: of two clicks on one drive, the
+//! first is decided first. A file of such receipts proves whether it was so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufRead;
+
+use sea_orm::ConnectionTrait;
+use shared::bus::event::rfc3339;
+use shared::id::DriveId;
+use shared::ledger;
+use shared::receipt::{Claims, RECEIPT_TYPE};
+use shared::signing::SigningKey;
+
+use super::Fault;
+
+/// Receipts that are looked up at a time.
+const PAGE: usize = 500;
+
+/// Checks receipts, one a line, in the order in which they were given. Returns how many there were.
+///
+/// # Errors
+/// At the first line that is no receipt of this deployment, whose command has no decision or another one, or that was decided
+/// before one that was given sooner.
+pub(super) async fn check(
+    db: &impl ConnectionTrait,
+    key: &SigningKey,
+    lines: impl BufRead,
+) -> Result<u64, Fault> {
+    let mut lines = lines.lines().enumerate();
+    let (mut seen, mut last, mut count) = (BTreeSet::new(), BTreeMap::<DriveId, (u64, u64)>::new(), 0);
+    loop {
+        let mut page = Vec::with_capacity(PAGE);
+        for (index, line) in lines.by_ref() {
+            let number = index as u64 + 1;
+            let text = line.map_err(|error| differs(number, &format!("cannot be read: {error}")))?;
+            let text = text.trim();
+            if text.is_empty() {
+                continue;
+            }
+            let claims = key.verified::<Claims>(RECEIPT_TYPE, text);
+            let claims =
+                claims.ok_or_else(|| differs(number, "is no receipt that this deployment has signed"))?;
+            page.push((number, claims));
+            if page.len() == PAGE {
+                break;
+            }
+        }
+        if page.is_empty() {
+            return Ok(count);
+        }
+        let rows = ledger::find(db, page.iter().map(|(_, claims)| claims.command_id)).await?;
+        for (number, claims) in page {
+            count += 1;
+            let Some(row) = rows.get(&claims.command_id) else {
+                return Err(differs(
+                    number,
+                    &format!("{} was accepted and is not decided", claims.command_id),
+                ));
+            };
+            let decided = (row.kind.as_str(), row.actor.to_string(), row.drive_id, rfc3339(row.accepted_at));
+            if decided != (claims.kind.as_str(), claims.actor, claims.drive_id, claims.accepted_at) {
+                return Err(differs(
+                    number,
+                    &format!("{} was decided as another command", claims.command_id),
+                ));
+            }
+            // The same click gets the same receipt again.
+            let (Some(drive_id), Some(sequence), true) =
+                (row.drive_id, row.sequence, seen.insert(claims.command_id))
+            else {
+                continue;
+            };
+            if let Some((before, earlier)) = last.insert(drive_id, (number, sequence))
+                && earlier > sequence
+            {
+                return Err(differs(
+                    number,
+                    &format!(
+                        "was given after that of line {before} and decided before it: entries {sequence} and {earlier} of \
+                         drive {drive_id}"
+                    ),
+                ));
+            }
+        }
+    }
+}
+
+fn differs(number: u64, what: &str) -> Fault {
+    Fault::Difference(format!("receipt in line {number} {what}"))
+}
