@@ -98,14 +98,13 @@ pub async fn run(arguments: VerifyArguments, shutdown: CancellationToken) -> any
 }
 
 async fn check_receipts(db: &Database, arguments: &VerifyArguments, file: &Path) -> anyhow::Result<u64> {
-    let key = match &arguments.key.signing_key {
-        Some(text) => SigningKey::from_text(text.expose()).context("read SIGNING_KEY")?,
-        None => {
-            let file = arguments.deployment.key_file();
-            // Reading is all this does: a new key would have signed nothing.
-            anyhow::ensure!(file.exists(), "{} is not there; give DATA_DIR or SIGNING_KEY", file.display());
-            SigningKey::load_or_create(&file)?
-        }
+    let key = if let Some(text) = &arguments.key.signing_key {
+        SigningKey::from_text(text.expose()).context("read SIGNING_KEY")?
+    } else {
+        let file = arguments.deployment.key_file();
+        // Reading is all this does: a new key would have signed nothing.
+        anyhow::ensure!(file.exists(), "{} is not there; give DATA_DIR or SIGNING_KEY", file.display());
+        SigningKey::load_or_create(&file)?
     };
     let lines = File::open(file).with_context(|| format!("open {}", file.display()))?;
     Ok(receipts::check(&db.read, &key, BufReader::new(lines)).await?)

@@ -130,10 +130,8 @@ async fn follow_on<F: Follower>(
             Err(failure) => {
                 grown = Grown::Perhaps;
                 metrics::counter!("muster_retries_total", "queue" => F::NAME).increment(1);
-                if !matches!(failure, Failure::Contended(_)) {
-                    if backoff.failures() == 0 {
-                        tracing::warn!(follower = F::NAME, %failure, "could not take entries in; trying again");
-                    }
+                if !matches!(failure, Failure::Contended(_)) && backoff.failures() == 0 {
+                    tracing::warn!(follower = F::NAME, %failure, "could not take entries in; trying again");
                 }
                 shutdown.run_until_cancelled(backoff.wait()).await;
             }

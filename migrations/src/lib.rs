@@ -64,7 +64,7 @@ pub enum NotMigrated {
 
 /// Brings the database up to date, step by step.
 ///
-/// One process at a time holds the lock ([`Lock`]); others wait for it. On PostgreSQL and SQLite a step and its record are
+/// One process at a time holds the lock; others wait for it. On PostgreSQL and SQLite a step and its record are
 /// one transaction. MariaDB commits each statement by itself, so a step that ended halfway is done again, and leaves what
 /// is there. `stop` ends the wait for the lock at once, and the work after the step that is in hand.
 pub async fn migrate(db: &Database, stop: &CancellationToken) -> Result<(), NotMigrated> {
@@ -78,19 +78,16 @@ pub async fn migrate_through(db: &Database, last: &str, stop: &CancellationToken
         if stop.is_cancelled() {
             return Err(NotMigrated::Stopped);
         }
-        match Lock::take(db, step.as_ref()).await? {
-            Some(lock) => {
-                is_waiting = false;
-                lock.do_next_step().await?;
-            }
-            None => {
-                if !is_waiting {
-                    tracing::info!("another process is migrating the database; waiting for it");
-                    is_waiting = true;
-                }
-                stop.run_until_cancelled(tokio::time::sleep(lock::LOOK)).await;
-            }
+        if let Some(lock) = Lock::take(db, step.as_ref()).await? {
+            is_waiting = false;
+            lock.do_next_step().await?;
+            continue;
         }
+        if !is_waiting {
+            tracing::info!("another process is migrating the database; waiting for it");
+            is_waiting = true;
+        }
+        stop.run_until_cancelled(tokio::time::sleep(lock::LOOK)).await;
     }
     Ok(())
 }

@@ -160,10 +160,13 @@ impl Server {
                 let mut configuration = configuration.replace(room, "disk_free_limit.absolute = 50MB");
                 if identity.is_some() {
                     let (certificate, key) = (place.path("certificate"), place.path("key"));
-                    configuration += &format!(
-                        "\nlisteners.ssl.default = 127.0.0.1:{tls_port}\nssl_options.certfile = {certificate}\n\
-                         ssl_options.keyfile = {key}\nssl_options.verify = verify_none\n"
-                    );
+                    let tls = [
+                        format!("listeners.ssl.default = 127.0.0.1:{tls_port}"),
+                        format!("ssl_options.certfile = {certificate}"),
+                        format!("ssl_options.keyfile = {key}"),
+                        "ssl_options.verify = verify_none".to_owned(),
+                    ];
+                    configuration = format!("{configuration}\n{}\n", tls.join("\n"));
                 }
                 place.write("rabbitmq.conf", &configuration);
                 let cookie = place.write(".erlang.cookie", &unique(""));

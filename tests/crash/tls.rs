@@ -122,7 +122,7 @@ async fn rabbitmq_over_tls_is_who_it_says() {
     }
 }
 
-/// PgBouncer in front of a PostgreSQL, with this mode; and where it is.
+/// `PgBouncer` in front of a PostgreSQL, with this mode; and where it is.
 async fn pooler(place: &Place, server: &Server, mode: &str) -> String {
     let port = free_port();
     let users = place.write("users", "\"postgres\" \"\"\n");

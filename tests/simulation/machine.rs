@@ -61,7 +61,7 @@ impl Machine {
         machine.start(None);
         machine.run(async |store, _| {
             if let Store::Sqlite(db) = store {
-                migrations::migrate(&db, &CancellationToken::new()).await.unwrap();
+                migrations::migrate(db, &CancellationToken::new()).await.unwrap();
             }
         });
         machine

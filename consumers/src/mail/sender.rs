@@ -85,7 +85,7 @@ impl Sender {
                 match forward {
                     Ok(mails) => tracing::warn!(mails, "the clock was set back; mails are due by it again"),
                     Err(error) => {
-                        tracing::warn!(%error, "could not let mails be due after the clock was set back")
+                        tracing::warn!(%error, "could not let mails be due after the clock was set back");
                     }
                 }
             }

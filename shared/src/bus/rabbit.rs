@@ -118,7 +118,7 @@ impl Rabbit {
             let Some(amiss) = inner.closed.run_until_cancelled(looked).await else { return };
             match &amiss {
                 Some(error) if !is_amiss => {
-                    tracing::error!(%error, "RabbitMQ's queues are not as they should be")
+                    tracing::error!(%error, "RabbitMQ's queues are not as they should be");
                 }
                 None if is_amiss => tracing::info!("RabbitMQ's queues are as they should be again"),
                 _ => {}

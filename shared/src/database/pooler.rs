@@ -1,4 +1,4 @@
-//! Poolers between this process and PostgreSQL, such as PgBouncer.
+//! Poolers between this process and PostgreSQL, such as `PgBouncer`.
 //!
 //! With a server connection per session everything works. With one per transaction, prepared statements and the settings of a
 //! session belong to whoever comes next: such a pooler is refused, with words.

@@ -74,6 +74,9 @@ enum Write {
     },
 }
 
+/// When a write was tried, and what came of it.
+type Probed = (Instant, Result<(), PublishError>);
+
 /// A handle on the file. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Store {
@@ -81,7 +84,7 @@ pub(super) struct Store {
     readers: SqlitePool,
     reading: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
     /// When a write was last tried, and what came of it.
-    probed: Arc<Mutex<Option<(Instant, Result<(), PublishError>)>>>,
+    probed: Arc<Mutex<Option<Probed>>>,
 }
 
 impl Store {
