@@ -24,6 +24,8 @@ use shared::upkeep::UpkeepCommand;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+/// The code of a dead letter whose queue was missing.
+const CODE: &str = "unrouted";
 /// The most messages that are looked at without removing any.
 const LOOK: u16 = 1000;
 /// A queue that gives nothing for this long has nothing more.
@@ -74,8 +76,23 @@ struct From {
 }
 
 impl From {
-    fn queue(&self) -> &'static str {
-        if self.unrouted { UNROUTED } else { DEAD_LETTERS }
+    /// Where they are. Over RabbitMQ, messages without a queue are moved to the dead letters, with their reason.
+    fn queues(&self) -> &'static [&'static str] {
+        if self.unrouted { &[UNROUTED, DEAD_LETTERS] } else { &[DEAD_LETTERS] }
+    }
+
+    /// Whether a message of these queues is meant.
+    fn means(&self, queue: &str, message: &Message) -> bool {
+        !self.unrouted || queue == UNROUTED || message.header(header::DEAD_CODE) == Some(CODE)
+    }
+
+    /// The messages that are meant.
+    async fn look(&self, broker: &Broker) -> anyhow::Result<Vec<Message>> {
+        let mut found = Vec::new();
+        for queue in self.queues() {
+            found.extend(look(broker, queue).await?.into_iter().filter(|message| self.means(queue, message)));
+        }
+        Ok(found)
     }
 }
 
@@ -90,7 +107,7 @@ pub async fn run(arguments: DeadLetterArguments, shutdown: CancellationToken) ->
 async fn act(broker: &Broker, action: &Action) -> anyhow::Result<()> {
     match action {
         Action::List { from } => {
-            let messages = look(broker, from.queue()).await?;
+            let messages = from.look(broker).await?;
             print_list(&messages);
             if messages.len() >= usize::from(LOOK) {
                 println!("the first {}; there may be more", messages.len());
@@ -98,14 +115,19 @@ async fn act(broker: &Broker, action: &Action) -> anyhow::Result<()> {
             Ok(())
         }
         Action::Show { id, from } => {
-            let messages = look(broker, from.queue()).await?;
+            let messages = from.look(broker).await?;
             let found = messages.iter().find(|message| message.id == *id);
             print_whole(found.with_context(|| format!("{id} is not among the first {LOOK} messages"))?);
             Ok(())
         }
         Action::Replay { ids, all, from } => {
             let wanted = |message: &Message| *all || ids.contains(&message.id);
-            let replayed = replay(broker, from.queue(), wanted).await?;
+            let mut replayed = HashSet::new();
+            for queue in from.queues() {
+                replayed.extend(
+                    replay(broker, queue, |message| wanted(message) && from.means(queue, message)).await?,
+                );
+            }
             println!("replayed {} messages", replayed.len());
             let found = ids.iter().filter(|id| replayed.contains(id)).count();
             if !all && replayed.len() > found {

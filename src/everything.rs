@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use api::admin::FirstAdmin;
 use api::operations::Operations;
 use api::serve::{self, Surfaces};
 use api::service::{AdminArguments, KeyArguments, context, first_admin, serving};
@@ -117,21 +118,31 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
     let measure = move || measure_queues(broker.clone(), Queue::ALL.to_vec(), health.clone(), stop.clone());
     parts.spawn("queue-depths", &shutdown, measure);
 
-    println!("Muster is up.");
-    println!("  API     {url}/api/v1 (members) and {url}/admin/v1 (organisers)");
-    println!("  Docs    {url}/docs and {url}/admin/docs");
-    println!("  Health  {url}/health/full");
-    if let Some(admin) = made {
-        match admin.generated_password {
-            Some(password) => {
-                let file = deployment.data_dir.join(api::admin::PASSWORD_FILE);
-                println!("  Admin   {} with the password {password}", admin.email);
-                println!("          (shown this once; kept in {})", file.display());
-            }
-            None => println!("  Admin   {} with the password that was given", admin.email),
-        }
-    }
+    process::stopping::serves();
+    process::stopping::say(greeting(&url, made, &deployment));
     Ok(Running { url, connections, tasks })
+}
+
+/// What is said when everything is up.
+fn greeting(url: &str, made: Option<FirstAdmin>, deployment: &Deployment) -> String {
+    let mut lines = vec![
+        "Muster is up.".to_owned(),
+        format!("  API     {url}/api/v1 (members) and {url}/admin/v1 (organisers)"),
+        format!("  Docs    {url}/docs and {url}/admin/docs"),
+        format!("  Health  {url}/health/full"),
+    ];
+    match made {
+        Some(FirstAdmin { email, generated_password: Some(password) }) => {
+            let file = deployment.data_dir.join(api::admin::PASSWORD_FILE);
+            lines.push(format!("  Admin   {email} with the password {password}"));
+            lines.push(format!("          (shown this once; kept in {})", file.display()));
+        }
+        Some(FirstAdmin { email, generated_password: None }) => {
+            lines.push(format!("  Admin   {email} with the password that was given"));
+        }
+        None => {}
+    }
+    lines.join("\n")
 }
 
 impl Running {

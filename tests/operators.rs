@@ -157,11 +157,21 @@ async fn a_process_that_is_asked_to_stop_serves_on_until_balancers_have_noticed(
     assert_eq!(process.stop().await.code(), Some(0));
 }
 
+/// A process that ends with the test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pipe_that_nobody_reads_holds_nobody_up() {
     let folder = Folder::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut child = Command::new(binary("muster"))
+    let child = Command::new(binary("muster"))
         .env_clear()
         .envs(settings(&folder))
         .env("LISTEN", format!("127.0.0.1:{port}"))
@@ -171,6 +181,7 @@ async fn a_pipe_that_nobody_reads_holds_nobody_up() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut child = Killed(child);
     let url = format!("http://127.0.0.1:{port}");
     crate::deployment::ready(&url).await;
     let admin = Client::admin(&url, &url).await;
@@ -182,15 +193,15 @@ async fn a_pipe_that_nobody_reads_holds_nobody_up() {
         let decided = person.decide(reqwest::Method::POST, &path, &json!({})).await;
         assert_eq!(decided.status, 200, "{decided:?}");
     }
-    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let sent = Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().unwrap();
     assert!(sent.success());
     let ended = eventually("it ends", || {
-        let ended = child.try_wait().unwrap();
+        let ended = child.0.try_wait().unwrap();
         async move { ended }
     })
     .await;
     assert_eq!(ended.code(), Some(0));
-    let mut pipe = child.stderr.take().unwrap();
+    let mut pipe = child.0.stderr.take().unwrap();
     let mut text = vec![0; 60_000];
     pipe.read_exact(&mut text).unwrap();
 }

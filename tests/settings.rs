@@ -36,6 +36,8 @@ async fn a_wrong_url_is_refused_without_its_password() {
                 "sqlite:",
                 "sqlite:x.db?mode=memory&s3cr3t",
                 "postgres://root:s3cr3t@127.0.0.1/muster?sslmode=maybe",
+                "postgres://root:?s3cr3t@127.0.0.1/muster",
+                "postgres://root@127.0.0.1/muster?sslpassword=s3cr3t",
             ][..],
         ),
         (
@@ -49,13 +51,17 @@ async fn a_wrong_url_is_refused_without_its_password() {
                 "redis-cluster://:s3cr3t@127.0.0.1",
                 "redistls://:s3cr3t@h",
                 "redis:s3cr3t",
+                "redis://:s3cr3t@127.0.0.1/abc",
             ],
         ),
         (
             "MAIL_URL",
             &["mailto:s3cr3t", "smtp+tls://a:s3cr3t@127.0.0.1", "smtp://a:s3cr3t@127.0.0.1?tls=maybe"],
         ),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", &["grpc://a:s3cr3t@127.0.0.1", "s3cr3t"]),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            &["grpc://a:s3cr3t@127.0.0.1", "s3cr3t", "http://a:s3cr3t@127.0.0.1:4318"],
+        ),
         ("SIGNING_KEY", &["s3cr3t"]),
         ("ADMIN_PASSWORD", &["s3cr3t"]),
     ] {
@@ -325,7 +331,7 @@ async fn what_is_away_is_said_without_a_password() {
     let env = [
         ("CACHE_URL", "redis://ann:s3cr3t@127.0.0.1:1".to_owned()),
         ("MAIL_URL", "smtp://ann:s3cr3t@127.0.0.1:1".to_owned()),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ann:s3cr3t@127.0.0.1:1".to_owned()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1".to_owned()),
         ("RUST_LOG", "debug,lapin=off".to_owned()),
     ];
     let process = Embedded::process_on(&folder, &env).await;
@@ -335,4 +341,46 @@ async fn what_is_away_is_said_without_a_password() {
     let log = process.log();
     assert!(!log.contains(SECRET), "{:?}", log.lines().find(|line| line.contains(SECRET)));
     assert_eq!(process.stop().await.code(), Some(0));
+}
+
+#[test]
+fn help_shows_no_secret() {
+    let variables = [
+        "DATABASE_URL",
+        "BROKER_URL",
+        "CACHE_URL",
+        "MAIL_URL",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "PEER_URL",
+        "SIGNING_KEY",
+        "ADMIN_PASSWORD",
+    ];
+    let env = variables.map(|name| (name, "s3cr3t".to_owned()));
+    for (name, arguments) in [
+        ("muster", &["--help"][..]),
+        ("muster", &["verify", "--help"]),
+        ("muster", &["bench", "rush", "--help"]),
+        ("member-api", &["--help"]),
+        ("drives-consumer", &["--help"]),
+    ] {
+        let (succeeded, said) = crate::deployment::run(name, arguments, &env);
+        assert!(
+            succeeded && said.contains("DATABASE_URL") && !said.contains(SECRET),
+            "{name} {arguments:?}: {said}"
+        );
+    }
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_refused_by_its_name() {
+    use std::os::unix::ffi::OsStrExt as _;
+    for name in ["DATABASE_URL", "LANES", "ADMIN_EMAIL"] {
+        let output = Command::new(binary("muster"))
+            .env_clear()
+            .env(name, std::ffi::OsStr::from_bytes(b"\xff"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(name), "{name}: {said}");
+    }
 }

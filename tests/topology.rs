@@ -1,5 +1,8 @@
 //! What RabbitMQ has to have: checked before it is relied on, made anew when an operator has deleted it.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
@@ -8,6 +11,7 @@ use shared::bus::broker::{Broker, BrokerUrl, Source};
 use shared::bus::message::header;
 use shared::bus::topology::{DEAD_LETTERS, UNROUTED};
 use shared::bus::{Address, Message, Outgoing, Received, Topology};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::deployment::{Client, Engine, Folder, FullSize, PATIENCE, VirtualHost, eventually, rabbitmqctl};
@@ -133,9 +137,104 @@ async fn a_lane_that_is_replaced_while_it_is_used_is_consumed_no_more() {
     .await;
     operator.delete("drives.0").await;
     eventually("it is ready again", || async { broker.ping().await.ok() }).await;
-    broker.consume("drives.0", 10).await.unwrap().close().await;
+    // And it is bound.
+    broker.publish(to_lane("again")).await.unwrap();
+    assert_eq!(take(&broker, "drives.0", 1).await, ["again"]);
     operator.end().await;
     broker.close().await;
+}
+
+/// Many deletions at once, by several processes that consume, while others publish: all that was accepted is there, in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_lanes_may_be_deleted_at_once_under_load() {
+    let host = VirtualHost::new();
+    let operator = Operator::at(&host).await;
+    let (publisher, consumers) = (broker(&host).await, [broker(&host).await, broker(&host).await]);
+    let (seen, mut tasks) = (Arc::new(Mutex::new(HashMap::<String, Vec<u64>>::new())), JoinSet::new());
+    let lanes = ["drives.0", "drives.1", "members.0", "members.1"];
+    for (broker, lane) in consumers.iter().flat_map(|broker| lanes.map(|lane| (broker.clone(), lane))) {
+        let seen = seen.clone();
+        tasks.spawn(async move {
+            loop {
+                let Ok(mut consumer) = broker.consume(lane, 100).await else {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    continue;
+                };
+                while let Some(batch) = consumer.next(50).await {
+                    for message in batch.messages() {
+                        let number = String::from_utf8_lossy(&message.payload).parse().unwrap();
+                        seen.lock().unwrap().entry(lane.to_owned()).or_default().push(number);
+                    }
+                    // What was in a queue that is deleted cannot be settled any more.
+                    let _ = batch.ack().await;
+                }
+                consumer.close().await;
+            }
+        });
+    }
+    let (mut number, mut accepted) = (0, HashMap::<&str, Vec<u64>>::new());
+    for round in 0..3 {
+        for _ in 0..60 {
+            for lane in lanes {
+                number += 1;
+                let to = Address::Commands(lane.to_owned());
+                // What comes back was not accepted.
+                if publisher.publish(Outgoing { to, message: message(&number.to_string()) }).await.is_ok() {
+                    accepted.entry(lane).or_default().push(number);
+                }
+            }
+        }
+        // Nothing is in them, so nothing is lost with them.
+        eventually("all is taken", || async {
+            let seen = seen.lock().unwrap();
+            let is_taken = |lane: &&str| {
+                seen.get(*lane).is_some_and(|seen| seen.contains(accepted[*lane].last().unwrap()))
+            };
+            lanes.iter().all(is_taken).then_some(())
+        })
+        .await;
+        if round < 2 {
+            let deleted = lanes.map(|lane| operator.delete(lane));
+            futures_util::future::join_all(deleted).await;
+        }
+    }
+    for lane in lanes {
+        let seen = seen.lock().unwrap()[lane].clone();
+        let mut first = Vec::new();
+        for number in seen {
+            // A copy may come again; the first one counts.
+            if !first.contains(&number) {
+                first.push(number);
+            }
+        }
+        assert_eq!(first, accepted[lane], "{lane}");
+    }
+    assert_eq!((depth(&publisher, UNROUTED).await, depth(&publisher, DEAD_LETTERS).await), (0, 0));
+    tasks.shutdown().await;
+    operator.end().await;
+}
+
+/// Processes that may declare nothing rely on whoever declared everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_may_not_declare_works_with_what_is_there() {
+    let host = VirtualHost::new();
+    broker(&host).await.close().await;
+    let user = format!("u{}", &host.name[host.name.len() - 12..]);
+    rabbitmqctl(&["add_user", &user, "pw"]);
+    rabbitmqctl(&["set_permissions", "-p", &host.name, &user, "^muster\\.[0-9a-f]{32}$", ".*", ".*"]);
+    let url = host.url.replace("guest:guest", &format!("{user}:pw"));
+    let url = BrokerUrl::Rabbit(url.into());
+    let connect = || Broker::connect(&url, "2".parse().unwrap(), "test");
+    let restricted = connect().await.unwrap();
+    restricted.publish(to_lane("one")).await.unwrap();
+    assert_eq!(take(&restricted, "drives.0", 1).await, ["one"]);
+    restricted.close().await;
+    let operator = Operator::at(&host).await;
+    operator.delete("drives.0").await;
+    let refused = connect().await.map(drop).unwrap_err().to_string();
+    assert!(refused.contains("drives.0"), "{refused}");
+    rabbitmqctl(&["delete_user", &user]);
+    operator.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,25 +287,36 @@ async fn what_may_be_late_is_for_an_operator() {
     );
     unbind.await.unwrap();
     first.publish(to_lane("late")).await.unwrap();
-    first
-        .publish(Outgoing { to: Address::Commands("drives.77".to_owned()), message: message("?") })
-        .await
-        .unwrap();
+    let nowhere = Outgoing { to: Address::Commands("drives.77".to_owned()), message: message("?") };
+    first.publish(nowhere).await.unwrap();
     // Another process binds it, and cannot know what has been decided since.
     let second = broker(&host).await;
     first.publish(to_lane("newer")).await.unwrap();
     assert_eq!(take(&second, "drives.0", 1).await, ["newer"]);
+    eventually("both are among the dead letters", || async {
+        (depth(&second, DEAD_LETTERS).await == 2).then_some(())
+    })
+    .await;
     let mut consumer = second.consume(DEAD_LETTERS, 10).await.unwrap();
-    let batch = tokio::time::timeout(PATIENCE, consumer.next(1)).await.unwrap().unwrap();
-    let dead = batch.messages().next().unwrap();
-    assert_eq!(
-        (dead.header(header::DEAD_FROM), dead.header(header::DEAD_CODE)),
-        (Some("drives.0"), Some("unrouted"))
-    );
-    assert_eq!(dead.payload.as_ref(), b"late");
-    batch.release();
+    let mut found = std::collections::BTreeMap::new();
+    while found.len() < 2 {
+        let batch = tokio::time::timeout(PATIENCE, consumer.next(10)).await.unwrap().unwrap();
+        for message in batch.messages() {
+            let said =
+                [header::DEAD_FROM, header::DEAD_CODE].map(|name| message.header(name).unwrap().to_owned());
+            found.insert(String::from_utf8_lossy(&message.payload).into_owned(), said);
+        }
+        batch.release();
+    }
     consumer.close().await;
-    assert_eq!(depth(&second, UNROUTED).await, 1, "there is no such lane");
+    assert_eq!(
+        (&found["late"][..], &found["?"][..]),
+        (
+            &["drives.0", "unrouted"].map(ToOwned::to_owned)[..],
+            &["drives.77", "unrouted"].map(ToOwned::to_owned)[..]
+        )
+    );
+    assert_eq!(depth(&second, UNROUTED).await, 0);
     for broker in [first, second] {
         broker.close().await;
     }
@@ -230,6 +340,23 @@ async fn an_exchange_that_is_deleted_is_made_anew() {
         let told = || Outgoing { to: Address::Events("x".to_owned()), message: message("told") };
         eventually(&format!("events are published after {name} was deleted"), || async {
             broker.publish(told()).await.ok()
+        })
+        .await;
+    }
+    for name in
+        ["muster.commands", "muster.events", "muster.notices", "muster.dead-letters", "muster.unrouted"]
+    {
+        eventually(&format!("{name} is there"), || async {
+            // Asking for what is not there closes the channel.
+            let channel = operator.connection.create_channel().await.unwrap();
+            let options = lapin::options::ExchangeDeclareOptions { passive: true, ..Default::default() };
+            let asked = channel.exchange_declare(
+                name.into(),
+                lapin::ExchangeKind::Direct,
+                options,
+                FieldTable::default(),
+            );
+            asked.await.ok()
         })
         .await;
     }

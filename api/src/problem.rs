@@ -358,7 +358,9 @@ pub fn from_error(error: &poem::Error) -> Problem {
     if let Some(error) = error.downcast_ref::<ReadBodyError>() {
         return match error {
             ReadBodyError::PayloadTooLarge => Problem::body_too_large(),
-            _ => Problem::malformed_json().detail("the connection ended before the body did"),
+            _ => {
+                Problem::malformed_request().detail("the body is not framed as HTTP asks, or ended too soon")
+            }
         };
     }
     if error.is::<ParseJsonError>() {

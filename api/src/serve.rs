@@ -205,7 +205,7 @@ async fn answer<E: Endpoint>(
         telemetry::continue_trace(&span, trace);
     }
     let checked = head::check(&mut request);
-    let address = (request.method() != Method::GET).then(|| request.uri().clone());
+    let address = request.uri().clone();
     let (mut response, operation) = if let Err(problem) = checked {
         (problem.into_response(), Cow::Borrowed("none"))
     } else if request.method() == Method::OPTIONS {
@@ -221,7 +221,7 @@ async fn answer<E: Endpoint>(
     };
     let status = response.status();
     if status == StatusCode::METHOD_NOT_ALLOWED
-        && let Some(methods) = address.and_then(|address| front.methods.allowed(address.path()))
+        && let Some(methods) = front.methods.allowed(address.path())
     {
         response.headers_mut().insert(header::ALLOW, methods);
     }

@@ -70,7 +70,7 @@ struct Arguments {
     listen: Option<SocketAddr>,
 
     /// Where the other API is, such as http://admin-api:8001; full health asks it.
-    #[arg(long, env = "PEER_URL", value_name = "URL")]
+    #[arg(long, env = "PEER_URL", value_name = "URL", hide_env_values = true)]
     peer_url: Option<Secret>,
 }
 
@@ -105,6 +105,7 @@ pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> Exi
             let serving = serving(listener, surfaces, cx.clone(), operations, shutdown)?;
             let first = first_admin(&connections, &arguments.deployment, &arguments.admin);
             stop.run_until_cancelled(first).await.ok_or(Stopped)??;
+            process::stopping::serves();
             tracing::info!(service, %address, "serving; documentation at /docs");
             serving.await;
             cx.cache.close().await;

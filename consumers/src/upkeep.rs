@@ -14,8 +14,8 @@ use shared::webhook::table::delivery;
 
 use crate::batch::{Cx, Decided, Handler};
 
-/// The longest that a mail or a delivery waits for its next attempt, and a night's quiet hours, with room to spare.
-const LONGEST_WAIT: chrono::Duration = chrono::Duration::days(3);
+/// The longest that a mail or a delivery waits for its next attempt, or for the end of quiet hours, with room to spare.
+const LONGEST_WAIT: chrono::Duration = chrono::Duration::hours(26);
 
 /// Does the house-keeping.
 #[derive(Debug)]

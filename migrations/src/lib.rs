@@ -16,6 +16,7 @@ mod m20261130_webhook_secrets;
 mod lock;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DatabaseConnection;
@@ -23,6 +24,9 @@ use shared::database::Database;
 use tokio_util::sync::CancellationToken;
 
 use self::lock::Lock;
+
+/// How long a step that is in hand may take after the process was asked to stop.
+const STEP_ENDS: Duration = Duration::from_secs(6);
 
 struct Migrations;
 
@@ -80,7 +84,15 @@ pub async fn migrate_through(db: &Database, last: &str, stop: &CancellationToken
         }
         if let Some(lock) = Lock::take(db, step.as_ref()).await? {
             is_waiting = false;
-            lock.do_next_step().await?;
+            let overdue = async {
+                stop.cancelled().await;
+                tokio::time::sleep(STEP_ENDS).await;
+            };
+            // A step that is given up is undone, or is done again.
+            tokio::select! {
+                done = lock.do_next_step() => done?,
+                () = overdue => return Err(NotMigrated::Stopped),
+            }
             continue;
         }
         if !is_waiting {

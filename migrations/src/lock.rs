@@ -27,7 +27,7 @@ pub(crate) struct Lock<'a> {
     /// Whether the step is done in the holder's own transaction.
     is_atomic: bool,
     /// MariaDB's connection for the holder. Dropping it closes the connection.
-    _own: Option<DatabaseConnection>,
+    own: Option<DatabaseConnection>,
 }
 
 impl<'a> Lock<'a> {
@@ -40,7 +40,7 @@ impl<'a> Lock<'a> {
                     ..TransactionOptions::default()
                 };
                 match db.writer().begin_with_options(options).await {
-                    Ok(holder) => Ok(Some(Self { db, holder, is_atomic: true, _own: None })),
+                    Ok(holder) => Ok(Some(Self { db, holder, is_atomic: true, own: None })),
                     Err(error) if is_busy(&error) => Ok(None),
                     Err(error) => Err(error),
                 }
@@ -53,16 +53,18 @@ impl<'a> Lock<'a> {
                     ask(&holder, format!("select pg_try_advisory_xact_lock({NUMBER}) as taken")).await?;
                 // A step that asks for no transaction writes many rows: others must not wait for them.
                 let is_atomic = step.use_transaction() != Some(false);
-                Ok(is_taken.then_some(Self { db, holder, is_atomic, _own: None }))
+                Ok(is_taken.then_some(Self { db, holder, is_atomic, own: None }))
             }
             _ => {
                 let own = db.apart().await?;
                 let holder = own.begin().await?;
-                holder.execute_unprepared("set session idle_transaction_timeout = 0").await?;
+                holder
+                    .execute_unprepared("set session idle_transaction_timeout = 0, wait_timeout = 86400")
+                    .await?;
                 // Named locks are the server's, not the database's.
                 let taken = "select get_lock(concat('muster-', md5(database())), 0) = 1 as taken";
                 let is_taken = ask(&holder, taken.to_owned()).await?;
-                Ok(is_taken.then_some(Self { db, holder, is_atomic: false, _own: Some(own) }))
+                Ok(is_taken.then_some(Self { db, holder, is_atomic: false, own: Some(own) }))
             }
         }
     }
@@ -74,7 +76,15 @@ impl<'a> Lock<'a> {
         } else {
             Migrations::up(self.db.writer(), Some(1)).await?;
         }
-        self.holder.commit().await
+        if self.own.is_some() {
+            // Not only when the server has noticed that the connection is gone.
+            self.holder.execute_unprepared("do release_all_locks()").await?;
+        }
+        self.holder.commit().await?;
+        match self.own {
+            Some(own) => own.close().await,
+            None => Ok(()),
+        }
     }
 }
 

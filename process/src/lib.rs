@@ -280,6 +280,15 @@ pub fn run_to_end(
     main: impl FnOnce(CancellationToken) -> Main,
 ) -> ExitCode {
     allow_open_files();
+    // First of all, so that nobody is asked to end who does not listen.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            stopping::last_words(format!("{service}: start the runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let listens = runtime.block_on(async { stopping::on_signal(watching.grace()) });
     let telemetry = match telemetry::start(service, watching.log_format, watching.otlp_endpoint.as_ref()) {
         Ok(telemetry) => telemetry,
         Err(error) => {
@@ -288,15 +297,8 @@ pub fn run_to_end(
         }
     };
     stopping::log_panics();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            stopping::last_words(format!("{service}: start the runtime: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
     let ended = runtime.block_on(async {
-        let shutdown = stopping::on_signal(watching.grace())?;
+        let shutdown = listens?;
         let overdue = async {
             shutdown.cancelled().await;
             tokio::time::sleep(END).await;

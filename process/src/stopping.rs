@@ -6,11 +6,18 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// How long the last words may take: nobody may be reading them any more.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long writing may take: nobody may be reading it.
+const WRITE: Duration = Duration::from_millis(500);
 
 /// Whether the process was asked to stop.
 static STOPPING: AtomicBool = AtomicBool::new(false);
+/// Whether anybody is served yet.
+static SERVING: AtomicBool = AtomicBool::new(false);
+
+/// Says that this process serves from now on: it has to be missed by balancers when it stops.
+pub fn serves() {
+    SERVING.store(true, Ordering::Relaxed);
+}
 
 /// Whether this process was asked to stop. It is not ready from then on, though it still serves.
 #[must_use]
@@ -34,7 +41,7 @@ pub(crate) fn on_signal(grace: Duration) -> anyhow::Result<CancellationToken> {
         };
         signal().await;
         STOPPING.store(true, Ordering::Relaxed);
-        if !grace.is_zero() {
+        if SERVING.load(Ordering::Relaxed) && !grace.is_zero() {
             tracing::info!(
                 seconds = grace.as_secs(),
                 "asked to stop; serving on until balancers have noticed"
@@ -47,14 +54,23 @@ pub(crate) fn on_signal(grace: Duration) -> anyhow::Result<CancellationToken> {
     Ok(token)
 }
 
-/// Says why a process ends. Not for ever: what it is written to may be full.
+/// Prints something for whoever has started the process. Not for ever: what it is written to may be full.
+pub fn say(text: String) {
+    in_time(move || println!("{text}"));
+}
+
+/// Says why a process ends.
 pub(crate) fn last_words(text: String) {
-    let (said, heard) = mpsc::channel();
+    in_time(move || eprintln!("{text}"));
+}
+
+fn in_time(write: impl FnOnce() + Send + 'static) {
+    let (done, written) = mpsc::channel();
     std::thread::spawn(move || {
-        eprintln!("{text}");
-        let _ = said.send(());
+        write();
+        let _ = done.send(());
     });
-    let _ = heard.recv_timeout(LAST_WORDS);
+    let _ = written.recv_timeout(WRITE);
 }
 
 /// Lets panics be logged like everything else. The standard library writes them to standard error and waits until that takes

@@ -6,9 +6,11 @@ pub mod arguments;
 pub mod scheme;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use clap::Args;
+use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 
 use crate::bus::Topology;
 use crate::bus::broker::BrokerUrl;
@@ -103,7 +105,7 @@ pub struct Watching {
     pub log_format: LogFormat,
 
     /// Where traces go (OTLP over HTTP), such as http://localhost:4318. Without it nothing is traced.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", hide_env_values = true)]
     pub otlp_endpoint: Option<Secret>,
 
     /// How many seconds a process that was asked to stop goes on serving, with a red /readyz, so that load balancers learn of it.
@@ -128,7 +130,10 @@ impl Deployment {
     pub fn database_url(&self) -> Result<Secret, Unusable> {
         let Some(url) = &self.database_url else { return sqlite_url(&self.data_dir.join("muster.db")) };
         let url = scheme::DATABASE.normal(url)?;
-        if url.expose().strip_prefix("sqlite:").is_some_and(is_in_memory) {
+        if !scheme::has_known_parameters(&url) {
+            return Err(scheme::DATABASE.unusable());
+        }
+        if is_in_memory(url.expose()) {
             let said = "DATABASE_URL must name a file: Muster keeps what it has accepted, and a database in memory ends with it";
             return Err(Unusable(said.to_owned()));
         }
@@ -155,7 +160,14 @@ impl Deployment {
     /// # Errors
     /// If it is of no kind that there is.
     pub fn cache(&self) -> Result<Secret, Unusable> {
-        scheme::CACHE.normal(&self.cache_url)
+        let url = scheme::CACHE.normal(&self.cache_url)?;
+        let number = url::Url::parse(url.expose()).ok().map(|url| url.path().trim_matches('/').to_owned());
+        match number {
+            Some(number) if !number.is_empty() && number.parse::<u8>().is_err() => {
+                Err(scheme::CACHE.unusable())
+            }
+            _ => Ok(url),
+        }
     }
 
     /// What is said about mails.
@@ -210,17 +222,24 @@ fn sqlite_url(file: &Path) -> Result<Secret, Unusable> {
     let Some(path) = file.to_str() else {
         return Err(Unusable(format!("DATA_DIR must be a text in UTF-8, which {} is not", file.display())));
     };
-    // The driver decodes what follows a percent sign, and takes what follows a question mark for settings.
-    Ok(format!("sqlite:{}", path.replace('%', "%25").replace('?', "%3F").replace('#', "%23")).into())
+    // The driver decodes what follows a percent sign, and takes what follows a question mark for settings; to SQLite, a name that
+    // begins with `file:` is another URL.
+    let path = path.replace('%', "%25").replace('?', "%3F").replace('#', "%23");
+    let here = if file.is_relative() { "./" } else { "" };
+    Ok(format!("sqlite://{here}{path}").into())
 }
 
-/// Whether what follows `sqlite:` names no file.
-fn is_in_memory(rest: &str) -> bool {
-    let (path, settings) = rest.split_once('?').unwrap_or((rest, ""));
-    let path = path.strip_prefix("//").unwrap_or(path);
-    path.is_empty()
-        || path.contains(":memory:")
-        || settings.split('&').any(|setting| setting == "mode=memory")
+/// Whether this is the URL of an SQLite that names no file.
+fn is_in_memory(url: &str) -> bool {
+    if !url.starts_with("sqlite:") {
+        return false;
+    }
+    let mode = url.split_once('?').map_or("", |(_, query)| query);
+    let in_memory =
+        url::form_urlencoded::parse(mode.as_bytes()).any(|(name, value)| name == "mode" && value == "memory");
+    let file = SqliteConnectOptions::from_str(url).ok().map(|options| options.get_filename().to_owned());
+    let name = file.as_deref().and_then(Path::to_str).unwrap_or_default();
+    in_memory || name.is_empty() || name.starts_with("file:") || name.contains(":memory:")
 }
 
 #[cfg(test)]
@@ -237,17 +256,50 @@ mod tests {
             "?mode=memory",
             "x?cache=shared&mode=memory",
             "file::memory:",
+            "%3Amemory%3A",
+            "file:x%3Fmode=memory",
+            "x?mode=%6demory",
+            "file:",
         ] {
-            assert!(is_in_memory(rest), "{rest}");
+            assert!(is_in_memory(&format!("sqlite:{rest}")), "{rest}");
         }
-        for rest in ["memory", "//data/muster.db", "data/mode=memory", "x?mode=rwc"] {
-            assert!(!is_in_memory(rest), "{rest}");
+        for rest in ["memory", "//data/muster.db", "data/mode=memory", "x?mode=rwc", "///data/file:x"] {
+            assert!(!is_in_memory(&format!("sqlite:{rest}")), "{rest}");
         }
     }
 
     #[test]
     fn any_path_is_a_path() {
-        let url = sqlite_url(Path::new("/a b/50% ?#ü/muster.db")).unwrap();
-        assert_eq!(url.expose(), "sqlite:/a b/50%25 %3F%23ü/muster.db");
+        for (path, url) in [
+            ("/a b/50% ?#ü/muster.db", "sqlite:///a b/50%25 %3F%23ü/muster.db"),
+            ("//srv/data/muster.db", "sqlite:////srv/data/muster.db"),
+            ("./data/muster.db", "sqlite://././data/muster.db"),
+            ("file:x/muster.db", "sqlite://./file:x/muster.db"),
+        ] {
+            let made = sqlite_url(Path::new(path)).unwrap();
+            assert_eq!(made.expose(), url);
+            let opened = SqliteConnectOptions::from_str(url).unwrap();
+            let plain = |path: &Path| path.components().collect::<PathBuf>();
+            assert_eq!(plain(opened.get_filename()), plain(&Path::new(".").join(path)), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_no_driver_knows_is_refused() {
+        for url in [
+            "postgres://ann:pw@host/db?sslmode=require&options[x]=y",
+            "mysql://ann@host/db?ssl-mode=REQUIRED",
+            "sqlite:x.db?mode=rwc",
+        ] {
+            assert!(scheme::has_known_parameters(&url.into()), "{url}");
+        }
+        for url in [
+            "postgres://ann:?s3cr3t@host/db",
+            "postgres://ann@host/db?sslpassword=s3cr3t",
+            "mysql://ann@host/db?passwd=s3cr3t",
+            "sqlite:x.db?vfs=memdb",
+        ] {
+            assert!(!scheme::has_known_parameters(&url.into()), "{url}");
+        }
     }
 }

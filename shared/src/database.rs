@@ -36,6 +36,9 @@ const ACQUIRE: Duration = Duration::from_secs(5);
 /// here, and nothing is wrong with that.
 const QUEUE: Duration = Duration::from_secs(20);
 const LONG_QUEUE: Duration = Duration::from_secs(10);
+/// How often a new connection may be cut before a server counts as away, and how soon it is tried again.
+const CUTS: u32 = 4;
+const CUT: Duration = Duration::from_millis(200);
 /// How long a connection is used again without asking whether it is still there.
 const TRUSTED: Duration = Duration::from_secs(1);
 /// How long a transaction may wait for its own process, in seconds. One that was stopped, or cut off, must not hold the rows
@@ -119,7 +122,15 @@ impl Database {
                 });
                 options.after_release(move |connection, _| shows_life(connection, &silent))
             });
-            answers_now(url).await?;
+            // A connection may be cut by a network that works again a moment later. Words of the server's are final.
+            let mut cut = 0;
+            while let Err(error) = answers_now(url).await {
+                cut += 1;
+                if cut == CUTS || !is_cut(&error) {
+                    return Err(error);
+                }
+                tokio::time::sleep(CUT).await;
+            }
             let both = sea_orm::Database::connect(options).await?;
             pooler::refuse(&both).await?;
             let (url, writable) = (url.into(), writable::Known::default());
@@ -257,6 +268,11 @@ async fn answers_now(url: &str) -> Result<(), DbErr> {
     };
     let connected = tokio::time::timeout(ACQUIRE, connected).await;
     connected.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(not_connected)
+}
+
+/// Whether a connection broke before the server said anything.
+fn is_cut(error: &DbErr) -> bool {
+    matches!(error, DbErr::Conn(RuntimeErr::SqlxError(error)) if matches!(**error, sqlx::Error::Io(_)))
 }
 
 /// The port of a server.

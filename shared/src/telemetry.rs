@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use opentelemetry::propagation::TextMapPropagator as _;
@@ -12,7 +13,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Span;
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -33,6 +34,8 @@ pub enum LogFormat {
     Json,
 }
 
+/// Lines of the log that wait to be written; those beyond are left out.
+const LINES: usize = 10_000;
 /// How long the last traces may take to be sent, and how long any may.
 const FAREWELL: Duration = Duration::from_secs(2);
 const SEND: Duration = Duration::from_secs(5);
@@ -42,8 +45,8 @@ const SEND: Duration = Duration::from_secs(5);
 #[must_use = "traces end when this is dropped"]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
-    /// Writes the log. Dropped last: what waits is written, as far as somebody reads it.
-    _log: WorkerGuard,
+    /// Writes the log.
+    log: Option<WorkerGuard>,
 }
 
 /// What is logged unless `RUST_LOG` says otherwise. Spans are of level `debug`: they are there for whoever traces, and
@@ -69,7 +72,7 @@ pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&Secret>) -
         LogFormat::Json => true,
     };
     // Nobody may be reading it, and a pipe that is full must not hold anybody up. Lines beyond the queue are left out.
-    let (writer, log) = tracing_appender::non_blocking(std::io::stderr());
+    let (writer, log) = NonBlockingBuilder::default().buffered_lines_limit(LINES).finish(std::io::stderr());
     let logs = if json {
         tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer).boxed()
     } else {
@@ -87,12 +90,19 @@ pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&Secret>) -
         .with(logs.with_filter(filter))
         .try_init()
         .map_err(|error| format!("begin logging: {error}"))?;
-    Ok(Telemetry { traces, _log: log })
+    Ok(Telemetry { traces, log: Some(log) })
 }
 
 fn exporter(service: &str, endpoint: &Secret) -> Result<SdkTracerProvider, String> {
     let schemes = scheme::http("OTEL_EXPORTER_OTLP_ENDPOINT");
-    schemes.split(endpoint).map_err(|error| error.to_string())?;
+    let (_, rest) = schemes.split(endpoint).map_err(|error| error.to_string())?;
+    if rest.contains('@') {
+        // The exporter logs its URL.
+        return Err(format!(
+            "{} may hold no password; give OTEL_EXPORTER_OTLP_HEADERS instead",
+            schemes.variable
+        ));
+    }
     // The exporter runs on a thread of its own, with a blocking client.
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
@@ -114,6 +124,13 @@ impl Drop for Telemetry {
         {
             tracing::warn!(%error, "the last traces were not sent");
         }
+        // What waits is written, as far as somebody reads it; otherwise the library would wait for that.
+        let (log, (done, written)) = (self.log.take(), mpsc::channel());
+        std::thread::spawn(move || {
+            drop(log);
+            let _ = done.send(());
+        });
+        let _ = written.recv_timeout(FAREWELL);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the head of every request must have, before anything looks at the rest (RFC 9110, RFC 9112).
 
 use poem::Request;
-use poem::http::header::{AUTHORIZATION, CONTENT_ENCODING, HOST};
+use poem::http::header::{AUTHORIZATION, CONTENT_ENCODING, HOST, TRANSFER_ENCODING};
 use poem::http::uri::Authority;
 use poem::http::{HeaderMap, HeaderValue, Version};
 
@@ -22,6 +22,13 @@ pub(super) fn check(request: &mut Request) -> Result<(), Problem> {
     if !encodings.iter().all(is_plain) {
         return Err(Problem::unsupported_media_type()
             .detail("bodies are taken as they are; send it without compression (Content-Encoding)"));
+    }
+    let is_chunked = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if codings.next().is_some_and(|coding| !is_chunked(coding)) || codings.next().is_some() {
+        return Err(Problem::malformed_request()
+            .status_of(501)
+            .detail("the one transfer coding that is known is chunked (Transfer-Encoding)"));
     }
     if let Some(token) = headers.get(AUTHORIZATION).and_then(other_spelling) {
         headers.insert(AUTHORIZATION, token);

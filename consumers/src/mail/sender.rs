@@ -77,13 +77,18 @@ impl Sender {
 
     async fn rounds(&self, shutdown: &CancellationToken) {
         let (mut backoff, mut clock) = (Backoff::default(), clock::SetBack::watch(clock::now()));
+        let mut is_back = false;
         while !shutdown.is_cancelled() {
             failpoint::hit("mail-looking");
             let now = clock::now();
-            if clock.is_noticed(now) {
+            is_back |= clock.is_noticed(now);
+            if is_back {
                 let forward = table::bring_forward(self.db.writer(), now, now, now + LEASE).await;
                 match forward {
-                    Ok(mails) => tracing::warn!(mails, "the clock was set back; mails are due by it again"),
+                    Ok(mails) => {
+                        is_back = false;
+                        tracing::warn!(mails, "the clock was set back; mails are due by it again");
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "could not let mails be due after the clock was set back");
                     }

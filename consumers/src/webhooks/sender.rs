@@ -87,6 +87,8 @@ pub struct Sender {
     /// No run goes on after this.
     ending: CancellationToken,
     clock: clock::SetBack,
+    /// It was set back, and what waits is still due by what it showed before.
+    is_back: bool,
 }
 
 type Enabled = HashMap<WebhookId, Arc<Webhook>>;
@@ -109,6 +111,7 @@ impl Sender {
             enabled: Arc::default(),
             ending: CancellationToken::new(),
             clock: clock::SetBack::watch(clock::now()),
+            is_back: false,
         }
     }
 
@@ -187,8 +190,10 @@ impl Sender {
     /// Claims what is due, as far as there is room, and begins to send it. Returns how long there is nothing to do.
     async fn begin(&mut self) -> Result<Duration, DbErr> {
         let (now, until) = (clock::now(), tokio::time::Instant::now() + RUN_LASTS);
-        if self.clock.is_noticed(now) {
+        self.is_back |= self.clock.is_noticed(now);
+        if self.is_back {
             let deliveries = delivery::bring_forward(self.db.writer(), now, now, now + LEASE).await?;
+            self.is_back = false;
             tracing::warn!(deliveries, "the clock was set back; deliveries are due by it again");
         }
         let waiting = table::waiting(&self.db.read).await?;

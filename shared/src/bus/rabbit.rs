@@ -5,24 +5,25 @@
 //! is off: whoever loses a channel starts again, with back-off and jitter.
 
 mod consumer;
+mod keeper;
 mod lanes;
 mod properties;
 mod publisher;
 mod subscription;
 mod topology;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties, options};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub use self::consumer::Consumer;
 pub(super) use self::consumer::Settler;
+use self::keeper::Keeper;
 use self::publisher::Publisher;
-use self::topology::Amiss;
 pub use self::topology::definitions;
 use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
 use super::message::Outgoing;
@@ -35,10 +36,6 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to close what is given up anyway.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// How often the topology is looked at, and how soon after something was met that is missing.
-const LOOK: Duration = Duration::from_secs(15);
-const LOOK_AT_ONCE: Duration = Duration::from_millis(100);
-
 /// A handle on RabbitMQ. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Rabbit {
@@ -49,15 +46,12 @@ pub struct Rabbit {
 struct Inner {
     server: Server,
     topology: Topology,
+    keeper: Arc<Keeper>,
     publisher: Publisher,
     /// The consuming connection; opened when it is needed, again after it was lost.
     consuming: Mutex<Option<Arc<Connection>>>,
     /// For looking at queues.
     looking: Mutex<Option<Channel>>,
-    /// What is wrong with the topology, by the last look.
-    amiss: std::sync::Mutex<Option<BrokerError>>,
-    /// Somebody has met something that is missing.
-    look_again: Notify,
     closed: CancellationToken,
 }
 
@@ -76,69 +70,23 @@ impl Server {
             .await
             .map_err(|error| BrokerError(format!("connect to RabbitMQ: {error}")))
     }
-
-    /// Connects, and makes sure that the topology is there: missing parts are declared, the rest is left as it is.
-    async fn consuming(&self, topology: Topology) -> Result<Connection, BrokerError> {
-        let connection = self.connect("consuming").await?;
-        topology::ensure(&connection, topology).await?;
-        Ok(connection)
-    }
 }
 
 impl Rabbit {
     /// Connects, with everything that commands and events need to be there.
     pub async fn connect(uri: &Secret, topology: Topology, name: &str) -> Result<Self, BrokerError> {
         let server = Server { uri: with_defaults(uri.expose()).into(), name: name.to_owned() };
-        let consuming = server.consuming(topology).await?;
+        let keeper = Arc::new(Keeper::new(server.clone(), topology));
+        keeper.make_sure().await?;
+        let consuming = server.connect("consuming").await?;
         let closed = CancellationToken::new();
-        let publisher = Publisher::start(server.clone(), topology, closed.clone()).await?;
-        let consuming = Mutex::new(Some(Arc::new(consuming)));
-        let (looking, amiss, look_again) = (Mutex::default(), std::sync::Mutex::default(), Notify::new());
-        let inner = Inner { server, topology, publisher, consuming, looking, amiss, look_again, closed };
-        let rabbit = Self { inner: Arc::new(inner) };
-        tokio::spawn(rabbit.clone().keep_topology());
-        Ok(rabbit)
-    }
-
-    /// Looks from time to time, and whenever somebody has met something that is missing, whether everything is still there, and
-    /// makes it anew. Operators delete queues.
-    async fn keep_topology(self) {
-        let inner = &self.inner;
-        let mut is_amiss = false;
-        loop {
-            let pause = if is_amiss { LOOK_AT_ONCE } else { LOOK };
-            let looked = async {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    // Several lanes may have met the same.
-                    () = inner.look_again.notified() => tokio::time::sleep(LOOK_AT_ONCE).await,
-                }
-                self.make_anew().await
-            };
-            let Some(amiss) = inner.closed.run_until_cancelled(looked).await else { return };
-            match &amiss {
-                Some(error) if !is_amiss => {
-                    tracing::error!(%error, "RabbitMQ's queues are not as they should be");
-                }
-                None if is_amiss => tracing::info!("RabbitMQ's queues are as they should be again"),
-                _ => {}
-            }
-            is_amiss = amiss.is_some();
-            *inner.amiss.lock().unwrap_or_else(PoisonError::into_inner) = amiss;
-        }
-    }
-
-    /// Makes anew what is missing. What is wrong afterwards; nothing while there is no connection, which is said elsewhere.
-    async fn make_anew(&self) -> Option<BrokerError> {
-        let connection = self.consuming().await.ok()?;
-        match topology::check(&connection, self.inner.topology).await {
-            Ok(()) => None,
-            Err(Amiss::Missing(error)) => {
-                tracing::warn!(%error, "something is missing in RabbitMQ; it is made anew");
-                topology::ensure(&connection, self.inner.topology).await.err()
-            }
-            Err(Amiss::Other(error)) => connection.status().connected().then_some(error),
-        }
+        let publisher = Publisher::start(server.clone(), keeper.clone(), closed.clone()).await?;
+        let (kept, stop) = (keeper.clone(), closed.clone());
+        tokio::spawn(async move { kept.keep(&stop).await });
+        let (consuming, looking) = (Mutex::new(Some(Arc::new(consuming))), Mutex::default());
+        Ok(Self {
+            inner: Arc::new(Inner { server, topology, keeper, publisher, consuming, looking, closed }),
+        })
     }
 
     pub(super) fn topology(&self) -> Topology {
@@ -150,16 +98,16 @@ impl Rabbit {
     }
 
     pub(super) async fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
-        let connection = self.consuming().await?;
-        match topology::check_queue(&connection, self.inner.topology, queue_name).await {
-            Ok(()) => {}
-            Err(Amiss::Missing(error)) => {
-                tracing::warn!(%error, "a queue is missing in RabbitMQ; it is made anew");
-                topology::ensure(&connection, self.inner.topology).await?;
-            }
-            Err(Amiss::Other(error)) => return Err(error),
+        // Nothing is consumed from a queue that may be another one, or none.
+        self.make_sure().await?;
+        let mut consumer = Consumer::start(self.channel().await?, queue_name, prefetch).await;
+        if consumer.is_err() {
+            // It may have been deleted this very moment.
+            self.inner.keeper.doubts_about(queue_name);
+        } else if let Ok(consumer) = &mut consumer {
+            consumer.doubts_at_its_end(self.inner.keeper.clone());
         }
-        Consumer::start(self.channel().await?, queue_name, prefetch).await
+        consumer
     }
 
     pub(super) fn subscribe(&self, source: Source) -> Subscription {
@@ -187,13 +135,18 @@ impl Rabbit {
 
     pub(super) fn ping(&self) -> Result<(), PublishError> {
         self.inner.publisher.state()?;
-        let amiss = self.inner.amiss.lock().unwrap_or_else(PoisonError::into_inner);
-        amiss.as_ref().map_or(Ok(()), |error| Err(PublishError::Unavailable(error.to_string())))
+        self.inner.keeper.amiss().map_or(Ok(()), |error| Err(PublishError::Unavailable(error.to_string())))
     }
 
-    /// Something is missing.
-    fn look_again(&self) {
-        self.inner.look_again.notify_one();
+    /// Makes sure of the topology, unless the process ends.
+    async fn make_sure(&self) -> Result<(), BrokerError> {
+        let made = self.inner.closed.run_until_cancelled(self.inner.keeper.make_sure()).await;
+        made.unwrap_or_else(|| Err(BrokerError("the connection to RabbitMQ is closed".to_owned())))
+    }
+
+    /// Something may be missing.
+    fn doubts(&self) {
+        self.inner.keeper.doubts();
     }
 
     pub(super) async fn close(&self) {
@@ -214,8 +167,9 @@ impl Rabbit {
         if let Some(open) = consuming.as_ref().filter(|connection| connection.status().connected()) {
             return Ok(open.clone());
         }
+        let connection = self.inner.server.connect("consuming").await?;
         // The broker may have come back empty, or with less than was there.
-        let connection = self.inner.server.consuming(self.inner.topology).await?;
+        self.doubts();
         Ok(consuming.insert(Arc::new(connection)).clone())
     }
 

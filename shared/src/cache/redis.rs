@@ -199,7 +199,7 @@ impl Connection {
                     (*backoff, in_vain) = (Backoff::default(), 0);
                     let _ = last(errors);
                     if let Some(seconds) = outage.ends() {
-                        tracing::info!(seconds, "redis is back; the cache is used again");
+                        tracing::info!(part = "cache", seconds, "a part is back");
                     }
                 }
                 Err(error) => {
@@ -233,6 +233,6 @@ fn last(errors: &mut broadcast::Receiver<(Error, Option<fred::types::config::Ser
 
 fn away(outage: &mut Outage, error: &str) {
     if outage.begins() {
-        tracing::warn!(error, "redis does not answer; reads come from the database until it does");
+        tracing::warn!(part = "cache", error, "a part is lost; it is tried again");
     }
 }

@@ -18,7 +18,7 @@ pub fn read_as<A: FromArgMatches>(command: Command) -> A {
     let read = command
         .try_get_matches_from_mut(std::env::args_os())
         .and_then(|matches| A::from_arg_matches(&matches));
-    read.unwrap_or_else(|error| refuse(&error, &command))
+    read.unwrap_or_else(|error| refuse(&error, &mut command))
 }
 
 /// Takes the variables away that are set to nothing. (Compose files pass on in this way what is not set.)
@@ -30,8 +30,14 @@ fn without_empty_variables(command: Command) -> Command {
 }
 
 /// Prints the message, and ends the process.
-fn refuse(error: &clap::Error, command: &Command) -> ! {
+fn refuse(error: &clap::Error, command: &mut Command) -> ! {
+    // Arguments that were not built cannot be shown.
+    command.build();
     let is_fault = !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if is_fault && error.kind() == ErrorKind::InvalidUtf8 {
+        eprintln!("error: a variable is not UTF-8: {}", not_utf8(command).join(", "));
+        process::exit(2);
+    }
     if is_fault
         && let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
         && let Some(variable) = variable_of(command, argument)
@@ -41,6 +47,18 @@ fn refuse(error: &clap::Error, command: &Command) -> ! {
         process::exit(2);
     }
     error.exit()
+}
+
+/// The variables of this command whose values are not UTF-8.
+fn not_utf8(command: &Command) -> Vec<String> {
+    let is_not = |arg: &Arg| {
+        Some(arg.get_env()?.to_owned())
+            .filter(|name| std::env::var_os(name).is_some_and(|value| value.to_str().is_none()))
+    };
+    let mut names: Vec<_> =
+        command.get_arguments().filter_map(is_not).map(|name| name.to_string_lossy().into_owned()).collect();
+    names.dedup();
+    names
 }
 
 /// The variable that an argument's value was taken from, if it was none of the flags.

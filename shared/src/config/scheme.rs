@@ -79,6 +79,63 @@ pub const fn http(variable: &'static str) -> Schemes {
     }
 }
 
+/// The parameters that a database's URL may have, by its scheme: what the drivers know. They log what they do not, and that may be
+/// the rest of a password that holds a question mark.
+const PARAMETERS: [(&str, &[&str]); 3] = [
+    ("sqlite", &["mode"]),
+    (
+        "postgres",
+        &[
+            "sslmode",
+            "ssl-mode",
+            "sslrootcert",
+            "ssl-root-cert",
+            "ssl-ca",
+            "sslcert",
+            "ssl-cert",
+            "sslkey",
+            "ssl-key",
+            "statement-cache-capacity",
+            "host",
+            "hostaddr",
+            "port",
+            "dbname",
+            "user",
+            "password",
+            "application_name",
+            "options",
+        ],
+    ),
+    (
+        "mysql",
+        &[
+            "sslmode",
+            "ssl-mode",
+            "sslca",
+            "ssl-ca",
+            "sslcert",
+            "ssl-cert",
+            "sslkey",
+            "ssl-key",
+            "charset",
+            "collation",
+            "statement-cache-capacity",
+            "socket",
+            "timezone",
+            "time-zone",
+        ],
+    ),
+];
+
+/// Whether the parameters of a database's URL are known.
+pub(super) fn has_known_parameters(url: &Secret) -> bool {
+    let known = PARAMETERS.iter().find(|(scheme, _)| url.expose().starts_with(scheme));
+    let (Some((_, known)), Some((_, query))) = (known, url.expose().split_once('?')) else { return true };
+    url::form_urlencoded::parse(query.as_bytes()).all(|(name, _)| {
+        known.contains(&&*name) || name.strip_prefix("options[").is_some_and(|name| name.ends_with(']'))
+    })
+}
+
 impl Schemes {
     /// The scheme of this URL, in lower case, and what follows its colon.
     ///
@@ -101,7 +158,7 @@ impl Schemes {
     #[must_use]
     pub fn unusable(&self) -> Unusable {
         Unusable(format!(
-            "{} cannot be used. It must be {}. Write characters such as @, / and # in names and passwords as %40, %2F and %23",
+            "{} cannot be used. It must be {}. Write @, /, # and ? in names and passwords as %40, %2F, %23 and %3F",
             self.variable, self.forms
         ))
     }

@@ -3,6 +3,8 @@
 //! With a server connection per session everything works. With one per transaction, prepared statements and the settings of a
 //! session belong to whoever comes next: such a pooler is refused, with words.
 
+use std::collections::BTreeSet;
+
 use sea_orm::sqlx::{self, Executor as _, PgConnection, Row as _};
 use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr};
 
@@ -17,13 +19,17 @@ pub(super) async fn refuse(db: &DatabaseConnection) -> Result<(), DbErr> {
     let pool = db.get_postgres_connection_pool();
     let shares = async {
         let (mut one, mut other) = (pool.acquire().await?, pool.acquire().await?);
-        for _ in 0..TRIES {
-            // The first connection is idle, and still there. With a session each, the second one has another server process.
-            if server_process(&mut one).await? == server_process(&mut other).await? {
-                return Ok(true);
+        // Both connections are there all the time. With a session each, each has one server process, which the other has not.
+        let (mut of_one, mut of_other) = (BTreeSet::new(), BTreeSet::new());
+        for turn in 0..TRIES {
+            of_one.insert(server_process(&mut one).await?);
+            of_other.insert(server_process(&mut other).await?);
+            if turn % 2 == 0 {
+                // Servers that take turns must not meet the same connection each time.
+                of_one.insert(server_process(&mut one).await?);
             }
         }
-        Ok::<_, sqlx::Error>(false)
+        Ok::<_, sqlx::Error>(of_one.len() > 1 || of_other.len() > 1 || of_one == of_other)
     };
     match shares.await {
         Ok(false) => Ok(()),

@@ -46,7 +46,11 @@ async fn look(db: &Database) -> Result<(), String> {
             in_time(write(db)).await.map_err(|error| error.to_string())
         }
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => server(db).await.and(Err("it did not take a write in time".to_owned())),
+        // All its connections may be busy, or one may be dead.
+        Err(_) => {
+            db.did_not_answer();
+            server(db).await
+        }
     }
 }
 
@@ -57,7 +61,10 @@ pub(super) async fn reach(db: &Database) -> Result<(), String> {
         Ok(Err(error)) if is_sqlite(&db.read) => Err(error.to_string()),
         // One connection that is gone is no server that is gone.
         Ok(Err(_)) => server(db).await,
-        Err(_) => server(db).await.and(Err("no answer in time".to_owned())),
+        Err(_) => {
+            db.did_not_answer();
+            server(db).await
+        }
     }
 }
 

@@ -25,6 +25,8 @@ const GROUP: usize = 512;
 const WAITING: usize = 4096;
 /// How long an answer about the file holds: anybody may ask.
 const HOLDS: Duration = Duration::from_secs(1);
+/// The longest that a message waits for a later attempt (the last step of the ladder), with room to spare.
+const LONGEST: Duration = Duration::from_hours(7);
 /// Rows per insert statement, largest first. A few fixed sizes keep the prepared statements few.
 const CHUNKS: [usize; 4] = [128, 32, 8, 1];
 
@@ -230,14 +232,16 @@ async fn serve(
         // A bug that one message meets must not end the broker.
         match caught_in_words(write(&mut connection, &group)).await {
             Ok(moved) => {
-                if let Some(seconds) = outage.ends() {
+                if wrote(&group, &moved)
+                    && let Some(seconds) = outage.ends()
+                {
                     tracing::info!(part = "broker", seconds, "a part is back");
                 }
                 group.drain(..).for_each(|write| succeeded(write, &moved));
             }
             Err(error) => {
                 if outage.begins() {
-                    tracing::error!(part = "broker", error, "the embedded broker's file cannot be written");
+                    tracing::warn!(part = "broker", error, "a part is lost; it is tried again");
                 }
                 group = group.drain(..).filter_map(|write| failed(write, &error)).collect();
                 // What is left are deletions; they wait for the file to be writable again.
@@ -251,6 +255,15 @@ async fn serve(
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "could not close the embedded broker's file");
     }
+}
+
+/// Whether these writes changed the file.
+fn wrote(group: &[Write], moved: &[(String, u64)]) -> bool {
+    group.iter().any(|write| match write {
+        Write::Insert { .. } | Write::Delete { .. } => true,
+        Write::Barrier { probes, .. } => *probes,
+        Write::TakeDue { .. } => !moved.is_empty(),
+    })
 }
 
 /// Replaces a connection that no transaction can begin on any more. SQLite ends one by itself when the disk is full; sqlx
@@ -357,20 +370,26 @@ async fn insert(connection: &mut SqliteConnection, mut rows: &[&Row]) -> Result<
 
 /// Gives what is due a new number at the end of its queue, so that the queue's readers come to it.
 async fn move_due(connection: &mut SqliteConnection, now_ms: i64) -> Result<Vec<(String, u64)>, sqlx::Error> {
-    let due = sqlx::query("select return_to, count(*) from messages where due <= ? group by return_to")
-        .bind(now_ms)
-        .fetch_all(&mut *connection)
-        .await?;
+    // What waits longer than anything does was put there by a clock that ran ahead.
+    let ahead_ms = now_ms + i64::try_from(LONGEST.as_millis()).unwrap_or(i64::MAX / 2);
+    let due =
+        sqlx::query("select return_to, count(*) from messages where due <= ? or due > ? group by return_to")
+            .bind(now_ms)
+            .bind(ahead_ms)
+            .fetch_all(&mut *connection)
+            .await?;
     if due.is_empty() {
         return Ok(Vec::new());
     }
     sqlx::query(
         "insert into messages (queue, id, kind, content_type, headers, reply_to, payload)
-         select return_to, id, kind, content_type, headers, reply_to, payload from messages where due <= ? order by seq",
+         select return_to, id, kind, content_type, headers, reply_to, payload from messages where due <= ? or due > ? order by seq",
     )
     .bind(now_ms)
+    .bind(ahead_ms)
     .execute(&mut *connection)
     .await?;
-    sqlx::query("delete from messages where due <= ?").bind(now_ms).execute(&mut *connection).await?;
+    let moved = sqlx::query("delete from messages where due <= ? or due > ?").bind(now_ms).bind(ahead_ms);
+    moved.execute(&mut *connection).await?;
     Ok(due.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

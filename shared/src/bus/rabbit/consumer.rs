@@ -1,9 +1,12 @@
 //! The consumer of one queue, on a channel of its own.
 
+use std::sync::Arc;
+
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::types::FieldTable;
 use lapin::{Channel, options};
 
+use super::keeper::Keeper;
 use super::{ANSWER, close_channel, in_time, properties};
 use crate::bus::broker::BrokerError;
 use crate::bus::bundle;
@@ -16,6 +19,8 @@ pub struct Consumer {
     settler: Settler,
     /// There is nothing more to come. lapin says so once.
     has_ended: bool,
+    /// Hears that it was cancelled.
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Consumer {
@@ -36,11 +41,23 @@ impl Consumer {
             .await
         };
         match start.await {
-            Ok(stream) => Ok(Self { stream, settler: Settler { channel }, has_ended: false }),
+            Ok(stream) => Ok(Self { stream, settler: Settler { channel }, has_ended: false, keeper: None }),
             Err(error) => {
                 close_channel(&channel).await;
                 Err(BrokerError(format!("consume {queue_name}: {error}")))
             }
+        }
+    }
+
+    /// What the broker ends by itself is a doubt: it does so when a queue is deleted.
+    pub(super) fn doubts_at_its_end(&mut self, keeper: Arc<Keeper>) {
+        self.keeper = Some(keeper);
+    }
+
+    fn ended(&mut self) {
+        self.has_ended = true;
+        if let Some(keeper) = self.keeper.take() {
+            keeper.doubts_about(self.stream.queue().as_str());
         }
     }
 
@@ -49,8 +66,12 @@ impl Consumer {
         if self.has_ended {
             return None;
         }
-        let first = next(&mut self.stream, &self.settler.channel).await?;
-        let first = self.take(first)?.collect();
+        let first = next(&mut self.stream, &self.settler.channel).await;
+        let first = first.and_then(|first| Some(self.take(first)?.collect()));
+        let Some(first) = first else {
+            self.ended();
+            return None;
+        };
         let mut batch = Batch::new(first, AnySettler::Rabbit(self.settler.clone()));
         self.fill(&mut batch, max);
         Some(batch)
@@ -65,7 +86,7 @@ impl Consumer {
             // What came before the end is still good to decide.
             match next.and_then(|next| self.take(next)) {
                 Some(some) => batch.extend(some),
-                None => self.has_ended = true,
+                None => self.ended(),
             }
         }
     }

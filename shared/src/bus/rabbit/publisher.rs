@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::future::{poll_fn, ready};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -17,13 +18,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::keeper::Keeper;
 use super::lanes::{Job, Lanes};
-use super::{CLOSE, Server, in_time, properties, topology};
+use super::{CLOSE, Server, in_time, properties};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, PublishError};
 use crate::bus::bundle;
 use crate::bus::message::{Address, Message, Outgoing};
-use crate::bus::topology::Topology;
 
 /// The most unconfirmed messages (or bundles) on the channel before another job is taken up (those that wait for their lane were);
 /// lapin's own queues have no bound.
@@ -46,14 +47,14 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) async fn start(
         server: Server,
-        topology: Topology,
+        keeper: Arc<Keeper>,
         closed: CancellationToken,
     ) -> Result<Self, BrokerError> {
         let link = Link::open(&server).await?;
         let (jobs, inbox) = mpsc::channel(WAITING);
         let (state_sender, state) = watch::channel(Ok(()));
         let ended = CancellationToken::new();
-        let task = Task { server, topology, inbox, state: state_sender, closed };
+        let task = Task { server, keeper, inbox, state: state_sender, closed };
         let guard = ended.clone().drop_guard();
         tokio::spawn(async move {
             task.run(link).await;
@@ -115,7 +116,7 @@ impl Link {
 
 struct Task {
     server: Server,
-    topology: Topology,
+    keeper: Arc<Keeper>,
     inbox: mpsc::Receiver<Job>,
     state: watch::Sender<Result<(), PublishError>>,
     closed: CancellationToken,
@@ -129,6 +130,8 @@ impl Task {
             let since = Instant::now();
             tracing::warn!(part = "broker", error = %why, "a part is lost; it is tried again");
             self.now(Err(why));
+            // Perhaps because an exchange is missing.
+            self.keeper.doubts();
             match self.reconnect().await {
                 Some(again) => link = again,
                 None => return,
@@ -156,7 +159,12 @@ impl Task {
             let jobs = tokio::select! {
                 biased;
                 Some(confirmed) = confirms.next() => match ledger.confirmed(confirmed) {
-                    Ok((to, sent)) => lanes.confirmed(&to, sent),
+                    Ok((to, sent, is_returned)) => {
+                        if is_returned {
+                            self.keeper.doubts();
+                        }
+                        lanes.confirmed(&to, sent)
+                    }
                     Err(error) => break lost(error),
                 },
                 Some(event) = events.next() => match self.heed(event) {
@@ -222,10 +230,7 @@ impl Task {
         loop {
             let attempt = async {
                 backoff.wait().await;
-                let link = Link::open(&self.server).await?;
-                // The channel may be lost because an exchange is missing.
-                topology::ensure(&link.connection, self.topology).await?;
-                Ok::<_, BrokerError>(link)
+                Link::open(&self.server).await
             };
             tokio::pin!(attempt);
             let opened = loop {
@@ -309,8 +314,9 @@ impl Unconfirmed {
         self.next
     }
 
-    /// Takes a confirm in. Only an acknowledgement of this very message counts, for each part of it. Returns where it went, and when.
-    fn confirmed(&mut self, confirmed: Confirmed) -> lapin::Result<(Address, Instant)> {
+    /// Takes a confirm in. Only an acknowledgement of this very message counts, for each part of it. Returns where it went, when,
+    /// and whether it came back.
+    fn confirmed(&mut self, confirmed: Confirmed) -> lapin::Result<(Address, Instant, bool)> {
         let Confirmed { jobs, to, id, sent, result } = confirmed;
         let result = match result? {
             Confirmation::Ack(None) => Ok(()),
@@ -339,6 +345,7 @@ impl Unconfirmed {
             }
             None => result,
         };
+        let is_returned = result == Err(PublishError::Unroutable);
         for job in jobs {
             let Some(pending) = self.jobs.get_mut(&job) else { continue };
             pending.left -= 1;
@@ -355,7 +362,7 @@ impl Unconfirmed {
                 tracing::error!(%id, "a message was returned after its confirm; look at the alternate exchange");
             }
         }
-        Ok((to, sent))
+        Ok((to, sent, is_returned))
     }
 
     /// Tells everyone who waits that the link was lost.

@@ -57,7 +57,7 @@ async fn run(
             if backoff.failures() == 0 {
                 tracing::warn!(%error, ?source, "a subscription was interrupted; subscribing again");
             }
-            rabbit.look_again();
+            rabbit.doubts();
         }
         first = false;
         address.send_replace(None);

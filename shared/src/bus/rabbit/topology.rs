@@ -3,6 +3,7 @@
 
 mod mend;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldTable};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::in_time;
 use crate::bus::broker::BrokerError;
-use crate::bus::topology::{Delay, Purpose, QueueSpec, Topology, exchange};
+use crate::bus::topology::{Delay, Purpose, QueueSpec, Topology, UNROUTED, exchange};
 
 /// AMQP's reply codes: no permission, no such queue or exchange, exclusive to another connection, other arguments.
 const FORBIDDEN: u16 = 403;
@@ -20,7 +21,7 @@ const LOCKED: u16 = 405;
 const INEQUIVALENT: u16 = 406;
 /// How long a process waits for another one that declares, and how often it looks.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
-const LOCK_LOOK: Duration = Duration::from_millis(100);
+const LOCK_LOOK: Duration = Duration::from_millis(300);
 /// The most messages a durable queue holds; a publisher of more is refused (503 at the API).
 const MAX_LENGTH: u64 = 1_000_000;
 /// The most bytes a peer's queue holds; without it a stream would have no bound.
@@ -82,16 +83,41 @@ fn arguments(queue: &QueueSpec) -> Vec<(&'static str, Value)> {
     arguments
 }
 
-/// Makes sure that everything is there as it is needed: declares what is missing, checks the arguments of the rest.
+/// Makes sure that everything is there as it is needed: declares what is missing, and compares the rest. One process at a time does
+/// so; the connection is its own, for the lock goes by connections.
 ///
-/// One process at a time does so: see [`mend`]. Returns what an operator has to know.
-pub(super) async fn ensure(connection: &Connection, topology: Topology) -> Result<(), BrokerError> {
-    let _lock = Lock::take(connection).await?;
+/// An error about one queue keeps nothing from the others. `cancelled` are the queues whose consumers the broker has just ended: it
+/// does so before it deletes a queue, so that it may seem to be there and then be made by the comparison.
+pub(super) async fn ensure(
+    connection: &Connection,
+    topology: Topology,
+    cancelled: &BTreeSet<String>,
+) -> Result<(), BrokerError> {
+    let lock = match Lock::take(connection).await? {
+        Some(lock) => lock,
+        // An operator has declared everything, and forbids processes to. Then nothing can be compared.
+        None => return look(connection, topology).await.map_err(Amiss::error),
+    };
+    let ensured = ensure_all(connection, topology, cancelled).await;
+    lock.release().await;
+    ensured
+}
+
+async fn ensure_all(
+    connection: &Connection,
+    topology: Topology,
+    cancelled: &BTreeSet<String>,
+) -> Result<(), BrokerError> {
     let mut channels = Channels { connection, channel: None };
-    let (mut has_lost_bindings, mut is_first) = (false, true);
+    let (mut amiss, mut has_lost_bindings, mut is_first) = (None, false, true);
     for spec in exchanges() {
-        let made =
-            channels.exchange(&spec).await.map_err(|error| in_the_way("exchange", spec.name, &error))?;
+        let made = match channels.exchange(&spec).await {
+            Ok(made) => made,
+            Err(error) => {
+                amiss.get_or_insert(in_the_way("exchange", spec.name, &error));
+                continue;
+            }
+        };
         if made && spec.name == exchange::COMMANDS {
             has_lost_bindings = true;
         }
@@ -103,44 +129,53 @@ pub(super) async fn ensure(connection: &Connection, topology: Topology) -> Resul
         }
         is_first &= made;
     }
-    let (mut unbound, mut bound) = (Vec::new(), Vec::new());
+    let mut unbound = Vec::new();
     for queue in topology.queues() {
-        let made = channels.queue(&queue).await.map_err(|error| in_the_way("queue", &queue.name, &error))?;
-        let is_unbound =
-            (made || has_lost_bindings) && matches!(queue.purpose, Purpose::Lane | Purpose::Work);
-        if is_unbound { unbound.push(queue) } else { bound.push(queue) }
+        let is_command = matches!(queue.purpose, Purpose::Lane | Purpose::Work);
+        let done = match channels.queue(&queue).await {
+            Ok((made, waiting)) => {
+                let is_new = made || waiting == 0 && cancelled.contains(&queue.name);
+                if (is_new || has_lost_bindings) && is_command {
+                    unbound.push(queue);
+                    continue;
+                }
+                channels.bind(&queue).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            amiss.get_or_insert(in_the_way("queue", &queue.name, &error));
+        }
     }
-    for queue in &bound {
-        channels.bind(queue).await.map_err(|error| in_the_way("binding of", &queue.name, &error))?;
+    if let Err(error) = mend::mend(&mut channels, topology, &unbound).await {
+        amiss.get_or_insert(BrokerError(format!("put back what was accepted without a queue: {error}")));
     }
-    let mended = mend::mend(&mut channels, topology, &unbound).await;
-    mended.map_err(|error| BrokerError(format!("put back what was accepted without a queue: {error}")))?;
-    if let Some(channel) = channels.channel.take() {
-        super::close_channel(&channel).await;
-    }
-    Ok(())
+    amiss.map_or(Ok(()), Err)
 }
 
-/// Whether something is missing, or is not as it is needed. Changes nothing.
-pub(super) async fn check(connection: &Connection, topology: Topology) -> Result<(), Amiss> {
+/// Asks whether everything is there. Compares nothing, and changes nothing.
+pub(super) async fn look(connection: &Connection, topology: Topology) -> Result<(), Amiss> {
     let mut channels = Channels { connection, channel: None };
     for spec in exchanges() {
-        channels.check_exchange(&spec).await.map_err(|error| Amiss::of("exchange", spec.name, &error))?;
+        let looked = channels.declare_exchange(&spec, true).await;
+        looked.map_err(|error| Amiss::of("exchange", spec.name, &error))?;
     }
     for queue in topology.queues() {
-        channels.check_queue(&queue).await.map_err(|error| Amiss::of("queue", &queue.name, &error))?;
-    }
-    if let Some(channel) = channels.channel.take() {
-        super::close_channel(&channel).await;
+        let looked = channels.declare_queue(&queue, true).await;
+        let waiting = looked.map_err(|error| Amiss::of("queue", &queue.name, &error))?;
+        if queue.name == UNROUTED && waiting > 0 {
+            let said = format!("{waiting} messages wait in {UNROUTED}");
+            return Err(Amiss::Missing(BrokerError(said)));
+        }
     }
     Ok(())
 }
 
 /// Why a topology is not as it should be.
 pub(super) enum Amiss {
-    /// Something is not there.
+    /// Something is not there, or messages were accepted when it was not.
     Missing(BrokerError),
-    /// Something is there, but differs; or the broker did not answer.
+    /// The broker did not answer.
     Other(BrokerError),
 }
 
@@ -149,22 +184,17 @@ impl Amiss {
         let said = in_the_way(what, name, error);
         if is_not_found(error) { Self::Missing(said) } else { Self::Other(said) }
     }
+
+    fn error(self) -> BrokerError {
+        match self {
+            Self::Missing(error) | Self::Other(error) => error,
+        }
+    }
 }
 
-/// Makes sure that this queue is there with the arguments that it needs. Nothing may be consumed from another one: without a
-/// single active consumer, or as a classic queue, it has no order.
-pub(super) async fn check_queue(
-    connection: &Connection,
-    topology: Topology,
-    name: &str,
-) -> Result<(), Amiss> {
-    let mut channels = Channels { connection, channel: None };
-    let Some(queue) = topology.queues().into_iter().find(|queue| queue.name == name) else { return Ok(()) };
-    channels.check_queue(&queue).await.map_err(|error| Amiss::of("queue", name, &error))?;
-    if let Some(channel) = channels.channel.take() {
-        super::close_channel(&channel).await;
-    }
-    Ok(())
+/// The queue of messages without a queue.
+fn unrouted() -> QueueSpec {
+    QueueSpec { name: UNROUTED.to_owned(), purpose: Purpose::Parking }
 }
 
 /// What an operator has to do about an error.
@@ -198,8 +228,8 @@ struct Lock {
 impl Lock {
     const NAME: &'static str = "muster.declaring";
 
-    /// Waits for it.
-    async fn take(connection: &Connection) -> Result<Self, BrokerError> {
+    /// Waits for it. None if this process may declare nothing.
+    async fn take(connection: &Connection) -> Result<Option<Self>, BrokerError> {
         let mut channels = Channels { connection, channel: None };
         let failed = |error: lapin::Error| BrokerError(format!("queue {}: {error}", Self::NAME));
         let since = tokio::time::Instant::now();
@@ -208,25 +238,22 @@ impl Lock {
             let options =
                 options::QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
             match in_time(channel.queue_declare(Self::NAME.into(), options, FieldTable::default())).await {
-                Ok(_) => return Ok(Self { channel }),
+                Ok(_) => return Ok(Some(Self { channel })),
+                Err(error) if code_of(&error) == Some(FORBIDDEN) => return Ok(None),
                 Err(error) if code_of(&error) == Some(LOCKED) && since.elapsed() < LOCK_WAIT => {
-                    tokio::time::sleep(LOCK_LOOK).await;
+                    // Not all at the same moment.
+                    tokio::time::sleep(LOCK_LOOK.mul_f64(rand::random_range(0.5..1.5))).await;
                 }
                 Err(error) => return Err(failed(error)),
             }
         }
     }
-}
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let channel = self.channel.clone();
-        tokio::spawn(async move {
-            let deleted = channel.queue_delete(Self::NAME.into(), options::QueueDeleteOptions::default());
-            // If the connection is gone, so is the queue.
-            let _ = in_time(deleted).await;
-            super::close_channel(&channel).await;
-        });
+    /// Lets the next process go on.
+    async fn release(self) {
+        let deleted = self.channel.queue_delete(Self::NAME.into(), options::QueueDeleteOptions::default());
+        // If the connection is gone, so is the queue.
+        let _ = in_time(deleted).await;
     }
 }
 
@@ -244,18 +271,13 @@ impl Channels<'_> {
         }
     }
 
-    /// Declares an exchange; whether it was missing.
+    /// Declares an exchange; whether it was missing. One that is there is compared by a declaration.
     async fn exchange(&mut self, spec: &ExchangeSpec) -> lapin::Result<bool> {
-        match self.check_exchange(spec).await {
+        match self.declare_exchange(spec, true).await {
             Err(error) if is_not_found(&error) => self.declare_exchange(spec, false).await.map(|()| true),
-            checked => checked.map(|()| false),
+            Err(error) => Err(error),
+            Ok(()) => may_be_forbidden(self.declare_exchange(spec, false).await).map(|()| false),
         }
-    }
-
-    /// Asks whether it is there, and then, by a declaration, whether it is the same.
-    async fn check_exchange(&mut self, spec: &ExchangeSpec) -> lapin::Result<()> {
-        self.declare_exchange(spec, true).await?;
-        may_be_forbidden(self.declare_exchange(spec, false).await)
     }
 
     async fn declare_exchange(&mut self, spec: &ExchangeSpec, passive: bool) -> lapin::Result<()> {
@@ -269,28 +291,30 @@ impl Channels<'_> {
         in_time(channel.exchange_declare(spec.name.into(), spec.kind.clone(), options, arguments)).await
     }
 
-    /// Declares a queue; whether it was missing.
-    async fn queue(&mut self, queue: &QueueSpec) -> lapin::Result<bool> {
-        match self.check_queue(queue).await {
-            Err(error) if is_not_found(&error) => self.declare_queue(queue, false).await.map(|()| true),
-            checked => checked.map(|()| false),
+    /// Declares a queue; whether it was missing, and how many messages wait in it. One that is there is compared by a
+    /// declaration: asking alone compares nothing.
+    async fn queue(&mut self, queue: &QueueSpec) -> lapin::Result<(bool, u32)> {
+        match self.declare_queue(queue, true).await {
+            Err(error) if is_not_found(&error) => {
+                self.declare_queue(queue, false).await.map(|waiting| (true, waiting))
+            }
+            Err(error) => Err(error),
+            Ok(waiting) => {
+                may_be_forbidden(self.declare_queue(queue, false).await.map(drop)).map(|()| (false, waiting))
+            }
         }
     }
 
-    /// Asks whether it is there, and then, by a declaration, whether it is the same: asking alone compares nothing.
-    async fn check_queue(&mut self, queue: &QueueSpec) -> lapin::Result<()> {
-        self.declare_queue(queue, true).await?;
-        may_be_forbidden(self.declare_queue(queue, false).await)
-    }
-
-    async fn declare_queue(&mut self, queue: &QueueSpec, passive: bool) -> lapin::Result<()> {
+    /// Declares a queue; how many messages wait in it.
+    async fn declare_queue(&mut self, queue: &QueueSpec, passive: bool) -> lapin::Result<u32> {
         let channel = self.get().await?;
         let options = options::QueueDeclareOptions { passive, durable: true, ..Default::default() };
         let mut table = FieldTable::default();
         for (name, value) in arguments(queue) {
             table.insert(name.into(), field(&value));
         }
-        in_time(channel.queue_declare(queue.name.as_str().into(), options, table)).await.map(drop)
+        let declared = in_time(channel.queue_declare(queue.name.as_str().into(), options, table)).await?;
+        Ok(declared.message_count())
     }
 
     /// Binds a queue. Binding what is bound already changes nothing.
@@ -300,6 +324,14 @@ impl Channels<'_> {
         let channel = self.get().await?;
         let (name, from) = (queue.name.as_str().into(), from.into());
         in_time(channel.queue_bind(name, from, key.into(), options, FieldTable::default())).await
+    }
+
+    /// Takes a queue's binding away.
+    async fn unbind(&mut self, queue: &QueueSpec) -> lapin::Result<()> {
+        let (from, key) = binding(queue);
+        let channel = self.get().await?;
+        let (name, from) = (queue.name.as_str().into(), from.into());
+        in_time(channel.queue_unbind(name, from, key.into(), FieldTable::default())).await
     }
 }
 

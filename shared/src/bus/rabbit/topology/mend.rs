@@ -1,18 +1,21 @@
 //! What was accepted while its queue was missing goes back, in order where that is provable.
 //!
 //! A message without a queue goes to `unrouted`, through the alternate exchange. So while a lane has no binding, `unrouted` holds
-//! everything that was accepted for it, in order. The lane is declared without a binding, and what waits in `unrouted` is moved
-//! to it until nothing is left; only then is it bound. Whatever is published to it later is newer than everything in it.
+//! everything that was accepted for it, in order. The lane is declared without a binding, and what waits in `unrouted` is moved to
+//! it. So that this comes to an end, `unrouted` itself is unbound for a moment: meanwhile a command for such a lane comes back to
+//! its publisher, and is not accepted. When nothing is left, the lane is bound, and `unrouted` again. Whatever is published to the lane
+//! later is newer than everything in it.
 //!
-//! A message that comes to `unrouted` after that, or that was there for a lane which had its binding all along, may be older than
-//! one that was decided meanwhile. It goes to the dead letters, where an operator decides about it.
+//! A message that is found in `unrouted` for a lane which had its binding may be older than one that was decided meanwhile. It goes
+//! to the dead letters, where an operator decides about it.
 
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, options};
+use lapin::{BasicProperties, Channel, Confirmation, Consumer, options};
+use uuid::Uuid;
 
 use super::{Channels, in_time};
 use crate::bus::event::rfc3339;
@@ -22,45 +25,47 @@ use crate::clock;
 
 /// Messages that are moved together.
 const CHUNK: u16 = 500;
-/// When nothing has come for so long, nothing more is there.
-const QUIET: Duration = Duration::from_millis(250);
-/// How long after its binding a lane's stragglers are looked for: routing that had begun before ends in between.
-const STRAGGLERS: Duration = Duration::from_millis(750);
+/// How long a chunk is waited for after its first message.
+const GATHER: Duration = Duration::from_millis(20);
+/// How often everything that is there is moved before `unrouted` is unbound: what comes then is little.
+const ROUNDS: usize = 3;
+/// How long a message may be on its way from an exchange to a queue.
+const ON_ITS_WAY: Duration = Duration::from_millis(300);
+/// The type of the message that marks the end of what was there.
+const END: &str = "muster.end";
 
-/// Moves what is in `unrouted` to the queues that are not bound yet, and binds them.
+/// Moves what is in `unrouted`, and binds the queues that are not bound yet.
 pub(super) async fn mend(
     channels: &mut Channels<'_>,
     topology: Topology,
     unbound: &[QueueSpec],
 ) -> lapin::Result<()> {
+    if unbound.is_empty() && waiting(channels).await?.0 == 0 {
+        return Ok(());
+    }
     let known = topology.queues();
-    let place = |delivery: &Delivery, is_bound: bool| {
+    let place = |delivery: &Delivery| {
         if delivery.exchange.as_str() == exchange::DEAD_LETTERS {
-            return Place::Queue(DEAD_LETTERS.to_owned());
+            return Place { queue: DEAD_LETTERS.to_owned(), is_marked: false };
         }
         let key = delivery.routing_key.as_str();
-        let in_order = !is_bound && unbound.iter().any(|queue| queue.name == key);
-        match known.iter().find(|queue| queue.name == key).map(|queue| queue.purpose) {
-            Some(Purpose::Work) => Place::Queue(key.to_owned()),
-            Some(_) if in_order => Place::Queue(key.to_owned()),
-            Some(_) => Place::DeadLetters,
-            None => Place::Stay,
+        let has_no_order = known.iter().any(|queue| queue.name == key && queue.purpose == Purpose::Work);
+        if has_no_order || unbound.iter().any(|queue| queue.name == key) {
+            Place { queue: key.to_owned(), is_marked: false }
+        } else {
+            Place { queue: DEAD_LETTERS.to_owned(), is_marked: true }
         }
     };
-    let (moved, mut aside) = drain(channels, |delivery| place(delivery, false)).await?;
-    if moved > 0 {
-        tracing::warn!(messages = moved, "put messages back whose queue was missing, in order");
+    let mut drain = Drain::begin(channels).await?;
+    let drained = drain.all(channels, unbound, &place).await;
+    super::super::close_channel(&drain.channel).await;
+    drained?;
+    if drain.moved > 0 {
+        tracing::warn!(messages = drain.moved, "put messages back whose queue was missing, in order");
     }
-    for queue in unbound {
-        channels.bind(queue).await?;
-    }
-    if !unbound.is_empty() {
-        tokio::time::sleep(STRAGGLERS).await;
-        aside += drain(channels, |delivery| place(delivery, true)).await?.1;
-    }
-    if aside > 0 {
+    if drain.marked > 0 {
         tracing::error!(
-            messages = aside,
+            messages = drain.marked,
             "messages without a queue lie among the dead letters, for newer ones may be decided: see `muster dead-letters`"
         );
     }
@@ -69,87 +74,135 @@ pub(super) async fn mend(
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
-    /// To this queue, which it was meant for.
-    Queue(String),
-    DeadLetters,
-    /// It stays where it is: this deployment has no such queue.
-    Stay,
+struct Place {
+    queue: String,
+    /// Whether it says why it is there.
+    is_marked: bool,
 }
 
-/// How many messages wait in `unrouted`.
-async fn waiting(channels: &mut Channels<'_>) -> lapin::Result<u32> {
+/// How many messages wait in `unrouted`, and how many consumers take them.
+async fn waiting(channels: &mut Channels<'_>) -> lapin::Result<(u32, u32)> {
     let passive = options::QueueDeclareOptions { passive: true, ..Default::default() };
     let channel = channels.get().await?;
-    Ok(in_time(channel.queue_declare(UNROUTED.into(), passive, FieldTable::default())).await?.message_count())
+    let queue = in_time(channel.queue_declare(UNROUTED.into(), passive, FieldTable::default())).await?;
+    Ok((queue.message_count(), queue.consumer_count()))
 }
 
-/// Takes every message of `unrouted`, in order, and moves it where `place` says by its routing key. Returns how many went to
-/// their queues, and how many to the dead letters.
-async fn drain(
-    channels: &mut Channels<'_>,
-    place: impl Fn(&Delivery) -> Place,
-) -> lapin::Result<(usize, usize)> {
-    if waiting(channels).await? == 0 {
-        return Ok((0, 0));
+/// Takes the messages of `unrouted`, in order.
+struct Drain {
+    channel: Channel,
+    stream: Consumer,
+    moved: usize,
+    marked: usize,
+}
+
+impl Drain {
+    async fn begin(channels: &mut Channels<'_>) -> lapin::Result<Self> {
+        let channel = in_time(channels.connection.create_channel()).await?;
+        in_time(channel.confirm_select(options::ConfirmSelectOptions::default())).await?;
+        in_time(channel.basic_qos(CHUNK, options::BasicQosOptions::default())).await?;
+        let options = options::BasicConsumeOptions::default();
+        let stream =
+            in_time(channel.basic_consume(UNROUTED.into(), "".into(), options, FieldTable::default()))
+                .await?;
+        // Of two consumers none has all of it, in order.
+        if waiting(channels).await?.1 != 1 {
+            super::super::close_channel(&channel).await;
+            return Err(std::io::Error::other("somebody else reads the queue unrouted").into());
+        }
+        Ok(Self { channel, stream, moved: 0, marked: 0 })
     }
-    // A channel of its own: what stays goes back, in its order, when it is closed.
-    let channel = in_time(channels.connection.create_channel()).await?;
-    let counts = drain_on(&channel, place).await;
-    super::super::close_channel(&channel).await;
-    counts
+
+    async fn all(
+        &mut self,
+        channels: &mut Channels<'_>,
+        unbound: &[QueueSpec],
+        place: &impl Fn(&Delivery) -> Place,
+    ) -> lapin::Result<()> {
+        for _ in 0..ROUNDS {
+            self.what_is_there(place).await?;
+        }
+        if unbound.is_empty() {
+            return Ok(());
+        }
+        let unrouted = super::unrouted();
+        channels.unbind(&unrouted).await?;
+        let bound = async {
+            tokio::time::sleep(ON_ITS_WAY).await;
+            self.what_is_there(place).await?;
+            for queue in unbound {
+                channels.bind(queue).await?;
+            }
+            Ok(())
+        };
+        let bound = bound.await;
+        channels.bind(&unrouted).await?;
+        bound
+    }
+
+    /// Moves everything that is there now.
+    async fn what_is_there(&mut self, place: &impl Fn(&Delivery) -> Place) -> lapin::Result<()> {
+        let end = Uuid::now_v7().to_string();
+        let properties =
+            BasicProperties::default().with_type(END.into()).with_message_id(end.as_str().into());
+        self.publish(UNROUTED, &[], properties).await?.await.and_then(taken)?;
+        let mut has_ended = false;
+        while !has_ended {
+            let first = in_time(async { self.stream.next().await.transpose() }).await?;
+            let first = first.ok_or_else(|| std::io::Error::other("the queue unrouted is gone"))?;
+            let mut chunk = vec![first];
+            while chunk.len() < usize::from(CHUNK)
+                && let Ok(Some(next)) = tokio::time::timeout(GATHER, self.stream.next()).await
+            {
+                chunk.push(next?);
+            }
+            let is_end = |delivery: &Delivery| {
+                delivery.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == END)
+            };
+            has_ended = chunk.iter().any(|delivery| {
+                is_end(delivery)
+                    && delivery.properties.message_id().as_ref().is_some_and(|id| id.as_str() == end)
+            });
+            let mut confirms = Vec::with_capacity(chunk.len());
+            for delivery in chunk.iter().filter(|delivery| !is_end(delivery)) {
+                let Place { queue, is_marked } = place(delivery);
+                let properties = if is_marked { with_mark(delivery) } else { delivery.properties.clone() };
+                confirms.push(self.publish(&queue, &delivery.data, properties).await?);
+                if is_marked { self.marked += 1 } else { self.moved += 1 }
+            }
+            for confirm in confirms {
+                in_time(confirm).await.and_then(taken)?;
+            }
+            if let Some(last) = chunk.last() {
+                let options = options::BasicAckOptions { multiple: true };
+                in_time(self.channel.basic_ack(last.delivery_tag, options)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes to a queue: the default exchange leads to the one of that name.
+    async fn publish(
+        &self,
+        queue: &str,
+        data: &[u8],
+        properties: BasicProperties,
+    ) -> lapin::Result<impl Future<Output = lapin::Result<Confirmation>> + use<>> {
+        let options = options::BasicPublishOptions { mandatory: true, ..Default::default() };
+        in_time(self.channel.basic_publish("".into(), queue.into(), options, data, properties)).await
+    }
 }
 
-async fn drain_on(channel: &Channel, place: impl Fn(&Delivery) -> Place) -> lapin::Result<(usize, usize)> {
-    in_time(channel.confirm_select(options::ConfirmSelectOptions::default())).await?;
-    in_time(channel.basic_qos(CHUNK, options::BasicQosOptions::default())).await?;
-    let exclusive = options::BasicConsumeOptions { exclusive: true, ..Default::default() };
-    let mut stream =
-        in_time(channel.basic_consume(UNROUTED.into(), "".into(), exclusive, FieldTable::default())).await?;
-    let (mut moved, mut aside) = (0, 0);
-    loop {
-        let mut chunk = Vec::new();
-        while chunk.len() < usize::from(CHUNK)
-            && let Ok(Some(next)) = tokio::time::timeout(QUIET, stream.next()).await
-        {
-            let delivery = next?;
-            // What stays counts against the prefetch; beyond that many an operator has to look.
-            match place(&delivery) {
-                Place::Stay => {}
-                place => chunk.push((place, delivery)),
-            }
-        }
-        if chunk.is_empty() {
-            return Ok((moved, aside));
-        }
-        let mut confirms = Vec::with_capacity(chunk.len());
-        for (place, delivery) in &chunk {
-            let (to, properties) = match place {
-                Place::Queue(name) => (name.as_str(), delivery.properties.clone()),
-                _ => (DEAD_LETTERS, parked(delivery)),
-            };
-            // The default exchange leads to the queue of that name.
-            let options = options::BasicPublishOptions { mandatory: true, ..Default::default() };
-            confirms.push(
-                in_time(channel.basic_publish("".into(), to.into(), options, &delivery.data, properties))
-                    .await?,
-            );
-        }
-        for confirm in confirms {
-            if !matches!(in_time(confirm).await?, Confirmation::Ack(None)) {
-                // It stays in `unrouted`, and is tried again.
-                return Err(std::io::Error::other("the broker did not take a message back").into());
-            }
-        }
-        for (place, delivery) in chunk {
-            in_time(channel.basic_ack(delivery.delivery_tag, options::BasicAckOptions::default())).await?;
-            if place == Place::DeadLetters { aside += 1 } else { moved += 1 }
-        }
+/// Only an acknowledgement counts. What was not taken is still in `unrouted`.
+fn taken(confirmation: Confirmation) -> lapin::Result<()> {
+    match confirmation {
+        Confirmation::Ack(None) => Ok(()),
+        _ => Err(std::io::Error::other("the broker did not take a message back").into()),
     }
 }
 
 /// The properties of a message among the dead letters: where it was meant for, and why it is there.
-fn parked(delivery: &Delivery) -> BasicProperties {
+fn with_mark(delivery: &Delivery) -> BasicProperties {
     let mut headers = delivery.properties.headers().clone().unwrap_or_default();
     let mut say = |name: &str, text: &str| {
         headers.insert(name.into(), AMQPValue::LongString(text.into()));
