@@ -4,13 +4,14 @@
 //! *doubt*. Nothing is consumed until everything was made sure of since the last doubt.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::topology::{self, Amiss};
+use super::topology::{self, Amiss, Doubts};
 use super::{CLOSE, Server};
 use crate::backoff::Backoff;
 use crate::bus::broker::BrokerError;
@@ -18,6 +19,8 @@ use crate::bus::topology::Topology;
 
 /// How often it is looked at without a doubt.
 const LOOK: Duration = Duration::from_secs(15);
+/// A doubt is old when everything that it is about is known.
+const OLD: Duration = Duration::from_secs(5);
 /// How long after a doubt others are waited for: one deletion makes many.
 const GATHER: Duration = Duration::from_millis(50);
 
@@ -32,6 +35,7 @@ pub(super) struct Keeper {
     doubt: Notify,
     /// Queues whose consumer was cancelled since then: they are about to be deleted, or were.
     cancelled: Mutex<BTreeSet<String>>,
+    has_compared: AtomicBool,
     /// What is wrong, by the last attempt.
     amiss: Mutex<Option<BrokerError>>,
 }
@@ -40,7 +44,8 @@ impl Keeper {
     pub(super) fn new(server: Server, topology: Topology) -> Self {
         let (sure, cancelled, amiss) = (tokio::sync::Mutex::default(), Mutex::default(), Mutex::default());
         let (doubted, doubt) = (Mutex::new(Instant::now()), Notify::new());
-        Self { server, topology, sure, doubted, doubt, cancelled, amiss }
+        let has_compared = AtomicBool::new(false);
+        Self { server, topology, sure, doubted, doubt, cancelled, has_compared, amiss }
     }
 
     /// Something may be missing.
@@ -70,7 +75,7 @@ impl Keeper {
         // A connection of its own: the lock among processes goes by connections, and ends with it.
         let made = match self.server.connect("declaring").await {
             Ok(connection) => {
-                let made = topology::ensure(&connection, self.topology, &cancelled).await;
+                let made = topology::ensure(&connection, self.topology, self).await;
                 // It may be gone already; then there is nothing to close.
                 let _ = tokio::time::timeout(CLOSE, connection.close(200, "declared".into())).await;
                 made
@@ -81,6 +86,7 @@ impl Keeper {
         self.is_now(made.as_ref().err().cloned());
         made?;
         *sure = Some(begun);
+        self.has_compared.store(true, Ordering::Relaxed);
         if *lock(&self.doubted) <= begun {
             lock(&self.cancelled).retain(|queue| !cancelled.contains(queue));
         }
@@ -94,10 +100,11 @@ impl Keeper {
             loop {
                 tokio::select! {
                     () = tokio::time::sleep(LOOK) => {
-                        if self.is_something_missing().await {
-                            self.doubts();
+                        if !self.is_something_missing().await {
+                            continue;
                         }
-                        continue;
+                        // That is no new doubt.
+                        *self.sure.lock().await = None;
                     }
                     () = self.doubt.notified() => tokio::time::sleep(GATHER).await,
                 }
@@ -139,6 +146,20 @@ impl Keeper {
             (None, None) => {}
         }
         *last = amiss;
+    }
+}
+
+impl Doubts for Keeper {
+    fn is_cancelled(&self, queue: &str) -> bool {
+        lock(&self.cancelled).contains(queue)
+    }
+
+    fn are_first(&self) -> bool {
+        !self.has_compared.load(Ordering::Relaxed)
+    }
+
+    fn are_old(&self) -> bool {
+        lock(&self.doubted).elapsed() >= OLD
     }
 }
 

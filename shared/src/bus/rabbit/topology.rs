@@ -3,7 +3,6 @@
 
 mod mend;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldTable};
@@ -86,19 +85,18 @@ fn arguments(queue: &QueueSpec) -> Vec<(&'static str, Value)> {
 /// Makes sure that everything is there as it is needed: declares what is missing, and compares the rest. One process at a time does
 /// so; the connection is its own, for the lock goes by connections.
 ///
-/// An error about one queue keeps nothing from the others. `cancelled` are the queues whose consumers the broker has just ended: it
-/// does so before it deletes a queue, so that it may seem to be there and then be made by the comparison.
+/// An error about one queue keeps nothing from the others.
 pub(super) async fn ensure(
     connection: &Connection,
     topology: Topology,
-    cancelled: &BTreeSet<String>,
+    doubts: &impl Doubts,
 ) -> Result<(), BrokerError> {
     let lock = match Lock::take(connection).await? {
         Some(lock) => lock,
         // An operator has declared everything, and forbids processes to. Then nothing can be compared.
         None => return look(connection, topology).await.map_err(Amiss::error),
     };
-    let ensured = ensure_all(connection, topology, cancelled).await;
+    let ensured = ensure_all(connection, topology, doubts).await;
     lock.release().await;
     ensured
 }
@@ -106,12 +104,12 @@ pub(super) async fn ensure(
 async fn ensure_all(
     connection: &Connection,
     topology: Topology,
-    cancelled: &BTreeSet<String>,
+    doubts: &impl Doubts,
 ) -> Result<(), BrokerError> {
     let mut channels = Channels { connection, channel: None };
     let (mut amiss, mut has_lost_bindings, mut is_first) = (None, false, true);
     for spec in exchanges() {
-        let made = match channels.exchange(&spec).await {
+        let made = match channels.exchange(&spec, doubts.are_first()).await {
             Ok(made) => made,
             Err(error) => {
                 amiss.get_or_insert(in_the_way("exchange", spec.name, &error));
@@ -129,28 +127,45 @@ async fn ensure_all(
         }
         is_first &= made;
     }
-    let mut unbound = Vec::new();
+    let mut declared = Vec::new();
     for queue in topology.queues() {
-        let is_command = matches!(queue.purpose, Purpose::Lane | Purpose::Work);
-        let done = match channels.queue(&queue).await {
-            Ok((made, waiting)) => {
-                let is_new = made || waiting == 0 && cancelled.contains(&queue.name);
-                if (is_new || has_lost_bindings) && is_command {
-                    unbound.push(queue);
-                    continue;
-                }
-                channels.bind(&queue).await
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = done {
+        let compares = doubts.are_first() || doubts.is_cancelled(&queue.name);
+        match channels.queue(&queue, compares).await {
+            Ok((made, waiting)) => declared.push((queue, made, waiting)),
+            Err(error) => drop(amiss.get_or_insert(in_the_way("queue", &queue.name, &error))),
+        }
+    }
+    let mut unbound = Vec::new();
+    for (queue, made, waiting) in declared {
+        // By now it is known whose consumers were cancelled.
+        let is_new = made || waiting == 0 && doubts.is_cancelled(&queue.name);
+        if (is_new || has_lost_bindings) && matches!(queue.purpose, Purpose::Lane | Purpose::Work) {
+            unbound.push(queue);
+        } else if let Err(error) = channels.bind(&queue).await {
             amiss.get_or_insert(in_the_way("queue", &queue.name, &error));
         }
     }
-    if let Err(error) = mend::mend(&mut channels, topology, &unbound).await {
+    // What an operator has just deleted may not be known yet; what waits in `unrouted` can wait for that.
+    if (!unbound.is_empty() || doubts.are_old())
+        && let Err(error) = mend::mend(&mut channels, topology, &unbound).await
+    {
         amiss.get_or_insert(BrokerError(format!("put back what was accepted without a queue: {error}")));
     }
     amiss.map_or(Ok(()), Err)
+}
+
+/// What is known of queues besides what the broker says now.
+pub(super) trait Doubts {
+    /// Whether the broker has just ended this queue's consumer. It does so before it deletes a queue, so that the queue may seem to be
+    /// there, and then be made by the comparison.
+    fn is_cancelled(&self, queue: &str) -> bool;
+
+    /// Whether nothing was doubtful for a while.
+    fn are_old(&self) -> bool;
+
+    /// Whether nothing was made sure of yet. What was compared once is compared again only if its consumer was cancelled: a comparison
+    /// at the moment of a deletion makes a queue, and does not say so.
+    fn are_first(&self) -> bool;
 }
 
 /// Asks whether everything is there. Compares nothing, and changes nothing.
@@ -272,11 +287,12 @@ impl Channels<'_> {
     }
 
     /// Declares an exchange; whether it was missing. One that is there is compared by a declaration.
-    async fn exchange(&mut self, spec: &ExchangeSpec) -> lapin::Result<bool> {
+    async fn exchange(&mut self, spec: &ExchangeSpec, compares: bool) -> lapin::Result<bool> {
         match self.declare_exchange(spec, true).await {
             Err(error) if is_not_found(&error) => self.declare_exchange(spec, false).await.map(|()| true),
             Err(error) => Err(error),
-            Ok(()) => may_be_forbidden(self.declare_exchange(spec, false).await).map(|()| false),
+            Ok(()) if compares => may_be_forbidden(self.declare_exchange(spec, false).await).map(|()| false),
+            Ok(()) => Ok(false),
         }
     }
 
@@ -293,12 +309,13 @@ impl Channels<'_> {
 
     /// Declares a queue; whether it was missing, and how many messages wait in it. One that is there is compared by a
     /// declaration: asking alone compares nothing.
-    async fn queue(&mut self, queue: &QueueSpec) -> lapin::Result<(bool, u32)> {
+    async fn queue(&mut self, queue: &QueueSpec, compares: bool) -> lapin::Result<(bool, u32)> {
         match self.declare_queue(queue, true).await {
             Err(error) if is_not_found(&error) => {
                 self.declare_queue(queue, false).await.map(|waiting| (true, waiting))
             }
             Err(error) => Err(error),
+            Ok(waiting) if !compares => Ok((false, waiting)),
             Ok(waiting) => {
                 may_be_forbidden(self.declare_queue(queue, false).await.map(drop)).map(|()| (false, waiting))
             }
