@@ -91,10 +91,9 @@ pub(super) async fn ensure(
     topology: Topology,
     doubts: &impl Doubts,
 ) -> Result<(), BrokerError> {
-    let lock = match Lock::take(connection).await? {
-        Some(lock) => lock,
-        // An operator has declared everything, and forbids processes to. Then nothing can be compared.
-        None => return look(connection, topology).await.map_err(Amiss::error),
+    // An operator may have declared everything, and forbid processes to. Then nothing can be compared.
+    let Some(lock) = Lock::take(connection).await? else {
+        return look(connection, topology).await.map_err(Amiss::error);
     };
     let ensured = ensure_all(connection, topology, doubts).await;
     lock.release().await;
