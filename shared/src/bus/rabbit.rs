@@ -24,6 +24,7 @@ pub use self::consumer::Consumer;
 pub(super) use self::consumer::Settler;
 use self::keeper::Keeper;
 use self::publisher::Publisher;
+use self::topology::Amiss;
 pub use self::topology::definitions;
 use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
 use super::message::Outgoing;
@@ -101,11 +102,11 @@ impl Rabbit {
         // Nothing is consumed from a queue that may be another one, or none.
         self.make_sure().await?;
         let mut consumer = Consumer::start(self.channel().await?, queue_name, prefetch).await;
-        if consumer.is_err() {
+        match &mut consumer {
+            Ok(consumer) => consumer.doubts_at_its_end(self.inner.keeper.clone()),
             // It may have been deleted this very moment.
-            self.inner.keeper.doubts_about(queue_name);
-        } else if let Ok(consumer) = &mut consumer {
-            consumer.doubts_at_its_end(self.inner.keeper.clone());
+            Err(error) if is_about_missing(&error.0) => self.inner.keeper.doubts_about(queue_name),
+            Err(_) => {}
         }
         consumer
     }
@@ -169,7 +170,10 @@ impl Rabbit {
         }
         let connection = self.inner.server.connect("consuming").await?;
         // The broker may have come back empty, or with less than was there.
-        self.doubts();
+        if let Err(Amiss::Missing(error)) = topology::look(&connection, self.inner.topology).await {
+            tracing::warn!(%error, "something is missing in RabbitMQ; it is made anew");
+            self.doubts();
+        }
         Ok(consuming.insert(Arc::new(connection)).clone())
     }
 
@@ -186,6 +190,11 @@ impl Rabbit {
             }
         }
     }
+}
+
+/// Whether an error says that something is not there (AMQP's 404, by its name in the broker's words).
+fn is_about_missing(error: &str) -> bool {
+    error.contains("NOT_FOUND")
 }
 
 /// Whether lapin can read this URI.

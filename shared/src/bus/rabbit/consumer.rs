@@ -56,7 +56,10 @@ impl Consumer {
 
     fn ended(&mut self) {
         self.has_ended = true;
-        if let Some(keeper) = self.keeper.take() {
+        // With its connection lost, it says nothing about the queue.
+        if let Some(keeper) = self.keeper.take()
+            && self.settler.channel.status().connected()
+        {
             keeper.doubts_about(self.stream.queue().as_str());
         }
     }

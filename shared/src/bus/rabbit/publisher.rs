@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::keeper::Keeper;
 use super::lanes::{Job, Lanes};
-use super::{CLOSE, Server, in_time, properties};
+use super::{CLOSE, Server, in_time, is_about_missing, properties};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, PublishError};
 use crate::bus::bundle;
@@ -129,9 +129,10 @@ impl Task {
             let Some(why) = why else { break };
             let since = Instant::now();
             tracing::warn!(part = "broker", error = %why, "a part is lost; it is tried again");
+            if is_about_missing(&why.to_string()) {
+                self.keeper.doubts();
+            }
             self.now(Err(why));
-            // Perhaps because an exchange is missing.
-            self.keeper.doubts();
             match self.reconnect().await {
                 Some(again) => link = again,
                 None => return,

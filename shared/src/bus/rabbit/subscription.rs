@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Rabbit, close_channel, consumer, in_time, properties};
+use super::{Rabbit, close_channel, consumer, in_time, is_about_missing, properties};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, Received, Source, Subscription, lifetime};
 use crate::bus::topology::exchange;
@@ -57,7 +57,9 @@ async fn run(
             if backoff.failures() == 0 {
                 tracing::warn!(%error, ?source, "a subscription was interrupted; subscribing again");
             }
-            rabbit.doubts();
+            if is_about_missing(&error.0) {
+                rabbit.doubts();
+            }
         }
         first = false;
         address.send_replace(None);
