@@ -15,6 +15,8 @@ use moka::Expiry;
 
 use self::redis::Redis;
 use crate::bus::envelope::{base64url, sha256};
+use crate::config::scheme;
+use crate::secret::Secret;
 
 /// The most memory for cached answers in this process, in bytes.
 const LOCAL_BYTES: u64 = 32 * 1024 * 1024;
@@ -80,14 +82,16 @@ pub struct Cache {
 
 /// Why a cache cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("the cache's URL cannot be used: {0}")]
+#[error("{0}")]
 pub struct CacheError(String);
 
 impl Cache {
     /// Opens the cache at `url`: `memory:`, or `redis://host:port/database` (`?prefix=…` keeps several deployments on
     /// one Redis apart). Redis need not be there yet.
     pub fn open(url: &str) -> Result<Self, CacheError> {
-        let redis = if url.starts_with("memory:") { None } else { Some(Redis::open(url)?) };
+        let given = Secret::from(url);
+        let (scheme, _) = scheme::CACHE.split(&given).map_err(|error| CacheError(error.to_string()))?;
+        let redis = if scheme == "memory" { None } else { Some(Redis::open(url)?) };
         let local = moka::future::Cache::builder()
             .max_capacity(LOCAL_BYTES)
             .weigher(|key: &String, value: &Arc<Cached>| {

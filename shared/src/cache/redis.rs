@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::CacheError;
 use crate::backoff::{Backoff, Outage};
+use crate::config::scheme;
 use crate::guard::caught;
 
 /// How long Redis may take for one command.
@@ -37,6 +38,9 @@ impl Redis {
     /// Begins to connect, for as long as the value lives.
     pub(super) fn open(url: &str) -> Result<Self, CacheError> {
         let mut parsed = url::Url::parse(url).map_err(|error| CacheError(error.to_string()))?;
+        if parsed.host_str().is_none_or(str::is_empty) {
+            return Err(CacheError(scheme::CACHE.unusable().to_string()));
+        }
         // fred takes the process's provider of cryptography; there may be one already, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let prefix =
