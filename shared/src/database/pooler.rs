@@ -29,6 +29,7 @@ pub(super) async fn refuse(db: &DatabaseConnection) -> Result<(), DbErr> {
                 of_one.insert(server_process(&mut one).await?);
             }
         }
+        other.close().await?;
         Ok::<_, sqlx::Error>(of_one.len() > 1 || of_other.len() > 1 || of_one == of_other)
     };
     match shares.await {
