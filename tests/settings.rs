@@ -255,18 +255,17 @@ async fn what_only_reads_is_not_ready() {
     let folder = Folder::new();
     let process = Embedded::process_on(&folder, &[("DATABASE_URL", database.url.clone())]).await;
     let name = database.url.rsplit('/').next().unwrap().to_owned();
-    let db = sea_orm::Database::connect(&database.url).await.unwrap();
+    // From another database: what is set here would hold for the operator, too.
+    let db = sea_orm::Database::connect(database.url.replace(&name, "postgres")).await.unwrap();
     let only_reads = |on: bool| {
         let (db, name) = (db.clone(), name.clone());
         async move {
             let word = if on { "on" } else { "off" };
             let set = format!("alter database {name} set default_transaction_read_only = {word}");
-            db.execute_unprepared("set default_transaction_read_only = off").await.unwrap();
             db.execute_unprepared(&set).await.unwrap();
             // Sessions that are there keep what they had.
-            let end = format!(
-                "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}' and pid <> pg_backend_pid()"
-            );
+            let end =
+                format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
             db.execute_unprepared(&end).await.unwrap();
         }
     };
@@ -278,6 +277,23 @@ async fn what_only_reads_is_not_ready() {
     })
     .await;
     only_reads(false).await;
+    crate::deployment::ready(&process.url).await;
+    db.close().await.unwrap();
+}
+
+/// A server that answers, and does not end a write, does no work either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_whose_writes_hang_is_not_ready() {
+    use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
+    let database = TestDatabase::new(Engine::Postgres).await;
+    let folder = Folder::new();
+    let process = Embedded::process_on(&folder, &[("DATABASE_URL", database.url.clone())]).await;
+    let db = sea_orm::Database::connect(&database.url).await.unwrap();
+    let holder = db.begin().await.unwrap();
+    holder.execute_unprepared("lock table settings in exclusive mode").await.unwrap();
+    let ready = || async { reqwest::get(format!("{}/readyz", process.url)).await.unwrap().status() };
+    eventually("it is not ready", || async { (ready().await == 503).then_some(()) }).await;
+    holder.rollback().await.unwrap();
     crate::deployment::ready(&process.url).await;
     db.close().await.unwrap();
 }

@@ -219,7 +219,7 @@ async fn all_lanes_may_be_deleted_at_once_under_load() {
     operator.end().await;
 }
 
-/// Processes that may declare nothing rely on whoever declared everything.
+/// Processes that may declare nothing rely on the operator who declared everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_may_not_declare_works_with_what_is_there() {
     let host = VirtualHost::new();
@@ -233,7 +233,11 @@ async fn a_process_that_may_not_declare_works_with_what_is_there() {
     let restricted = connect().await.unwrap();
     restricted.publish(to_lane("one")).await.unwrap();
     assert_eq!(take(&restricted, "drives.0", 1).await, ["one"]);
+    // What waits for an operator keeps nobody from starting.
+    let nowhere = Outgoing { to: Address::Commands("drives.77".to_owned()), message: message("?") };
+    restricted.publish(nowhere).await.unwrap();
     restricted.close().await;
+    connect().await.unwrap().close().await;
     let operator = Operator::at(&host).await;
     operator.delete("drives.0").await;
     let refused = connect().await.map(drop).unwrap_err().to_string();

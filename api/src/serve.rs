@@ -102,32 +102,33 @@ fn app(surfaces: Surfaces, cx: Context, operations: &Operations) -> impl Endpoin
         .at("/asyncapi.json", json_file(asyncapi::document()));
     if surfaces != Surfaces::Admins {
         let members = routes::members();
-        route = documented(route, &members, ["/docs", "/openapi.json"], &mut methods);
-        methods.documented("/api/v1", &document(&members));
+        let document: Arc<str> = document(&members).into();
+        methods.documented("/api/v1", &document);
+        route = documented(route, document, ["/docs", "/openapi.json"], &mut methods);
         route = route.nest("/api/v1", members);
     }
     if surfaces != Surfaces::Members {
         let admins = routes::admins();
+        let document: Arc<str> = document(&admins).into();
+        methods.documented("/admin/v1", &document);
         if surfaces == Surfaces::Admins {
-            route = documented(route, &admins, ["/docs", "/openapi.json"], &mut methods);
+            route = documented(route, document.clone(), ["/docs", "/openapi.json"], &mut methods);
         }
-        route = documented(route, &admins, ["/admin/docs", "/admin/openapi.json"], &mut methods);
-        methods.documented("/admin/v1", &document(&admins));
+        route = documented(route, document, ["/admin/docs", "/admin/openapi.json"], &mut methods);
         route = route.nest("/admin/v1", admins);
     }
     let front = Arc::new(Front { room: Semaphore::new(IN_WORK), kept: Kept::new(), methods, cx });
     route.around(move |endpoint, request| answer(endpoint, request, front.clone()))
 }
 
-fn documented<A: OpenApi + 'static, W: poem_openapi::Webhook + 'static>(
+fn documented(
     route: Route,
-    service: &OpenApiService<A, W>,
+    document: Arc<str>,
     [page, file]: [&'static str; 2],
     methods: &mut Methods,
 ) -> Route {
     methods.read(page);
     methods.read(file);
-    let document: Arc<str> = document(service).into();
     let shown = document.clone();
     route.at(page, get(make_sync(move |_| Html(documentation(&shown))))).at(file, json_file(document))
 }

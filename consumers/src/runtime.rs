@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use process::parts::{Parts, supervise};
 use process::watch::Liveness;
-use shared::backoff::Backoff;
+use shared::backoff::{Backoff, Outage};
 use shared::bus::event::batch::Form;
 use shared::bus::message::header;
 use shared::bus::{Batch, Broker, CommandSet, Consumer, Failure, Message, Outgoing, Reject};
@@ -118,12 +118,13 @@ impl<H: Handler> Runtime<H> {
 
     /// Keeps one queue consumed: whatever ends a consumer, another one begins.
     async fn supervise(&self, queue: &str, balance: &Balance, turns: &Turns) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
         while !self.shutdown.is_cancelled() {
             let since = Instant::now();
             shared::failpoint::hit_about("lane-consuming", &queue);
             match self.broker.consume(queue, PREFETCH).await {
                 Ok(consumer) => {
+                    outage.ends();
                     let up = self.liveness.up(queue);
                     let end = self.serve(queue, consumer, balance, turns).await;
                     drop(up);
@@ -135,10 +136,11 @@ impl<H: Handler> Runtime<H> {
                         continue;
                     }
                 }
-                Err(error) if backoff.failures() == 0 => {
-                    tracing::warn!(queue, %error, "could not consume; trying again");
+                Err(error) => {
+                    if outage.begins_with(&error.0) {
+                        tracing::warn!(queue, %error, "could not consume; trying again");
+                    }
                 }
-                Err(_) => {}
             }
             self.shutdown.run_until_cancelled(backoff.wait()).await;
         }

@@ -154,8 +154,9 @@ pub async fn database(
                 return Ok(db);
             }
             Err(Opening::NotNow(error)) => {
-                if outage.begins() {
-                    tracing::warn!(error = %format!("{error:#}"), "could not connect to the database; trying again");
+                let why = format!("{error:#}");
+                if outage.begins_with(&why) {
+                    tracing::warn!(error = why, "could not connect to the database; trying again");
                 }
                 shutdown.run_until_cancelled(backoff.wait()).await.ok_or(Stopped)?;
             }
@@ -222,7 +223,7 @@ pub async fn broker(deployment: &Deployment, name: &str) -> anyhow::Result<Broke
                 return Ok(broker);
             }
             Err(error) if matches!(url, BrokerUrl::Rabbit(_)) => {
-                if outage.begins() {
+                if outage.begins_with(&error.to_string()) {
                     tracing::warn!(%error, "could not connect to the broker; trying again");
                 }
                 backoff.wait().await;

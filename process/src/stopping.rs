@@ -54,7 +54,7 @@ pub(crate) fn on_signal(grace: Duration) -> anyhow::Result<CancellationToken> {
     Ok(token)
 }
 
-/// Prints something for whoever has started the process. Not for ever: what it is written to may be full.
+/// Prints something for the operator. Not for ever: what it is written to may be full.
 pub fn say(text: String) {
     in_time(move || println!("{text}"));
 }

@@ -34,6 +34,8 @@ impl Backoff {
 #[derive(Debug, Default)]
 pub struct Outage {
     since: Option<Instant>,
+    /// Why, as it was said last.
+    why: String,
 }
 
 impl Outage {
@@ -44,8 +46,32 @@ impl Outage {
         is_new
     }
 
+    /// Notes that it is away, and why. Whether that is new: another reason is another thing to do for an operator.
+    pub fn begins_with(&mut self, why: &str) -> bool {
+        let is_new = self.begins() || self.why != why;
+        why.clone_into(&mut self.why);
+        is_new
+    }
+
     /// Notes that it is back. For how many seconds it was away, if it was.
     pub fn ends(&mut self) -> Option<u64> {
         self.since.take().map(|since| since.elapsed().as_secs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_said_once_for_each_reason() {
+        let mut outage = Outage::default();
+        assert_eq!(outage.ends(), None);
+        let said = ["starts", "starts", "wrong arguments", "wrong arguments", "starts"]
+            .map(|why| outage.begins_with(why));
+        assert_eq!(said, [true, false, true, false, true]);
+        assert!(!outage.begins());
+        assert_eq!(outage.ends(), Some(0));
+        assert!(outage.begins_with("starts"), "another outage");
     }
 }

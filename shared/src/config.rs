@@ -198,10 +198,11 @@ impl Deployment {
     /// Whether this process keeps something in its data folder, besides uploaded files and keys.
     #[must_use]
     pub fn keeps_data(&self) -> bool {
-        let begins = |url: &Secret, scheme: &str| url.expose().starts_with(scheme);
+        let is =
+            |schemes: scheme::Schemes, url, name| schemes.split(url).is_ok_and(|(found, _)| found == name);
         self.database_url.is_none()
-            || begins(&self.broker_url, "embedded:")
-            || begins(&self.mail_url, "files:")
+            || is(scheme::BROKER, &self.broker_url, "embedded")
+            || is(scheme::MAIL, &self.mail_url, "files")
     }
 
     /// The folder for uploaded files.

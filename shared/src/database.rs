@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use sea_orm::sqlx::pool::PoolConnectionMetadata;
+use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use sea_orm::{
@@ -99,8 +100,7 @@ impl Database {
         if !url.starts_with("sqlite:") {
             let (silent, mut options) = (Silence::default(), options(READERS + writers));
             let port = port(url)?;
-            // PgBouncer refuses connections that begin with parameters that it does not know. The default since PostgreSQL 12 loses
-            // no digits.
+            // As in `postgres`.
             options.map_sqlx_postgres_opts(|options| options.extra_float_digits(None));
             let (postgres, mariadb) = (silent.clone(), silent.clone());
             options.map_sqlx_postgres_pool_opts(move |options| {
@@ -124,7 +124,7 @@ impl Database {
             });
             // A connection may be cut by a network that works again a moment later. Words of the server's are final.
             let mut cut = 0;
-            while let Err(error) = answers_now(url).await {
+            while let Err(error) = serves_sessions(url).await {
                 cut += 1;
                 if cut == CUTS || !is_cut(&error) {
                     return Err(error);
@@ -132,7 +132,6 @@ impl Database {
                 tokio::time::sleep(CUT).await;
             }
             let both = sea_orm::Database::connect(options).await?;
-            pooler::refuse(&both).await?;
             let (url, writable) = (url.into(), writable::Known::default());
             return Ok(Self { read: both.clone(), write: both, silent, checkpoints: None, url, writable });
         }
@@ -259,15 +258,39 @@ fn not_connected(error: sqlx::Error) -> DbErr {
 async fn answers_now(url: &str) -> Result<(), DbErr> {
     let connected = async {
         if url.starts_with("postgres") {
-            let options = sqlx::postgres::PgConnectOptions::from_str(url)?.extra_float_digits(None);
-            sqlx::PgConnection::connect_with(&options).await?.close().await
+            close(sqlx::PgConnection::connect_with(&postgres(url)?).await?).await;
         } else {
             let options = sqlx::mysql::MySqlConnectOptions::from_str(url)?;
-            sqlx::MySqlConnection::connect_with(&options).await?.close().await
+            close(sqlx::MySqlConnection::connect_with(&options).await?).await;
         }
+        Ok::<_, sqlx::Error>(())
     };
-    let connected = tokio::time::timeout(ACQUIRE, connected).await;
-    connected.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(not_connected)
+    in_time(async { connected.await.map_err(not_connected) }).await
+}
+
+/// Whether a server takes connections now, and keeps for each what was set on it.
+async fn serves_sessions(url: &str) -> Result<(), DbErr> {
+    if !url.starts_with("postgres") {
+        return answers_now(url).await;
+    }
+    let options = postgres(url).map_err(not_connected)?;
+    in_time(pooler::refuse(&options)).await
+}
+
+async fn in_time(answer: impl Future<Output = Result<(), DbErr>>) -> Result<(), DbErr> {
+    let answer = tokio::time::timeout(ACQUIRE, answer).await;
+    answer.unwrap_or_else(|_| Err(not_connected(sqlx::Error::PoolTimedOut)))
+}
+
+/// Says goodbye. The server, or a relay before it, may close first; then that is an error, and nothing is wrong.
+async fn close(connection: impl sqlx::Connection) {
+    let _ = connection.close().await;
+}
+
+/// How one connection to PostgreSQL is opened. `PgBouncer` refuses what begins with parameters that it does not know; the
+/// default of this one loses no digits since PostgreSQL 12.
+fn postgres(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(url)?.extra_float_digits(None))
 }
 
 /// Whether a connection broke before the server said anything.
@@ -278,7 +301,7 @@ fn is_cut(error: &DbErr) -> bool {
 /// The port of a server.
 fn port(url: &str) -> Result<u16, DbErr> {
     let port = if url.starts_with("postgres") {
-        sqlx::postgres::PgConnectOptions::from_str(url).map(|options| options.get_port())
+        postgres(url).map(|options| options.get_port())
     } else {
         sqlx::mysql::MySqlConnectOptions::from_str(url).map(|options| options.get_port())
     };

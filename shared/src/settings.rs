@@ -142,7 +142,7 @@ fn taken_back_key(name: &str) -> String {
     format!("{name}-taken-back")
 }
 
-/// Moves a watermark on. It never goes back by this, whoever else moves it.
+/// Moves a watermark on. It never goes back by this, also when several schedulers move it.
 pub async fn move_watermark(db: &impl ConnectionTrait, name: &str, to: Instant) -> Result<(), DbErr> {
     watermarks::Entity::update_many()
         .col_expr(watermarks::Column::Reached, Expr::value(to))

@@ -1,6 +1,6 @@
 //! Receipts against the ledger: each was decided, and in the order in which they were given.
 //!
-//! Whoever waits for each receipt before they click again knows an order that the logs must have: of two clicks on one drive, the
+//! A client that waits for each receipt before its next click knows an order that the logs must have: of two clicks on one drive, the
 //! first is decided first. A file of such receipts proves whether it was so.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -24,7 +24,6 @@ pub use self::consumer::Consumer;
 pub(super) use self::consumer::Settler;
 use self::keeper::Keeper;
 use self::publisher::Publisher;
-use self::topology::Amiss;
 pub use self::topology::definitions;
 use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
 use super::message::Outgoing;
@@ -101,14 +100,14 @@ impl Rabbit {
     pub(super) async fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
         // Nothing is consumed from a queue that may be another one, or none.
         self.make_sure().await?;
-        let mut consumer = Consumer::start(self.channel().await?, queue_name, prefetch).await;
-        match &mut consumer {
-            Ok(consumer) => consumer.doubts_at_its_end(self.inner.keeper.clone()),
+        let keeper = self.inner.keeper.clone();
+        let started = Consumer::start(self.channel().await?, queue_name, prefetch, keeper).await;
+        started.inspect_err(|error| {
             // It may have been deleted this very moment.
-            Err(error) if is_about_missing(&error.0) => self.inner.keeper.doubts_about(queue_name),
-            Err(_) => {}
-        }
-        consumer
+            if is_about_missing(&error.0) {
+                self.inner.keeper.doubts_about(queue_name);
+            }
+        })
     }
 
     pub(super) fn subscribe(&self, source: Source) -> Subscription {
@@ -170,8 +169,7 @@ impl Rabbit {
         }
         let connection = self.inner.server.connect("consuming").await?;
         // The broker may have come back empty, or with less than was there.
-        if let Err(Amiss::Missing(error)) = topology::look(&connection, self.inner.topology).await {
-            tracing::warn!(%error, "something is missing in RabbitMQ; it is made anew");
+        if self.inner.keeper.look(&connection).await {
             self.doubts();
         }
         Ok(consuming.insert(Arc::new(connection)).clone())

@@ -1,24 +1,24 @@
 //! Poolers between this process and PostgreSQL, such as `PgBouncer`.
 //!
 //! With a server connection per session everything works. With one per transaction, prepared statements and the settings of a
-//! session belong to whoever comes next: such a pooler is refused, with words.
+//! session belong to the next client: such a pooler is refused, with words.
 
 use std::collections::BTreeSet;
 
-use sea_orm::sqlx::{self, Executor as _, PgConnection, Row as _};
-use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr};
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::sqlx::{self, Connection as _, Executor as _, PgConnection, Row as _};
+use sea_orm::{DbErr, RuntimeErr};
+
+use super::close;
 
 /// How often it is tried: another client may come in between.
 const TRIES: u32 = 5;
 
-/// Refuses a pooler that gives each transaction any server connection.
-pub(super) async fn refuse(db: &DatabaseConnection) -> Result<(), DbErr> {
-    if db.get_database_backend() != DbBackend::Postgres {
-        return Ok(());
-    }
-    let pool = db.get_postgres_connection_pool();
+/// Refuses a pooler that gives each transaction any server connection. Asks on connections of its own, which are closed then.
+pub(super) async fn refuse(options: &PgConnectOptions) -> Result<(), DbErr> {
     let shares = async {
-        let (mut one, mut other) = (pool.acquire().await?, pool.acquire().await?);
+        let mut one = PgConnection::connect_with(options).await?;
+        let mut other = PgConnection::connect_with(options).await?;
         // Both connections are there all the time. With a session each, each has one server process, which the other has not.
         let (mut of_one, mut of_other) = (BTreeSet::new(), BTreeSet::new());
         for turn in 0..TRIES {
@@ -29,7 +29,8 @@ pub(super) async fn refuse(db: &DatabaseConnection) -> Result<(), DbErr> {
                 of_one.insert(server_process(&mut one).await?);
             }
         }
-        other.close().await?;
+        close(one).await;
+        close(other).await;
         Ok::<_, sqlx::Error>(of_one.len() > 1 || of_other.len() > 1 || of_one == of_other)
     };
     match shares.await {

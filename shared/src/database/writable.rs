@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sea_orm::sea_query::{ExprTrait as _, Query};
-use sea_orm::{ConnectionTrait as _, DbErr};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr};
 use tokio::sync::Mutex;
 
 use super::{Database, answers_now, is_passing, is_sqlite};
@@ -36,20 +36,27 @@ pub(super) async fn ask(db: &Database) -> Result<(), String> {
 }
 
 async fn look(db: &Database) -> Result<(), String> {
-    match tokio::time::timeout(PATIENCE, write(db)).await {
+    match tokio::time::timeout(PATIENCE, write(db.writer())).await {
         Ok(Ok(())) => Ok(()),
         // Its one writer may be at a long piece of work. That is no fault as long as others can read.
         Err(_) if is_sqlite(&db.read) => in_time(db.ping()).await.map_err(|error| error.to_string()),
         Ok(Err(error)) if is_passing(&error) => {
             server(db).await?;
             // The server is there; only this connection was not.
-            in_time(write(db)).await.map_err(|error| error.to_string())
+            in_time(write(db.writer())).await.map_err(|error| error.to_string())
         }
         Ok(Err(error)) => Err(error.to_string()),
-        // All its connections may be busy, or one may be dead.
+        // All its connections may be busy, or one may be dead: another one tells.
         Err(_) => {
             db.did_not_answer();
-            server(db).await
+            let apart = async {
+                let own = db.apart().await?;
+                let written = write(&own).await;
+                // What cannot be closed is gone already.
+                let _ = own.close().await;
+                written
+            };
+            in_time(apart).await.map_err(|error| error.to_string())
         }
     }
 }
@@ -81,14 +88,14 @@ async fn in_time(answer: impl Future<Output = Result<(), DbErr>>) -> Result<(), 
     tokio::time::timeout(LOOK, answer).await.unwrap_or_else(late)
 }
 
-async fn write(db: &Database) -> Result<(), DbErr> {
+async fn write(db: &DatabaseConnection) -> Result<(), DbErr> {
     let now = clock::now().timestamp_millis().to_string();
     let update = Query::update()
         .table("settings")
         .value("value", now.clone())
         .and_where(sea_orm::sea_query::Expr::col("name").eq(ROW))
         .to_owned();
-    if db.writer().execute(&update).await?.rows_affected() > 0 {
+    if db.execute(&update).await?.rows_affected() > 0 {
         return Ok(());
     }
     let insert = Query::insert()
@@ -96,7 +103,7 @@ async fn write(db: &Database) -> Result<(), DbErr> {
         .columns(["name", "value"])
         .values_panic([ROW.into(), now.into()])
         .to_owned();
-    match db.writer().execute(&insert).await {
+    match db.execute(&insert).await {
         // MariaDB counts no row that stays as it is, and another process may have been first.
         Err(error) if error.sql_err().is_some() => Ok(()),
         written => written.map(drop),

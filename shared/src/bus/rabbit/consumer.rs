@@ -20,7 +20,7 @@ pub struct Consumer {
     /// There is nothing more to come. lapin says so once.
     has_ended: bool,
     /// Hears that it was cancelled.
-    keeper: Option<Arc<Keeper>>,
+    keeper: Arc<Keeper>,
 }
 
 impl Consumer {
@@ -28,6 +28,7 @@ impl Consumer {
         channel: Channel,
         queue_name: &str,
         prefetch: u16,
+        keeper: Arc<Keeper>,
     ) -> Result<Self, BrokerError> {
         let start = async {
             in_time(channel.basic_qos(prefetch, options::BasicQosOptions::default())).await?;
@@ -41,7 +42,7 @@ impl Consumer {
             .await
         };
         match start.await {
-            Ok(stream) => Ok(Self { stream, settler: Settler { channel }, has_ended: false, keeper: None }),
+            Ok(stream) => Ok(Self { stream, settler: Settler { channel }, has_ended: false, keeper }),
             Err(error) => {
                 close_channel(&channel).await;
                 Err(BrokerError(format!("consume {queue_name}: {error}")))
@@ -49,18 +50,11 @@ impl Consumer {
         }
     }
 
-    /// What the broker ends by itself is a doubt: it does so when a queue is deleted.
-    pub(super) fn doubts_at_its_end(&mut self, keeper: Arc<Keeper>) {
-        self.keeper = Some(keeper);
-    }
-
     fn ended(&mut self) {
         self.has_ended = true;
-        // With its connection lost, it says nothing about the queue.
-        if let Some(keeper) = self.keeper.take()
-            && self.settler.channel.status().connected()
-        {
-            keeper.doubts_about(self.stream.queue().as_str());
+        // The broker ends a consumer when its queue is deleted. A lost connection says nothing about the queue.
+        if self.settler.channel.status().connected() {
+            self.keeper.doubts_about(self.stream.queue().as_str());
         }
     }
 

@@ -1,13 +1,14 @@
 //! Keeps the topology as it has to be, whatever an operator does to it while this process runs.
 //!
-//! Whatever may mean that something is missing (a consumer that was cancelled, a message that came back, a lost connection) is a
-//! *doubt*. Nothing is consumed until everything was made sure of since the last doubt.
+//! A *doubt* is a sign that something may be missing: a consumer was cancelled, a message came back, the broker said "not found", or
+//! came back with less than was there. Nothing is consumed until everything was made sure of since the last doubt.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use lapin::Connection;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -73,16 +74,11 @@ impl Keeper {
         }
         let (begun, cancelled) = (Instant::now(), lock(&self.cancelled).clone());
         // A connection of its own: the lock among processes goes by connections, and ends with it.
-        let made = match self.server.connect("declaring").await {
-            Ok(connection) => {
-                let made = topology::ensure(&connection, self.topology, self).await;
-                // It may be gone already; then there is nothing to close.
-                let _ = tokio::time::timeout(CLOSE, connection.close(200, "declared".into())).await;
-                made
-            }
-            // Without a connection nothing is known, and what was known still holds.
-            Err(error) => return Err(error),
-        };
+        // Without one nothing is known, and what was known still holds.
+        let connection = self.server.connect("declaring").await?;
+        let made = topology::ensure(&connection, self.topology, self).await;
+        // It may be gone already; then there is nothing to close.
+        let _ = tokio::time::timeout(CLOSE, connection.close(200, "declared".into())).await;
         self.is_now(made.as_ref().err().cloned());
         made?;
         *sure = Some(begun);
@@ -100,7 +96,7 @@ impl Keeper {
             loop {
                 tokio::select! {
                     () = tokio::time::sleep(LOOK) => {
-                        if !self.is_something_missing().await {
+                        if !self.has_work().await {
                             continue;
                         }
                         // That is no new doubt.
@@ -118,12 +114,18 @@ impl Keeper {
         closed.run_until_cancelled(keeping).await;
     }
 
-    /// Only asks. What cannot be asked is no answer.
-    async fn is_something_missing(&self) -> bool {
+    /// Whether something is missing, or messages wait that had no queue. Only asks; what cannot be asked is no answer.
+    async fn has_work(&self) -> bool {
         let Ok(connection) = self.server.connect("looking").await else { return false };
-        let looked = topology::look(&connection, self.topology).await;
+        let looked = self.look(&connection).await;
         let _ = tokio::time::timeout(CLOSE, connection.close(200, "looked".into())).await;
-        match looked {
+        looked
+    }
+
+    /// The same on a connection that is there.
+    pub(super) async fn look(&self, connection: &Connection) -> bool {
+        match topology::look(connection, self.topology).await {
+            Ok(unrouted) => unrouted > 0,
             Err(Amiss::Missing(error)) => {
                 tracing::warn!(%error, "something is missing in RabbitMQ; it is made anew");
                 true
@@ -132,7 +134,6 @@ impl Keeper {
                 tracing::debug!(%error, "could not look at RabbitMQ's queues");
                 false
             }
-            Ok(()) => false,
         }
     }
 

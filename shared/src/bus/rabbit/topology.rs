@@ -93,7 +93,8 @@ pub(super) async fn ensure(
 ) -> Result<(), BrokerError> {
     // An operator may have declared everything, and forbid processes to. Then nothing can be compared.
     let Some(lock) = Lock::take(connection).await? else {
-        return look(connection, topology).await.map_err(Amiss::error);
+        // Then nothing can be put back either.
+        return look(connection, topology).await.map(drop).map_err(Amiss::error);
     };
     let ensured = ensure_all(connection, topology, doubts).await;
     lock.release().await;
@@ -167,27 +168,30 @@ pub(super) trait Doubts {
     fn are_first(&self) -> bool;
 }
 
-/// Asks whether everything is there. Compares nothing, and changes nothing.
-pub(super) async fn look(connection: &Connection, topology: Topology) -> Result<(), Amiss> {
+/// Asks whether everything is there. Compares nothing, and changes nothing. Returns how many messages wait in `unrouted`.
+pub(super) async fn look(connection: &Connection, topology: Topology) -> Result<u32, Amiss> {
     let mut channels = Channels { connection, channel: None };
     for spec in exchanges() {
         let looked = channels.declare_exchange(&spec, true).await;
         looked.map_err(|error| Amiss::of("exchange", spec.name, &error))?;
     }
+    let mut unrouted = 0;
     for queue in topology.queues() {
         let looked = channels.declare_queue(&queue, true).await;
         let waiting = looked.map_err(|error| Amiss::of("queue", &queue.name, &error))?;
-        if queue.name == UNROUTED && waiting > 0 {
-            let said = format!("{waiting} messages wait in {UNROUTED}");
-            return Err(Amiss::Missing(BrokerError(said)));
+        if queue.name == UNROUTED {
+            unrouted = waiting;
         }
     }
-    Ok(())
+    if let Some(channel) = channels.channel.take() {
+        super::close_channel(&channel).await;
+    }
+    Ok(unrouted)
 }
 
 /// Why a topology is not as it should be.
 pub(super) enum Amiss {
-    /// Something is not there, or messages were accepted when it was not.
+    /// Something is not there.
     Missing(BrokerError),
     /// The broker did not answer.
     Other(BrokerError),

@@ -3,8 +3,8 @@
 //! A message without a queue goes to `unrouted`, through the alternate exchange. So while a lane has no binding, `unrouted` holds
 //! everything that was accepted for it, in order. The lane is declared without a binding, and what waits in `unrouted` is moved to
 //! it. So that this comes to an end, `unrouted` itself is unbound for a moment: meanwhile a command for such a lane comes back to
-//! its publisher, and is not accepted. When nothing is left, the lane is bound, and `unrouted` again. Whatever is published to the lane
-//! later is newer than everything in it.
+//! its publisher, and is not accepted. When nothing is left, the lane is bound, and `unrouted` again. A command that is published to the
+//! lane later is newer than everything in it.
 //!
 //! A message that is found in `unrouted` for a lane which had its binding may be older than one that was decided meanwhile. It goes
 //! to the dead letters, where an operator decides about it.
