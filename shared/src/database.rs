@@ -1,6 +1,7 @@
 //! The database: PostgreSQL, MariaDB or SQLite, chosen by its URL alone.
 
 mod checkpoints;
+mod errors;
 mod pooler;
 pub(crate) mod rows;
 pub(crate) mod search;
@@ -20,11 +21,11 @@ use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel,
-    RuntimeErr, SqlErr, SqliteTransactionMode, TransactionOptions, TransactionTrait, sqlx,
+    RuntimeErr, SqliteTransactionMode, TransactionOptions, TransactionTrait, sqlx,
 };
 
 use self::checkpoints::Checkpoints;
-use crate::bus::{Failure, Reject};
+pub use self::errors::{is_busy, is_misconfigured, is_passing};
 use crate::clock;
 use crate::private;
 use crate::secret::Secret;
@@ -356,93 +357,4 @@ fn answers<C: sqlx::Connection>(connection: &mut C) -> BoxFuture<'_, Result<bool
 /// Whether this is SQLite.
 pub fn is_sqlite(connection: &impl ConnectionTrait) -> bool {
     matches!(connection.get_database_backend(), sea_orm::DbBackend::Sqlite)
-}
-
-/// Whether an error says that the URL, or what it leads to, cannot be used.
-#[must_use]
-pub fn is_misconfigured(error: &DbErr) -> bool {
-    match error {
-        DbErr::Conn(RuntimeErr::SqlxError(error)) => matches!(**error, sqlx::Error::Configuration(_)),
-        DbErr::Conn(RuntimeErr::Internal(_)) => true,
-        _ => false,
-    }
-}
-
-/// Whether an error says that another connection holds SQLite's file
-/// ([BUSY and LOCKED](https://www.sqlite.org/rescode.html)).
-#[must_use]
-pub fn is_busy(error: &DbErr) -> bool {
-    let (DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error)) = error else { return false };
-    let RuntimeErr::SqlxError(error) = error else { return false };
-    let sqlite = error
-        .as_database_error()
-        .filter(|error| error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some());
-    let code = sqlite.and_then(|error| error.code()?.parse::<u32>().ok());
-    code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
-}
-
-/// Whether an error says that the server cannot be reached or takes nobody now (it starts, stops, is full, fails over), so
-/// that a later attempt may succeed.
-#[must_use]
-pub fn is_passing(error: &DbErr) -> bool {
-    if is_busy(error) {
-        return true;
-    }
-    let error = match error {
-        DbErr::ConnectionAcquire(_) => return true,
-        DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error) => error,
-        _ => return false,
-    };
-    let RuntimeErr::SqlxError(error) = error else { return false };
-    let Some(answered) = error.as_database_error() else {
-        use sqlx::Error;
-        return matches!(
-            **error,
-            Error::Io(_)
-                | Error::Tls(_)
-                | Error::Protocol(_)
-                | Error::PoolTimedOut
-                | Error::PoolClosed
-                | Error::WorkerCrashed
-        );
-    };
-    if let Some(answered) = answered.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
-        // Too many connections (of the server, of the user), shutting down, lost, read-only.
-        return matches!(
-            answered.number(),
-            1040 | 1053 | 1158..=1161 | 1203 | 1226 | 1290 | 1792 | 1836 | 1927 | 2006 | 2013
-        );
-    }
-    let code = answered.code().unwrap_or_default();
-    // SQLSTATE classes: connection exception, insufficient resources, operator intervention (it starts or stops); and a
-    // transaction on a standby.
-    ["08", "53", "57", "25006"].iter().any(|class| code.starts_with(class))
-}
-
-/// What a database error means for the batch that met it.
-impl From<DbErr> for Failure {
-    fn from(error: DbErr) -> Self {
-        if let Some(SqlErr::UniqueConstraintViolation(detail)) = error.sql_err() {
-            return Self::Contended(detail);
-        }
-        let permanent = match &error {
-            DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
-                error.as_database_error().is_some_and(is_permanent)
-            }
-            _ => false,
-        };
-        if permanent { Self::Reject(Reject::unstorable(error)) } else { Self::Retry(error.to_string()) }
-    }
-}
-
-/// Whether the database will never take this, whoever asks and whenever. What is wrong with the database itself (away,
-/// full, not migrated yet) passes; what is wrong with a value does not.
-fn is_permanent(error: &dyn sqlx::error::DatabaseError) -> bool {
-    let code = error.code().unwrap_or_default();
-    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
-        // https://www.sqlite.org/rescode.html: TOOBIG, CONSTRAINT and its extended codes, MISMATCH
-        return code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18..=20));
-    }
-    // SQLSTATE classes: data exception, integrity constraint violation
-    code.starts_with("22") || code.starts_with("23")
 }
