@@ -7,9 +7,9 @@ use std::fmt;
 
 use clap::Args;
 use sea_orm::DbErr;
-use shared::account::table::{self as accounts, Seen, Why};
 use shared::config::Deployment;
 use shared::database::Database;
+use shared::store::accounts::{self, Seen, Why};
 use tokio_util::sync::CancellationToken;
 
 /// Flags of `muster check-accounts`.

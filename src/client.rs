@@ -4,10 +4,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use domain::id::{DriveId, MemberId};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use shared::backoff::Backoff;
-use shared::id::{DriveId, MemberId};
 
 /// How long a request may take; longer than any wait for a decision.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -133,7 +133,7 @@ impl Client {
 
     /// Creates a drive that is open for a day, and publishes it.
     pub(crate) async fn open_drive(&self, mut drive: Value) -> anyhow::Result<DriveId> {
-        let now = shared::clock::now();
+        let now = domain::clock::now();
         drive["opens_at"] = json!(now - Duration::from_secs(60));
         drive["closes_at"] = json!(now + Duration::from_secs(24 * 3600));
         let created = self.decide("/admin/v1/drives", &drive).await?;

@@ -8,15 +8,16 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use domain::clock::rfc3339;
+use domain::drive::event::Event;
+use domain::id::DriveId;
 use sea_orm::DbErr;
 use shared::backoff::Backoff;
-use shared::bus::event::rfc3339;
-use shared::bus::{CloudEvent, Event};
+use shared::bus::CloudEvent;
 use shared::config::Deployment;
 use shared::database::Database;
-use shared::drive::table as drives;
-use shared::id::DriveId;
 use shared::log;
+use shared::store::drives;
 use tokio_util::sync::CancellationToken;
 
 /// Entries that are read at a time.

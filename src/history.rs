@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use domain::clock::Instant;
+use domain::drive::event::Event;
+use domain::hash::digest_from_base64url;
+use domain::id::{CommandId, DriveId, SlotId};
 use serde_json::Value;
-use shared::bus::Event;
-use shared::bus::envelope::digest_from_base64url;
-use shared::clock::Instant;
-use shared::id::{CommandId, DriveId, SlotId};
 use shared::log::{Entry, Head};
 
 use crate::client::{As, Client};

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use domain::id::CommandId;
 use indicatif::ProgressBar;
 use serde::Deserialize;
 use shared::backoff::Backoff;
-use shared::id::CommandId;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 

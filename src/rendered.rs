@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 
 use clap::CommandFactory as _;
+use domain::refusal::Code;
 use shared::bus::Topology;
 use shared::bus::rabbit::definitions;
-use shared::refusal::Code;
 
 use crate::{APIS, Arguments, WORKERS};
 

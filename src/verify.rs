@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use api::service::KeyArguments;
 use clap::Args;
+use domain::id::DriveId;
 use indicatif::{ProgressBar, ProgressStyle};
 use sea_orm::{ConnectionTrait, DbErr};
 use shared::config::Deployment;
 use shared::database::Database;
-use shared::drive::table as drives;
-use shared::id::DriveId;
 use shared::ledger;
 use shared::signing::SigningKey;
+use shared::store::drives;
 use tokio_util::sync::CancellationToken;
 
 use self::fold::facts_of;
@@ -212,7 +212,7 @@ async fn compare(
     }
     let (mut after, mut counted) = (None, 0);
     loop {
-        let page = shared::registration::table::page(db, id, after, PAGE).await?;
+        let page = shared::store::registrations::page(db, id, after, PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         for registration in &page {

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use domain::actor::Role;
+use domain::address::normal_email;
+use domain::clock;
+use domain::id::MemberId;
+use domain::member::ImportMembers;
+use domain::upkeep::CleanUp;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::account::table::{self as accounts, Account};
-use shared::account::{Role, normal_email};
-use shared::clock;
-use shared::id::MemberId;
-use shared::member::{ImportMembers, table as members};
-use shared::upkeep::CleanUp;
+use shared::store::accounts::{self, Account};
+use shared::store::members;
 
 use crate::deployment::{Answer, Client, Embedded, Engine, Folder, eventually, muster};
 use crate::local::{Local, admin, assert_ok, outcome};

@@ -8,19 +8,20 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use boon::{Compiler, Draft, Schemas};
-use serde_json::Value;
-use shared::bus::event::batch::{self, Form};
-use shared::bus::{Address, CloudEvent, Command, Outgoing};
-use shared::drive::message::MessageDrive;
-use shared::drive::{
-    AdvanceDrive, CancelDrive, CloseDrive, CreateDrive, PublishDrive, RemindDrive, ReopenDrive, UpdateDrive,
-};
-use shared::eligibility::CheckEligibility;
-use shared::member::{ImportMembers, UpdateProfile};
-use shared::registration::{
+use domain::command::Command;
+use domain::drive::message::MessageDrive;
+use domain::drive::registration::{
     AddRegistration, ChangeAnswers, MoveInWaitingList, Register, RemoveRegistration, Withdraw,
 };
-use shared::upkeep::CleanUp;
+use domain::drive::{
+    AdvanceDrive, CancelDrive, CloseDrive, CreateDrive, PublishDrive, RemindDrive, ReopenDrive, UpdateDrive,
+};
+use domain::eligibility::CheckEligibility;
+use domain::member::{ImportMembers, UpdateProfile};
+use domain::upkeep::CleanUp;
+use serde_json::Value;
+use shared::bus::cloud_event::batch::{self, Form};
+use shared::bus::{Address, CloudEvent, Outgoing};
 
 fn document() -> Value {
     serde_json::from_str(&api::asyncapi::document()).unwrap()

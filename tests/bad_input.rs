@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use domain::actor::{Actor, Role};
+use domain::clock;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::account::Role;
-use shared::bus::Actor;
-use shared::clock;
 use shared::signing::SigningKey;
 use uuid::Uuid;
 

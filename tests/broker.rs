@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::command::Queue;
 use muster::dead_letters;
 use sea_orm::ConnectionTrait as _;
 use shared::bus::broker::{Broker, BrokerUrl, Consumer, PublishError, Source};
 use shared::bus::message::{MAX_PAYLOAD, header};
 use shared::bus::topology::{DEAD_LETTERS, Delay, UNROUTED};
-use shared::bus::{Address, Message, Outgoing, Queue, Received, Topology};
+use shared::bus::{Address, Message, Outgoing, Received, Topology};
 use uuid::Uuid;
 
 use crate::deployment::{Folder, PATIENCE, VirtualHost, eventually, rabbitmqctl};

@@ -1,9 +1,9 @@
 //! What clients may rely on, over HTTP.
 
+use domain::hash::{base64url, sha256};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::bus::envelope::{base64url, sha256};
 
 use crate::deployment::{Client, Embedded, answer, drive, eventually};
 

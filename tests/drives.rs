@@ -2,18 +2,17 @@
 //! afterwards.
 
 use chrono::Duration;
+use domain::clock::{self, Instant};
+use domain::command::Command;
+use domain::drive::registration::{AddRegistration, ChangeAnswers, MoveInWaitingList, Register, Withdraw};
+use domain::drive::{CreateDrive, UpdateDrive};
+use domain::id::{DriveId, MemberId, RegistrationId};
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::bus::{CloudEvent, Command};
-use shared::clock::{self, Instant};
+use shared::bus::CloudEvent;
 use shared::config::Outlet;
-use shared::drive::table as drives;
-use shared::drive::{CreateDrive, UpdateDrive};
-use shared::id::{DriveId, MemberId, RegistrationId};
-use shared::inbox::table as inboxes;
 use shared::ledger::Row;
-use shared::registration::table as registrations;
-use shared::registration::{AddRegistration, ChangeAnswers, MoveInWaitingList, Register, Withdraw};
+use shared::store::{drives, inbox as inboxes, registrations};
 
 use crate::deployment::{Client, Embedded, Engine, eventually};
 use crate::local::{self, Local, assert_ok, code, outcome, register};
@@ -64,7 +63,7 @@ async fn people(local: &Local, drive_id: DriveId, count: usize) -> Vec<MemberId>
 
 /// Who waits, head first, as the table says.
 async fn waiting(local: &Local, drive_id: DriveId) -> Vec<MemberId> {
-    let states = [shared::registration::RegistrationState::Waitlisted];
+    let states = [domain::drive::registration::RegistrationState::Waitlisted];
     let found = registrations::of_drive(&local.db.read, drive_id, &states, None, None, 100).await.unwrap();
     let mut found: Vec<_> = found.into_iter().map(|found| (found.rank, found.member_id)).collect();
     found.sort_unstable();

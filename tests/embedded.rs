@@ -187,7 +187,7 @@ async fn dead_letters_are_listed_shown_and_replayed_from_the_command_line() {
     let (folder, process) = (started.folder, started.process);
     assert!(process.stop().await.success());
     let url = BrokerUrl::Embedded(folder.0.join("data/broker.db"));
-    let command = crate::local::envelope(crate::local::admin(), shared::upkeep::CleanUp {});
+    let command = crate::local::envelope(crate::local::admin(), domain::upkeep::CleanUp {});
     {
         let broker = Broker::connect(&url, shared::bus::Topology::default(), "test").await.unwrap();
         let mut broken = command.seal(broker.topology());

@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use consumers::follow::{Followed, Follower, follow};
 use consumers::inbox::Inbox;
+use domain::clock::Instant;
+use domain::drive::message::{Audience, MessageDrive};
+use domain::drive::registration::Withdraw;
+use domain::id::{DriveId, MemberId};
 use process::Connections;
 use process::watch::Liveness;
 use sea_orm::DatabaseTransaction;
 use serde_json::json;
-use shared::bus::{Failure, Notice};
-use shared::clock::Instant;
+use shared::bus::Notice;
 use shared::config::Outlet;
-use shared::drive::message::{Audience, MessageDrive};
-use shared::id::{DriveId, MemberId};
-use shared::inbox::{New, table as inboxes};
-use shared::registration::Withdraw;
+use shared::failure::Failure;
+use shared::inbox::New;
+use shared::store::inbox as inboxes;
 
 use crate::deployment::{Engine, eventually};
 use crate::local::{self, Local};

@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use domain::actor::{Actor, Role};
+use domain::clock;
 use futures_util::{StreamExt as _, stream};
 use rand::{RngExt as _, SeedableRng as _};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::account::Role;
-use shared::bus::Actor;
-use shared::clock;
 use shared::database::Database;
 use shared::signing::SigningKey;
 use tokio::sync::watch;

@@ -1,11 +1,12 @@
 //! Imports: whatever an organiser uploads is decided, and the numbers of the report are those of the table.
 
+use domain::member::ImportMembers;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use shared::bus::topology::DEAD_LETTERS;
 use shared::ledger::{Row, Status};
-use shared::member::{ImportMembers, table as members};
+use shared::store::members;
 
 use crate::deployment::Engine;
 use crate::local::{Local, admin, assert_ok, outcome};

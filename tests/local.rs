@@ -10,26 +10,27 @@ use consumers::inbox::Inbox;
 use consumers::members::Members;
 use consumers::runtime::Runtime;
 use consumers::upkeep::Upkeep;
+use domain::actor::{Actor, Role};
+use domain::clock;
+use domain::command::Command;
+use domain::drive::draft::Draft;
+use domain::drive::registration::Register;
+use domain::drive::{CreateDrive, PublishDrive};
+use domain::hash::sha256;
+use domain::id::{CommandId, DriveId, MemberId};
 use process::Connections;
 use process::parts::Parts;
 use process::watch::Liveness;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
-use shared::account::Role;
-use shared::account::table::{self as accounts, Account};
+use shared::bus::Envelope;
 use shared::bus::broker::{Broker, BrokerUrl};
-use shared::bus::envelope::sha256;
-use shared::bus::event::batch::Form;
-use shared::bus::{Actor, Command, Envelope};
-use shared::clock;
+use shared::bus::cloud_event::batch::Form;
 use shared::config::{Mailing, Outlet};
 use shared::database::Database;
-use shared::drive::draft::Draft;
-use shared::drive::{CreateDrive, PublishDrive};
 use shared::files::Files;
-use shared::id::{CommandId, DriveId, MemberId};
 use shared::ledger::{self, Row};
-use shared::registration::Register;
+use shared::store::accounts::{self, Account};
 use shared::webhook::address::Allowed;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -138,7 +139,7 @@ impl Local {
         accounts::insert(self.db.writer(), &[account]).await.unwrap();
         if attributes != json!({}) {
             let attributes = serde_json::from_value(attributes).unwrap();
-            let command = shared::member::UpdateProfile { member_id: id, name: None, attributes };
+            let command = domain::member::UpdateProfile { member_id: id, name: None, attributes };
             assert_ok(&self.decide(command).await);
         }
         id

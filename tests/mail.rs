@@ -7,10 +7,10 @@ mod texts;
 use std::collections::BTreeSet;
 
 use chrono::{Duration, Utc};
+use domain::clock;
 use reqwest::Method;
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
-use shared::clock;
 use shared::database::Database;
 
 use crate::deployment::{Client, Embedded, Folder, Process, answer, eventually, muster};

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use domain::drive::UpdateDrive;
+use domain::drive::registration::{Register, Registration, RegistrationState, Withdraw};
+use domain::id::{DriveId, MemberId};
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::drive::UpdateDrive;
-use shared::id::{DriveId, MemberId};
-use shared::registration::table::{self as registrations, After};
-use shared::registration::{Register, Registration, RegistrationState, Withdraw};
+use shared::store::registrations::{self, After};
 
 use crate::deployment::{Client, Embedded, Engine, eventually};
 use crate::local::{Local, assert_ok, member, register};
@@ -93,7 +93,7 @@ async fn places_in_waiting_lists_are_those_of_the_lists(engine: Engine) {
     ]);
     let drive_id = local.open_drive(json!({ "slots": slots })).await;
     let other = local.open_drive(json!({ "capacity": 1, "waitlist_capacity": 9 })).await;
-    let view = shared::drive::table::find(&local.db.read, drive_id).await.unwrap().unwrap();
+    let view = shared::store::drives::find(&local.db.read, drive_id).await.unwrap().unwrap();
     let slots: Vec<_> = view.drive.definition.slots.iter().map(|slot| slot.slot_id).collect();
     let mut people = Vec::new();
     for number in 0..7 {
@@ -217,10 +217,10 @@ async fn a_cursor_continues_the_list_that_made_it_and_nothing_else() {
             }
         }
         let huge = "A".repeat(5000);
-        let beyond_the_calendar = shared::bus::envelope::base64url(
+        let beyond_the_calendar = domain::hash::base64url(
             br#"{"registered_at":"+262000-01-01T00:00:00Z","member_id":"00000000-0000-0000-0000-000000000000"}"#,
         );
-        let old = shared::bus::envelope::base64url(br#"{"state":"confirmed","rank":7}"#);
+        let old = domain::hash::base64url(br#"{"state":"confirmed","rank":7}"#);
         for broken in ["", "%00", "x", "bnVsbA", "e30", &huge, &beyond_the_calendar, &old, &cursors[at][1..]]
         {
             let page = client.get(&format!("{path}cursor={broken}")).await;

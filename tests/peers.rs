@@ -5,6 +5,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use domain::clock;
+use domain::drive::event::{Empty, Event};
+use domain::id::{CommandId, DriveId};
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
     ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
@@ -15,12 +18,9 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKin
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::bus::broker::{Broker, BrokerUrl};
-use shared::bus::event::Empty;
-use shared::bus::event::batch::Form;
+use shared::bus::cloud_event::batch::Form;
 use shared::bus::rabbit::definitions;
-use shared::bus::{CloudEvent, Event, Topology};
-use shared::clock;
-use shared::id::{CommandId, DriveId};
+use shared::bus::{CloudEvent, Topology};
 
 use crate::deployment::{Client, Embedded, Folder, VirtualHost, binary, eventually, rabbitmqctl, unique};
 

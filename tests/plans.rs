@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use domain::drive::registration::Withdraw;
 use sea_orm::{ConnectionTrait as _, QueryResult, Statement};
 use serde_json::json;
 use shared::config::Outlet;
 use shared::database::Database;
-use shared::registration::Withdraw;
 
 use crate::deployment::{Engine, eventually};
 use crate::local::{Local, envelope, member, register};

@@ -58,7 +58,7 @@ async fn receipts_are_verified_in_the_order_in_which_they_were_given() {
     let key = shared::signing::SigningKey::load_or_create(&data.join("signing-key")).unwrap();
     let mut claims: shared::receipt::Claims =
         key.verified(shared::receipt::RECEIPT_TYPE, &receipts[0]).unwrap();
-    claims.command_id = key.new_command_id(shared::clock::now());
+    claims.command_id = key.new_command_id(domain::clock::now());
     let lost = key.sign(shared::receipt::RECEIPT_TYPE, &claims);
     let (succeeded, said) = verify(&[lost]);
     assert!(!succeeded && said.contains("is not decided"), "{said}");

@@ -2,16 +2,15 @@
 //! becomes of the dates.
 
 use chrono::Duration;
+use domain::clock::{self, Instant};
+use domain::drive::registration::Register;
+use domain::drive::{AdvanceDrive, CancelDrive, UpdateDrive};
+use domain::id::{DriveId, MemberId};
 use scheduler::tick::Scheduler;
 use serde_json::{Value, json};
 use shared::bus::CloudEvent;
-use shared::clock::{self, Instant};
 use shared::config::Outlet;
-use shared::drive::table as drives;
-use shared::drive::{AdvanceDrive, CancelDrive, UpdateDrive};
-use shared::id::{DriveId, MemberId};
-use shared::inbox::table as inboxes;
-use shared::registration::Register;
+use shared::store::{drives, inbox as inboxes};
 
 use crate::deployment::{Engine, eventually};
 use crate::local::{self, Local, assert_ok, register};

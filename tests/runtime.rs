@@ -7,22 +7,23 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use consumers::drives::Drives;
 use consumers::members::Members;
 use consumers::{Cx, Decided, Handler};
+use domain::drive::{CloseDrive, CreateDrive, DriveCommand, PublishDrive};
+use domain::id::{CommandId, DriveId, MemberId};
+use domain::upkeep::{CleanUp, UpkeepCommand};
 use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use shared::bus::broker::Source;
 use shared::bus::message::{DECISION, header};
 use shared::bus::topology::DEAD_LETTERS;
-use shared::bus::{Address, CloudEvent, Envelope, Failure, Message, Outgoing, Received, Subscription};
-use shared::drive::{CloseDrive, CreateDrive, DriveCommand, PublishDrive};
-use shared::id::{CommandId, DriveId, MemberId};
+use shared::bus::{Address, CloudEvent, Envelope, Message, Outgoing, Received, Subscription};
+use shared::failure::Failure;
 use shared::ledger::{self, Outcome, Row, Status};
-use shared::upkeep::{CleanUp, UpkeepCommand};
 use uuid::Uuid;
 
 use crate::deployment::{Engine, PATIENCE, eventually};
 use crate::local::{self, Local, admin, assert_ok, code, envelope, register};
 
-fn broken(local: &Local, drive_id: shared::id::DriveId, change: impl FnOnce(&mut Message)) -> Outgoing {
+fn broken(local: &Local, drive_id: domain::id::DriveId, change: impl FnOnce(&mut Message)) -> Outgoing {
     let mut outgoing = envelope(admin(), CloseDrive { drive_id }).seal(local.broker.topology());
     change(&mut outgoing.message);
     outgoing
@@ -211,7 +212,8 @@ async fn events_are_cloudevents_and_a_redelivered_command_publishes_the_same_one
     local.register(drive_id, one).await;
     local.register(drive_id, two).await;
     let mut everything = local.broker.subscribe(Source::Events(vec!["#".to_owned()]));
-    let withdraw = envelope(local::member(one), shared::registration::Withdraw { drive_id, member_id: one });
+    let withdraw =
+        envelope(local::member(one), domain::drive::registration::Withdraw { drive_id, member_id: one });
     local.send(withdraw.clone()).await;
     let first = events(&mut everything, 2).await;
     local.send(withdraw.clone()).await;

@@ -5,15 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use domain::actor::{Actor, Role};
+use domain::clock;
 use futures_util::StreamExt as _;
 use reqwest::{Method, StatusCode};
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
-use shared::account::Role;
-use shared::bus::Actor;
 use shared::bus::Received;
 use shared::bus::broker::{Broker, BrokerUrl, Source};
-use shared::clock;
 use shared::signing::SigningKey;
 use uuid::Uuid;
 

@@ -1,13 +1,12 @@
 //! What is the same request, and what is another one: bodies, addresses, and clicks that came too early.
 
+use domain::actor::{Actor, Role};
+use domain::clock;
+use domain::hash::{base64url, sha256};
+use domain::id::CommandId;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::account::Role;
-use shared::bus::Actor;
-use shared::bus::envelope::{base64url, sha256};
-use shared::clock;
 use shared::database::Database;
-use shared::id::CommandId;
 use shared::signing::SigningKey;
 use uuid::Uuid;
 

@@ -1,15 +1,16 @@
 //! What falls due happens exactly once, however many schedulers run and however long they were down.
 
 use chrono::Duration;
+use domain::clock;
+use domain::drive::Status;
 use scheduler::tick::Scheduler;
 use scheduler::timetable::TIMETABLE;
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::json;
 use shared::bus::broker::{Broker, BrokerUrl};
 use shared::database::Database;
-use shared::drive::Status;
-use shared::drive::table as drives;
-use shared::{clock, settings};
+use shared::settings;
+use shared::store::drives;
 
 use crate::deployment::{Engine, VirtualHost, eventually};
 use crate::local::Local;
@@ -42,7 +43,7 @@ async fn two_schedulers_that_were_down_for_hours_emit_each_due_command_once() {
     })
     .await;
     // Something behind them, so that whatever came twice has been seen.
-    local.decide(shared::upkeep::CleanUp {}).await;
+    local.decide(domain::upkeep::CleanUp {}).await;
     assert_eq!(decided(&local.db, "clean-up").await, 5 + 1);
     let reached = settings::watermark(&local.db.read, TIMETABLE[0].name).await.unwrap();
     assert!(reached.unwrap() >= later);
@@ -73,7 +74,7 @@ async fn a_clock_that_jumps_forwards_and_back_stops_nothing() {
         (decided(&local.db, "clean-up").await == hours + 4).then_some(())
     })
     .await;
-    local.decide(shared::upkeep::CleanUp {}).await;
+    local.decide(domain::upkeep::CleanUp {}).await;
     assert_eq!(decided(&local.db, "clean-up").await, hours + 4 + 1, "each of them once");
 }
 

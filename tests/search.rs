@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use domain::drive::registration::RegistrationState;
+use domain::member::ImportMembers;
+use domain::upkeep::CleanUp;
 use sea_orm::ConnectionTrait as _;
 use serde_json::json;
-use shared::drive::table as drives;
-use shared::member::{ImportMembers, table as members};
-use shared::registration::RegistrationState;
-use shared::registration::table as registrations;
-use shared::upkeep::CleanUp;
+use shared::store::{drives, members, registrations};
 use tokio_util::sync::CancellationToken;
 
 use crate::deployment::Engine;

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::actor::{Actor, Role};
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::account::Role;
-use shared::bus::Actor;
 use shared::signing::SigningKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -300,7 +299,7 @@ async fn streams_end_with_the_process_and_hold_it_up_for_nobody() {
     let key = SigningKey::load_or_create(&muster.folder.0.join("data/signing-key")).unwrap();
     let admin_id = Actor { role: Role::Admin, id: uuid::Uuid::now_v7() };
     for by in [By::Events, By::Socket] {
-        let made = shared::clock::now() + chrono::Duration::seconds(8) - api::auth::TOKEN_LASTS;
+        let made = domain::clock::now() + chrono::Duration::seconds(8) - api::auth::TOKEN_LASTS;
         let short = Client::nobody(&url).with_token(&api::auth::issue(&key, admin_id, made));
         let mut stream = Connection::open(&short, &path, by, Some(0)).await.unwrap();
         let ended = async { while stream.next().await.is_some() {} };
@@ -328,7 +327,7 @@ async fn a_crowd_is_told_at_once() {
     let nobody = Client::nobody(url);
     let people = (0..CROWD).map(|_| {
         let actor = Actor { role: Role::Member, id: uuid::Uuid::now_v7() };
-        nobody.with_token(&api::auth::issue(&key, actor, shared::clock::now()))
+        nobody.with_token(&api::auth::issue(&key, actor, domain::clock::now()))
     });
     let mut streams: Vec<Connection> = futures_util::stream::iter(people)
         .map(|person| {

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use consumers::members::Members;
 use consumers::{Cx, Handler as _};
+use domain::clock;
+use domain::drive::draft::Changes;
+use domain::drive::registration::{AddRegistration, RegistrationState, RemoveRegistration, Withdraw};
+use domain::drive::{AdvanceDrive, CancelDrive, CloseDrive, DriveCommand, UpdateDrive};
+use domain::id::{CommandId, DriveId, MemberId, RegistrationId};
+use domain::member::ImportMembers;
+use domain::upkeep::CleanUp;
 use serde_json::json;
-use shared::bus::{Envelope, Failure};
-use shared::drive::draft::Changes;
-use shared::drive::{AdvanceDrive, CancelDrive, CloseDrive, DriveCommand, UpdateDrive, table as drives};
-use shared::id::{CommandId, DriveId, MemberId, RegistrationId};
-use shared::ledger;
-use shared::member::{ImportMembers, table as members};
-use shared::registration::table::{self as registrations, After};
-use shared::registration::{AddRegistration, RegistrationState, RemoveRegistration, Withdraw};
-use shared::upkeep::CleanUp;
-use shared::{clock, settings};
+use shared::bus::Envelope;
+use shared::failure::Failure;
+use shared::store::registrations::{self, After};
+use shared::store::{drives, members};
+use shared::{ledger, settings};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -118,7 +120,7 @@ async fn slots_keep_their_own_places(engine: Engine) {
     for _ in 0..3 {
         let member_id = local.member(json!({})).await;
         people.push(member_id);
-        let command = shared::registration::Register { slot_id, ..register(drive_id, member_id) };
+        let command = domain::drive::registration::Register { slot_id, ..register(drive_id, member_id) };
         assert_ok(&local.decide_as(local::member(member_id), command).await);
     }
     let member_id = people[0];
@@ -217,7 +219,7 @@ async fn a_stale_writer_writes_nothing(engine: Engine) {
     let command = DriveCommand::from(register(drive_id, member_id));
     let other = local.second_handle().await;
     let tx = other.snapshot().await.unwrap();
-    let compiled = |_, _, _: &_| shared::eligibility::Rules::default();
+    let compiled = |_, _, _: &_| domain::eligibility::Rules::default();
     let mut stale = drives::batch::load(&tx, std::iter::once(&command), compiled).await.unwrap();
     drop(tx);
     local.register(drive_id, member_id).await;
@@ -225,8 +227,8 @@ async fn a_stale_writer_writes_nothing(engine: Engine) {
 
     let drive = stale.get_mut(&drive_id).unwrap();
     let mut additions = shared::log::Additions::default();
-    let event = shared::bus::Event::DriveClosed(shared::bus::event::DriveClosed {
-        by: shared::drive::ClosedBy::Admin,
+    let event = domain::drive::event::Event::DriveClosed(domain::drive::event::DriveClosed {
+        by: domain::drive::ClosedBy::Admin,
     });
     drive.state.apply(&event);
     additions.add(drive_id, drive.head, CommandId::new(), clock::now(), vec![event]);
@@ -310,7 +312,7 @@ async fn an_import_and_a_members_own_change_at_once_lose_nothing(engine: Engine)
     let member_id = local.member(json!({ "city": "Pune" })).await;
     let file = local.files.put(format!("email,marks\n{member_id}@x.org,61\n").into()).await.unwrap();
     let attributes = serde_json::from_value(json!({ "city": "Delhi" })).unwrap();
-    let own = shared::member::UpdateProfile { member_id, name: None, attributes };
+    let own = domain::member::UpdateProfile { member_id, name: None, attributes };
     let handler = Members { files: local.files.clone() };
 
     // The import has written, and has not committed yet.
@@ -372,8 +374,8 @@ async fn drives_are_listed_and_found(engine: Engine) {
         ids.push(local.open_drive(json!({ "title": title })).await);
     }
     let query = |text: Option<&str>, after, limit| drives::Query {
-        statuses: vec![shared::drive::Status::Open],
-        kind: Some(shared::drive::Kind::Other),
+        statuses: vec![domain::drive::Status::Open],
+        kind: Some(domain::drive::Kind::Other),
         text: text.map(ToOwned::to_owned),
         after,
         limit,
@@ -387,7 +389,7 @@ async fn drives_are_listed_and_found(engine: Engine) {
     assert_eq!(list(query(Some("ALPHA"), None, 9)).await.len(), 1);
     assert_eq!(list(query(Some("100%"), None, 9)).await.len(), 1);
     assert_eq!(list(query(Some("%"), None, 9)).await.len(), 1);
-    let other = drives::Query { kind: Some(shared::drive::Kind::Donation), ..query(None, None, 9) };
+    let other = drives::Query { kind: Some(domain::drive::Kind::Donation), ..query(None, None, 9) };
     assert_eq!(list(other).await.len(), 0);
 }
 
@@ -460,7 +462,7 @@ async fn old_checks_are_forgotten_and_nothing_else(engine: Engine) {
     let local = Local::start(engine).await;
     let drive_id = local.open_drive(json!({})).await;
     let member_id = local.member(json!({})).await;
-    let check = shared::eligibility::CheckEligibility { drive_id, member_id };
+    let check = domain::eligibility::CheckEligibility { drive_id, member_id };
     let checked = local.decide_as(local::member(member_id), check).await;
     let registered = local.register(drive_id, member_id).await;
     local.files.put("old".into()).await.unwrap();
@@ -498,7 +500,7 @@ async fn a_check_tells_what_was_compared_and_changes_nothing(engine: Engine) {
     let drive_id = local.open_drive(json!({ "rules": rules })).await;
     let member_id = local.member(json!({ "age": 17.5 })).await;
     let entries = local.entries(drive_id).await.len();
-    let check = |drive_id| shared::eligibility::CheckEligibility { drive_id, member_id };
+    let check = |drive_id| domain::eligibility::CheckEligibility { drive_id, member_id };
     let checked = local.decide_as(local::member(member_id), check(drive_id)).await;
     assert_eq!(outcome(&checked, "eligible"), false);
     assert_eq!(outcome(&checked, "rules")[0]["compared"], json!({ "age": 17.5 }));

@@ -1,6 +1,7 @@
 //! The house's invariants, as far as they can be read off the source (docs/architecture.md). They are mostly about what is
 //! absent.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Every Rust file of the project, from its folder, with its text.
@@ -61,7 +62,7 @@ fn only_the_api_names_poem() {
 
 #[test]
 fn only_the_clock_reads_the_time() {
-    only(&["Utc::now", "SystemTime::now", "Local::now"], |file| file == "shared/src/clock.rs");
+    only(&["Utc::now", "SystemTime::now", "Local::now"], |file| file == "shared/domain/src/clock.rs");
 }
 
 #[test]
@@ -70,22 +71,17 @@ fn only_tables_name_columns() {
         let tables = ["ledger.rs", "log.rs", "settings.rs", "database/rows.rs"]
             .map(|name| format!("shared/src/{name}"));
         file.starts_with("migrations/")
-            || file.ends_with("/table.rs")
-            || file.contains("/table/")
+            || file.starts_with("shared/src/store/")
             || tables.contains(&file.to_owned())
     });
 }
 
 #[test]
-fn decisions_are_pure() {
-    for file in
-        ["shared/src/drive/decide.rs", "shared/src/registration/decide.rs", "shared/src/drive/state.rs"]
-    {
-        let (_, text) = sources().into_iter().find(|(name, _)| name == file).unwrap();
-        for word in ["async ", "sea_orm", "tokio", "rand::", "clock::now", "std::fs", "std::env"] {
-            assert!(!text.contains(word), "{file}: {word}");
-        }
-    }
+fn the_domain_is_pure() {
+    let of_domain = |file: &str| file.starts_with("shared/domain/src/") && !file.ends_with("/clock.rs");
+    let words = ["async ", "tokio", "rand::", "clock::now", "std::fs", "std::env", "std::net"];
+    assert!(sources().iter().filter(|(file, _)| of_domain(file)).count() > 30);
+    only(&words, |file| !of_domain(file));
 }
 
 #[test]
@@ -128,5 +124,72 @@ fn nothing_is_left_undone_or_skipped() {
         for word in ["todo!", "unimplemented!", "#[ignore", "dbg!(", "FIXME", "XXX"] {
             assert!(!text.contains(word), "{file}: {word}");
         }
+    }
+}
+
+/// The modules of a crate, each with the others that it uses. Tests are left out.
+fn uses(root: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, text) in sources() {
+        let Some(rest) = file.strip_prefix(root).filter(|_| !is_test(&file) && !file.contains("/tests/"))
+        else {
+            continue;
+        };
+        let module = rest.split('/').next().unwrap().trim_end_matches(".rs");
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let used = uses.entry(module.to_owned()).or_default();
+        for after in code.split("crate::").skip(1) {
+            let end = if after.starts_with('{') { '}' } else { ':' };
+            let names = after.trim_start_matches('{').split([end, ';']).next().unwrap();
+            let name = |name: &str| {
+                name.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().map(str::to_owned)
+            };
+            used.extend(names.split(',').filter_map(name).filter(|name| name != module));
+        }
+    }
+    let modules: BTreeSet<_> = uses.keys().cloned().collect();
+    uses.values_mut().for_each(|used| used.retain(|module| modules.contains(module)));
+    uses
+}
+
+#[test]
+fn modules_are_layers() {
+    for root in ["shared/src/", "shared/domain/src/"] {
+        let mut left = uses(root);
+        assert!(
+            left.len() > 10 && left.values().any(|used| !used.is_empty()),
+            "the modules of {root} are found"
+        );
+        // What uses nothing that is left is a layer; in a knot, everything uses something that is left.
+        while !left.is_empty() {
+            let (layer, above): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                left.into_iter().partition(|(_, used)| used.is_empty());
+            assert!(!layer.is_empty(), "{root}: these modules use each other: {above:?}");
+            left = above;
+            left.values_mut().for_each(|used| used.retain(|module| !layer.contains_key(module)));
+        }
+    }
+}
+
+#[test]
+fn the_domain_depends_on_no_runtime_broker_database_or_server() {
+    let lock: toml::Table = include_str!("../Cargo.lock").parse().unwrap();
+    let packages: HashMap<&str, &toml::Value> = lock["package"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|package| (package["name"].as_str().unwrap(), package))
+        .collect();
+    let (mut found, mut open) = (BTreeSet::new(), vec!["muster-domain"]);
+    while let Some(name) = open.pop() {
+        let needs = packages[name].get("dependencies").and_then(toml::Value::as_array).into_iter().flatten();
+        let needs = needs.map(|need| need.as_str().unwrap().split(' ').next().unwrap());
+        open.extend(needs.filter(|need| found.insert(*need)));
+    }
+    assert!(found.contains("serde"));
+    for outside in ["tokio", "lapin", "sea-orm", "sqlx-core", "fred", "poem", "hyper", "reqwest", "clap"] {
+        assert!(packages.contains_key(outside), "{outside} is known");
+        assert!(!found.contains(outside), "muster-domain depends on {outside}");
     }
 }

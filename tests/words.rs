@@ -1,9 +1,9 @@
 //! No words of libraries reach people: whatever is wrong with a request, the problem has a code, a sentence of ours and a
 //! place.
 
+use domain::refusal::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::refusal::Code;
 
 use crate::deployment::{Answer, Client, Embedded, answer, drive};
 

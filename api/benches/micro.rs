@@ -6,9 +6,8 @@ use std::hint::black_box;
 
 use api::auth::{check_token, issue};
 use criterion::{Criterion, criterion_group, criterion_main};
-use shared::account::Role;
-use shared::bus::Actor;
-use shared::clock;
+use domain::actor::{Actor, Role};
+use domain::clock;
 use shared::signing::SigningKey;
 use uuid::Uuid;
 

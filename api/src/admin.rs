@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use domain::actor::Role;
+use domain::address::EmailAddress;
+use domain::clock;
+use domain::id::MemberId;
 use rand::distr::{Alphanumeric, SampleString as _};
-use shared::account::table::{self as accounts, Account};
-use shared::account::{EmailAddress, Role};
 use shared::backoff::{Backoff, Outage};
-use shared::clock;
 use shared::database::{Database, is_passing};
-use shared::id::MemberId;
 use shared::signing::create_once;
+use shared::store::accounts::{self, Account};
 
 use crate::password;
 

@@ -1,18 +1,19 @@
 //! What peers find on the broker, as [AsyncAPI 3.0](https://www.asyncapi.com/docs/reference/specification/v3.0.0): a
 //! channel per kind of event, a channel per queue of commands, and schemas that are rendered from the types themselves.
 
+use domain::command::{CommandSet, Queue};
+use domain::drive::DriveCommand;
+use domain::eligibility::EligibilityCommand;
+use domain::member::MemberCommand;
+use domain::upkeep::UpkeepCommand;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema as _, Schema};
 use serde_json::{Map, Value, json};
-use shared::bus::event::batch;
+use shared::bus::CloudEvent;
+use shared::bus::cloud_event::batch;
 use shared::bus::message::header;
 use shared::bus::topology::exchange;
-use shared::bus::{CloudEvent, CommandSet, Queue};
-use shared::drive::DriveCommand;
-use shared::eligibility::EligibilityCommand;
-use shared::member::MemberCommand;
-use shared::upkeep::UpkeepCommand;
 
 /// Where a document keeps its schemas.
 const SCHEMAS: &str = "#/components/schemas";

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
+use domain::clock::{Instant, rfc3339};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
 use poem_openapi::types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use shared::bus::event::rfc3339;
-use shared::clock::Instant;
 
 /// An instant in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

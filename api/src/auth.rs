@@ -4,17 +4,16 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{self, Duration};
 
+use domain::actor::{Actor, Role};
+use domain::clock::{self, Instant};
+use domain::id::MemberId;
 use poem::Request;
 use poem_openapi::SecurityScheme;
 use poem_openapi::auth::Bearer;
 use serde::{Deserialize, Serialize};
-use shared::account::Role;
-use shared::account::table as accounts;
-use shared::bus::Actor;
-use shared::clock::{self, Instant};
 use shared::database::Database;
-use shared::id::MemberId;
 use shared::signing::SigningKey;
+use shared::store::accounts;
 use uuid::Uuid;
 
 use crate::context::Context;

@@ -4,6 +4,10 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use domain::hash::{Digest256, sha256};
+use domain::member::import::MAX_FILE;
+use domain::refusal::FieldError;
+use domain::text::shortened;
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::BoxBody;
 use poem::error::ReadBodyError;
@@ -13,10 +17,6 @@ use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry
 use poem_openapi::types::{ParseFromJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde_json::Value as Json;
-use shared::bus::envelope::{Digest256, sha256};
-use shared::member::import::MAX_FILE;
-use shared::refusal::FieldError;
-use shared::text::shortened;
 
 use crate::problem::Problem;
 use crate::{faults, json};

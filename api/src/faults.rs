@@ -7,11 +7,11 @@ mod parameters;
 
 use std::collections::BTreeMap;
 
+use domain::refusal::FieldError;
+use domain::text::shortened;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseError, ParseFromJSON, Type};
 use serde_json::{Map, Value};
-use shared::refusal::FieldError;
-use shared::text::shortened;
 
 pub(crate) use self::parameters::{of_parameter, path_parameter};
 
@@ -164,7 +164,7 @@ fn fits(schema: &MetaSchema, value: &Value) -> bool {
     match (schema.ty, value) {
         ("string", Value::String(text)) => match schema.format {
             Some("uuid") => text.parse::<uuid::Uuid>().is_ok(),
-            Some("date-time") => text.parse::<shared::clock::Instant>().is_ok(),
+            Some("date-time") => text.parse::<domain::clock::Instant>().is_ok(),
             _ => schema.enum_items.is_empty() || schema.enum_items.contains(value),
         },
         ("boolean", Value::Bool(_)) | ("number", Value::Number(_)) => true,

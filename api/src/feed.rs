@@ -13,14 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::id::{DriveId, MemberId};
 use process::parts::Parts;
 use sea_orm::DbErr;
 use shared::bus::Notice;
 use shared::database::Database;
-use shared::drive::table as drives;
-use shared::id::{DriveId, MemberId};
-use shared::inbox::table as inboxes;
 use shared::log;
+use shared::store::{drives, inbox as inboxes};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

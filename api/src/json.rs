@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use domain::hash::{Digest256, sha256};
+use domain::refusal::FieldError;
+use domain::text::shortened;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use shared::bus::envelope::{Digest256, sha256};
-use shared::refusal::FieldError;
-use shared::text::shortened;
 
 use crate::problem::Problem;
 

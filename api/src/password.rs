@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash};
-use shared::text::composed;
+use domain::text::composed;
 use tokio::sync::Semaphore;
 
 use crate::problem::Problem;

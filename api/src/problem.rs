@@ -1,10 +1,12 @@
 //! Errors, as clients see them: RFC 9457 `application/problem+json` with a stable `code`.
 //!
-//! There are two kinds. A *refusal* is a decision that came through the lanes ([`shared::refusal`]); its status is
+//! There are two kinds. A *refusal* is a decision that came through the lanes ([`domain::refusal`]); its status is
 //! decided here. Everything else is said by the API itself, before anything was accepted.
 
 use std::fmt;
 
+use domain::id::CommandId;
+use domain::refusal::{Code, FieldError, Refusal};
 use poem::error::{
     MethodNotAllowedError, NotFoundError, ParseJsonError, ParsePathError as UnreadablePath, ReadBodyError,
     ResponseError,
@@ -19,9 +21,8 @@ use poem_openapi::types::{Any, Type as _};
 use poem_openapi::{ApiResponse, Object, OperationId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use shared::bus::{Failure, PublishError};
-use shared::id::CommandId;
-use shared::refusal::{Code, FieldError, Refusal};
+use shared::bus::PublishError;
+use shared::failure::Failure;
 use uuid::Uuid;
 
 use crate::faults;

@@ -31,12 +31,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug_span};
 
 use self::methods::Methods;
-use crate::asyncapi;
 use crate::context::Context;
 use crate::kept::Kept;
 use crate::operations::{self, Operations};
 use crate::problem::{Problem, from_error};
-use crate::routes;
+use crate::{asyncapi, routes};
 
 /// The most requests in work at a time; others are told to come again.
 const IN_WORK: usize = 20_000;

@@ -11,7 +11,8 @@ use process::parts::supervise;
 use process::watch::Liveness;
 use process::{Connections, Stopped, run_to_end, start_metrics};
 use shared::cache::Cache;
-use shared::config::{Deployment, Unusable, Watching, arguments, scheme};
+use shared::config::{Deployment, Watching, arguments};
+use shared::scheme::{self, Unusable};
 use shared::secret::Secret;
 use shared::signing::SigningKey;
 use tokio::net::TcpListener;
@@ -21,9 +22,8 @@ use crate::admin::{self, DEFAULT_EMAIL, FirstAdmin};
 use crate::auth::Revoked;
 use crate::context::{Context, Parts};
 use crate::operations::Operations;
-use crate::read;
 use crate::serve::{self, Surfaces};
-use crate::told;
+use crate::{read, told};
 
 /// How many seconds an API goes on serving when it is asked to stop: balancers ask every second or so whether it is ready.
 const GRACE: u64 = 3;

@@ -10,6 +10,13 @@ mod attempts;
 
 use std::time::Duration;
 
+use domain::actor::{Actor, Role};
+use domain::clock::{self, Instant};
+use domain::command::{Command, Queue};
+use domain::hash::Digest256;
+use domain::id::{CommandId, DriveId};
+use domain::refusal::Refusal;
+use domain::upkeep;
 use poem::Response;
 use poem::http::StatusCode;
 use poem_openapi::payload::{Json, Payload as _};
@@ -18,15 +25,10 @@ use poem_openapi::types::{Any, ToJSON as _, Type as _};
 use poem_openapi::{ApiResponse, Object};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::account::Role;
-use shared::bus::envelope::Digest256;
-use shared::bus::{Actor, Command, Envelope, Queue};
-use shared::clock::{self, Instant};
-use shared::id::{CommandId, DriveId};
+use shared::bus::Envelope;
 use shared::ledger::{self, Row, Status};
 use shared::receipt::{self, Claims, RECEIPT_TYPE};
-use shared::refusal::Refusal;
-use shared::{telemetry, upkeep};
+use shared::telemetry;
 use tracing::{Instrument as _, debug_span};
 use uuid::Uuid;
 

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use domain::id::CommandId;
 use process::parts::{Parts, supervise};
 use shared::bus::broker::ReplyAddress;
 use shared::database::Database;
-use shared::id::CommandId;
 use shared::ledger::{self, Row, Status};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::MissedTickBehavior;

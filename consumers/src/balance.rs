@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use domain::command::Queue;
 use process::parts::Parts;
 use serde::{Deserialize, Serialize};
 use shared::bus::broker::Source;
-use shared::bus::{Address, Broker, Message, Outgoing, Queue, Received, Subscription};
+use shared::bus::{Address, Broker, Message, Outgoing, Received, Subscription};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

@@ -5,13 +5,15 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
+use domain::clock;
+use domain::command::CommandSet;
+use domain::hash::sha256;
+use domain::id::CommandId;
 use futures_util::FutureExt as _;
 use sea_orm::DatabaseTransaction;
-use shared::bus::envelope::sha256;
-use shared::bus::{CommandSet, Envelope, Failure, Message, Outgoing, Reject};
-use shared::clock;
+use shared::bus::{Envelope, Message, Outgoing};
 use shared::database::Database;
-use shared::id::CommandId;
+use shared::failure::{Failure, Reject};
 use shared::ledger::{self, Outcome, Row, Status};
 
 /// All of the world that a handler sees while it decides.

@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use domain::actor::Role;
+use domain::attribute::Attributes;
+use domain::drive::DriveCommand;
+use domain::drive::decide::{Context, decide};
+use domain::eligibility::Rules;
+use domain::hash::base64url;
+use domain::id::{CommandId, DriveId, MemberId};
 use moka::sync::Cache;
-use shared::account::Role;
-use shared::bus::envelope::base64url;
-use shared::bus::{CloudEvent, Envelope, Failure, Outgoing, Reject};
-use shared::drive::DriveCommand;
-use shared::drive::decide::{Context, decide};
-use shared::drive::table::batch::{self, Loaded};
-use shared::eligibility::Rules;
-use shared::id::{CommandId, DriveId, MemberId};
+use shared::bus::{CloudEvent, Envelope, Outgoing};
+use shared::failure::{Failure, Reject};
 use shared::ledger::{Outcome, Row};
 use shared::log::{self, Additions};
-use shared::member::{self, Attributes};
+use shared::store::drives::batch::{self, Loaded};
+use shared::store::members;
 
 use crate::batch::{Cx, Decided, Handler};
 
@@ -38,11 +40,11 @@ impl Handler for Drives {
         cx: &Cx<'_>,
         commands: &[Envelope<DriveCommand>],
     ) -> Result<Vec<Decided>, Failure> {
-        let compiled = |drive_id, version, definition: &shared::drive::definition::Definition| {
+        let compiled = |drive_id, version, definition: &domain::drive::definition::Definition| {
             self.rules.get_with((drive_id, version), || Rules::compile_stored(&definition.rules, version))
         };
         let mut loaded = batch::load(cx.tx, commands.iter().map(|envelope| &envelope.body), compiled).await?;
-        let people = member::table::attributes(cx.tx, needed_people(commands, &loaded)).await?;
+        let people = members::attributes(cx.tx, needed_people(commands, &loaded)).await?;
 
         let mut additions = Additions::default();
         let mut decided = Vec::with_capacity(commands.len());

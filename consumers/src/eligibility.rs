@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use domain::actor::Role;
+use domain::attribute::Attributes;
+use domain::drive::Status;
+use domain::eligibility::{CheckEligibility, EligibilityCommand, Rules, Verdict};
+use domain::id::{CommandId, DriveId, MemberId};
+use domain::refusal::{Code, Refusal};
 use moka::sync::Cache;
 use serde::Serialize;
-use shared::account::Role;
-use shared::bus::{Envelope, Failure, Outgoing};
-use shared::drive::Status;
-use shared::drive::table::{self, DriveView};
-use shared::eligibility::{CheckEligibility, EligibilityCommand, Rules, Verdict};
-use shared::id::{CommandId, DriveId, MemberId};
+use shared::bus::{Envelope, Outgoing};
+use shared::failure::Failure;
 use shared::ledger::{Outcome, Row};
-use shared::member::{self, Attributes};
-use shared::refusal::{Code, Refusal};
+use shared::store::drives::{self, DriveView};
+use shared::store::members;
 
 use crate::batch::{Cx, Decided, Handler};
 
@@ -53,9 +55,9 @@ impl Handler for Eligibility {
         };
         let drives: BTreeSet<_> = checks().map(|(_, check)| check.drive_id).collect();
         let drives: BTreeMap<_, _> =
-            table::by_ids(cx.tx, drives).await?.into_iter().map(|drive| (drive.id, drive)).collect();
+            drives::by_ids(cx.tx, drives).await?.into_iter().map(|drive| (drive.id, drive)).collect();
         let members: BTreeSet<_> = checks().map(|(_, check)| check.member_id).collect();
-        let people = member::table::attributes(cx.tx, members).await?;
+        let people = members::attributes(cx.tx, members).await?;
         Ok(checks()
             .map(|(envelope, check)| {
                 let result =

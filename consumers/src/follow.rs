@@ -15,6 +15,8 @@ use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use domain::clock;
+use domain::id::DriveId;
 use futures_util::FutureExt as _;
 use process::Connections;
 use process::parts::{Parts, supervise};
@@ -22,12 +24,12 @@ use process::watch::Liveness;
 use sea_orm::{DatabaseConnection, DatabaseTransaction};
 use shared::backoff::Backoff;
 use shared::bus::broker::Source;
-use shared::bus::{Broker, CloudEvent, Failure, Notice, Received, Reject, Subscription};
-use shared::clock;
-use shared::cursor::{Behind, table as cursors};
+use shared::bus::{Broker, CloudEvent, Notice, Received, Subscription};
+use shared::cursor::Behind;
 use shared::database::Database;
+use shared::failure::{Failure, Reject};
 use shared::guard::caught;
-use shared::id::DriveId;
+use shared::store::cursors;
 use shared::{failpoint, log};
 use tokio_util::sync::CancellationToken;
 

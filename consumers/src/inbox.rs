@@ -1,17 +1,18 @@
 //! Fills the members' inboxes from the drives' logs.
 
+use domain::clock::Instant;
+use domain::drive::event::Event;
+use domain::drive::message::Audience;
+use domain::drive::reminder::Beginning;
+use domain::id::SlotId;
 use process::Connections;
 use sea_orm::DatabaseTransaction;
-use shared::account::table as accounts;
-use shared::bus::{CloudEvent, Event, Failure, Notice};
-use shared::clock::Instant;
+use shared::bus::{CloudEvent, Notice};
 use shared::config::Outlet;
-use shared::drive::message::Audience;
-use shared::drive::reminder::Beginning;
-use shared::id::SlotId;
-use shared::inbox::{New, table as inboxes};
+use shared::failure::Failure;
+use shared::inbox::New;
 use shared::mail;
-use shared::registration::table as registrations;
+use shared::store::{accounts, inbox as inboxes, registrations};
 
 use crate::follow::{Followed, Follower};
 use crate::mail::make;

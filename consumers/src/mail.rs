@@ -10,15 +10,15 @@ pub mod sender;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
+use domain::clock::Instant;
+use domain::id::DriveId;
 use process::{Connections, worker};
 use sea_orm::{DatabaseTransaction, DbErr};
-use shared::clock::Instant;
 use shared::failpoint;
 use shared::guard::caught_at_once;
-use shared::id::DriveId;
 use shared::inbox::New;
-use shared::mail::table::{self, settings};
 use shared::mail::{Kind, MOST_LATE, Mail, Source};
+use shared::store::mails::{self, settings};
 use tokio_util::sync::CancellationToken;
 
 use post::Post;
@@ -58,7 +58,7 @@ pub async fn make(
             Some(Mail::new(message.member_id, source, kind, now, wanted(message, kind)?))
         })
         .collect();
-    table::insert(tx, &mails).await
+    mails::insert(tx, &mails).await
 }
 
 /// Sends until shutdown, if anything is to be sent.

@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use shared::account::Role;
-use shared::account::table::{self as accounts, Account};
-use shared::bus::event::{MemberUpdated, MembersImported};
-use shared::bus::{CloudEvent, Envelope, Event, Failure, Outgoing, Reject};
-use shared::clock::Instant;
+use domain::actor::Role;
+use domain::clock::Instant;
+use domain::drive::event::{Event, MemberUpdated, MembersImported};
+use domain::id::{CommandId, MemberId, id_at};
+use domain::member::import::{self, ImportOutcome, Table};
+use domain::member::{ImportMembers, MemberCommand, Profile, UpdateProfile};
+use domain::refusal::{Code, FieldError, Refusal};
+use shared::bus::{CloudEvent, Envelope, Outgoing};
+use shared::failure::{Failure, Reject};
 use shared::files::{Files, FilesError};
-use shared::id::{CommandId, MemberId, id_at};
 use shared::ledger::{Outcome, Row, Status};
-use shared::member::import::{self, ImportOutcome, Table};
-use shared::member::{self, ImportMembers, MemberCommand, Profile, UpdateProfile};
-use shared::refusal::{Code, FieldError, Refusal};
+use shared::store::accounts::{self, Account};
+use shared::store::members;
 
 use crate::batch::{Cx, Decided, Handler};
 
@@ -56,7 +58,7 @@ impl Handler for Members {
         let ids: BTreeSet<MemberId> = known.values().copied().chain(updated).collect();
         // An import and a member's own change run on different lanes.
         accounts::hold(cx.tx, &ids).await?;
-        let profiles = member::table::profiles(cx.tx, ids).await?;
+        let profiles = members::profiles(cx.tx, ids).await?;
 
         let mut state = State { known, profiles: profiles.into_iter().collect(), ..State::default() };
         let outcomes: Vec<_> = batch
@@ -73,7 +75,7 @@ impl Handler for Members {
 
         accounts::insert(cx.tx, &state.new_accounts).await?;
         let changed = state.changed.iter().filter_map(|id| Some((*id, state.profiles.get(id)?.clone())));
-        member::table::save(cx.tx, &changed.collect(), cx.now).await?;
+        members::save(cx.tx, &changed.collect(), cx.now).await?;
         Ok(batch
             .iter()
             .zip(outcomes)

@@ -1,11 +1,13 @@
 //! The messages that the runtime itself sends: answers, dead letters, and what comes again later; and the row of a message
 //! that nobody could decide.
 
+use domain::actor::Actor;
+use domain::clock;
+use domain::id::CommandId;
 use shared::bus::message::{DECISION, header};
 use shared::bus::topology::Delay;
-use shared::bus::{Actor, Address, Message, Outgoing, Reject};
-use shared::clock;
-use shared::id::CommandId;
+use shared::bus::{Address, Message, Outgoing};
+use shared::failure::Reject;
 use shared::ledger::{self, Row, Status};
 
 /// The answer to whoever waits for a decision.
@@ -29,7 +31,7 @@ pub(crate) fn dead_letter(queue: &str, message: &Message, reject: &Reject) -> Ou
     message.set_header(header::DEAD_FROM, queue);
     message.set_header(header::DEAD_CODE, reject.code);
     message.set_header(header::DEAD_DETAIL, reject.detail.clone());
-    message.set_header(header::DEAD_AT, shared::bus::event::rfc3339(clock::now()));
+    message.set_header(header::DEAD_AT, domain::clock::rfc3339(clock::now()));
     Outgoing { to: Address::DeadLetters, message }
 }
 
@@ -61,7 +63,7 @@ pub(crate) fn failed_row(message: &Message, reject: &Reject) -> Row {
         sequence: None,
         events: 0,
         body_hash: header(header::BODY_HASH)
-            .and_then(shared::bus::envelope::digest_from_base64url)
+            .and_then(domain::hash::digest_from_base64url)
             .unwrap_or_default(),
         result: Some(ledger::failure(reject)),
         facts: None,

@@ -1,8 +1,9 @@
 //! What can be seen of batches from outside: metrics, and traces that go on through the broker.
 
+use domain::clock;
 use shared::bus::message::header;
 use shared::bus::{Batch, Message};
-use shared::{clock, telemetry};
+use shared::telemetry;
 use tracing::{Span, debug_span};
 
 /// Measures a batch as it comes.

@@ -10,13 +10,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::command::CommandSet;
 use process::parts::{Parts, supervise};
 use process::watch::Liveness;
 use shared::backoff::{Backoff, Outage};
-use shared::bus::event::batch::Form;
+use shared::bus::cloud_event::batch::Form;
 use shared::bus::message::header;
-use shared::bus::{Batch, Broker, CommandSet, Consumer, Failure, Message, Outgoing, Reject};
+use shared::bus::{Batch, Broker, Consumer, Message, Outgoing};
 use shared::database::Database;
+use shared::failure::{Failure, Reject};
 use shared::telemetry;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;

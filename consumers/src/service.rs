@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use domain::command::CommandSet as _;
 use process::watch::Liveness;
 use process::{Connections, worker};
-use shared::bus::CommandSet as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::Handler;

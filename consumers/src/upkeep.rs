@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 
-use shared::bus::{Envelope, Failure, Outgoing};
+use domain::id::CommandId;
+use domain::upkeep::{CleanUpOutcome, FILES_STAY, UpkeepCommand};
+use shared::bus::{Envelope, Outgoing};
 use shared::derived;
+use shared::failure::Failure;
 use shared::files::Files;
-use shared::id::CommandId;
 use shared::ledger::{self, Outcome, Row};
-use shared::mail::{self, MAILS_STAY};
-use shared::upkeep::{CleanUpOutcome, FILES_STAY, UpkeepCommand};
+use shared::mail::MAILS_STAY;
+use shared::store::mails;
+use shared::store::webhooks::delivery;
 use shared::webhook::DELIVERIES_STAY;
-use shared::webhook::table::delivery;
 
 use crate::batch::{Cx, Decided, Handler};
 
@@ -33,10 +35,10 @@ impl Handler for Upkeep {
         let files = files.map_err(|error| Failure::Retry(error.to_string()))?;
         let decisions = ledger::delete_expired(cx.tx, cx.now).await?;
         let deliveries = delivery::forget(cx.tx, cx.now - DELIVERIES_STAY).await?;
-        let mails = mail::table::forget(cx.tx, cx.now - MAILS_STAY).await?;
+        let mails = mails::forget(cx.tx, cx.now - MAILS_STAY).await?;
         // Nothing waits longer than that by itself: a clock that ran ahead has said when these are due.
         let (ahead, now) = (cx.now + LONGEST_WAIT, cx.now);
-        mail::table::bring_forward(cx.tx, now, ahead, ahead).await?;
+        mails::bring_forward(cx.tx, now, ahead, ahead).await?;
         delivery::bring_forward(cx.tx, now, ahead, ahead).await?;
         // A version that does not know these columns may have written rows while this one was rolled out.
         derived::fill(cx.tx).await?;

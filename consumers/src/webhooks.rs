@@ -10,16 +10,17 @@ pub mod sender;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use domain::clock::Instant;
 use process::parts::{Parts, supervise};
 use process::watch::Liveness;
 use process::{Connections, worker};
 use sea_orm::{DatabaseConnection, DatabaseTransaction};
-use shared::bus::{Failure, Notice};
-use shared::clock::Instant;
+use shared::bus::Notice;
 use shared::config::Outlet;
 use shared::failpoint;
+use shared::failure::Failure;
 use shared::guard::caught_at_once;
-use shared::webhook::table::{self, delivery as deliveries};
+use shared::store::webhooks::{self, delivery as deliveries};
 use shared::webhook::{Delivery, Webhook};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,7 @@ impl Follower for Webhooks {
     const NAME: &'static str = "webhooks";
 
     async fn wants_any(&self, db: &DatabaseConnection) -> Result<bool, Failure> {
-        Ok(!table::enabled(db).await?.is_empty())
+        Ok(!webhooks::enabled(db).await?.is_empty())
     }
 
     async fn take(
@@ -50,7 +51,7 @@ impl Follower for Webhooks {
         now: Instant,
         entries: &[Followed],
     ) -> Result<Notice, Failure> {
-        let webhooks = table::enabled(tx).await?;
+        let webhooks = webhooks::enabled(tx).await?;
         let each = entries.iter().flat_map(|entry| webhooks.iter().map(move |webhook| (entry, webhook)));
         let made = each.filter_map(|(entry, webhook)| delivery(entry, webhook, now, &self.parts));
         let deliveries: Vec<_> = made.collect();

@@ -19,14 +19,15 @@ use sea_orm::DbErr;
 use shared::backoff::{Backoff, Outage};
 use shared::bus::Broker;
 use shared::bus::broker::BrokerUrl;
-use shared::bus::event::batch::Form;
+use shared::bus::cloud_event::batch::Form;
 use shared::config::{Deployment, Mailing, Watching};
 use shared::database::{self, Database};
 use shared::files::Files;
 use shared::guard::caught_at_once;
-use shared::settings::WrongDeployment;
+use shared::scheme::Unusable;
+use shared::settings::{self, WrongDeployment};
 use shared::webhook::address::Allowed;
-use shared::{private, settings, telemetry};
+use shared::{private, telemetry};
 use tokio_util::sync::CancellationToken;
 
 use self::parts::Parts;
@@ -92,9 +93,9 @@ impl Connections {
         deployment.broker()?;
         private::begin();
         if deployment.keeps_data() {
-            private::check_folder("DATA_DIR", &deployment.data_dir)?;
+            private::check_folder("DATA_DIR", &deployment.data_dir).map_err(Unusable)?;
         }
-        private::check_folder("FILES_DIR", &deployment.files_dir())?;
+        private::check_folder("FILES_DIR", &deployment.files_dir()).map_err(Unusable)?;
         private::narrow_data(&deployment.data_dir);
         let files = Files::open(&deployment.files_dir())?;
         let db = boxed(database(deployment, name, shutdown)).await?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use domain::command::Queue;
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value as Json, json};
 use shared::backoff::Backoff;
-use shared::bus::{Broker, Queue};
+use shared::bus::Broker;
 use shared::database::Database;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser};
-use shared::bus::Queue;
+use domain::command::Queue;
 use shared::config::{Deployment, Watching, arguments};
 use tokio_util::sync::CancellationToken;
 

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use domain::clock;
 use process::parts::{Parts, supervise};
 use shared::backoff::Outage;
 use shared::bus::Broker;
-use shared::clock;
 use shared::database::Database;
 use shared::guard::caught;
 use tick::Scheduler;

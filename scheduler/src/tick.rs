@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use domain::actor::Actor;
+use domain::clock::Instant;
+use domain::command::Command;
+use domain::drive::{AdvanceDrive, RemindDrive};
+use domain::hash::sha256;
+use domain::id::{CommandId, timed_id};
+use domain::upkeep::CleanUp;
 use moka::sync::Cache;
 use sea_orm::DbErr;
-use shared::bus::envelope::sha256;
-use shared::bus::{Actor, Broker, Command, Envelope, Outgoing, PublishError};
-use shared::clock::Instant;
+use shared::bus::{Broker, Envelope, Outgoing, PublishError};
 use shared::database::Database;
-use shared::drive::table::{self as drives, Due, What};
-use shared::drive::{AdvanceDrive, RemindDrive};
 use shared::guard::caught_at_once;
-use shared::id::{CommandId, timed_id};
-use shared::upkeep::CleanUp;
+use shared::store::drives::{self, Due, What};
 use shared::{failpoint, settings};
 
 use crate::timetable::{Emits, TIMETABLE, due};

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::errors::CronError;
-use shared::clock::Instant;
+use domain::clock::Instant;
 
 /// What recurs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Entry {
 /// What a timetable can emit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Emits {
-    /// [`shared::upkeep::CleanUp`]
+    /// [`domain::upkeep::CleanUp`]
     CleanUp,
 }
 

@@ -5,21 +5,22 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use domain::actor::{Actor, Role};
+use domain::attribute::Attributes;
+use domain::clock::{self, Instant};
+use domain::drive::decide::{Context, Decision, decide};
+use domain::drive::draft::Draft;
+use domain::drive::event::Event;
+use domain::drive::registration::Register;
+use domain::drive::state::State;
+use domain::drive::{CreateDrive, DriveCommand, PublishDrive};
+use domain::eligibility::Rules;
+use domain::hash::sha256;
+use domain::id::{CommandId, DriveId, MemberId};
 use serde_json::json;
-use shared::account::Role;
-use shared::bus::envelope::sha256;
-use shared::bus::{Actor, Envelope, Event};
-use shared::clock::{self, Instant};
-use shared::drive::decide::{Context, Decision, decide};
-use shared::drive::draft::Draft;
-use shared::drive::state::State;
-use shared::drive::{CreateDrive, DriveCommand, PublishDrive};
-use shared::eligibility::Rules;
-use shared::id::{CommandId, DriveId, MemberId};
+use shared::bus::Envelope;
 use shared::log::{Additions, Head};
-use shared::member::Attributes;
 use shared::receipt::{Claims, RECEIPT_TYPE};
-use shared::registration::Register;
 use shared::signing::SigningKey;
 use uuid::Uuid;
 

@@ -5,23 +5,19 @@
 
 pub mod broker;
 mod bundle;
-pub mod command;
+pub mod cloud_event;
 pub mod delivery;
 pub mod embedded;
 pub mod envelope;
-pub mod event;
-pub mod failure;
 pub mod message;
 pub mod notice;
 pub mod rabbit;
 pub mod topology;
 
 pub use broker::{Broker, Consumer, PublishError, Received, Subscription};
-pub use command::{Command, CommandSet};
+pub use cloud_event::CloudEvent;
 pub use delivery::{Batch, Delivery};
-pub use envelope::{Actor, Envelope};
-pub use event::{CloudEvent, Event};
-pub use failure::{Failure, Reject};
+pub use envelope::Envelope;
 pub use message::{Address, Message, Outgoing};
 pub use notice::Notice;
-pub use topology::{Queue, Topology};
+pub use topology::Topology;

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use domain::hash::{base64url, sha256};
 use moka::Expiry;
 
 use self::redis::Redis;
-use crate::bus::envelope::{base64url, sha256};
-use crate::config::scheme;
+use crate::scheme;
 use crate::secret::Secret;
 
 /// The most memory for cached answers in this process, in bytes.

@@ -3,7 +3,6 @@
 #![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these are the texts of `--help`")]
 
 pub mod arguments;
-pub mod scheme;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
@@ -12,18 +11,13 @@ use std::time::Duration;
 use clap::Args;
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 
-use crate::bus::Topology;
 use crate::bus::broker::BrokerUrl;
-use crate::bus::event::batch::Form;
-use crate::bus::rabbit;
+use crate::bus::cloud_event::batch::Form;
+use crate::bus::{Topology, rabbit};
+use crate::scheme::{self, Unusable};
 use crate::secret::Secret;
 use crate::telemetry::LogFormat;
 use crate::webhook::address::Allowed;
-
-/// A setting that cannot be used, in a sentence that names it and never quotes a secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unusable(pub String);
 
 /// Where the parts of a deployment are.
 #[derive(Debug, Clone, Args)]

@@ -3,9 +3,7 @@
 //! A follower reads the entries behind its cursor and moves the cursor on in the transaction that keeps what it made of them,
 //! from where it was: so each entry is taken once, however often a follower dies and however many processes follow.
 
-pub mod table;
-
-use crate::id::DriveId;
+use domain::id::DriveId;
 
 /// A log that a follower has not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

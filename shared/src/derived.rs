@@ -5,7 +5,7 @@
 
 use sea_orm::{ConnectionTrait, DbErr};
 
-use crate::{account, drive, member};
+use crate::store::{accounts, drives, members};
 
 /// Calls a function page after page until there are no more rows.
 macro_rules! all_pages {
@@ -21,9 +21,9 @@ macro_rules! all_pages {
 ///
 /// A page has a thousand rows. Without a transaction each of them is a change of its own.
 pub async fn fill(db: &impl ConnectionTrait) -> Result<(), DbErr> {
-    all_pages!(member::table::fill, db);
-    all_pages!(drive::table::fill, db);
-    all_pages!(account::table::fill, db);
-    all_pages!(account::table::take_addresses, db);
+    all_pages!(members::fill, db);
+    all_pages!(drives::fill, db);
+    all_pages!(accounts::fill, db);
+    all_pages!(accounts::take_addresses, db);
     Ok(())
 }

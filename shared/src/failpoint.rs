@@ -5,12 +5,10 @@
 //! `mail-looking:1:panic`. `panics` panics that time and every time after it. A fourth part is a delay in microseconds,
 //! in which everything else goes on: `command-published:1:kill:800`. A place may be narrowed down to what it is about:
 //! `mail-composing@ann@x.org:1:panics`. Several are separated by commas.
-//! `CLOCK_OFFSET_MS` sets the process's clock ahead or back.
+//! `CLOCK_OFFSET_MS` sets the process's clock ahead or back (`clock.rs`).
 
 #[cfg(feature = "failpoints")]
-pub(crate) use armed::clock;
-#[cfg(feature = "failpoints")]
-pub use armed::{hit, hit_about, published};
+pub use armed::{hit, hit_about};
 
 /// Comes by the place called `name`.
 #[cfg(not(feature = "failpoints"))]
@@ -22,18 +20,6 @@ pub fn hit(_name: &str) {}
 #[inline]
 pub fn hit_about(_name: &str, _what: &dyn std::fmt::Display) {}
 
-/// Comes by the place after a message was handed to the broker's connection, and before it is confirmed.
-#[cfg(not(feature = "failpoints"))]
-#[inline]
-pub fn published(_to: &crate::bus::Address) {}
-
-/// What the machine's clock shows, seen from a process.
-#[cfg(not(feature = "failpoints"))]
-#[inline]
-pub(crate) fn clock(shows: chrono::DateTime<chrono::Utc>) -> chrono::DateTime<chrono::Utc> {
-    shows
-}
-
 #[cfg(feature = "failpoints")]
 mod armed {
     use std::sync::OnceLock;
@@ -41,8 +27,6 @@ mod armed {
     use std::time::Duration;
 
     use rustix::process::{Signal, getpid, kill_process};
-
-    use crate::bus::Address;
 
     /// A place that `FAILPOINT` names.
     struct Failpoint {
@@ -131,24 +115,5 @@ mod armed {
         for point in all().iter().filter(is_it).filter(|point| point.is_time()) {
             point.come_by();
         }
-    }
-
-    /// Comes by the place after a message was handed to the broker's connection, and before it is confirmed.
-    pub fn published(to: &Address) {
-        match to {
-            Address::Commands(_) => hit("command-published"),
-            Address::Events(_) => hit("event-published"),
-            _ => {}
-        }
-    }
-
-    /// What the machine's clock shows, seen from a process whose clock is wrong.
-    pub(crate) fn clock(shows: chrono::DateTime<chrono::Utc>) -> chrono::DateTime<chrono::Utc> {
-        static OFFSET: OnceLock<chrono::Duration> = OnceLock::new();
-        let read = || {
-            let ms = std::env::var("CLOCK_OFFSET_MS").ok().and_then(|text| text.parse().ok());
-            chrono::Duration::milliseconds(ms.unwrap_or(0))
-        };
-        shows + *OFFSET.get_or_init(read)
     }
 }

@@ -6,13 +6,13 @@ use std::path::Path as FolderPath;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use domain::clock::Instant;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use uuid::Uuid;
 
-use crate::clock::Instant;
 use crate::private;
 
 /// The store could not do it.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt as _;
 
-use crate::text::shortened;
+use domain::text::shortened;
 
 /// How much is kept of what a panic says.
 const MOST_REASON: usize = 300;

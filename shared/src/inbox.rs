@@ -3,12 +3,10 @@
 //! It holds no text of its own: each message is an entry of a drive's log. Those who follow the logs fill it, soon after the
 //! decision.
 
-pub mod table;
-
 use bytes::Bytes;
 
-use crate::clock::Instant;
-use crate::id::{DriveId, MemberId};
+use domain::clock::Instant;
+use domain::id::{DriveId, MemberId};
 
 /// A message that is about to be put into an inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

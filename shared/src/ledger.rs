@@ -6,18 +6,19 @@
 
 use std::collections::HashMap;
 
+use domain::actor::Actor;
+use domain::clock::Instant;
+use domain::hash::Digest256;
+use domain::id::{CommandId, DriveId};
+use domain::refusal::Refusal;
+use domain::upkeep;
 use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, DbErr, QuerySelect, Set};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::bus::envelope::Digest256;
-use crate::bus::{Actor, Reject};
-use crate::clock::Instant;
 use crate::database::rows;
-use crate::id::{CommandId, DriveId};
-use crate::refusal::Refusal;
-use crate::upkeep;
+use crate::failure::Reject;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "ledger")]

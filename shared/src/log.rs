@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use domain::clock::Instant;
+use domain::drive::event::Event;
+use domain::hash::Digest256;
+use domain::id::{CommandId, DriveId};
 use sea_orm::entity::prelude::*;
 use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
 use sha2::{Digest as _, Sha256};
 
-use crate::bus::envelope::Digest256;
-use crate::bus::{CloudEvent, Event};
-use crate::clock::Instant;
+use crate::bus::CloudEvent;
 use crate::database::rows;
-use crate::id::{CommandId, DriveId};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "drive_log")]
@@ -193,11 +194,11 @@ pub async fn ranges(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::event::Empty;
+    use domain::drive::event::Empty;
 
     #[test]
     fn a_log_is_gapless_and_its_hashes_are_a_chain() {
-        let (drive_id, now) = (DriveId::new(), crate::clock::from_ms(1_700_000_000_000));
+        let (drive_id, now) = (DriveId::new(), domain::clock::from_ms(1_700_000_000_000));
         let mut additions = Additions::default();
         let opened = || Event::DriveOpened(Empty {});
         let stored = Head { sequence: 7, hash: [9; 32] };

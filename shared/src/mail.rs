@@ -1,12 +1,11 @@
 //! Mail: what stands in a member's inbox goes out by e-mail, too, as far as they want it; and so does word of a webhook that was
 //! switched off.
 //!
-//! Everything here is pure; [`table`] keeps it, the mail sender among the consumers works on it. A mail is a row that is
+//! Everything here is pure; [`crate::store::mails`] keeps it, the mail sender among the consumers works on it. A mail is a row that is
 //! written together with the inbox's message, so each message is at most one mail; its id is in its `Message-ID`, so a
 //! repeat, after a crash between a server's answer and the writing of it, can be told from news.
 
 pub mod preferences;
-pub mod table;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -17,11 +16,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bus::Event;
-use crate::clock::Instant;
-use crate::drive::reminder::Beginning;
-use crate::id::{DriveId, MailId, MemberId, WebhookId};
-use crate::refusal::Code;
+use domain::clock::Instant;
+use domain::drive::event::Event;
+use domain::drive::reminder::Beginning;
+use domain::id::{DriveId, MailId, MemberId, WebhookId};
+use domain::refusal::Code;
 
 /// How long mails are kept. A link that unsubscribes works for as long.
 pub const MAILS_STAY: chrono::Duration = chrono::Duration::days(90);

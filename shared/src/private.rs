@@ -4,8 +4,6 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use crate::config::Unusable;
-
 /// What a Muster keeps in its data folder, besides the folders in [`FOLDERS`].
 const FILES: [&str; 9] = [
     "muster.db",
@@ -40,15 +38,15 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// If it cannot, in a sentence that names the setting and says why.
-pub fn check_folder(setting: &str, folder: &Path) -> Result<(), Unusable> {
+pub fn check_folder(setting: &str, folder: &Path) -> Result<(), String> {
     let unusable = |error: &io::Error| {
-        Unusable(format!(
+        format!(
             "{setting} {} cannot be used by this user{}: {error}",
             folder.display(),
             owner(folder)
                 .map(|(own, theirs)| format!(" (id {own}; the folder belongs to id {theirs})"))
                 .unwrap_or_default()
-        ))
+        )
     };
     make_folder(folder).map_err(|error| unusable(&error))?;
     let probe = folder.join(format!(".probe.{}", uuid::Uuid::now_v7()));

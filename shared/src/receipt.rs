@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
+use domain::actor::Actor;
+use domain::clock::{self, Instant, rfc3339};
+use domain::hash::{Digest256, base64url};
+use domain::id::{CommandId, DriveId};
 use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
 
-use crate::bus::Actor;
-use crate::bus::envelope::{Digest256, base64url};
-use crate::bus::event::rfc3339;
-use crate::clock::{self, Instant};
-use crate::id::{CommandId, DriveId};
 use crate::signing::SigningKey;
 
 /// The `typ` of a receipt's JWS.
@@ -85,7 +84,7 @@ impl SigningKey {
         self.proven(Builder::from_custom_bytes(bytes).into_uuid(), KEPT)
     }
 
-    /// The same id for a command whose decision is forgotten after a while ([`is_passing`](crate::upkeep::is_passing)). Its
+    /// The same id for a command whose decision is forgotten after a while ([`is_passing`](domain::upkeep::is_passing)). Its
     /// proof is another one, so an id without a decision tells whether there may have been one.
     #[must_use]
     pub fn passing(&self, id: CommandId) -> CommandId {
@@ -124,7 +123,7 @@ pub fn accepted_at(id: CommandId) -> Option<Instant> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::Role;
+    use domain::actor::Role;
 
     const KEY: &str = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g";
 

@@ -1,11 +1,11 @@
 //! The tables `settings` (what a deployment must not change) and `watermarks` (how far timed work has come).
 
+use domain::clock::Instant;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ConnectionTrait, DbErr, Set};
 
 use crate::bus::Topology;
-use crate::clock::Instant;
 use crate::database::Database;
 
 /// The table `settings`.

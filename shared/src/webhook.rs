@@ -1,11 +1,10 @@
 //! Webhooks: what is decided about drives is sent to the addresses that asked for it, signed, by [Standard
 //! Webhooks](https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md).
 //!
-//! Everything here is pure; [`table`] keeps it, the sender among the consumers works on it.
+//! Everything here is pure; [`crate::store::webhooks`] keeps it, the sender among the consumers works on it.
 
 pub mod address;
 pub mod secret;
-pub mod table;
 #[cfg(test)]
 mod tests;
 
@@ -13,15 +12,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::clock::{Instant, rfc3339};
+use domain::hash::sha256;
+use domain::id::{DeliveryId, DriveId, WebhookId, id_at};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::bus::CloudEvent;
-use crate::bus::envelope::sha256;
-use crate::bus::event::rfc3339;
-use crate::clock::Instant;
-use crate::id::{DeliveryId, DriveId, WebhookId, id_at};
 use secret::Secret;
 
 /// The most webhooks of a deployment: each is looked at whenever something happens.
@@ -106,7 +104,7 @@ impl Disabled {
         }
     }
 
-    fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         [Self::ByHand, Self::Failing, Self::Gone, Self::OwnerRevoked]
             .into_iter()
             .find(|one| one.as_str() == word)

@@ -13,15 +13,15 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use clap::Args;
+use domain::clock;
+use domain::id::{DriveId, MemberId};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 use shared::backoff::Backoff;
-use shared::clock;
 use shared::config::Deployment;
 use shared::database::Database;
-use shared::drive::table::entries;
-use shared::id::{DriveId, MemberId};
-use shared::member::table as members;
+use shared::store::drives::entries;
+use shared::store::members;
 use uuid::Uuid;
 
 use self::crowd::{Crowd, Records};

@@ -9,20 +9,19 @@ use bytes::Bytes;
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
+use domain::clock;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use serde_json::json;
 use shared::backoff::Backoff;
-use shared::clock;
 use shared::config::Deployment;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::deploy;
 use super::report::{Percentiles, machine, percentiles};
 use super::rush::SETTING_UP;
-use super::usage;
+use super::{deploy, usage};
 use crate::wire::{Connection, Server};
 
 /// Flags of `muster bench read`.

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
+use domain::clock;
+use domain::id::CommandId;
 use hdrhistogram::Histogram;
 use plotters::prelude::*;
 use serde::Serialize;
-use shared::clock;
-use shared::id::CommandId;
 
 use super::bare::Bare;
 use super::plan::Plan;

@@ -6,24 +6,24 @@ use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
+use domain::clock;
+use domain::id::{CommandId, DriveId, MemberId};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use serde_json::json;
+use shared::backoff::Backoff;
 use shared::bus::broker::BrokerUrl;
 use shared::config::Deployment;
 use shared::database::Database;
-use shared::id::{CommandId, DriveId, MemberId};
 use shared::secret::Secret;
-use shared::{backoff::Backoff, clock};
 use uuid::Uuid;
 
-use super::RushArguments;
-use super::bare;
 use super::deploy::{self, READY};
 use super::plan::{Action, Click, Plan};
 use super::report::{Measured, Report, Setting, Verified};
 use super::usage::Usage;
+use super::{RushArguments, bare};
 use crate::client::{As, Client};
 use crate::history::History;
 use crate::load::{Load, Requests, Shot, write_click};

@@ -86,7 +86,7 @@ mod tests {
     fn the_data_sets_are_whole() {
         assert_eq!(placement().unwrap().people, 215);
         assert_eq!(donation().unwrap().people, 748);
-        let table = shared::member::import::read(placement().unwrap().members.as_bytes(), None).unwrap();
+        let table = domain::member::import::read(placement().unwrap().members.as_bytes(), None).unwrap();
         assert_eq!((table.people.len(), table.report.rejected_count), (215, 0));
     }
 }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
+use domain::id::{CommandId, DriveId, MemberId};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use shared::backoff::Backoff;
-use shared::id::{CommandId, DriveId, MemberId};
 
 use super::input::Input;
 use crate::client::{As, Client};

@@ -1,17 +1,18 @@
 //! Folding one drive's log, entry by entry, and checking that each could follow the one before.
 
+use domain::attribute::Attributes;
+use domain::clock::Instant;
+use domain::drive::decide::broken_invariant;
+use domain::drive::event::Event;
+use domain::drive::state::State;
+use domain::eligibility::READING;
+use domain::hash::{base64url, sha256};
+use domain::id::{CommandId, DriveId, SlotId, event_id};
+use domain::refusal::Code;
 use serde::Deserialize;
-use shared::bus::envelope::{base64url, sha256};
-use shared::bus::{CloudEvent, Event};
-use shared::clock::Instant;
-use shared::drive::decide::broken_invariant;
-use shared::drive::state::State;
-use shared::eligibility::READING;
-use shared::id::{CommandId, DriveId, SlotId, event_id};
+use shared::bus::CloudEvent;
 use shared::ledger::{Row, Status};
 use shared::log::{Entry, Head};
-use shared::member::Attributes;
-use shared::refusal::Code;
 
 /// What a decision rested on, as far as it was not erased.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -229,7 +230,7 @@ impl Fold {
             }
             Event::RegistrationRefused(event) if event.code == Code::DriveFull => {
                 let slots = drive.into_iter().flat_map(|drive| &drive.definition.slots);
-                let is_full = |slot: &shared::drive::definition::Slot| {
+                let is_full = |slot: &domain::drive::definition::Slot| {
                     let places = self.state.places(slot.slot_id);
                     // While somebody waits, a free place is not for newcomers.
                     (slot.capacity.is_some_and(|capacity| places.confirmed >= capacity)

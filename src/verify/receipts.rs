@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
+use domain::clock::rfc3339;
+use domain::id::DriveId;
+use domain::upkeep;
 use sea_orm::ConnectionTrait;
-use shared::bus::event::rfc3339;
-use shared::id::DriveId;
 use shared::ledger;
 use shared::receipt::{Claims, RECEIPT_TYPE};
 use shared::signing::SigningKey;
-use shared::upkeep;
 
 use super::Fault;
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use shared::id::MemberId;
+use domain::id::MemberId;
 
 use crate::cluster::{Cluster, Own, USUAL, Urls};
 use crate::deployment::{Engine, eventually};

@@ -5,13 +5,13 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::actor::Actor;
+use domain::clock;
+use domain::id::DriveId;
 use serde_json::{Value, json};
-use shared::bus::Actor;
 use shared::bus::broker::{Broker, BrokerUrl};
-use shared::bus::event::batch::Form;
-use shared::clock;
+use shared::bus::cloud_event::batch::Form;
 use shared::database::Database;
-use shared::id::DriveId;
 use shared::signing::SigningKey;
 
 use crate::deployment::{

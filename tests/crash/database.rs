@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use domain::id::DriveId;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement, TransactionTrait as _};
 use serde_json::json;
-use shared::id::DriveId;
 
 use crate::cluster::{Cluster, Own, USUAL, Urls};
 use crate::deployment::{Engine, eventually};

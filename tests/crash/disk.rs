@@ -5,9 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::id::{DriveId, MemberId};
 use serde_json::json;
 use shared::database::Database;
-use shared::id::{DriveId, MemberId};
 use shared::signing::SigningKey;
 
 use crate::cluster::LONG;
@@ -68,7 +68,7 @@ async fn on_a_full_disk_nothing_is_accepted_and_nothing_that_was_accepted_is_los
     let (mut drives, mut lines) = (Vec::<DriveId>::new(), Vec::new());
     for _ in 0..times {
         let places =
-            json!({ "capacity": 300, "waitlist_capacity": 100, "closes_at": shared::clock::now() + LONG });
+            json!({ "capacity": 300, "waitlist_capacity": 100, "closes_at": domain::clock::now() + LONG });
         drives.push(admin.open_drive(places).await.parse().unwrap());
     }
     let key = SigningKey::load_or_create(&alone.place.folder.join("data/signing-key")).unwrap();

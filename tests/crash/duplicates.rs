@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use domain::actor::{Actor, Role};
+use domain::clock;
+use domain::drive::registration::Register;
+use domain::hash::sha256;
+use domain::id::{CommandId, DriveId, MemberId};
 use futures_util::StreamExt as _;
 use rand::seq::SliceRandom as _;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::account::Role;
-use shared::bus::envelope::sha256;
-use shared::bus::{Actor, Envelope, Outgoing};
-use shared::clock;
-use shared::id::{CommandId, DriveId, MemberId};
-use shared::registration::Register;
+use shared::bus::{Envelope, Outgoing};
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;

@@ -4,16 +4,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::drive::event::Event;
+use domain::id::{CommandId, DriveId, MemberId, SlotId};
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties};
 use sea_orm::{ConnectionTrait as _, Statement};
-use shared::bus::event::batch;
-use shared::bus::{CloudEvent, Event};
+use shared::bus::CloudEvent;
+use shared::bus::cloud_event::batch;
 use shared::database::Database;
-use shared::id::{CommandId, DriveId, MemberId, SlotId};
 use shared::ledger::{self, Row, Status};
 use shared::log::{self, Entry};
 use uuid::Uuid;

@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use domain::clock;
+use domain::drive::event::Event;
+use domain::id::DriveId;
 use rand::RngExt as _;
 use serde_json::json;
-use shared::bus::{CloudEvent, Event};
-use shared::clock;
-use shared::id::DriveId;
+use shared::bus::CloudEvent;
 
 use crate::cluster::{Cluster, USUAL};
 use crate::deployment::{Engine, eventually};

@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use domain::actor::{Actor, Role};
+use domain::clock;
+use domain::id::{CommandId, DriveId, MemberId};
 use rand::RngExt as _;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use shared::account::Role;
-use shared::bus::Actor;
-use shared::clock;
-use shared::id::{CommandId, DriveId, MemberId};
 use shared::signing::SigningKey;
 use tokio::task::JoinSet;
 

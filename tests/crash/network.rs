@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use domain::command::Queue;
 use reqwest::Url;
+use shared::bus::Topology;
 use shared::bus::broker::{Broker, BrokerUrl};
-use shared::bus::{Queue, Topology};
 use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Own, USUAL, Urls};

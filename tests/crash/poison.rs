@@ -1,16 +1,16 @@
 //! Messages that cannot be decided, among those that can; and their replay, interrupted.
 
+use domain::actor::{Actor, Role};
+use domain::clock;
+use domain::drive::CloseDrive;
+use domain::hash::sha256;
+use domain::id::{CommandId, DriveId};
 use futures_util::future::join_all;
 use sea_orm::ConnectionTrait as _;
 use serde_json::json;
-use shared::account::Role;
-use shared::bus::envelope::sha256;
 use shared::bus::message::header;
 use shared::bus::topology::DEAD_LETTERS;
-use shared::bus::{Actor, Broker, Envelope, Outgoing};
-use shared::clock;
-use shared::drive::CloseDrive;
-use shared::id::{CommandId, DriveId};
+use shared::bus::{Broker, Envelope, Outgoing};
 use shared::ledger::{self, Status};
 use uuid::Uuid;
 

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use domain::clock;
+use domain::drive::Status;
+use domain::drive::event::Event;
+use domain::id::DriveId;
 use serde_json::json;
-use shared::bus::{CloudEvent, Event};
-use shared::clock;
-use shared::drive::Status;
-use shared::drive::table as drives;
-use shared::id::DriveId;
+use shared::bus::CloudEvent;
+use shared::store::drives;
 
 use crate::cluster::Cluster;
 use crate::deployment::{Engine, PATIENCE};

@@ -1,8 +1,8 @@
 //! People who wait for their decision (`Prefer: wait`) while all connections are closed, and while the API that they wait at
 //! dies.
 
+use domain::id::{DriveId, MemberId};
 use serde_json::json;
-use shared::id::{DriveId, MemberId};
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;

@@ -3,10 +3,11 @@
 use chrono::Duration;
 use consumers::mail::post::Post;
 use consumers::mail::sender::Sender;
+use domain::clock::{self, Instant};
 use serde_json::json;
-use shared::clock::{self, Instant};
 use shared::config::Outlet;
-use shared::mail::{Mail, State, table};
+use shared::mail::{Mail, State};
+use shared::store::mails;
 use tokio_util::sync::CancellationToken;
 
 use super::server::MailServer;
@@ -38,7 +39,7 @@ async fn registered(engine: Engine, people: usize) -> (Local, Vec<Mail>) {
 }
 
 async fn all(local: &Local) -> Vec<Mail> {
-    table::list(&local.db.read, State::ALL, None, 1000).await.unwrap()
+    mails::list(&local.db.read, State::ALL, None, 1000).await.unwrap()
 }
 
 fn sender(local: &Local, port: u16) -> Sender {
@@ -95,28 +96,28 @@ async fn a_mail_that_is_never_taken_is_given_up_after_two_days(engine: Engine) {
         assert!(mail.error.unwrap().contains("refused"));
     }
     // It is forgotten in the end.
-    assert_eq!(table::forget(local.db.writer(), start + Duration::days(1)).await.unwrap(), 2);
+    assert_eq!(mails::forget(local.db.writer(), start + Duration::days(1)).await.unwrap(), 2);
     local.end().await;
 }
 
 async fn a_claim_keeps_others_away_until_it_is_over(engine: Engine) {
     let (mut local, _) = registered(engine, 5).await;
     let (now, minute) = (clock::now(), Duration::minutes(1));
-    let ids = table::due(&local.db.read, now, 3).await.unwrap();
+    let ids = mails::due(&local.db.read, now, 3).await.unwrap();
     assert_eq!(ids.len(), 3, "no more than were asked for");
-    let claim = |lease, now| table::claim(local.db.writer(), &ids, lease, now, now + minute);
+    let claim = |lease, now| mails::claim(local.db.writer(), &ids, lease, now, now + minute);
     let [first, second] = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()];
     let taken = claim(first, now).await.unwrap();
     assert_eq!(taken.len(), 3);
     assert_eq!(claim(second, now).await.unwrap(), [], "they are taken");
-    assert_eq!(table::due(&local.db.read, now, 100).await.unwrap().len(), 2);
+    assert_eq!(mails::due(&local.db.read, now, 100).await.unwrap().len(), 2);
     assert_eq!(claim(second, now + minute).await.unwrap().len(), 3, "the claim is over");
     // Whoever comes too late changes nothing.
     let sent = Mail { state: State::Sent, ..taken[0].clone() };
-    table::settle(local.db.writer(), [sent.id], first, &sent).await.unwrap();
-    assert_eq!(table::find(&local.db.read, sent.id).await.unwrap().unwrap().state, State::Pending);
-    table::settle(local.db.writer(), [sent.id], second, &sent).await.unwrap();
-    assert_eq!(table::find(&local.db.read, sent.id).await.unwrap().unwrap().state, State::Sent);
+    mails::settle(local.db.writer(), [sent.id], first, &sent).await.unwrap();
+    assert_eq!(mails::find(&local.db.read, sent.id).await.unwrap().unwrap().state, State::Pending);
+    mails::settle(local.db.writer(), [sent.id], second, &sent).await.unwrap();
+    assert_eq!(mails::find(&local.db.read, sent.id).await.unwrap().unwrap().state, State::Sent);
     local.end().await;
 }
 
@@ -126,23 +127,23 @@ async fn what_a_clock_that_ran_ahead_put_off_is_brought_forward(engine: Engine) 
     let (db, ids) = (local.db.writer(), mails.iter().map(|mail| mail.id).collect::<Vec<_>>());
     let [own, dead] = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()];
     // One is being sent; one was, by a sender that died a year ahead; one failed there; one is due.
-    table::claim(db, &ids[..1], own, now, now + lease).await.unwrap();
-    table::claim(db, &ids[1..3], dead, now + year, now + year + lease).await.unwrap();
+    mails::claim(db, &ids[..1], own, now, now + lease).await.unwrap();
+    mails::claim(db, &ids[1..3], dead, now + year, now + year + lease).await.unwrap();
     let failed = Mail { attempts: 1, due_at: now + year, ..mails[2].clone() };
-    table::settle(db, [ids[2]], dead, &failed).await.unwrap();
+    mails::settle(db, [ids[2]], dead, &failed).await.unwrap();
     let ahead = now + Duration::days(3);
-    assert_eq!(table::bring_forward(db, now, ahead, ahead).await.unwrap(), 2);
-    let mut due = table::due(db, now, 100).await.unwrap();
+    assert_eq!(mails::bring_forward(db, now, ahead, ahead).await.unwrap(), 2);
+    let mut due = mails::due(db, now, 100).await.unwrap();
     due.sort_unstable();
     let mut expected = ids[1..].to_vec();
     expected.sort_unstable();
     assert_eq!(due, expected, "the one that is being sent is left alone");
     // What waits for a few minutes only waits until a sender notices that its clock was set back.
     let soon = Mail { attempts: 1, due_at: now + Duration::minutes(30), ..mails[3].clone() };
-    table::claim(db, &ids[3..], own, now, now + lease).await.unwrap();
-    table::settle(db, [ids[3]], own, &soon).await.unwrap();
-    assert_eq!(table::bring_forward(db, now, ahead, ahead).await.unwrap(), 0);
-    assert_eq!(table::bring_forward(db, now, now, now + lease).await.unwrap(), 1);
-    assert_eq!(table::due(db, now, 100).await.unwrap().len(), 3);
+    mails::claim(db, &ids[3..], own, now, now + lease).await.unwrap();
+    mails::settle(db, [ids[3]], own, &soon).await.unwrap();
+    assert_eq!(mails::bring_forward(db, now, ahead, ahead).await.unwrap(), 0);
+    assert_eq!(mails::bring_forward(db, now, now, now + lease).await.unwrap(), 1);
+    assert_eq!(mails::due(db, now, 100).await.unwrap().len(), 3);
     local.end().await;
 }

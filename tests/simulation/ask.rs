@@ -1,19 +1,20 @@
 //! What the people of a simulated world ask for, and the real commands that say so.
 
-use shared::account::Role;
-use shared::bus::envelope::sha256;
-use shared::bus::{Actor, Command, Envelope, Outgoing, Topology};
-use shared::clock::Instant;
-use shared::drive::draft::{Changes, Draft, RuleChanges, SlotChanges, SlotDraft};
-use shared::drive::{
+use domain::actor::{Actor, Role};
+use domain::clock::Instant;
+use domain::command::Command;
+use domain::drive::draft::{Changes, Draft, RuleChanges, SlotChanges, SlotDraft};
+use domain::drive::registration::{
+    AddRegistration, ChangeAnswers, MoveInWaitingList, Register, RemoveRegistration, Withdraw,
+};
+use domain::drive::{
     AdvanceDrive, CancelDrive, CloseDrive, CreateDrive, Kind, PublishDrive, RemindDrive, ReopenDrive,
     UpdateDrive,
 };
-use shared::eligibility::Rule;
-use shared::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId};
-use shared::registration::{
-    AddRegistration, ChangeAnswers, MoveInWaitingList, Register, RemoveRegistration, Withdraw,
-};
+use domain::eligibility::Rule;
+use domain::hash::sha256;
+use domain::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId};
+use shared::bus::{Envelope, Outgoing, Topology};
 use uuid::Uuid;
 
 /// The places of a slot.
@@ -122,7 +123,7 @@ fn draft(
         slots: slots(&new),
         rules: rules(min_age),
         questions: Vec::new(),
-        admission: shared::drive::definition::Admission::FirstCome,
+        admission: domain::drive::definition::Admission::FirstCome,
         reminders: Vec::new(),
         digest_at: None,
         promotes_until: None,

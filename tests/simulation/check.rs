@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
+use domain::clock::Instant;
+use domain::hash::{Digest256, sha256};
+use domain::id::{CommandId, event_id};
 use serde_json::Value;
-use shared::bus::envelope::{Digest256, sha256};
 use shared::bus::{Address, CloudEvent, Outgoing};
-use shared::clock::Instant;
-use shared::id::{CommandId, event_id};
 use shared::ledger::{Row, Status};
 
 use super::ask::Asked;

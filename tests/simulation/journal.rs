@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shared::bus::envelope::{Digest256, sha256};
+use domain::hash::{Digest256, sha256};
 
 /// How often each kind of thing has happened.
 pub type Counts = BTreeMap<String, u64>;

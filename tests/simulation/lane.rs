@@ -2,12 +2,14 @@
 
 use anyhow::{Context as _, Result, ensure};
 use consumers::batch::{Moment, Settled};
+use domain::clock::Instant;
+use domain::command::Command as _;
+use domain::drive::{AdvanceDrive, RemindDrive};
+use domain::id::{CommandId, DriveId};
 use futures_util::FutureExt as _;
-use shared::bus::{Command as _, Delivery, Failure, Outgoing};
-use shared::clock::Instant;
-use shared::drive::table::{Due, What as Falls};
-use shared::drive::{AdvanceDrive, RemindDrive};
-use shared::id::{CommandId, DriveId};
+use shared::bus::{Delivery, Outgoing};
+use shared::failure::Failure;
+use shared::store::drives::{Due, What as Falls};
 
 use super::ask::{Ask, Asked};
 use super::check::{self, Made};

@@ -13,18 +13,21 @@ use bytes::Bytes;
 use consumers::drives::Drives;
 use consumers::runtime::Runtime;
 use consumers::{Cx, Decided, Handler};
+use domain::actor::Role;
+use domain::attribute::Attribute;
+use domain::clock::from_ms;
+use domain::command::Queue;
+use domain::drive::DriveCommand;
+use domain::id::CommandId;
+use domain::member::Profile;
 use process::parts::Parts;
 use process::watch::Liveness;
-use shared::account::Role;
-use shared::account::table::Account;
-use shared::bus::event::batch::{self, Form};
+use shared::bus::cloud_event::batch::{self, Form};
 use shared::bus::topology::DEAD_LETTERS;
-use shared::bus::{Broker, CloudEvent, Envelope, Failure, Outgoing, Queue};
-use shared::clock::from_ms;
-use shared::drive::DriveCommand;
-use shared::id::CommandId;
+use shared::bus::{Broker, CloudEvent, Envelope, Outgoing};
+use shared::failure::Failure;
 use shared::ledger::{Row, Status};
-use shared::member::{Attribute, Profile};
+use shared::store::accounts::Account;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -132,7 +135,7 @@ impl<'m> World<'m> {
         let people = People::of(&mut self.dice);
         let mut model = Model::default();
         let mut now = from_ms(EPOCH_MS);
-        let account = |id: &shared::id::MemberId| Account {
+        let account = |id: &domain::id::MemberId| Account {
             id: *id,
             email: format!("{id}@x.org"),
             role: Role::Member,

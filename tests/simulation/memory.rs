@@ -3,20 +3,22 @@
 use std::collections::{BTreeMap, HashMap};
 
 use consumers::batch::{Moment, Settled};
-use shared::account::table::Account;
-use shared::bus::envelope::{base64url, sha256};
-use shared::bus::{
-    Actor, CloudEvent, Command, CommandSet as _, Envelope, Failure, Message, Outgoing, Topology,
-};
-use shared::clock::Instant;
-use shared::drive::decide::{Context, decide};
-use shared::drive::state::State;
-use shared::drive::table::{Due, What};
-use shared::drive::{AdvanceDrive, DriveCommand, RemindDrive, Status};
-use shared::id::{CommandId, DriveId, MemberId, timed_id};
+use domain::actor::Actor;
+use domain::attribute::Attributes;
+use domain::clock::Instant;
+use domain::command::{Command, CommandSet as _};
+use domain::drive::decide::{Context, decide};
+use domain::drive::state::State;
+use domain::drive::{AdvanceDrive, DriveCommand, RemindDrive, Status};
+use domain::hash::{base64url, sha256};
+use domain::id::{CommandId, DriveId, MemberId, timed_id};
+use domain::member::Profile;
+use shared::bus::{CloudEvent, Envelope, Message, Outgoing, Topology};
+use shared::failure::Failure;
 use shared::ledger::{Outcome, Row};
 use shared::log::{Additions, Entry, Head};
-use shared::member::{Attributes, Profile};
+use shared::store::accounts::Account;
+use shared::store::drives::{Due, What};
 
 use super::process::Interruption;
 use super::store::Stored;

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use shared::account::Role;
-use shared::clock::Instant;
-use shared::id::{DriveId, MemberId, RegistrationId, SlotId, event_id};
+use domain::actor::Role;
+use domain::clock::Instant;
+use domain::id::{DriveId, MemberId, RegistrationId, SlotId, event_id};
 
 use super::ask::{Ask, Asked, Places};
 

@@ -1,9 +1,8 @@
 //! What people come to ask: mostly what makes sense, sometimes what does not.
 
-use shared::account::Role;
-use shared::bus::Actor;
-use shared::clock::{Instant, from_ms};
-use shared::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId};
+use domain::actor::{Actor, Role};
+use domain::clock::{Instant, from_ms};
+use domain::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId};
 
 use super::ask::{Ask, Asked, MACHINE, ORGANISER, Places};
 use super::dice::Dice;

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use consumers::drives::Drives;
 use consumers::{Cx, Decided, Handler};
-use shared::bus::{Batch, Consumer, Envelope, Failure, Outgoing};
-use shared::drive::DriveCommand;
-use shared::id::CommandId;
+use domain::drive::DriveCommand;
+use domain::id::CommandId;
+use shared::bus::{Batch, Consumer, Envelope, Outgoing};
+use shared::failure::Failure;
 use shared::ledger::Row;
 
 /// Where a transaction ends before its time.

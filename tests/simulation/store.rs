@@ -6,20 +6,22 @@ use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Context as _, Result};
 use consumers::batch::{self, Moment, Settled};
+use domain::clock::Instant;
+use domain::drive::ClosedBy;
+use domain::drive::registration::Registration;
+use domain::drive::state::{Drive, Places};
+use domain::id::{CommandId, DriveId, MemberId, SlotId};
+use domain::member::Profile;
 use scheduler::tick::Scheduler;
 use sea_orm::{ConnectionTrait as _, EntityTrait as _};
-use shared::account::table::{self as accounts, Account};
-use shared::bus::{Batch, Broker, Failure};
-use shared::clock::Instant;
+use shared::bus::{Batch, Broker};
 use shared::database::Database;
-use shared::drive::ClosedBy;
-use shared::drive::state::{Drive, Places};
-use shared::drive::table::{self as drives, Due};
-use shared::id::{CommandId, DriveId, MemberId, SlotId};
+use shared::failure::Failure;
 use shared::ledger::{self, Row};
 use shared::log::{self, Entry, Head};
-use shared::member::{self, Profile};
-use shared::registration::{self, Registration};
+use shared::store::accounts::{self, Account};
+use shared::store::drives::{self, Due};
+use shared::store::{members, registrations};
 
 use super::memory::Memory;
 use super::process::{Interrupted, Interruption};
@@ -86,7 +88,7 @@ impl Store {
             Self::Memory(kept) => memory(kept).save_profile(member, profile),
             Self::Sqlite(db) => {
                 let profiles = [(member, profile)].into_iter().collect();
-                member::table::save(db.writer(), &profiles, now).await?;
+                members::save(db.writer(), &profiles, now).await?;
             }
         }
         Ok(())
@@ -128,7 +130,7 @@ impl Store {
                     head: stored.head,
                     drive: stored.view.drive,
                     places: stored.view.places,
-                    registrations: registration::table::page(&db.read, id, None, 10_000).await?,
+                    registrations: registrations::page(&db.read, id, None, 10_000).await?,
                 })
             }
         }

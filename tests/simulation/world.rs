@@ -7,15 +7,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
+use domain::actor::{Actor, Role};
+use domain::attribute::{Attribute, Attributes};
+use domain::clock::{Instant, from_ms};
+use domain::command::Queue;
+use domain::id::{CommandId, DriveId, MemberId};
+use domain::member::Profile;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
-use shared::account::Role;
-use shared::account::table::Account;
-use shared::bus::{Actor, Broker, Outgoing, Queue};
-use shared::clock::{Instant, from_ms};
-use shared::drive::table::Due;
-use shared::id::{CommandId, DriveId, MemberId};
-use shared::member::{Attribute, Attributes, Profile};
+use shared::bus::{Broker, Outgoing};
+use shared::store::accounts::Account;
+use shared::store::drives::Due;
 use uuid::Uuid;
 
 use super::ask::{Ask, Asked, ORGANISER};
@@ -378,7 +380,7 @@ impl<'m> World<'m> {
         let (model, made) = (&self.model, &self.made);
         let ends = self.machine.run(async |store, _| check::stored(store, model, made).await)?;
         for end in &ends {
-            self.journal.note("end", || shared::bus::envelope::base64url(end));
+            self.journal.note("end", || domain::hash::base64url(end));
         }
         Ok(ends)
     }

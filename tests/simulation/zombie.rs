@@ -6,16 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::clock::Instant;
+use domain::drive::DriveCommand;
+use domain::drive::decide::{Context, decide};
+use domain::drive::state::State;
+use domain::eligibility::Rules;
+use domain::id::DriveId;
 use sea_orm::ConnectionTrait;
-use shared::bus::{Envelope, Failure, Message};
-use shared::clock::Instant;
-use shared::drive::DriveCommand;
-use shared::drive::decide::{Context, decide};
-use shared::drive::state::State;
-use shared::drive::table::batch::{self, Loaded};
-use shared::eligibility::Rules;
-use shared::id::DriveId;
+use shared::bus::{Envelope, Message};
+use shared::failure::Failure;
 use shared::log::{self, Additions, Head};
+use shared::store::drives::batch::{self, Loaded};
 
 use super::process::Seat;
 use super::store::{Store, memory};
@@ -49,7 +50,7 @@ impl Dream {
         let states = match store {
             Store::Memory(kept) => drives.map(|id| (id, memory(kept).state(id))).collect(),
             Store::Sqlite(db) => {
-                let compiled = |_, version, definition: &shared::drive::definition::Definition| {
+                let compiled = |_, version, definition: &domain::drive::definition::Definition| {
                     Rules::compile_stored(&definition.rules, version)
                 };
                 let tx = db.begin().await.unwrap();

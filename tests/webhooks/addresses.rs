@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use consumers::webhooks::post::{Lookup, Post};
+use domain::clock;
+use domain::id::WebhookId;
 use futures_util::FutureExt as _;
-use shared::clock;
-use shared::id::WebhookId;
 use shared::webhook::address::Allowed;
 use shared::webhook::secret::Secret;
 use shared::webhook::{Attempt, Delivery, Filter, Webhook};

@@ -7,13 +7,13 @@ use consumers::follow::{Followed, Follower as _};
 use consumers::webhooks::Webhooks;
 use consumers::webhooks::post::Post;
 use consumers::webhooks::sender::Sender;
+use domain::clock;
+use domain::id::{DeliveryId, DriveId, WebhookId};
 use process::parts::Parts;
-use shared::account::table as accounts;
-use shared::clock;
-use shared::id::{DeliveryId, DriveId, WebhookId};
 use shared::log::{self, Entry, Head};
+use shared::store::accounts;
+use shared::store::webhooks::{self, delivery};
 use shared::webhook::secret::Secret;
-use shared::webhook::table::{self, delivery};
 use shared::webhook::{Delivery, Disabled, Filter, PATIENCE, State, Webhook};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -51,9 +51,9 @@ fn webhook(url: &str, ordered: bool) -> Webhook {
 
 async fn made(local: &Local, url: &str, ordered: bool) -> Webhook {
     let webhook = webhook(url, ordered);
-    table::insert(local.db.writer(), &webhook).await.unwrap();
-    assert_eq!(table::find(&local.db.read, webhook.id, None).await.unwrap().unwrap(), webhook);
-    assert!(table::find(&local.db.read, webhook.id, Some(Uuid::now_v7())).await.unwrap().is_none());
+    webhooks::insert(local.db.writer(), &webhook).await.unwrap();
+    assert_eq!(webhooks::find(&local.db.read, webhook.id, None).await.unwrap().unwrap(), webhook);
+    assert!(webhooks::find(&local.db.read, webhook.id, Some(Uuid::now_v7())).await.unwrap().is_none());
     webhook
 }
 
@@ -95,17 +95,17 @@ async fn all_secrets_that_are_valid_are_kept_and_those_of_an_older_version_are_r
     let local = Local::start(engine).await;
     let mut webhook = made(&local, "https://example.org", false).await;
     let id = webhook.id;
-    let stored = async || table::find(&local.db.read, id, None).await.unwrap().unwrap();
+    let stored = async || webhooks::find(&local.db.read, id, None).await.unwrap().unwrap();
     let now = clock::now();
     for days in 1..=5 {
         let mut rotated = stored().await;
         let before = rotated.secret.clone();
         rotated.rotate(Secret::generate(), now + chrono::Duration::days(days), now).unwrap();
-        assert!(table::rotate(local.db.writer(), &rotated, &before).await.unwrap());
+        assert!(webhooks::rotate(local.db.writer(), &rotated, &before).await.unwrap());
         assert_eq!(stored().await, rotated);
         // Whoever comes second learns it.
         let late = Webhook { secret: Secret::generate(), ..rotated.clone() };
-        assert!(!table::rotate(local.db.writer(), &late, &before).await.unwrap());
+        assert!(!webhooks::rotate(local.db.writer(), &late, &before).await.unwrap());
         assert_eq!(stored().await, rotated);
     }
     assert_eq!(stored().await.old_secrets.len(), 5);
@@ -115,8 +115,8 @@ async fn all_secrets_that_are_valid_are_kept_and_those_of_an_older_version_are_r
     webhook = stored().await;
     let before = webhook.secret.clone();
     webhook.rotate(Secret::generate(), now, now).unwrap();
-    assert!(table::rotate(local.db.writer(), &webhook, &before).await.unwrap());
-    assert_eq!(table::find(&local.db.read, webhook.id, None).await.unwrap().unwrap(), webhook);
+    assert!(webhooks::rotate(local.db.writer(), &webhook, &before).await.unwrap());
+    assert_eq!(webhooks::find(&local.db.read, webhook.id, None).await.unwrap().unwrap(), webhook);
     assert_eq!(webhook.old_secrets, []);
 }
 
@@ -216,7 +216,7 @@ async fn a_claim_keeps_others_away_until_its_lease_is_over(engine: Engine) {
     delivery::settle(db.writer(), [heads[0]], one, (State::Delivered, 1, now)).await.unwrap();
     let next = delivery::next(&db.read, one_by_one.id, true, 100).await.unwrap();
     assert_eq!(next.iter().filter(|(id, _, due_at)| !heads.contains(id) && *due_at <= now).count(), 1);
-    let waiting: BTreeMap<_, _> = table::waiting(&db.read).await.unwrap().into_iter().collect();
+    let waiting: BTreeMap<_, _> = webhooks::waiting(&db.read).await.unwrap().into_iter().collect();
     assert_eq!(waiting.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from([any.id, one_by_one.id]));
     assert!(waiting[&any.id] > now && waiting[&one_by_one.id] <= now);
     // What is taken back is due at once.
@@ -227,7 +227,7 @@ async fn a_claim_keeps_others_away_until_its_lease_is_over(engine: Engine) {
     assert_eq!(delivery::restart(db.writer(), one_by_one.id, ids.iter().copied(), now).await.unwrap(), 0);
     assert_eq!(in_state(&local, &any, State::Pending).await.len(), ids.len());
     let tx = db.begin().await.unwrap();
-    table::delete(&tx, any.id).await.unwrap();
+    webhooks::delete(&tx, any.id).await.unwrap();
     tx.commit().await.unwrap();
     assert!(in_state(&local, &any, State::Pending).await.is_empty());
 }
@@ -240,12 +240,12 @@ async fn a_webhook_that_fails_for_days_or_is_gone_is_switched_off(engine: Engine
     let (fresh, tired) = (made(&local, &receiver.url, false).await, made(&local, &receiver.url, false).await);
     let gone = made(&local, &format!("{base}/gone"), false).await;
     let since = clock::now() - PATIENCE;
-    table::set_failing_since(local.db.writer(), tired.id, Some(since)).await.unwrap();
+    webhooks::set_failing_since(local.db.writer(), tired.id, Some(since)).await.unwrap();
     let shutdown = CancellationToken::new();
     take(&local, &entries(&local, 1).await[..1]).await;
     let sending = tokio::spawn(sender(&local).run(Parts::default(), shutdown.clone()));
     let read =
-        async |webhook: &Webhook| table::find(&local.db.read, webhook.id, None).await.unwrap().unwrap();
+        async |webhook: &Webhook| webhooks::find(&local.db.read, webhook.id, None).await.unwrap().unwrap();
     eventually("all have been tried", || async {
         let all = [read(&fresh).await, read(&tired).await, read(&gone).await];
         let done = all[0].failing_since.is_some() && all[1].disabled.is_some() && all[2].disabled.is_some();
@@ -261,21 +261,21 @@ async fn a_webhook_that_fails_for_days_or_is_gone_is_switched_off(engine: Engine
     assert_eq!(in_state(&local, &fresh, State::Pending).await.len(), 2);
     assert_eq!(in_state(&local, &tired, State::Pending).await.len(), 1);
     receiver.answers(|_| Reply::Status(200));
-    table::enable(local.db.writer(), tired.id).await.unwrap();
+    webhooks::enable(local.db.writer(), tired.id).await.unwrap();
     let all = in_state(&local, &tired, State::Pending).await;
     delivery::restart(local.db.writer(), tired.id, all.iter().map(|one| one.id), clock::now()).await.unwrap();
     until(&local, &tired, State::Delivered, 1).await;
     let well = read(&tired).await;
     assert!(well.disabled.is_none() && well.failing_since.is_none());
     assert_eq!(
-        table::disable_of(local.db.writer(), well.owner, since, Disabled::OwnerRevoked).await.unwrap(),
+        webhooks::disable_of(local.db.writer(), well.owner, since, Disabled::OwnerRevoked).await.unwrap(),
         1
     );
     assert_eq!(read(&tired).await.disabled, Some((since, Disabled::OwnerRevoked)));
     // Made in the moments in which a revoked account still counts, it gets nothing all the same.
     let now = clock::now();
     accounts::insert_service(local.db.writer(), fresh.owner, "late", Uuid::nil(), now).await.unwrap();
-    let on = async || table::enabled(&local.db.read).await.unwrap().iter().any(|one| one.id == fresh.id);
+    let on = async || webhooks::enabled(&local.db.read).await.unwrap().iter().any(|one| one.id == fresh.id);
     assert!(on().await);
     accounts::revoke_service(local.db.writer(), fresh.owner, now).await.unwrap();
     assert!(!on().await);

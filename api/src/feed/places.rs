@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::id::{DriveId, SlotId};
+use domain::refusal::{Code, Refusal};
 use moka::future::Cache;
 use serde::Serialize;
 use shared::database::Database;
-use shared::drive::table::{self as drives, DriveView};
-use shared::id::{DriveId, SlotId};
-use shared::refusal::Code;
-use shared::refusal::Refusal;
+use shared::store::drives::{self, DriveView};
 
 use super::{Item, Watcher};
 use crate::problem::Problem;

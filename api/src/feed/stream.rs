@@ -51,7 +51,7 @@ impl Source {
     /// How a drive stands, now (unless that is what it was after the entry `told`) and whenever it changes.
     pub async fn places(
         feeds: &Feeds,
-        drive_id: shared::id::DriveId,
+        drive_id: domain::id::DriveId,
         told: Option<u64>,
     ) -> Result<Self, Problem> {
         let watcher = feeds.watch(Feed::Standing(drive_id), told).await?;

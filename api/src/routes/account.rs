@@ -2,24 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use domain::actor::{Actor, Role};
+use domain::address::{EmailAddress, shown_email};
+use domain::attribute::Attribute;
+use domain::clock;
+use domain::hash::sha256;
+use domain::id::{CommandId, MemberId};
+use domain::member::UpdateProfile;
+use domain::refusal::FieldError;
+use domain::text::line_fault;
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::types::Any;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde_json::Value;
-use shared::account::table::{self as accounts, Account};
-use shared::account::{EmailAddress, Role, shown_email};
-use shared::bus::envelope::sha256;
-use shared::bus::{Actor, Envelope};
-use shared::clock;
-use shared::id::{CommandId, MemberId};
-use shared::member::table as profiles;
-use shared::member::{Attribute, UpdateProfile};
-use shared::refusal::FieldError;
-use shared::text::line_fault;
+use shared::bus::Envelope;
+use shared::store::accounts::{self, Account};
+use shared::store::{members as profiles, webhooks};
 use shared::webhook::Disabled;
-use shared::webhook::table as webhooks;
 use uuid::Uuid;
 
 use crate::asked::Asked;
@@ -302,7 +303,7 @@ impl ServiceAccountRoutes {
         body: JsonBody<NewServiceAccount>,
     ) -> Result<ServiceCreated, Problem> {
         let name = body.value.name.trim();
-        if let Some(fault) = line_fault(name, shared::member::MAX_NAME) {
+        if let Some(fault) = line_fault(name, domain::member::MAX_NAME) {
             return Err(Problem::invalid_body().errors(vec![FieldError::new("name", fault)]));
         }
         let (id, now) = (Uuid::now_v7(), clock::now());

@@ -1,12 +1,12 @@
 //! Answers to a drive's questions, after registering.
 
+use domain::drive::registration::ChangeAnswers;
+use domain::drive::registration::questions::Answers;
+use domain::id::DriveId;
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
-use shared::id::DriveId;
-use shared::registration::ChangeAnswers;
-use shared::registration::questions::Answers;
 use uuid::Uuid;
 
 use crate::asked::Asked;

@@ -1,9 +1,9 @@
 //! What came of a command.
 
+use domain::id::CommandId;
 use poem::web::Data;
 use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
-use shared::id::CommandId;
 use uuid::Uuid;
 
 use crate::auth::Caller;

@@ -6,22 +6,20 @@ mod body;
 mod parts;
 mod view;
 
+use domain::clock::Instant;
+use domain::drive::draft::{self, Changes, Draft};
+use domain::drive::message::{self, MessageDrive};
+use domain::drive::{self, CancelDrive, CloseDrive, CreateDrive, PublishDrive, ReopenDrive, UpdateDrive};
+use domain::hash::base64url;
+use domain::id::DriveId;
+use domain::refusal::{Code, Refusal};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 use serde::Serialize;
-use shared::bus::envelope::base64url;
-use shared::clock::Instant;
-use shared::drive::draft::{self, Changes, Draft};
-use shared::drive::message::{self, MessageDrive};
-use shared::drive::table;
-use shared::drive::{
-    self as drives, CancelDrive, CloseDrive, CreateDrive, PublishDrive, ReopenDrive, UpdateDrive,
-};
-use shared::id::DriveId;
 use shared::log;
-use shared::refusal::{Code, Refusal};
+use shared::store::drives;
 use uuid::Uuid;
 
 use self::body::{Cancelling, ChangesBody, DriveBody, Nothing, Reopening, Times, Writing};
@@ -50,8 +48,8 @@ struct DriveList {
 struct Wanted {
     /// The name of the list: members and organisers have different ones.
     name: &'static str,
-    status: Option<drives::Status>,
-    kind: Option<drives::Kind>,
+    status: Option<drive::Status>,
+    kind: Option<drive::Kind>,
     q: Option<String>,
     after: Option<(Instant, DriveId)>,
     limit: u64,
@@ -84,7 +82,7 @@ impl Wanted {
     }
 
     /// The list, among drives in these states.
-    async fn list(&self, cx: &Context, visible: &[drives::Status]) -> Result<DriveList, Problem> {
+    async fn list(&self, cx: &Context, visible: &[drive::Status]) -> Result<DriveList, Problem> {
         let statuses = match self.status {
             Some(status) => visible.iter().copied().filter(|visible| *visible == status).collect(),
             None => visible.to_vec(),
@@ -92,14 +90,14 @@ impl Wanted {
         if statuses.is_empty() {
             return Ok(DriveList { items: Vec::new(), next_cursor: None });
         }
-        let query = table::Query {
+        let query = drives::Query {
             statuses,
             kind: self.kind,
             text: self.q.clone(),
             after: self.after,
             limit: self.limit + 1,
         };
-        let mut found = table::list(&cx.db.read, &query).await?;
+        let mut found = drives::list(&cx.db.read, &query).await?;
         let more = page::cut(&mut found, self.limit);
         let next_cursor =
             found.last().filter(|_| more).map(|last| self.pages(cx).cursor(&(last.created_at, last.id)));
@@ -108,11 +106,11 @@ impl Wanted {
 }
 
 /// The states that members see.
-const PUBLIC: [drives::Status; 4] =
-    [drives::Status::Published, drives::Status::Open, drives::Status::Closed, drives::Status::Cancelled];
+const PUBLIC: [drive::Status; 4] =
+    [drive::Status::Published, drive::Status::Open, drive::Status::Closed, drive::Status::Cancelled];
 
-async fn find(cx: &Context, id: DriveId, visible: &[drives::Status]) -> Result<Drive, Problem> {
-    let found = table::find(&cx.db.read, id).await?;
+async fn find(cx: &Context, id: DriveId, visible: &[drive::Status]) -> Result<Drive, Problem> {
+    let found = drives::find(&cx.db.read, id).await?;
     let seen = found.filter(|view| visible.contains(&view.drive.status));
     seen.map(Drive::from).ok_or_else(|| Refusal::new(Code::DriveNotFound).into())
 }
@@ -196,7 +194,7 @@ impl AdminDriveRoutes {
         limit: Query<Option<u64>>,
     ) -> Result<Tagged<DriveList>, Problem> {
         let wanted = Wanted::read(&cx, "all-drives", status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
-        let list = wanted.list(&cx, &drives::Status::ALL).await?;
+        let list = wanted.list(&cx, &drive::Status::ALL).await?;
         Ok(Tagged::page(fresh(&list), reading))
     }
 
@@ -209,7 +207,7 @@ impl AdminDriveRoutes {
         reading: Reading,
         drive_id: Path<Uuid>,
     ) -> Result<Tagged<Drive>, Problem> {
-        let drive = find(&cx, DriveId(drive_id.0), &drives::Status::ALL).await?;
+        let drive = find(&cx, DriveId(drive_id.0), &drive::Status::ALL).await?;
         Ok(Tagged::new(fresh(&drive), reading))
     }
 
@@ -357,7 +355,7 @@ impl AdminDriveRoutes {
     ) -> Result<Json<LogPage>, Problem> {
         let (drive_id, limit) = (DriveId(drive_id.0), page::limit(limit.0)?);
         let mut entries = log::read(&cx.db.read, drive_id, after.0.unwrap_or(0), limit + 1).await?;
-        if entries.is_empty() && table::find(&cx.db.read, drive_id).await?.is_none() {
+        if entries.is_empty() && drives::find(&cx.db.read, drive_id).await?.is_none() {
             return Err(Refusal::new(Code::DriveNotFound).into());
         }
         let more = page::cut(&mut entries, limit);

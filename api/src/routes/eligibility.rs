@@ -1,10 +1,10 @@
 //! Eligibility checks.
 
+use domain::eligibility::CheckEligibility;
+use domain::id::DriveId;
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
-use shared::eligibility::CheckEligibility;
-use shared::id::DriveId;
 use uuid::Uuid;
 
 use crate::asked::Asked;

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use domain::refusal::FieldError;
 use poem::web::Data;
 use poem_openapi::param::Query;
 use poem_openapi::payload::Json;
 use poem_openapi::types::Any;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde_json::Value;
-use shared::inbox::{Item, table};
-use shared::refusal::FieldError;
+use shared::inbox::Item;
+use shared::store::inbox;
 use uuid::Uuid;
 
 use crate::at::At;
@@ -91,9 +92,9 @@ impl InboxRoutes {
         let pages = page::List::new(&cx.key, "inbox", &(member_id, unread));
         let below = pages.position::<u64>(cursor.0.as_deref())?;
         let limit = page::limit(limit.0)?;
-        let read_up_to = table::read_up_to(&cx.db.read, member_id).await?;
+        let read_up_to = inbox::read_up_to(&cx.db.read, member_id).await?;
         let above = if unread { read_up_to } else { 0 };
-        let mut items = table::newest(&cx.db.read, member_id, above, below, limit + 1).await?;
+        let mut items = inbox::newest(&cx.db.read, member_id, above, below, limit + 1).await?;
         let more = page::cut(&mut items, limit);
         let next_cursor = items.last().filter(|_| more).map(|last| pages.cursor(&last.number));
         let items = items.into_iter().map(|item| Notification::new(item, read_up_to)).collect();
@@ -109,13 +110,13 @@ impl InboxRoutes {
         body: JsonBody<ReadBody>,
     ) -> Result<Noted, Problem> {
         let member_id = caller.person()?;
-        let ends = table::ends(&cx.db.read, &BTreeSet::from([member_id])).await?;
+        let ends = inbox::ends(&cx.db.read, &BTreeSet::from([member_id])).await?;
         let end = ends.get(&member_id).copied().unwrap_or_default();
         if body.value.up_to > end {
             let fault = FieldError::new("up_to", format!("there are {end} messages"));
             return Err(Problem::invalid_body().errors(vec![fault]));
         }
-        table::mark_read(cx.db.writer(), member_id, body.value.up_to).await?;
+        inbox::mark_read(cx.db.writer(), member_id, body.value.up_to).await?;
         Ok(Noted::Noted)
     }
 }

@@ -1,17 +1,17 @@
 //! Mails, as organisers see them: their templates, and what came of them. The API's own rows; the mails are made by the inbox
 //! follower and sent by the mail sender.
 
+use domain::clock;
+use domain::id::MailId;
+use domain::refusal::FieldError;
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
-use shared::clock;
-use shared::id::MailId;
-use shared::mail::table;
-use shared::mail::table::settings::{self, Written};
 use shared::mail::template::{Facts, LANGUAGES, Template};
-use shared::mail::{self as mails, Kind, Language};
-use shared::refusal::FieldError;
+use shared::mail::{self, Kind, Language};
+use shared::store::mails::settings::{self, Written};
+use shared::store::mails::{self};
 use uuid::Uuid;
 
 use crate::at::At;
@@ -102,14 +102,14 @@ enum MailState {
     Dropped,
 }
 
-impl From<mails::State> for MailState {
-    fn from(state: mails::State) -> Self {
+impl From<mail::State> for MailState {
+    fn from(state: mail::State) -> Self {
         match state {
-            mails::State::Pending => Self::Pending,
-            mails::State::Sent => Self::Sent,
-            mails::State::Bounced => Self::Bounced,
-            mails::State::Failed => Self::Failed,
-            mails::State::Dropped => Self::Dropped,
+            mail::State::Pending => Self::Pending,
+            mail::State::Sent => Self::Sent,
+            mail::State::Bounced => Self::Bounced,
+            mail::State::Failed => Self::Failed,
+            mail::State::Dropped => Self::Dropped,
         }
     }
 }
@@ -137,16 +137,16 @@ struct MailObject {
     error: Option<String>,
 }
 
-impl From<mails::Mail> for MailObject {
-    fn from(mail: mails::Mail) -> Self {
+impl From<mail::Mail> for MailObject {
+    fn from(mail: mail::Mail) -> Self {
         Self {
             mail_id: mail.id.0,
             member_id: mail.member_id.0,
             drive_id: mail.place().map(|(drive_id, _)| drive_id.0),
             sequence: mail.place().map(|(_, sequence)| sequence),
             webhook_id: match mail.source {
-                mails::Source::Webhook(id) => Some(id.0),
-                mails::Source::Entry(..) => None,
+                mail::Source::Webhook(id) => Some(id.0),
+                mail::Source::Entry(..) => None,
             },
             kind: mail.kind.as_str().to_owned(),
             state: mail.state.into(),
@@ -297,10 +297,10 @@ impl MailRoutes {
     ) -> Result<Tagged<MailList>, Problem> {
         let limit = page::limit(limit.0)?;
         let states = match state.0 {
-            None => mails::State::ALL.to_vec(),
+            None => mail::State::ALL.to_vec(),
             Some(state) => {
-                let is = |one: &mails::State| MailState::from(*one) as u8 == state as u8;
-                mails::State::ALL.iter().copied().filter(is).collect()
+                let is = |one: &mail::State| MailState::from(*one) as u8 == state as u8;
+                mail::State::ALL.iter().copied().filter(is).collect()
             }
         };
         let words: Vec<_> = states.iter().map(|state| state.as_str()).collect();
@@ -308,7 +308,7 @@ impl MailRoutes {
         let before = pages.position::<MailId>(cursor.0.as_deref())?;
         // Each state is read by itself; a mail must not change its state between two of them.
         let tx = cx.db.snapshot().await?;
-        let mut found = table::list(&tx, &states, before, limit + 1).await?;
+        let mut found = mails::list(&tx, &states, before, limit + 1).await?;
         tx.commit().await?;
         let more = page::cut(&mut found, limit);
         let next_cursor = found.last().filter(|_| more).map(|last| pages.cursor(&last.id));
@@ -334,13 +334,13 @@ impl MailRoutes {
             return Err(Problem::invalid_body().errors(vec![fault]));
         }
         let id = MailId(mail_id.0);
-        let mail = table::find(&cx.db.read, id).await?.ok_or_else(Problem::mail_not_found)?;
+        let mail = mails::find(&cx.db.read, id).await?.ok_or_else(Problem::mail_not_found)?;
         // A report that comes again must not undo what the member has said since.
-        if mail.state == mails::State::Bounced {
+        if mail.state == mail::State::Bounced {
             return Ok(Done::Done);
         }
         let now = clock::now();
-        table::bounce(cx.db.writer(), id, now, &reason).await?;
+        mails::bounce(cx.db.writer(), id, now, &reason).await?;
         settings::mailbox_is_gone(cx.db.writer(), mail.member_id, now).await?;
         Ok(Done::Done)
     }

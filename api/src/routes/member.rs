@@ -1,13 +1,13 @@
 //! Members, as organisers see them.
 
+use domain::id::MemberId;
+use domain::member::ImportMembers;
 use poem::web::Data;
 use poem_openapi::param::Query;
 use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
-use shared::id::MemberId;
-use shared::member::ImportMembers;
-use shared::member::table::{self, Listed};
+use shared::store::members::{self, Listed};
 use uuid::Uuid;
 
 use crate::asked::Asked;
@@ -95,7 +95,7 @@ impl AdminMemberRoutes {
         let (text, limit) = (page::search_text(q.0)?, page::limit(limit.0)?);
         let pages = page::List::new(&cx.key, "members", &text);
         let after = pages.position::<MemberId>(cursor.0.as_deref())?;
-        let mut found = table::list(&cx.db.read, text.as_deref(), after, limit + 1).await?;
+        let mut found = members::list(&cx.db.read, text.as_deref(), after, limit + 1).await?;
         let more = page::cut(&mut found, limit);
         let next_cursor = found.last().filter(|_| more).map(|last| pages.cursor(&last.id));
         let list = MemberList { items: found.into_iter().map(Member::from).collect(), next_cursor };

@@ -2,15 +2,15 @@
 
 use chrono::NaiveTime;
 use chrono_tz::Tz;
+use domain::id::{MailId, MemberId};
+use domain::refusal::FieldError;
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::payload::{Html, Json};
 use poem_openapi::{ApiResponse, Object, OpenApi};
-use shared::id::{MailId, MemberId};
 use shared::mail::preferences::{Preferences, QuietHours};
-use shared::mail::table::{self, settings};
 use shared::mail::{Language, Topic};
-use shared::refusal::FieldError;
+use shared::store::mails::{self, settings};
 use uuid::Uuid;
 
 use crate::at::At;
@@ -207,7 +207,7 @@ impl PreferencesRoutes {
 impl Context {
     /// Whose mail it is, and what it belongs to.
     async fn unsubscribing(&self, mail_id: Uuid) -> Result<(MemberId, Topic), Problem> {
-        let mail = table::find(&self.db.read, MailId(mail_id)).await?.ok_or_else(Problem::mail_not_found)?;
+        let mail = mails::find(&self.db.read, MailId(mail_id)).await?.ok_or_else(Problem::mail_not_found)?;
         let topic = mail.kind.topic().ok_or_else(Problem::mail_is_essential)?;
         Ok((mail.member_id, topic))
     }

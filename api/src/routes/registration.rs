@@ -2,20 +2,18 @@
 
 #![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
 
+use domain::drive::registration::questions::Answers;
+use domain::drive::registration::{
+    AddRegistration, Register, Registration, RegistrationState, RemoveRegistration, Withdraw, reason_fault,
+};
+use domain::id::{DriveId, MemberId, RegistrationId, SlotId};
+use domain::refusal::Code;
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::types::Any;
 use poem_openapi::{Enum, Object, OpenApi};
-use shared::account::table as accounts;
-use shared::drive::table as drives;
-use shared::id::{DriveId, MemberId, RegistrationId, SlotId};
-use shared::member::table as members;
-use shared::refusal::Code;
-use shared::registration::questions::Answers;
-use shared::registration::table::{self, After};
-use shared::registration::{
-    AddRegistration, Register, Registration, RegistrationState, RemoveRegistration, Withdraw, reason_fault,
-};
+use shared::store::registrations::{self, After};
+use shared::store::{accounts, drives, members};
 use uuid::Uuid;
 
 use crate::asked::Asked;
@@ -144,13 +142,14 @@ impl RegistrationRoutes {
         let (member_id, limit) = (caller.person()?, page::limit(limit.0)?);
         let pages = page::List::new(&cx.key, "own-registrations", &member_id);
         let after = pages.position(cursor.0.as_deref())?;
-        let mut found = table::of_member(&cx.db.read, member_id, after, limit + 1).await?;
+        let mut found = registrations::of_member(&cx.db.read, member_id, after, limit + 1).await?;
         let more = page::cut(&mut found, limit);
         let next_cursor = found.last().filter(|_| more).map(|(drive_id, _)| pages.cursor(drive_id));
         let drives = drives::by_ids(&cx.db.read, found.iter().map(|(drive_id, _)| *drive_id)).await?;
         let waiting = found.iter().filter(|(_, of)| of.state == RegistrationState::Waitlisted);
         let positions =
-            table::waitlist_positions(&cx.db.read, member_id, waiting.map(|(drive_id, _)| *drive_id)).await?;
+            registrations::waitlist_positions(&cx.db.read, member_id, waiting.map(|(drive_id, _)| *drive_id))
+                .await?;
         let mut items = Vec::with_capacity(found.len());
         for (drive_id, registration) in &found {
             let Some(view) = drives.iter().find(|view| view.id == *drive_id) else { continue };
@@ -249,14 +248,16 @@ impl AdminRegistrationRoutes {
         let after = pages.position::<After>(cursor.0.as_deref())?;
         // Who waits, and where in the waiting list, is of one moment.
         let tx = cx.db.snapshot().await?;
-        let mut found = table::of_drive(&tx, drive_id, &states, text.as_deref(), after, limit + 1).await?;
+        let mut found =
+            registrations::of_drive(&tx, drive_id, &states, text.as_deref(), after, limit + 1).await?;
         if found.is_empty() && drives::find(&tx, drive_id).await?.is_none() {
-            return Err(shared::refusal::Refusal::new(Code::DriveNotFound).into());
+            return Err(domain::refusal::Refusal::new(Code::DriveNotFound).into());
         }
         let more = page::cut(&mut found, limit);
         let next_cursor = found.last().filter(|_| more).map(|last| pages.cursor(&After::from(last)));
         let waiting = found.iter().filter(|one| one.state == RegistrationState::Waitlisted);
-        let positions = table::waitlist_positions_of(&tx, drive_id, waiting.map(|one| one.member_id)).await?;
+        let positions =
+            registrations::waitlist_positions_of(&tx, drive_id, waiting.map(|one| one.member_id)).await?;
         let mut people =
             members::by_ids(&tx, found.iter().map(|registration| registration.member_id)).await?;
         tx.commit().await?;
@@ -297,7 +298,7 @@ impl AdminRegistrationRoutes {
         let member_id = match (member_id, email) {
             (Some(member_id), None) => MemberId(member_id),
             (None, Some(email)) => {
-                let unknown = || Problem::from(shared::refusal::Refusal::new(Code::MemberNotFound));
+                let unknown = || Problem::from(domain::refusal::Refusal::new(Code::MemberNotFound));
                 accounts::by_email(&cx.db.read, &email).await?.ok_or_else(unknown)?.id
             }
             _ => return Err(Problem::invalid_body().detail("give either member_id or email")),

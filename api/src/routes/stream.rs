@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use domain::drive::Status;
+use domain::id::DriveId;
+use domain::refusal::{Code, Refusal};
 use poem::http::header;
 use poem::web::Data;
 use poem::web::websocket::WebSocket;
 use poem::{FromRequest, Request, RequestBody};
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Header, Path, Query};
-use shared::drive::Status;
-use shared::drive::table;
-use shared::id::DriveId;
-use shared::refusal::{Code, Refusal};
+use shared::store::drives;
 use uuid::Uuid;
 
 use crate::auth::{self, Caller, TOKEN_LASTS};
@@ -147,7 +147,7 @@ impl AdminStreamRoutes {
 
 /// Whether there is such a drive, in a state in which whoever asks may see it.
 async fn seen(cx: &Context, drive_id: DriveId, may: fn(Status) -> bool) -> Result<(), Problem> {
-    let found = table::find(&cx.db.read, drive_id).await?;
+    let found = drives::find(&cx.db.read, drive_id).await?;
     if found.is_some_and(|view| may(view.drive.status)) {
         Ok(())
     } else {

@@ -2,12 +2,12 @@
 
 #![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
 
+use domain::drive::registration::MoveInWaitingList;
+use domain::id::{DriveId, RegistrationId};
+use domain::refusal::FieldError;
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
-use shared::id::{DriveId, RegistrationId};
-use shared::refusal::FieldError;
-use shared::registration::MoveInWaitingList;
 use uuid::Uuid;
 
 use super::registration::checked_reason;

@@ -6,17 +6,16 @@
 mod body;
 mod redeliver;
 
+use domain::clock::{self, rfc3339};
+use domain::id::{DeliveryId, WebhookId};
+use domain::refusal::FieldError;
 use poem::web::Data;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use shared::bus::event::rfc3339;
-use shared::clock;
-use shared::id::{DeliveryId, WebhookId};
-use shared::refusal::FieldError;
+use shared::store::webhooks::{self, delivery};
 use shared::webhook::secret::Secret;
-use shared::webhook::table::{self, delivery};
-use shared::webhook::{self as webhooks, Delivery, Disabled, MAX_OLD_SECRETS, MAX_WEBHOOKS, Webhook};
+use shared::webhook::{self, Delivery, Disabled, MAX_OLD_SECRETS, MAX_WEBHOOKS, Webhook};
 use uuid::Uuid;
 
 use crate::at::At;
@@ -38,7 +37,7 @@ const OLD_SECRET_MOST: u32 = 7 * OLD_SECRET_VALID;
 
 impl Context {
     async fn webhook(&self, owner: Owner, id: Uuid) -> Result<Webhook, Problem> {
-        let found = table::find(&self.db.read, WebhookId(id), owner.scope()).await?;
+        let found = webhooks::find(&self.db.read, WebhookId(id), owner.scope()).await?;
         found.ok_or_else(Problem::webhook_not_found)
     }
 
@@ -83,7 +82,7 @@ impl WebhookRoutes {
             id: WebhookId::new(),
             url: String::new(),
             description: String::new(),
-            filter: webhooks::Filter::default(),
+            filter: webhook::Filter::default(),
             ordered: ordered.unwrap_or_default(),
             secret: secret.unwrap_or_else(Secret::generate),
             old_secrets: Vec::new(),
@@ -98,10 +97,10 @@ impl WebhookRoutes {
         if !faults.is_empty() {
             return Err(Problem::invalid_body().errors(faults));
         }
-        if table::count(&cx.db.read).await? >= MAX_WEBHOOKS {
+        if webhooks::count(&cx.db.read).await? >= MAX_WEBHOOKS {
             return Err(Problem::too_many_webhooks().detail(format!("there are at most {MAX_WEBHOOKS}")));
         }
-        table::insert(cx.db.writer(), &webhook).await?;
+        webhooks::insert(cx.db.writer(), &webhook).await?;
         let secret = webhook.secret.reveal();
         Ok(Created::Created(Json(WithSecret { webhook: webhook.into(), secret })))
     }
@@ -114,7 +113,7 @@ impl WebhookRoutes {
         owner: Owner,
         reading: Reading,
     ) -> Result<Tagged<WebhookList>, Problem> {
-        let all = table::list(&cx.db.read, owner.scope()).await?;
+        let all = webhooks::list(&cx.db.read, owner.scope()).await?;
         // There are so few that all stand on one page.
         let list = WebhookList { items: all.into_iter().map(Into::into).collect(), next_cursor: None };
         Ok(Tagged::page(fresh(&list), reading))
@@ -152,11 +151,11 @@ impl WebhookRoutes {
             return Err(Problem::invalid_body().errors(faults));
         }
         let tx = cx.db.begin().await?;
-        table::change(&tx, &webhook).await?;
+        webhooks::change(&tx, &webhook).await?;
         match enabled {
-            Some(true) => table::enable(&tx, webhook.id).await?,
+            Some(true) => webhooks::enable(&tx, webhook.id).await?,
             Some(false) => {
-                table::disable(&tx, webhook.id, clock::now(), Disabled::ByHand).await?;
+                webhooks::disable(&tx, webhook.id, clock::now(), Disabled::ByHand).await?;
             }
             None => {}
         }
@@ -176,7 +175,7 @@ impl WebhookRoutes {
     ) -> Result<Gone, Problem> {
         let webhook = cx.webhook(owner, webhook_id.0).await?;
         let tx = cx.db.begin().await?;
-        table::delete(&tx, webhook.id).await?;
+        webhooks::delete(&tx, webhook.id).await?;
         tx.commit().await?;
         Ok(Gone::Deleted)
     }
@@ -214,7 +213,7 @@ impl WebhookRoutes {
             let (before, now) = (webhook.secret.clone(), clock::now());
             let until = now + chrono::Duration::seconds(i64::from(valid_for));
             webhook.rotate(secret.clone(), until, now).map_err(too_many_secrets)?;
-            if table::rotate(cx.db.writer(), &webhook, &before).await? {
+            if webhooks::rotate(cx.db.writer(), &webhook, &before).await? {
                 let secret = secret.reveal();
                 return Ok(Rotated::Rotated(Json(WithSecret { webhook: webhook.into(), secret })));
             }
@@ -258,7 +257,7 @@ impl WebhookRoutes {
     ) -> Result<Tagged<DeliveryList>, Problem> {
         let limit = page::limit(limit.0)?;
         let webhook = cx.webhook(owner, webhook_id.0).await?;
-        let states = state.0.map_or_else(|| webhooks::State::ALL.to_vec(), |state| vec![state.into()]);
+        let states = state.0.map_or_else(|| webhook::State::ALL.to_vec(), |state| vec![state.into()]);
         let words: Vec<_> = states.iter().map(|state| state.as_str()).collect();
         let pages = page::List::new(&cx.key, "deliveries", &(webhook.id, words));
         let before = pages.position::<DeliveryId>(cursor.0.as_deref())?;

@@ -2,10 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use domain::hash::sha256;
 use poem::endpoint::make_sync;
 use poem::http::header;
 use poem::{Endpoint, Response};
-use shared::bus::envelope::sha256;
 
 use super::Surfaces;
 

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use shared::bus::Actor;
-use shared::bus::envelope::Digest256;
-use shared::id::CommandId;
+use domain::actor::Actor;
+use domain::hash::Digest256;
+use domain::id::CommandId;
+use domain::refusal::Code;
 use shared::ledger::{self, Row, Status};
-use shared::refusal::Code;
 
 use crate::body::BodyHash;
 use crate::context::Context;

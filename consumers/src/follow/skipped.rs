@@ -7,13 +7,13 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use shared::bus::{Failure, Reject};
-use shared::clock;
-use shared::cursor::table::{self as cursors, skipped};
+use domain::clock;
+use domain::id::DriveId;
 use shared::cursor::{Behind, Skipped};
+use shared::failure::{Failure, Reject};
 use shared::guard::caught;
-use shared::id::DriveId;
 use shared::log;
+use shared::store::cursors::{self, skipped};
 use tokio_util::sync::CancellationToken;
 
 use super::{ANSWER, ENTRIES, Follower, Following, read};

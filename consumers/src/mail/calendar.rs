@@ -3,12 +3,12 @@
 //! `REQUEST` in or update it, and take it out at a `CANCEL`. They know the entry again by its UID,
 //! and the newest state of it by its sequence.
 
+use domain::clock::Instant;
+use domain::id::{DriveId, MemberId};
+use domain::text;
 use icalendar::{Calendar, Component as _, EventLike as _, EventStatus, Property};
 use lettre::Address;
 use lettre::message::Mailbox;
-use shared::clock::Instant;
-use shared::id::{DriveId, MemberId};
-use shared::text;
 
 /// The most octets of a line, without its end (RFC 5545 §3.1).
 const MOST: usize = 75;
@@ -114,8 +114,8 @@ fn refolded(calendar: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use domain::clock;
     use proptest::prelude::*;
-    use shared::clock;
     use uuid::Uuid;
 
     use super::*;

@@ -1,23 +1,23 @@
 //! What a mail says: pure, from what is known about the event, the drive and the member.
 
 use chrono_tz::Tz;
+use domain::actor::Role;
+use domain::clock::Instant;
+use domain::drive::Status;
+use domain::drive::change::Change;
+use domain::drive::definition::{Definition, Slot};
+use domain::drive::event::Event;
+use domain::drive::registration::{Registration, RegistrationState};
+use domain::drive::state::Drive;
+use domain::id::SlotId;
+use domain::text;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Attachment, Mailbox, Message, MultiPart, SinglePart};
 use reqwest::Url;
-use shared::account::Role;
-use shared::bus::Event;
-use shared::clock::Instant;
-use shared::drive::Status;
-use shared::drive::change::Change;
-use shared::drive::definition::{Definition, Slot};
-use shared::drive::state::Drive;
-use shared::id::SlotId;
-use shared::mail::table::settings::Written;
 use shared::mail::template::{Facts, Rendered, Template};
 use shared::mail::{Kind, Language, Mail};
-use shared::member::table::Listed;
-use shared::registration::{Registration, RegistrationState};
-use shared::text;
+use shared::store::mails::settings::Written;
+use shared::store::members::Listed;
 use shared::webhook::{Disabled, Webhook};
 
 use super::calendar::{Entry, Method};

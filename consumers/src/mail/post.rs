@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use domain::id::MailId;
+use domain::text::{shortened, with_causes};
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::Error;
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 use shared::config::{Mailing, Outlet};
-use shared::id::MailId;
 use shared::private;
-use shared::text::{shortened, with_causes};
 use tokio::io::AsyncWriteExt as _;
 
 use super::compose::Sender;

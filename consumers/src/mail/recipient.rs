@@ -3,13 +3,12 @@
 //! [`EmailAddress`] is the one parser for addresses. lettre has another, which knows fewer letters (no vowel signs of Indic
 //! scripts, for instance); so its own check is left out here, and the envelope is not read again from the headers.
 
+use domain::address::{EmailAddress, ascii_domain};
+use domain::text::with_causes;
 use lettre::Address;
 use lettre::address::Envelope;
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::Error;
-use shared::account::EmailAddress;
-use shared::account::address::ascii_domain;
-use shared::text::with_causes;
 
 /// A member's address: the domain is in ASCII.
 ///

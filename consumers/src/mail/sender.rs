@@ -7,20 +7,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use domain::clock::{self, Instant};
+use domain::id::MailId;
+use shared::store::{drives, members, webhooks};
+
 use futures_util::StreamExt as _;
 use lettre::message::Message;
 use process::parts::{Parts, supervise};
 use sea_orm::DbErr;
 use shared::backoff::{Backoff, Outage};
-use shared::bus::{CloudEvent, Failure};
-use shared::clock::{self, Instant};
+use shared::bus::CloudEvent;
 use shared::database::Database;
+use shared::failure::Failure;
 use shared::guard::{Panicked, caught, caught_at_once};
-use shared::id::MailId;
-use shared::mail::table::{self, settings};
 use shared::mail::{MOST_LATE, Mail, Source, State, next_attempt};
-use shared::registration::table as registrations;
-use shared::{drive, failpoint, log, member, webhook};
+use shared::store::mails::{self, settings};
+use shared::store::registrations;
+use shared::{failpoint, log};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -83,7 +86,7 @@ impl Sender {
             let now = clock::now();
             is_back |= clock.is_noticed(now);
             if is_back {
-                let forward = table::bring_forward(self.db.writer(), now, now, now + LEASE).await;
+                let forward = mails::bring_forward(self.db.writer(), now, now, now + LEASE).await;
                 match forward {
                     Ok(mails) => {
                         is_back = false;
@@ -162,14 +165,14 @@ impl Sender {
 
     /// Takes what is due.
     async fn claim(&self, lease: Uuid, now: Instant) -> Result<Vec<Mail>, DbErr> {
-        let mut ids = table::due(&self.db.read, now, TOGETHER as u64).await?;
+        let mut ids = mails::due(&self.db.read, now, TOGETHER as u64).await?;
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         // Always in the same order, so that two senders never wait for each other.
         ids.sort_unstable();
         let tx = self.db.begin().await?;
-        let mails = table::claim(&tx, &ids, lease, now, now + LEASE).await?;
+        let mails = mails::claim(&tx, &ids, lease, now, now + LEASE).await?;
         tx.commit().await?;
         Ok(mails)
     }
@@ -201,8 +204,8 @@ impl Sender {
             places().map(|(drive_id, _)| drive_id).collect(),
             mails.iter().map(|mail| mail.member_id).collect(),
         );
-        let members = member::table::by_ids(db, mails.iter().map(|mail| mail.member_id)).await?;
-        let drives = drive::table::by_ids(db, places().map(|(drive_id, _)| drive_id)).await?;
+        let members = members::by_ids(db, mails.iter().map(|mail| mail.member_id)).await?;
+        let drives = drives::by_ids(db, places().map(|(drive_id, _)| drive_id)).await?;
         let drives: HashMap<_, _> = drives.into_iter().map(|view| (view.id, view.drive)).collect();
         let standing = registrations::standing(db, &of, &to).await?.into_iter();
         let standing: HashMap<_, _> =
@@ -218,7 +221,7 @@ impl Sender {
         let mut webhooks = HashMap::new();
         for mail in mails {
             if let Source::Webhook(id) = mail.source {
-                webhooks.insert(id, webhook::table::find(db, id, None).await?);
+                webhooks.insert(id, webhooks::find(db, id, None).await?);
             }
         }
         let said = |mail: &Mail| match mail.source {
@@ -346,7 +349,7 @@ impl Sender {
         }
         let tx = self.db.begin().await?;
         for (outcome, ids) in ends.into_values() {
-            table::settle(&tx, ids, lease, outcome).await?;
+            mails::settle(&tx, ids, lease, outcome).await?;
         }
         tx.commit().await?;
         for mail in settled {

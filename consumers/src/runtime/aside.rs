@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use domain::command::CommandSet as _;
+use domain::id::CommandId;
 use shared::backoff::Backoff;
-use shared::bus::{Batch, CommandSet as _, Failure, Message, Outgoing, Reject};
-use shared::id::CommandId;
+use shared::bus::{Batch, Message, Outgoing};
+use shared::failure::{Failure, Reject};
 use shared::ledger::{self, Row};
 
 use super::{ANSWER, GivenUp, HOLD, Runtime};

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::clock::{self, Instant};
+use domain::text::{shortened, with_causes};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, redirect};
-use shared::clock::{self, Instant};
-use shared::text::{shortened, with_causes};
 use shared::webhook::address::{Allowed, Refused};
 use shared::webhook::{Attempt, Delivery, Webhook};
 use uuid::Uuid;
@@ -180,7 +180,7 @@ fn reason(error: reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shared::clock::from_ms;
+    use domain::clock::from_ms;
 
     use super::retry_after;
 

@@ -14,15 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::clock::{self, Instant};
+use domain::id::{DeliveryId, WebhookId};
 use process::parts::Parts;
 use sea_orm::DbErr;
 use shared::backoff::Backoff;
-use shared::bus::Failure;
-use shared::clock::{self, Instant};
 use shared::database::Database;
+use shared::failure::Failure;
 use shared::guard::caught;
-use shared::id::{DeliveryId, WebhookId};
-use shared::webhook::table::{self, delivery};
+use shared::store::webhooks::{self, delivery};
 use shared::webhook::{Attempt, Delivery, Webhook};
 use shared::{failpoint, log};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -196,7 +196,7 @@ impl Sender {
             self.is_back = false;
             tracing::warn!(deliveries, "the clock was set back; deliveries are due by it again");
         }
-        let waiting = table::waiting(&self.db.read).await?;
+        let waiting = webhooks::waiting(&self.db.read).await?;
         let behind = waiting.first().map_or(0, |(_, due_at)| (now - *due_at).num_milliseconds().max(0));
         metrics::gauge!("muster_webhooks_behind_seconds").set(behind as f64 / 1000.0);
         self.rooms.retain(|id, room| {
@@ -205,7 +205,7 @@ impl Sender {
         let mut next_due = waiting.iter().map(|(_, due_at)| *due_at).find(|due_at| *due_at > now);
         let due: Vec<_> = waiting.iter().filter(|(_, due_at)| *due_at <= now).map(|(id, _)| *id).collect();
         if !due.is_empty() || !self.under_way.is_empty() {
-            let enabled = table::enabled(&self.db.read).await?;
+            let enabled = webhooks::enabled(&self.db.read).await?;
             let enabled = enabled.into_iter().map(|webhook| (webhook.id, Arc::new(webhook))).collect();
             *self.enabled() = enabled;
         }

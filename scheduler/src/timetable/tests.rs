@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn every_pattern_of_the_timetable_can_be_read() {
     for entry in TIMETABLE {
-        let from = shared::clock::from_ms(1_790_000_000_000);
+        let from = domain::clock::from_ms(1_790_000_000_000);
         let due = due(entry.cron, entry.zone, from, from + chrono::Duration::days(2), 1000).unwrap();
         assert!(!due.is_empty(), "{}", entry.name);
     }
@@ -33,7 +33,7 @@ fn changes_of_the_clock_are_right() {
 
 #[test]
 fn it_goes_on_where_it_stopped() {
-    let (start, zone) = (shared::clock::from_ms(1_790_000_000_000), Tz::Europe__Berlin);
+    let (start, zone) = (domain::clock::from_ms(1_790_000_000_000), Tz::Europe__Berlin);
     let until = start + chrono::Duration::days(400);
     let all = due("17 */5 * * *", zone, start, until, 100_000).unwrap();
     let mut pieces = Vec::new();
@@ -51,7 +51,7 @@ fn it_goes_on_where_it_stopped() {
 #[test]
 fn every_zone_and_every_change_of_its_clock() {
     let (mut at, end) =
-        (shared::clock::from_ms(1_767_225_600_000), shared::clock::from_ms(1_830_297_600_000));
+        (domain::clock::from_ms(1_767_225_600_000), domain::clock::from_ms(1_830_297_600_000));
     let step = chrono::Duration::hours(6);
     let shift = |zone: Tz, at: Instant| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
     let mut edges = Vec::new();

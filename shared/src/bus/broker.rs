@@ -1,13 +1,15 @@
 //! The broker: publish with a durable confirm, consume in batches, subscribe to events.
 
+use domain::command::Queue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::Batch;
-use super::embedded::{self, Embedded};
-use super::message::{Address, MAX_PAYLOAD, Message, Outgoing};
-use super::rabbit::{self, Rabbit};
-use super::topology::{Queue, Topology};
+use super::{embedded, rabbit};
+use crate::bus::delivery::Batch;
+use crate::bus::embedded::Embedded;
+use crate::bus::message::{Address, MAX_PAYLOAD, Message, Outgoing};
+use crate::bus::rabbit::Rabbit;
+use crate::bus::topology::Topology;
 use crate::secret::Secret;
 
 /// A connection to whatever carries the messages. Cheap to clone; the set is closed, so it is an enum.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::message::{Address, Message, Outgoing};
+use crate::bus::message::{Address, Message, Outgoing};
 
 /// The content type of a bundle.
 const CONTENT_TYPE: &str = "application/vnd.muster.bundle";

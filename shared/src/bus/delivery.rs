@@ -1,7 +1,7 @@
 //! What a consumer holds until it is settled.
 
-use super::message::Message;
 use super::{embedded, rabbit};
+use crate::bus::message::Message;
 
 /// One message as it was handed to a consumer.
 #[derive(Debug)]

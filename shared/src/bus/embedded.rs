@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::clock;
 use tokio_util::sync::CancellationToken;
 
 pub use self::queue::Consumer;
@@ -20,11 +21,11 @@ use self::queue::QueueState;
 pub(super) use self::queue::Settler;
 use self::store::{Row, Store};
 use self::subscribers::Subscribers;
-use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
-use super::message::{Address, Outgoing};
-use super::topology::{DEAD_LETTERS, Purpose, Topology, UNROUTED};
+use crate::bus::broker::{BrokerError, Depth, PublishError, Source, Subscription};
+use crate::bus::message::{Address, Outgoing};
+use crate::bus::topology::{DEAD_LETTERS, Purpose, Topology, UNROUTED};
 use crate::guard::caught;
-use crate::{clock, private};
+use crate::private;
 
 /// The most messages one queue holds; a publisher of more is refused.
 const MAX_LENGTH: u64 = 1_000_000;

@@ -1,73 +1,16 @@
 //! The envelope around a command: who asked, when it was accepted, and where the outcome is wanted.
 
-use std::fmt;
-use std::str::FromStr;
-
-use base64::Engine as _;
 use bytes::Bytes;
 use chrono::SecondsFormat;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use uuid::Uuid;
+use domain::actor::Actor;
+use domain::clock::Instant;
+use domain::command::{Command, CommandSet};
+use domain::hash::{Digest256, base64url, digest_from_base64url};
+use domain::id::CommandId;
 
-use super::command::{Command, CommandSet};
-use super::failure::Reject;
-use super::message::{Address, Message, Outgoing, header};
-use super::topology::Topology;
-use crate::account::Role;
-use crate::clock::Instant;
-use crate::id::CommandId;
-
-/// A SHA-256 digest.
-pub type Digest256 = [u8; 32];
-
-/// The SHA-256 of `bytes`.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> Digest256 {
-    Sha256::digest(bytes).into()
-}
-
-/// `bytes` in unpadded URL-safe base64 (RFC 4648 §5), as JOSE writes them.
-#[must_use]
-pub fn base64url(bytes: &[u8]) -> String {
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
-}
-
-/// Reads what [`base64url`] wrote, if it is exactly 32 bytes.
-#[must_use]
-pub fn digest_from_base64url(text: &str) -> Option<Digest256> {
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
-}
-
-/// Who asked for a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Actor {
-    /// In which role.
-    pub role: Role,
-    /// The account, service account, or (for [`Role::System`]) nil.
-    pub id: Uuid,
-}
-
-impl Actor {
-    /// Muster itself: the scheduler.
-    pub const SYSTEM: Self = Self { role: Role::System, id: Uuid::nil() };
-}
-
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.role, self.id)
-    }
-}
-
-impl FromStr for Actor {
-    type Err = Reject;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unreadable = || Reject::undecodable(format_args!("actor {text:?} is not role:uuid"));
-        let (role, id) = text.split_once(':').ok_or_else(unreadable)?;
-        Ok(Self { role: role.parse().map_err(|_| unreadable())?, id: id.parse().map_err(|_| unreadable())? })
-    }
-}
+use crate::bus::message::{Address, Message, Outgoing, header};
+use crate::bus::topology::Topology;
+use crate::failure::Reject;
 
 /// A command on its way: the AMQP properties and headers, and the body.
 #[derive(Debug, Clone)]
@@ -131,12 +74,12 @@ impl<S: CommandSet> Envelope<S> {
             .ok_or_else(|| Reject::undecodable(format_args!("header {} is no digest", header::BODY_HASH)))?;
         Ok(Self {
             id: CommandId(message.id),
-            actor: need(header::ACTOR)?.parse()?,
+            actor: need(header::ACTOR)?.parse().map_err(Reject::undecodable)?,
             accepted_at,
             body_hash,
             reply_to: message.reply_to.clone(),
             trace: message.header(header::TRACEPARENT).map(ToOwned::to_owned),
-            body: S::decode(&message.kind, &message.payload)?,
+            body: S::decode(&message.kind, &message.payload).map_err(Reject::undecodable)?,
         })
     }
 }

@@ -1,9 +1,10 @@
 //! What travels on the bus, as both brokers see it: bytes with a name and an address.
 
 use bytes::Bytes;
+use domain::command::Queue;
 use uuid::Uuid;
 
-use super::topology::{Delay, Queue};
+use crate::bus::topology::Delay;
 
 /// The largest payload of a command, in bytes. Larger things travel by reference (see [`crate::files`]).
 pub const MAX_PAYLOAD: usize = 256 * 1024;

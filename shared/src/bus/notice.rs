@@ -2,11 +2,11 @@
 //! notice that is lost, doubled or late costs time and nothing else.
 
 use bytes::Bytes;
+use domain::id::{DriveId, MemberId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::message::{Address, Message, Outgoing};
-use crate::id::{DriveId, MemberId};
+use crate::bus::message::{Address, Message, Outgoing};
 
 /// What has grown, and how far it reaches now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

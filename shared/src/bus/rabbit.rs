@@ -25,9 +25,9 @@ pub(super) use self::consumer::Settler;
 use self::keeper::Keeper;
 use self::publisher::Publisher;
 pub use self::topology::definitions;
-use super::broker::{BrokerError, Depth, PublishError, Source, Subscription};
-use super::message::Outgoing;
-use super::topology::Topology;
+use crate::bus::broker::{BrokerError, Depth, PublishError, Source, Subscription};
+use crate::bus::message::Outgoing;
+use crate::bus::topology::Topology;
 use crate::secret::Secret;
 
 /// How long a broker may take to answer. Nothing is waited for without a bound: of what a connection is lost in the middle of, lapin

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use domain::command::Queue;
 use uuid::Uuid;
 
 /// The number of lanes of a deployment unless it says otherwise.
@@ -31,54 +32,6 @@ pub mod exchange {
 pub const DEAD_LETTERS: &str = "dead-letters";
 /// The queue of messages that no queue was bound for.
 pub const UNROUTED: &str = "unrouted";
-
-/// A kind of work, with one kind of consumer. `drives` and `members` are split into lanes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Queue {
-    /// Everything about one drive, in order.
-    Drives,
-    /// Everything about one member's own data, in order.
-    Members,
-    /// Eligibility checks: no order, they change nothing.
-    Eligibility,
-    /// Timed house-keeping: no order.
-    Upkeep,
-}
-
-impl Queue {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Drives, Self::Members, Self::Eligibility, Self::Upkeep];
-
-    /// The name on the broker, and of the consumer binary.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Drives => "drives",
-            Self::Members => "members",
-            Self::Eligibility => "eligibility",
-            Self::Upkeep => "upkeep",
-        }
-    }
-
-    /// Whether order matters: then the queue is split into lanes with one active consumer each.
-    #[must_use]
-    pub fn has_lanes(self) -> bool {
-        matches!(self, Self::Drives | Self::Members)
-    }
-
-    /// The queue kind that a physical queue such as `drives.3` belongs to.
-    #[must_use]
-    pub fn of(queue_name: &str) -> Option<Self> {
-        let kind = queue_name.split('.').next()?;
-        Self::ALL.into_iter().find(|queue| queue.name() == kind)
-    }
-}
-
-impl fmt::Display for Queue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// A step of the delay ladder for work without order: how long "not now" waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

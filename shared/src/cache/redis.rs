@@ -15,8 +15,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::CacheError;
 use crate::backoff::{Backoff, Outage};
-use crate::config::scheme;
 use crate::guard::caught;
+use crate::scheme;
 
 /// How long Redis may take for one command.
 const TIMEOUT: Duration = Duration::from_millis(500);

@@ -2,7 +2,7 @@
 
 use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx};
 
-use crate::bus::{Failure, Reject};
+use crate::failure::{Failure, Reject};
 
 /// Whether an error says that the URL, or what it leads to, cannot be used.
 #[must_use]

@@ -4,12 +4,13 @@
 //! writer sets both. A version of Muster that does not know the columns leaves them behind when it changes the text. Such a
 //! row is told by `search_of`: it is found as before, by its lower case, until [`refill`] has folded its text.
 
+use domain::text::folded;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Func, LikeExpr};
 use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder as _, QuerySelect as _, Value};
 
-use super::rows::{self, ROWS_PER_INSERT};
-use crate::text::folded;
+use super::rows;
+use crate::database::rows::ROWS_PER_INSERT;
 
 /// The columns of a searched text.
 #[derive(Debug, Clone, Copy)]

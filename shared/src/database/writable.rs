@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::clock;
 use sea_orm::sea_query::{ExprTrait as _, Query};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr};
 use tokio::sync::Mutex;
 
 use super::{Database, answers_now, is_passing, is_sqlite};
-use crate::clock;
 
 /// How long an answer holds: anybody may ask.
 const HOLDS: Duration = Duration::from_secs(1);

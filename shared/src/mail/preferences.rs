@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use chrono::NaiveTime;
 use chrono_tz::Tz;
+use domain::clock::{self, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Language, Topic};
-use crate::clock::{self, Instant};
 
 /// The time of a day at which nothing comes that can wait. It may reach beyond midnight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,13 +1,13 @@
 //! The texts of mails: templates in the language of [Jinja](https://jinja.palletsprojects.com/en/stable/templates/), checked
 //! when they are saved, so that none fails when it is needed.
 
+use domain::refusal::FieldError;
+use domain::text;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, filters, tests};
 use serde::Serialize;
 
 use super::{Kind, Language};
-use crate::refusal::FieldError;
-use crate::text;
 
 /// The longest subject, in bytes.
 pub const MAX_SUBJECT: usize = 300;

@@ -2,9 +2,9 @@ use chrono::{NaiveTime, TimeZone as _, Timelike as _, Utc};
 use chrono_tz::Tz;
 use proptest::prelude::*;
 
-use super::preferences::{Preferences, QuietHours};
-use super::template::{Facts, LANGUAGES, MAX_TEXT, Template};
 use super::{Kind, Language, MOST_LATE, Topic, next_attempt};
+use crate::mail::preferences::{Preferences, QuietHours};
+use crate::mail::template::{Facts, LANGUAGES, MAX_TEXT, Template};
 
 fn template(subject: &str, text: &str, html: Option<&str>) -> Template {
     Template { subject: subject.to_owned(), text: text.to_owned(), html: html.map(ToOwned::to_owned) }
@@ -138,7 +138,7 @@ fn what_is_essential_always_comes_and_at_once() {
 
 #[test]
 fn quiet_hours_reach_over_midnight_and_over_changes_of_the_clock() {
-    let at = |text: &str| text.parse::<crate::clock::Instant>().unwrap();
+    let at = |text: &str| text.parse::<domain::clock::Instant>().unwrap();
     let time = |hour, minute| NaiveTime::from_hms_opt(hour, minute, 0).unwrap();
     let night = QuietHours { from: time(22, 0), until: time(7, 0), zone: Tz::Asia__Kolkata };
     // 22:00 to 07:00 there is 16:30 to 01:30.

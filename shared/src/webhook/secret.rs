@@ -8,7 +8,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::clock::Instant;
+use domain::clock::Instant;
 
 /// What a secret's text begins with.
 const PREFIX: &str = "whsec_";

@@ -2,16 +2,15 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use domain::clock::from_ms;
+use domain::drive::event::{Empty, Event};
+use domain::id::CommandId;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::address::{Allowed, Refused, is_public};
-use super::secret::Secret;
 use super::*;
-use crate::bus::Event;
-use crate::bus::event::Empty;
-use crate::clock::from_ms;
-use crate::id::CommandId;
+use crate::webhook::address::{Allowed, Refused, is_public};
+use crate::webhook::secret::Secret;
 
 const NOW: i64 = 1_800_000_000_000;
 

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use domain::clock;
+use domain::drive::event::Event;
+use domain::id::{CommandId, DriveId};
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use shared::bus::Event;
-use shared::clock;
-use shared::id::{CommandId, DriveId};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
+use domain::clock;
 use hdrhistogram::Histogram;
 use plotters::prelude::*;
 use serde::Serialize;
-use shared::clock;
 
 use super::NationalArguments;
 use super::record::{Checker, Outcomes, Second};

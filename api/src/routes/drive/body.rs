@@ -1,15 +1,15 @@
 //! What organisers write about drives.
 
+use domain::clock::Instant;
+use domain::drive::definition::Admission;
+use domain::drive::digest::TimeOfDay;
+use domain::drive::draft::{Changes, Draft, SlotChanges, SlotDraft};
+use domain::drive::reminder;
+use domain::drive::when::When;
+use domain::id::SlotId;
+use domain::refusal::{Code, FieldError, Refusal};
 use poem_openapi::Object;
 use poem_openapi::types::MaybeUndefined;
-use shared::clock::Instant;
-use shared::drive::definition::Admission;
-use shared::drive::digest::TimeOfDay;
-use shared::drive::draft::{Changes, Draft, SlotChanges, SlotDraft};
-use shared::drive::reminder;
-use shared::drive::when::When;
-use shared::id::SlotId;
-use shared::refusal::{Code, FieldError, Refusal};
 use uuid::Uuid;
 
 use super::parts::{

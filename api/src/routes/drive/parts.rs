@@ -1,15 +1,15 @@
 //! The parts of a drive that organisers write and everyone reads.
 
+use domain::drive::definition::Admission;
+use domain::drive::draft::{QuestionChanges, RuleChanges};
+use domain::drive::registration::questions::{AnswerKind, Question};
+use domain::drive::{self, message};
+use domain::eligibility::Rule;
 use poem_openapi::{Enum, Object};
-use shared::drive::definition::Admission;
-use shared::drive::draft::{QuestionChanges, RuleChanges};
-use shared::drive::{self as drives, message};
-use shared::eligibility::Rule;
-use shared::registration::questions::{AnswerKind, Question};
 
 /// What a drive is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[oai(rename = "DriveKind", rename_all = "snake_case", remote = "drives::Kind")]
+#[oai(rename = "DriveKind", rename_all = "snake_case", remote = "drive::Kind")]
 pub(super) enum Kind {
     Placement,
     Donation,
@@ -21,7 +21,7 @@ pub(super) enum Kind {
 
 /// Where a drive is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[oai(rename = "DriveStatus", rename_all = "snake_case", remote = "drives::Status")]
+#[oai(rename = "DriveStatus", rename_all = "snake_case", remote = "drive::Status")]
 pub(super) enum Status {
     Draft,
     Published,

@@ -1,8 +1,8 @@
 //! What everyone reads about drives.
 
+use domain::drive::definition;
 use poem_openapi::Object;
-use shared::drive::definition;
-use shared::drive::table::DriveView;
+use shared::store::drives::DriveView;
 use uuid::Uuid;
 
 use super::parts::{AdmissionKind, Kind, QuestionObject, RuleObject, Status};

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use domain::clock;
+use domain::id::DriveId;
+use domain::refusal::FieldError;
+use domain::text::optional_line_fault;
 use poem_openapi::payload::Json;
 use poem_openapi::types::{ParseFromJSON, ToJSON};
 use poem_openapi::{ApiResponse, Enum, Object};
-use shared::clock;
-use shared::id::DriveId;
-use shared::refusal::FieldError;
-use shared::text::optional_line_fault;
 use shared::webhook::address::Allowed;
 use shared::webhook::secret::Secret;
-use shared::webhook::{self as webhooks, EVENT_TYPES, MAX_DESCRIPTION, MAX_DRIVES, Webhook};
+use shared::webhook::{self, EVENT_TYPES, MAX_DESCRIPTION, MAX_DRIVES, Webhook};
 use uuid::Uuid;
 
 use crate::at::At;
@@ -94,7 +94,7 @@ pub(super) fn parsed_secret(text: Option<&str>, faults: &mut Vec<FieldError>) ->
     match text?.parse() {
         Ok(secret) => Some(secret),
         Err(error) => {
-            let error: webhooks::secret::NoSecret = error;
+            let error: webhook::secret::NoSecret = error;
             faults.push(FieldError::new("secret", error.to_string()));
             None
         }
@@ -207,7 +207,7 @@ pub(super) struct Redelivered {
 
 /// How a delivery stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case", remote = "webhooks::State")]
+#[oai(rename_all = "snake_case", remote = "webhook::State")]
 pub(super) enum DeliveryState {
     Pending,
     Delivered,
@@ -266,8 +266,8 @@ pub(super) struct DeliveryList {
 }
 
 /// A delivery with its attempts.
-pub(super) fn delivery(delivery: webhooks::Delivery, attempts: Vec<webhooks::Attempt>) -> DeliveryObject {
-    let attempt = |attempt: webhooks::Attempt| AttemptObject {
+pub(super) fn delivery(delivery: webhook::Delivery, attempts: Vec<webhook::Attempt>) -> DeliveryObject {
+    let attempt = |attempt: webhook::Attempt| AttemptObject {
         at: At(attempt.at),
         took_ms: u64::try_from(attempt.took.as_millis()).unwrap_or(u64::MAX),
         request_headers: attempt
@@ -287,7 +287,7 @@ pub(super) fn delivery(delivery: webhooks::Delivery, attempts: Vec<webhooks::Att
         drive_id: delivery.place.map(|(drive_id, _)| drive_id.0),
         sequence: delivery.place.map(|(_, sequence)| sequence),
         state: delivery.state.into(),
-        due_at: (delivery.state == webhooks::State::Pending).then_some(At(delivery.due_at)),
+        due_at: (delivery.state == webhook::State::Pending).then_some(At(delivery.due_at)),
         attempts: attempts.into_iter().map(attempt).collect(),
     }
 }

@@ -2,14 +2,14 @@
 
 use std::ops::RangeInclusive;
 
+use domain::clock::{Instant, is_storable, latest_year};
+use domain::id::DriveId;
+use domain::refusal::FieldError;
 use shared::bus::CloudEvent;
-use shared::clock::{Instant, is_storable, latest_year};
 use shared::database::Database;
-use shared::drive::table as drives;
-use shared::id::DriveId;
 use shared::log::{self, Entry};
-use shared::refusal::FieldError;
-use shared::webhook::table::delivery;
+use shared::store::drives;
+use shared::store::webhooks::delivery;
 use shared::webhook::{Delivery, Webhook};
 
 use crate::problem::Problem;

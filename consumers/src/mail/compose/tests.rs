@@ -1,15 +1,15 @@
 //! Whatever is stored, a mail can be written.
 
+use domain::clock;
+use domain::drive::draft::Draft;
+use domain::drive::event::{DriveUpdated, RegistrationRefused};
+use domain::drive::reminder::Reminded;
+use domain::id::{CommandId, DriveId, MemberId, RegistrationId};
+use domain::member::Profile;
+use domain::refusal::Code;
 use proptest::prelude::*;
 use serde_json::json;
-use shared::bus::event::{DriveUpdated, RegistrationRefused};
-use shared::clock;
-use shared::drive::draft::Draft;
-use shared::drive::reminder::Reminded;
-use shared::id::{CommandId, DriveId, MemberId, RegistrationId};
 use shared::mail::Source;
-use shared::member::Profile;
-use shared::refusal::Code;
 use uuid::Uuid;
 
 use super::*;

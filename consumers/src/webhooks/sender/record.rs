@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use domain::clock::{self, Instant};
 use sea_orm::{DatabaseTransaction, DbErr, SqlErr};
-use shared::account::table as accounts;
-use shared::bus::{Failure, Reject};
-use shared::clock::{self, Instant};
 use shared::failpoint;
+use shared::failure::{Failure, Reject};
 use shared::guard::caught;
-use shared::mail::table as mails;
 use shared::mail::{Kind, Mail, Source};
-use shared::webhook::table::{self, delivery};
+use shared::store::webhooks::{self, delivery};
+use shared::store::{accounts, mails};
 use shared::webhook::{Health, State, health, next_attempt};
 
 use super::{Sender, Sent, lock};
@@ -105,18 +104,18 @@ impl Sender {
             of.entry(sent.delivery.webhook_id).or_default().push(&sent.attempt);
         }
         // As they are now: other attempts may have come back since these were begun.
-        let webhooks = if of.is_empty() { Vec::new() } else { table::enabled(tx).await? };
+        let webhooks = if of.is_empty() { Vec::new() } else { webhooks::enabled(tx).await? };
         for webhook in webhooks {
             let Some(attempts) = of.get(&webhook.id) else { continue };
             match health(webhook.failing_since, now, attempts.iter().copied()) {
                 Health::Well if webhook.failing_since.is_some() => {
-                    table::set_failing_since(tx, webhook.id, None).await?;
+                    webhooks::set_failing_since(tx, webhook.id, None).await?;
                 }
                 Health::FailingSince(since) if webhook.failing_since.is_none() => {
-                    table::set_failing_since(tx, webhook.id, Some(since)).await?;
+                    webhooks::set_failing_since(tx, webhook.id, Some(since)).await?;
                 }
                 Health::Off(why) => {
-                    let switched = table::disable(tx, webhook.id, now, why).await?;
+                    let switched = webhooks::disable(tx, webhook.id, now, why).await?;
                     let owner = if switched > 0 && self.mails {
                         accounts::behind(tx, webhook.owner).await?
                     } else {

@@ -8,10 +8,10 @@ use sea_orm::sqlx;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::store::Store;
 use crate::backoff::Backoff;
 use crate::bus::broker::Depth;
 use crate::bus::delivery::{Batch, Delivery, Settler as AnySettler, Unsettled};
+use crate::bus::embedded::store::Store;
 
 /// The state of one queue, shared by its publishers and consumers.
 #[derive(Debug)]

@@ -13,9 +13,9 @@ use sea_orm::sqlx::sqlite::{
 use sea_orm::sqlx::{self, AssertSqlSafe, Connection as _, Row as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::queue::QueueState;
 use crate::backoff::Outage;
 use crate::bus::broker::PublishError;
+use crate::bus::embedded::queue::QueueState;
 use crate::bus::message::Message;
 use crate::guard::caught_in_words;
 

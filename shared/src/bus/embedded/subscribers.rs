@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use domain::command::Queue;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use crate::bus::broker::{Received, Source, Subscription, lifetime};
 use crate::bus::message::Message;
-use crate::bus::topology::Queue;
 
 /// What a slow subscriber may have waiting; beyond that it has a gap.
 const WAITING: usize = 4096;

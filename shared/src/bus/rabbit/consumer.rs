@@ -6,11 +6,11 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::types::FieldTable;
 use lapin::{Channel, options};
 
-use super::keeper::Keeper;
 use super::{ANSWER, close_channel, in_time, properties};
 use crate::bus::broker::BrokerError;
 use crate::bus::bundle;
 use crate::bus::delivery::{Batch, Delivery, Settler as AnySettler, Unsettled};
+use crate::bus::rabbit::keeper::Keeper;
 
 /// A consumer of one queue.
 #[derive(Debug)]

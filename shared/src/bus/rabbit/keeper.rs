@@ -12,10 +12,10 @@ use lapin::Connection;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::topology::{self, Amiss, Doubts};
-use super::{CLOSE, Server};
+use super::{CLOSE, Server, topology};
 use crate::backoff::Backoff;
 use crate::bus::broker::BrokerError;
+use crate::bus::rabbit::topology::{Amiss, Doubts};
 use crate::bus::topology::Topology;
 
 /// How often it is looked at without a doubt.

@@ -18,13 +18,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::keeper::Keeper;
-use super::lanes::{Job, Lanes};
 use super::{CLOSE, Server, in_time, is_about_missing, properties};
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, PublishError};
 use crate::bus::bundle;
 use crate::bus::message::{Address, Message, Outgoing};
+use crate::bus::rabbit::keeper::Keeper;
+use crate::bus::rabbit::lanes::{Job, Lanes};
 
 /// The most unconfirmed messages (or bundles) on the channel before another job is taken up (those that wait for their lane were);
 /// lapin's own queues have no bound.
@@ -289,7 +289,11 @@ async fn confirmed(channel: &Channel, to: &Address, message: &Message) -> lapin:
     let properties = properties::write(message);
     let sent =
         channel.basic_publish(exchange.into(), key.into(), options, &message.payload, properties).await?;
-    crate::failpoint::published(to);
+    match to {
+        Address::Commands(_) => crate::failpoint::hit("command-published"),
+        Address::Events(_) => crate::failpoint::hit("event-published"),
+        _ => {}
+    }
     sent.await
 }
 

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use domain::clock::{self, rfc3339};
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
@@ -18,10 +19,8 @@ use lapin::{BasicProperties, Channel, Confirmation, Consumer, options};
 use uuid::Uuid;
 
 use super::{Channels, in_time};
-use crate::bus::event::rfc3339;
 use crate::bus::message::header;
 use crate::bus::topology::{DEAD_LETTERS, Purpose, QueueSpec, Topology, UNROUTED, exchange};
-use crate::clock;
 
 /// Messages that are moved together.
 const CHUNK: u16 = 500;

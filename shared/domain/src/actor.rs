@@ -1,0 +1,91 @@
+//! Who asks for a command, and in which role.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What an account may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A person: acts for themselves only.
+    Member,
+    /// An organiser: runs drives and sees everyone.
+    Admin,
+    /// A machine: may act for any member.
+    Service,
+    /// Muster itself, when something falls due. Nobody can log in as it.
+    System,
+}
+
+impl Role {
+    /// The word in tokens, headers and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Admin => "admin",
+            Self::Service => "service",
+            Self::System => "system",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The word is no role.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no such role")]
+pub struct UnknownRole;
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Member, Self::Admin, Self::Service, Self::System]
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or(UnknownRole)
+    }
+}
+
+/// Who asked for a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Actor {
+    /// In which role.
+    pub role: Role,
+    /// The account, service account, or (for [`Role::System`]) nil.
+    pub id: Uuid,
+}
+
+impl Actor {
+    /// Muster itself: the scheduler.
+    pub const SYSTEM: Self = Self { role: Role::System, id: Uuid::nil() };
+}
+
+/// The text names no actor.
+#[derive(Debug, thiserror::Error)]
+#[error("actor {0:?} is not role:uuid")]
+pub struct UnknownActor(String);
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.role, self.id)
+    }
+}
+
+impl FromStr for Actor {
+    type Err = UnknownActor;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unreadable = || UnknownActor(text.to_owned());
+        let (role, id) = text.split_once(':').ok_or_else(unreadable)?;
+        Ok(Self { role: role.parse().map_err(|_| unreadable())?, id: id.parse().map_err(|_| unreadable())? })
+    }
+}

@@ -1,0 +1,147 @@
+//! Commands: what is asked. One struct, one kind, one queue.
+
+use std::fmt;
+
+use schemars::{Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+/// A kind of work, with one kind of consumer. `drives` and `members` are split into lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Queue {
+    /// Everything about one drive, in order.
+    Drives,
+    /// Everything about one member's own data, in order.
+    Members,
+    /// Eligibility checks: no order, they change nothing.
+    Eligibility,
+    /// Timed house-keeping: no order.
+    Upkeep,
+}
+
+impl Queue {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Drives, Self::Members, Self::Eligibility, Self::Upkeep];
+
+    /// The name on the broker, and of the consumer binary.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Drives => "drives",
+            Self::Members => "members",
+            Self::Eligibility => "eligibility",
+            Self::Upkeep => "upkeep",
+        }
+    }
+
+    /// Whether order matters: then the queue is split into lanes with one active consumer each.
+    #[must_use]
+    pub fn has_lanes(self) -> bool {
+        matches!(self, Self::Drives | Self::Members)
+    }
+
+    /// The queue kind that a physical queue such as `drives.3` belongs to.
+    #[must_use]
+    pub fn of(queue_name: &str) -> Option<Self> {
+        let kind = queue_name.split('.').next()?;
+        Self::ALL.into_iter().find(|queue| queue.name() == kind)
+    }
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One kind of command. The kind is one word for one thing: file, span, metric, route and AMQP type use it.
+pub trait Command: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Kebab-case: `register`, `create-drive`.
+    const KIND: &'static str;
+    /// The queue that decides it.
+    const QUEUE: Queue;
+
+    /// Commands with the same key are decided in the order in which the broker took them. Ignored by queues without
+    /// lanes.
+    fn lane_key(&self) -> Uuid;
+}
+
+/// The body of a command cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Undecodable(pub String);
+
+/// All the commands of one queue: what its handler receives.
+pub trait CommandSet: Sized + Send + Sync + 'static {
+    /// The queue.
+    const QUEUE: Queue;
+
+    /// Reads the body of a command of this kind; says why it cannot be read otherwise.
+    fn decode(kind: &str, payload: &[u8]) -> Result<Self, Undecodable>;
+
+    /// The kind of this command.
+    fn kind(&self) -> &'static str;
+
+    /// See [`Command::lane_key`].
+    fn lane_key(&self) -> Uuid;
+
+    /// Every kind, with the schema of its body.
+    fn schemas(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)>;
+}
+
+/// Declares the commands of one queue: an enum with a variant per command, its decoding, and [`Command`] for each.
+///
+/// `by |command| key` names whose order matters.
+#[macro_export]
+macro_rules! commands {
+    (
+        $(#[$doc:meta])*
+        pub enum $set:ident on $queue:ident by |$command:ident| $key:expr;
+        $($kind:literal => $name:ident,)+
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone)]
+        #[allow(missing_docs, clippy::large_enum_variant, reason = "each variant is the command of its name; batches are short-lived")]
+        pub enum $set { $($name($name),)+ }
+
+        impl $crate::command::CommandSet for $set {
+            const QUEUE: $crate::command::Queue = $crate::command::Queue::$queue;
+
+            fn decode(kind: &str, payload: &[u8]) -> Result<Self, $crate::command::Undecodable> {
+                match kind {
+                    $($kind => serde_json::from_slice(payload).map(Self::$name).map_err(|error| $crate::command::Undecodable(error.to_string())),)+
+                    other => Err($crate::command::Undecodable(format!("no command is called {other:?}"))),
+                }
+            }
+
+            fn kind(&self) -> &'static str {
+                match self { $(Self::$name(_) => $kind,)+ }
+            }
+
+            fn lane_key(&self) -> uuid::Uuid {
+                match self { $(Self::$name(command) => $crate::command::Command::lane_key(command),)+ }
+            }
+
+            fn schemas(generator: &mut schemars::SchemaGenerator) -> Vec<(&'static str, schemars::Schema)> {
+                vec![$(($kind, generator.subschema_for::<$name>()),)+]
+            }
+        }
+
+        $(impl $crate::command::Command for $name {
+            const KIND: &'static str = $kind;
+            const QUEUE: $crate::command::Queue = $crate::command::Queue::$queue;
+
+            fn lane_key(&self) -> uuid::Uuid {
+                let $command = self;
+                $key
+            }
+        }
+
+        impl From<$name> for $set {
+            fn from(command: $name) -> Self {
+                Self::$name(command)
+            }
+        })+
+    };
+}

@@ -1,0 +1,239 @@
+//! Drives: what people sign up for.
+//!
+//! A drive is the unit of order. Its state is a fold over its log ([`state::State::apply`]); what a command does to it
+//! is decided by a pure function ([`decide::decide`]).
+
+pub mod change;
+pub mod decide;
+pub mod definition;
+pub mod digest;
+pub mod draft;
+pub mod event;
+pub mod message;
+pub mod registration;
+pub mod reminder;
+pub mod state;
+pub mod when;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use self::draft::{Changes, Draft};
+use self::message::MessageDrive;
+use crate::clock::Instant;
+use crate::drive::registration::{
+    AddRegistration, ChangeAnswers, MoveInWaitingList, Register, RemoveRegistration, Withdraw,
+};
+use crate::id::DriveId;
+
+/// What a drive is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Campus recruitment.
+    Placement,
+    /// Blood and the like.
+    Donation,
+    /// Vaccination.
+    Vaccination,
+    /// A competition.
+    Competition,
+    /// A volunteer day.
+    Volunteering,
+    /// Anything else.
+    Other,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Placement,
+        Self::Donation,
+        Self::Vaccination,
+        Self::Competition,
+        Self::Volunteering,
+        Self::Other,
+    ];
+
+    /// The word on the wire and in tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Placement => "placement",
+            Self::Donation => "donation",
+            Self::Vaccination => "vaccination",
+            Self::Competition => "competition",
+            Self::Volunteering => "volunteering",
+            Self::Other => "other",
+        }
+    }
+
+    /// The kind with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
+/// Where a drive is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Seen by organisers only.
+    Draft,
+    /// Announced; registration has not opened.
+    Published,
+    /// Registration is open.
+    Open,
+    /// Registration is over, by the schedule or by an organiser.
+    Closed,
+    /// It will not take place.
+    Cancelled,
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Draft, Self::Published, Self::Open, Self::Closed, Self::Cancelled];
+
+    /// The word on the wire and in tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Published => "published",
+            Self::Open => "open",
+            Self::Closed => "closed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+}
+
+/// Who closed a drive. It matters to those who clicked before: the schedule's closing is judged by the instant of
+/// acceptance, an organiser's by the lane's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClosedBy {
+    /// Its own `closes_at`.
+    Schedule,
+    /// An organiser.
+    Admin,
+}
+
+crate::commands! {
+    /// Everything that is decided on a drive's lane.
+    pub enum DriveCommand on Drives by |command| command.drive_id.0;
+    "create-drive" => CreateDrive,
+    "update-drive" => UpdateDrive,
+    "publish-drive" => PublishDrive,
+    "close-drive" => CloseDrive,
+    "reopen-drive" => ReopenDrive,
+    "cancel-drive" => CancelDrive,
+    "advance-drive" => AdvanceDrive,
+    "remind-drive" => RemindDrive,
+    "message-drive" => MessageDrive,
+    "register" => Register,
+    "withdraw" => Withdraw,
+    "add-registration" => AddRegistration,
+    "remove-registration" => RemoveRegistration,
+    "change-answers" => ChangeAnswers,
+    "move-in-waiting-list" => MoveInWaitingList,
+}
+
+impl DriveCommand {
+    /// The drive it is about.
+    #[must_use]
+    pub fn drive_id(&self) -> DriveId {
+        match self {
+            Self::CreateDrive(command) => command.drive_id,
+            Self::UpdateDrive(command) => command.drive_id,
+            Self::PublishDrive(command) => command.drive_id,
+            Self::CloseDrive(command) => command.drive_id,
+            Self::ReopenDrive(command) => command.drive_id,
+            Self::CancelDrive(command) => command.drive_id,
+            Self::AdvanceDrive(command) => command.drive_id,
+            Self::RemindDrive(command) => command.drive_id,
+            Self::MessageDrive(command) => command.drive_id,
+            Self::Register(command) => command.drive_id,
+            Self::Withdraw(command) => command.drive_id,
+            Self::AddRegistration(command) => command.drive_id,
+            Self::RemoveRegistration(command) => command.drive_id,
+            Self::ChangeAnswers(command) => command.drive_id,
+            Self::MoveInWaitingList(command) => command.drive_id,
+        }
+    }
+}
+
+/// Makes a drive; it is a draft until it is published.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CreateDrive {
+    /// Its id, made by the API.
+    pub drive_id: DriveId,
+    /// What it shall be.
+    pub draft: Draft,
+}
+
+/// Changes a drive. Nobody who is registered loses their place by it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UpdateDrive {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// What changes.
+    pub changes: Changes,
+}
+
+/// Announces a drive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PublishDrive {
+    /// The drive.
+    pub drive_id: DriveId,
+}
+
+/// Ends registration before its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CloseDrive {
+    /// The drive.
+    pub drive_id: DriveId,
+}
+
+/// Opens registration again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReopenDrive {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// Its new end; needed when the old one is over.
+    #[serde(default)]
+    pub closes_at: Option<when::When>,
+}
+
+/// Calls a drive off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CancelDrive {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// Why, for everyone to read.
+    pub reason: String,
+}
+
+/// Lets a drive open or close when its instant has come. Sent by the scheduler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AdvanceDrive {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// The instant that has come.
+    pub due: Instant,
+}
+
+/// Reminds people of what is about to begin. Sent by the scheduler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RemindDrive {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// The instant that has come.
+    pub due: Instant,
+}

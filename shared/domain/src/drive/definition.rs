@@ -1,0 +1,378 @@
+//! What a drive is, complete and checked; and the checks, in one place for the API and for the lane.
+
+use chrono_tz::Tz;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, reminder};
+use crate::clock::Instant;
+use crate::drive::digest::TimeOfDay;
+use crate::drive::draft::{QuestionChanges, RuleChanges, SlotChanges};
+use crate::drive::registration::questions::{self, Question};
+use crate::drive::when::When;
+use crate::eligibility::{DriveFacts, Rule, Rules};
+use crate::id::{CommandId, DriveId, SlotId, event_id};
+use crate::refusal::{Code, FieldError, Refusal};
+use crate::text;
+
+/// The longest title, in bytes.
+pub const MAX_TITLE: usize = 200;
+/// The longest description, in bytes.
+pub const MAX_DESCRIPTION: usize = 20_000;
+/// The longest venue, in bytes.
+pub const MAX_VENUE: usize = 500;
+/// The most slots of one drive.
+pub const MAX_SLOTS: usize = 100;
+/// The most places of one slot, and of its waiting list.
+pub const MAX_PLACES: u32 = 10_000_000;
+
+/// How people get in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Admission {
+    /// Whoever comes first, in the order of the drive's lane.
+    #[default]
+    FirstCome,
+}
+
+/// A slot as it is stored. A drive without slots has one implicit slot, whose id is the drive's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Slot {
+    /// Its id.
+    pub slot_id: SlotId,
+    /// Unique in the drive; empty for the implicit slot.
+    pub name: String,
+    /// When it begins, if it differs from the drive.
+    pub starts_at: Option<Instant>,
+    /// When it ends.
+    pub ends_at: Option<Instant>,
+    /// Its places; none means as many as come.
+    pub capacity: Option<u32>,
+    /// How many may wait.
+    pub waitlist_capacity: u32,
+}
+
+impl Slot {
+    /// Whether a place is free when `confirmed` are taken.
+    #[must_use]
+    pub fn has_room(&self, confirmed: u32) -> bool {
+        self.capacity.is_none_or(|capacity| confirmed < capacity)
+    }
+}
+
+/// A drive as it is stored and logged: complete, checked, all instants absolute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Definition {
+    /// Its title.
+    pub title: String,
+    /// What it is for.
+    pub kind: Kind,
+    /// Free text.
+    pub description: String,
+    /// Where.
+    pub venue: String,
+    /// Where the clock hangs: an IANA zone.
+    #[schemars(with = "String")]
+    pub time_zone: Tz,
+    /// Registration begins.
+    pub opens_at: Instant,
+    /// Registration ends; this instant is outside.
+    pub closes_at: Instant,
+    /// The drive itself begins.
+    pub starts_at: Option<Instant>,
+    /// The drive itself ends.
+    pub ends_at: Option<Instant>,
+    /// How people get in.
+    pub admission: Admission,
+    /// Where the places are; at least one.
+    pub slots: Vec<Slot>,
+    /// Who may come.
+    pub rules: Vec<Rule>,
+    /// What is asked of those who register.
+    pub questions: Vec<Question>,
+    /// So many seconds before it begins, or their slot does, those who hold a place are reminded; the longest first.
+    #[serde(default = "reminder::unsaid", skip_serializing_if = "reminder::is_unsaid")]
+    pub reminders: Vec<u32>,
+    /// When those who run Muster are told each day how it stands, by the clock where it is; absent means never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest_at: Option<TimeOfDay>,
+    /// Until when a place that becomes free goes to the head of the waiting list by itself, this
+    /// instant excluded. Never longer than until the end; absent means until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotes_until: Option<Instant>,
+}
+
+impl Definition {
+    /// Whether its places are in the implicit slot.
+    #[must_use]
+    pub fn has_implicit_slot(&self, drive_id: DriveId) -> bool {
+        matches!(self.slots.as_slice(), [only] if only.slot_id.0 == drive_id.0)
+    }
+
+    /// What its rules may read of it.
+    #[must_use]
+    pub fn facts(&self) -> DriveFacts {
+        DriveFacts {
+            title: self.title.clone(),
+            kind: self.kind.as_str().to_owned(),
+            venue: self.venue.clone(),
+            opens_at: self.opens_at,
+            closes_at: self.closes_at,
+            starts_at: self.starts_at,
+            ends_at: self.ends_at,
+            time_zone: self.time_zone,
+        }
+    }
+}
+
+pub(super) fn implicit_slot(
+    drive_id: DriveId,
+    capacity: Option<u32>,
+    waitlist_capacity: Option<u32>,
+) -> Slot {
+    let waitlist_capacity = waitlist_capacity.unwrap_or(0);
+    Slot { capacity, waitlist_capacity, ..empty_slot(SlotId(drive_id.0)) }
+}
+
+/// A slot of which nothing is known yet.
+fn empty_slot(slot_id: SlotId) -> Slot {
+    Slot {
+        slot_id,
+        name: String::new(),
+        starts_at: None,
+        ends_at: None,
+        capacity: None,
+        waitlist_capacity: 0,
+    }
+}
+
+/// Collects everything that is wrong, so that an organiser hears it at once.
+#[derive(Default)]
+pub(super) struct Faults(Vec<FieldError>);
+
+impl Faults {
+    fn add(&mut self, field: impl Into<String>, detail: impl Into<String>) {
+        self.0.push(FieldError::new(field, detail));
+    }
+
+    pub(super) fn zone(&mut self, text: &str) -> Tz {
+        text.parse().unwrap_or_else(|_| {
+            self.add("time_zone", format!("{text:?} is no IANA time zone, such as Asia/Kolkata"));
+            Tz::UTC
+        })
+    }
+
+    pub(super) fn instant(&mut self, field: &str, at: When, zone: Tz) -> Instant {
+        at.resolve(zone).unwrap_or_else(|detail| {
+            self.add(field, detail);
+            Instant::default()
+        })
+    }
+
+    pub(super) fn no_capacity_beside_slots(&mut self, given: bool) {
+        if given {
+            self.add("capacity", "a drive with slots has its places in the slots");
+        }
+    }
+
+    /// The slots as they are changed; what is left out stays as `old` has it.
+    pub(super) fn slots(
+        &mut self,
+        changes: &[SlotChanges],
+        old: &[Slot],
+        zone: Tz,
+        cause: CommandId,
+    ) -> Vec<Slot> {
+        if changes.len() > MAX_SLOTS {
+            self.add("slots", format!("a drive has at most {MAX_SLOTS} slots"));
+            return Vec::new();
+        }
+        let mut slots: Vec<Slot> = Vec::with_capacity(changes.len());
+        for (index, change) in changes.iter().enumerate() {
+            let field = |name: &str| format!("slots[{index}].{name}");
+            let before = match change.slot_id {
+                Some(id) => old.iter().find(|slot| slot.slot_id == id).cloned(),
+                None => Some(empty_slot(SlotId(event_id(cause, usize::MAX - index)))),
+            };
+            let Some(mut slot) = before else {
+                self.add(field("slot_id"), "the drive has no such slot; leave it out for a new one");
+                continue;
+            };
+            if slots.iter().any(|other| other.slot_id == slot.slot_id) {
+                self.add(field("slot_id"), "the slot is named twice");
+            }
+            if let Some(name) = &change.name {
+                name.trim().clone_into(&mut slot.name);
+            }
+            if let Some(at) = change.starts_at {
+                slot.starts_at = at.map(|at| self.instant(&field("starts_at"), at, zone));
+            }
+            if let Some(at) = change.ends_at {
+                slot.ends_at = at.map(|at| self.instant(&field("ends_at"), at, zone));
+            }
+            slot.capacity = change.capacity.unwrap_or(slot.capacity);
+            slot.waitlist_capacity =
+                change.waitlist_capacity.map_or(slot.waitlist_capacity, Option::unwrap_or_default);
+            slots.push(slot);
+        }
+        slots
+    }
+
+    /// The rules as they are changed, by their names.
+    pub(super) fn rules(&mut self, changes: &[RuleChanges], old: &[Rule]) -> Vec<Rule> {
+        let mut rules = Vec::with_capacity(changes.len());
+        for (index, change) in changes.iter().enumerate() {
+            let before = old.iter().find(|rule| rule.name == change.name).cloned();
+            if before.is_none() {
+                let needed = [("when", change.when.is_some()), ("message", change.message.is_some())];
+                self.needed("rules", "rule", index, &needed);
+            }
+            rules.push(change.apply(before.unwrap_or_else(|| change.neutral())));
+        }
+        rules
+    }
+
+    /// The questions as they are changed, by their names.
+    pub(super) fn questions(&mut self, changes: &[QuestionChanges], old: &[Question]) -> Vec<Question> {
+        let mut questions = Vec::with_capacity(changes.len());
+        for (index, change) in changes.iter().enumerate() {
+            let before = old.iter().find(|question| question.name == change.name).cloned();
+            if before.is_none() {
+                let needed = [("text", change.text.is_some()), ("kind", change.kind.is_some())];
+                self.needed("questions", "question", index, &needed);
+            }
+            questions.push(change.apply(before.unwrap_or_else(|| change.neutral())));
+        }
+        questions
+    }
+
+    /// What is new must be whole.
+    fn needed(&mut self, list: &str, item: &str, index: usize, fields: &[(&str, bool)]) {
+        for (field, _) in fields.iter().filter(|(_, given)| !given) {
+            let detail = format!("the drive has no {item} of this name yet, and a new {item} needs it");
+            self.add(format!("{list}[{index}].{field}"), detail);
+        }
+    }
+
+    /// How long before a start people are reminded, the longest first.
+    pub(super) fn reminders(&mut self, drafts: &[u32]) -> Vec<u32> {
+        let most = reminder::MOST;
+        if drafts.len() > most {
+            self.add("reminders", format!("there are at most {most} reminders"));
+        }
+        let (shortest, longest) = reminder::RANGE.into_inner();
+        for (index, seconds) in drafts.iter().enumerate().take(most) {
+            let field = format!("reminders[{index}]");
+            if !reminder::RANGE.contains(seconds) {
+                self.add(field, format!("a reminder is {shortest} to {longest} seconds before the start"));
+            } else if drafts[..index].contains(seconds) {
+                self.add(field, "another reminder is at the same time");
+            }
+        }
+        let mut reminders = drafts.to_vec();
+        reminders.sort_unstable_by(|one, other| other.cmp(one));
+        reminders
+    }
+
+    /// Checks a drive that is new or changed. A text, the questions, the rules and the times of a slot
+    /// are checked only if they differ from those of `old`: earlier versions may have accepted what
+    /// this one refuses, and somebody who moves a date did not write it.
+    pub(super) fn check(&mut self, drive: &Definition, drive_id: DriveId, old: Option<&Definition>) {
+        let is_new = |text: fn(&Definition) -> &String| old.is_none_or(|old| text(old) != text(drive));
+        if is_new(|drive| &drive.title) {
+            self.text("title", text::line_fault(&drive.title, MAX_TITLE));
+        }
+        if is_new(|drive| &drive.description) {
+            self.text("description", text::lines_fault(&drive.description, MAX_DESCRIPTION));
+        }
+        if is_new(|drive| &drive.venue) {
+            self.text("venue", text::optional_line_fault(&drive.venue, MAX_VENUE));
+        }
+        if drive.closes_at <= drive.opens_at {
+            self.add("closes_at", "registration must close after it opens");
+        }
+        self.order("ends_at", drive.starts_at, drive.ends_at);
+        let named = !drive.has_implicit_slot(drive_id);
+        for (index, slot) in drive.slots.iter().enumerate() {
+            let field = |name: &str| {
+                if named { format!("slots[{index}].{name}") } else { name.to_owned() }
+            };
+            let before = old.iter().flat_map(|old| &old.slots).find(|old| old.slot_id == slot.slot_id);
+            let is_renamed = before.is_none_or(|before| before.name != slot.name || before.name.is_empty());
+            if named && is_renamed {
+                self.text(&field("name"), text::line_fault(&slot.name, MAX_TITLE));
+            }
+            if drive.slots[..index].iter().any(|other| other.name == slot.name) {
+                self.add(field("name"), "another slot has the same name");
+            }
+            // A slot without a start of its own begins with the drive.
+            let starts_at = slot.starts_at.or(drive.starts_at);
+            let was =
+                old.zip(before).map(|(old, before)| (before.starts_at.or(old.starts_at), before.ends_at));
+            if was != Some((starts_at, slot.ends_at)) {
+                self.order(&field("ends_at"), starts_at, slot.ends_at);
+            }
+            if slot.capacity.is_some_and(|places| places == 0 || places > MAX_PLACES) {
+                self.add(
+                    field("capacity"),
+                    format!("a capacity is 1 to {MAX_PLACES}, or absent for no limit"),
+                );
+            }
+            if slot.waitlist_capacity > MAX_PLACES {
+                self.add(
+                    field("waitlist_capacity"),
+                    format!("a waiting list has at most {MAX_PLACES} places"),
+                );
+            }
+        }
+        if old.is_none_or(|old| old.questions != drive.questions) {
+            self.0.extend(questions::faults(&drive.questions));
+        }
+        if old.is_none_or(|old| old.rules != drive.rules) {
+            self.check_rules(drive);
+        }
+    }
+
+    fn check_rules(&mut self, drive: &Definition) {
+        if let Err(errors) = Rules::compile(&drive.rules, 0) {
+            for error in errors {
+                let position = drive.rules.iter().position(|rule| rule.name == error.rule);
+                let field = match position {
+                    Some(index) if error.line.is_some() => format!("rules[{index}].when"),
+                    Some(index) => format!("rules[{index}]"),
+                    None => "rules".to_owned(),
+                };
+                self.0.push(FieldError {
+                    field,
+                    detail: error.detail,
+                    line: error.line,
+                    column: error.column,
+                });
+            }
+        }
+    }
+
+    /// Adds what is wrong with a text, if anything is.
+    fn text(&mut self, field: &str, fault: Option<String>) {
+        if let Some(fault) = fault {
+            self.add(field, fault);
+        }
+    }
+
+    fn order(&mut self, field: &str, starts_at: Option<Instant>, ends_at: Option<Instant>) {
+        if let (Some(starts_at), Some(ends_at)) = (starts_at, ends_at)
+            && ends_at <= starts_at
+        {
+            self.add(field, "it must end after it starts");
+        }
+    }
+
+    pub(super) fn finish(self, definition: Definition) -> Result<Definition, Refusal> {
+        if self.0.is_empty() {
+            return Ok(definition);
+        }
+        let only_rules = self.0.iter().all(|error| error.field.starts_with("rules"));
+        let code = if only_rules { Code::InvalidRule } else { Code::InvalidDrive };
+        Err(Refusal::new(code).with_errors(self.0))
+    }
+}

@@ -1,0 +1,160 @@
+//! Registrations: who has a place, who waits, and who asked for what.
+
+pub(crate) mod decide;
+pub mod questions;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use self::questions::Answers;
+use crate::clock::Instant;
+use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
+use crate::refusal::FieldError;
+use crate::text;
+
+/// The longest reason of an organiser, in bytes.
+pub const MAX_REASON: usize = 500;
+
+/// Where a registration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistrationState {
+    /// It has a place.
+    Confirmed,
+    /// It waits for a place.
+    Waitlisted,
+    /// The member gave it up.
+    Withdrawn,
+    /// An organiser took it away.
+    Removed,
+}
+
+impl RegistrationState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Confirmed, Self::Waitlisted, Self::Withdrawn, Self::Removed];
+
+    /// The word on the wire and in tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Waitlisted => "waitlisted",
+            Self::Withdrawn => "withdrawn",
+            Self::Removed => "removed",
+        }
+    }
+
+    /// The state with this word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// Whether it holds or awaits a place.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Confirmed | Self::Waitlisted)
+    }
+}
+
+/// One member's registration for one drive, as it is now. What it was before stands in the drive's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registration {
+    /// Its id: that of the command that made it.
+    pub id: RegistrationId,
+    /// Whose.
+    pub member_id: MemberId,
+    /// For which slot.
+    pub slot_id: SlotId,
+    /// Where it is.
+    pub state: RegistrationState,
+    /// The log's sequence when it came to its state. The waiting list is ordered by it. When
+    /// an organiser moves somebody, they and those in between exchange their ranks.
+    pub rank: u64,
+    /// How many places of the slot were taken with this one, when it was confirmed.
+    pub place: Option<u32>,
+    /// When the click was accepted.
+    pub registered_at: Instant,
+}
+
+/// Asks for a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Register {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// For whom.
+    pub member_id: MemberId,
+    /// Which slot; may be absent when there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot_id: Option<SlotId>,
+    /// Answers to the drive's questions.
+    #[serde(default, skip_serializing_if = "Answers::is_empty")]
+    pub answers: Answers,
+}
+
+/// Gives a place, or the waiting for one, up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Withdraw {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// Whose.
+    pub member_id: MemberId,
+}
+
+/// An organiser asks for a place for someone, for a reason. Window and rules do not hold them up;
+/// capacity does. Someone who waits gets a place if one is free.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AddRegistration {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// For whom.
+    pub member_id: MemberId,
+    /// Which slot; may be absent when there is only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot_id: Option<SlotId>,
+    /// Why; about a person, so it is not logged.
+    pub reason: String,
+}
+
+/// An organiser takes a registration away, for a reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RemoveRegistration {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// Which registration.
+    pub registration_id: RegistrationId,
+    /// Why; about a person, so it is not logged.
+    pub reason: String,
+}
+
+/// A member answers the drive's questions anew. All answers are given; those that were given before
+/// are replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangeAnswers {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// Whose registration.
+    pub member_id: MemberId,
+    /// The answers, by the questions' names.
+    pub answers: Answers,
+}
+
+/// An organiser moves somebody within the waiting list, for a reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MoveInWaitingList {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// Whose registration.
+    pub registration_id: RegistrationId,
+    /// Where they shall stand in the waiting list of their slot, from 1. Beyond its end means at
+    /// its end.
+    pub position: u32,
+    /// Why; about a person, so it is not logged.
+    pub reason: String,
+}
+
+/// What is wrong with an organiser's reason, if anything is.
+#[must_use]
+pub fn reason_fault(reason: &str) -> Option<FieldError> {
+    text::line_fault(reason, MAX_REASON).map(|fault| FieldError::new("reason", fault))
+}

@@ -1,0 +1,365 @@
+//! Eligibility: a drive's rules, and the verdict they give on a member, with what was compared.
+//!
+//! A rule is one expression in the grammar of [CEL](https://cel.dev) over `member.*` (attributes), `drive.*` and `now`. All
+//! rules must hold. A missing attribute is a failed rule that says what is missing. All numbers are exact decimals, so `60`,
+//! `60.0` and an attribute of `60` are the same. A text that is a date (`2001-02-03`) or an RFC 3339 instant compares with
+//! dates. Dates, and the parts of instants, go by the drive's time zone. Besides CEL's own functions there are
+//! `days(from, to)` and `years(from, to)`, which count whole ones.
+
+mod evaluate;
+mod expression;
+mod fold;
+mod moment;
+mod parse;
+mod typing;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono_tz::Tz;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use self::evaluate::World;
+use self::expression::{Expression, Read};
+use crate::attribute::{Attribute, Attributes};
+use crate::clock::Instant;
+use crate::id::{DriveId, MemberId};
+use crate::text::line_fault;
+
+/// How rules are read. It grows when a rule that stays the same may judge somebody otherwise than before; what a decision
+/// rested on says which reading it was, so that only decisions of today's reading are judged again and compared.
+///
+/// Before 2, dates turned at midnight in UTC, numbers were binary, and values of different types were unequal.
+pub const READING: u32 = 2;
+/// The most rules of one drive.
+pub const MAX_RULES: usize = 32;
+/// The longest expression, in bytes.
+pub const MAX_EXPRESSION: usize = 1000;
+/// The longest name of a rule, in bytes.
+pub const MAX_NAME: usize = 64;
+/// The longest message of a rule, in bytes.
+pub const MAX_MESSAGE: usize = 500;
+
+/// One condition on those who register.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rule {
+    /// Unique in its drive: `minimum_marks`.
+    pub name: String,
+    /// The expression; it must be true.
+    pub when: String,
+    /// What a member reads when it is not.
+    pub message: String,
+}
+
+/// Why a drive's rules were refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleError {
+    /// The rule's name.
+    pub rule: String,
+    /// Where in the expression, from 1; absent when it is not about one place.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub line: Option<u32>,
+    /// Where in the line, from 1, in characters.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub column: Option<u32>,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// What the rules of one drive say about one member.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Which version of the drive's rules.
+    pub rules_version: u32,
+    /// Whether all of them hold.
+    pub eligible: bool,
+    /// Each rule, in the drive's order.
+    pub rules: Vec<RuleVerdict>,
+}
+
+/// What one rule says about one member.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuleVerdict {
+    /// The rule.
+    pub name: String,
+    /// Whether it holds.
+    pub passed: bool,
+    /// The rule's message.
+    pub message: String,
+    /// What the rule looked at, by name: `{"age": 17}`, `{"drive.kind": "donation"}`.
+    pub compared: BTreeMap<String, Json>,
+    /// Attributes that the rule needs and the member does not have.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub missing: Vec<String>,
+    /// Why it could not be compared, if it could not: a text against a number, say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+}
+
+impl Verdict {
+    /// The names of the rules that do not hold.
+    pub fn failed(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().filter(|rule| !rule.passed).map(|rule| rule.name.as_str())
+    }
+}
+
+/// A drive's rules, compiled. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    version: u32,
+    rules: Arc<[(Rule, Expression)]>,
+}
+
+/// What rules may read of the drive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DriveFacts {
+    /// `drive.title`
+    pub title: String,
+    /// `drive.kind`
+    pub kind: String,
+    /// `drive.venue`
+    pub venue: String,
+    /// `drive.opens_at`
+    pub opens_at: Instant,
+    /// `drive.closes_at`
+    pub closes_at: Instant,
+    /// `drive.starts_at`, if it is known.
+    pub starts_at: Option<Instant>,
+    /// `drive.ends_at`, if it is known.
+    pub ends_at: Option<Instant>,
+    /// By which calendar and clock dates are meant.
+    pub time_zone: Tz,
+}
+
+/// A field of `drive` that rules may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum DriveField {
+    Title,
+    Kind,
+    Venue,
+    OpensAt,
+    ClosesAt,
+    StartsAt,
+    EndsAt,
+}
+
+/// What a field of `drive` is.
+enum DriveValue<'a> {
+    Text(&'a str),
+    Instant(Instant),
+}
+
+impl DriveField {
+    const ALL: [Self; 7] =
+        [Self::Title, Self::Kind, Self::Venue, Self::OpensAt, Self::ClosesAt, Self::StartsAt, Self::EndsAt];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Title => "title",
+            Self::Kind => "kind",
+            Self::Venue => "venue",
+            Self::OpensAt => "opens_at",
+            Self::ClosesAt => "closes_at",
+            Self::StartsAt => "starts_at",
+            Self::EndsAt => "ends_at",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|field| field.as_str() == word)
+    }
+
+    fn is_date(self) -> bool {
+        !matches!(self, Self::Title | Self::Kind | Self::Venue)
+    }
+}
+
+impl DriveFacts {
+    /// Those of no drive: for what reads nothing of it.
+    fn nowhere() -> Self {
+        Self {
+            title: String::new(),
+            kind: String::new(),
+            venue: String::new(),
+            opens_at: Instant::default(),
+            closes_at: Instant::default(),
+            starts_at: None,
+            ends_at: None,
+            time_zone: Tz::UTC,
+        }
+    }
+
+    fn get(&self, field: DriveField) -> Option<DriveValue<'_>> {
+        Some(match field {
+            DriveField::Title => DriveValue::Text(&self.title),
+            DriveField::Kind => DriveValue::Text(&self.kind),
+            DriveField::Venue => DriveValue::Text(&self.venue),
+            DriveField::OpensAt => DriveValue::Instant(self.opens_at),
+            DriveField::ClosesAt => DriveValue::Instant(self.closes_at),
+            DriveField::StartsAt => DriveValue::Instant(self.starts_at?),
+            DriveField::EndsAt => DriveValue::Instant(self.ends_at?),
+        })
+    }
+}
+
+impl DriveValue<'_> {
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Text(text) => Json::String((*text).to_owned()),
+            Self::Instant(instant) => Json::String(crate::clock::rfc3339(*instant)),
+        }
+    }
+}
+
+impl Rules {
+    /// Compiles `rules`; says everything that is wrong with them otherwise.
+    pub fn compile(rules: &[Rule], version: u32) -> Result<Self, Vec<RuleError>> {
+        let mut errors = Vec::new();
+        let mut compiled: Vec<(Rule, Expression)> = Vec::with_capacity(rules.len());
+        if rules.len() > MAX_RULES {
+            let detail = format!("a drive has at most {MAX_RULES} rules");
+            errors.push(RuleError { rule: String::new(), line: None, column: None, detail });
+        }
+        for rule in rules.iter().take(MAX_RULES) {
+            let whole = |detail| RuleError { rule: rule.name.clone(), line: None, column: None, detail };
+            if !is_name(&rule.name) {
+                errors.push(whole(format!("a rule's name is 1 to {MAX_NAME} of a–z, 0–9, _ and -")));
+            }
+            if let Some(fault) = line_fault(&rule.message, MAX_MESSAGE) {
+                errors.push(whole(format!("the rule's message cannot be used: {fault}")));
+            }
+            if compiled.iter().any(|(other, _)| other.name == rule.name) {
+                errors.push(whole("another rule of this drive has the same name".to_owned()));
+            }
+            match Expression::compile(&rule.when) {
+                Ok(expression) => compiled.push((rule.clone(), expression)),
+                Err(found) => errors.extend(found.into_iter().map(|fault| RuleError {
+                    rule: rule.name.clone(),
+                    line: Some(fault.line),
+                    column: Some(fault.column),
+                    detail: fault.detail,
+                })),
+            }
+        }
+        if errors.is_empty() { Ok(Self { version, rules: compiled.into() }) } else { Err(errors) }
+    }
+
+    /// Compiles rules that were checked before they were stored, perhaps by the checks of an earlier version. Should one not
+    /// be readable any more, nobody passes it unchecked: everybody is refused and told why.
+    #[must_use]
+    pub fn compile_stored(rules: &[Rule], version: u32) -> Self {
+        let parse = |rule: &Rule| match parse::parse(&rule.when) {
+            Ok(parsed) => (rule.clone(), parsed),
+            Err(faults) => {
+                tracing::error!(rule = rule.name, ?faults, "a stored rule cannot be read any more");
+                let message =
+                    "This rule cannot be read any more; an organiser has to write it again".to_owned();
+                (Rule { message, ..rule.clone() }, Expression::never())
+            }
+        };
+        Self { version, rules: rules.iter().map(parse).collect() }
+    }
+
+    /// Their version: it grows by one with each change of a drive's rules.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Whether anyone may come.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Those of a member's attributes that the rules look at: what a decision rests on, and no more.
+    #[must_use]
+    pub fn facts(&self, attributes: &Attributes) -> Attributes {
+        let mut facts = Attributes::default();
+        for (_, expression) in self.rules.iter() {
+            for read in &expression.reads {
+                if let Read::Member(name) = read
+                    && let Some(value) = attributes.get(name)
+                {
+                    facts.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        facts
+    }
+
+    /// Judges a member by their attributes at the instant `now`. Pure: the same input gives the same verdict.
+    #[must_use]
+    pub fn judge(&self, attributes: &Attributes, drive: &DriveFacts, now: Instant) -> Verdict {
+        let world = World { member: attributes, drive, now };
+        let rules: Vec<_> =
+            self.rules.iter().map(|(rule, expression)| judge(rule, expression, world)).collect();
+        Verdict { rules_version: self.version, eligible: rules.iter().all(|rule| rule.passed), rules }
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'))
+}
+
+fn judge(rule: &Rule, expression: &Expression, world: World<'_>) -> RuleVerdict {
+    let compared = expression.reads.iter().map(|read| match read {
+        Read::Member(name) => {
+            let value = world.member.get(name);
+            (name.clone(), value.map_or(Json::Null, Attribute::to_json))
+        }
+        Read::Drive(field) => {
+            let value = world.drive.get(*field);
+            (format!("drive.{}", field.as_str()), value.map_or(Json::Null, |value| value.to_json()))
+        }
+        Read::Now => ("now".to_owned(), DriveValue::Instant(world.now).to_json()),
+    });
+    let compared = compared.collect();
+    let (passed, stop) = match world.truth(&expression.root) {
+        Ok(passed) => (passed, evaluate::Stop::default()),
+        Err(stop) => (false, stop),
+    };
+    RuleVerdict {
+        name: rule.name.clone(),
+        passed,
+        message: rule.message.clone(),
+        compared,
+        missing: stop.missing.into_iter().collect(),
+        detail: stop.wrong,
+    }
+}
+
+/// Whether a text is a date or an instant to rules.
+#[must_use]
+pub(crate) fn is_date(text: &str) -> bool {
+    moment::Moment::read(text).is_some()
+}
+
+/// Whether rules can compare a number exactly.
+#[must_use]
+pub(crate) fn is_comparable(number: &serde_json::Number) -> bool {
+    parse::exact(number).is_some()
+}
+
+crate::commands! {
+    /// What is decided without order, and changes nothing.
+    pub enum EligibilityCommand on Eligibility by |command| command.drive_id.0;
+    "check-eligibility" => CheckEligibility,
+}
+
+/// Asks what a drive's rules say about a member, without registering.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckEligibility {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// The member.
+    pub member_id: MemberId,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! What a rule's expression may say.
+//!
+//! Rules use CEL's grammar and a part of its functions. They are judged by [`super::evaluate`], because they mean what
+//! organisers mean: there is one kind of number, it is exact, and dates turn at midnight where the drive takes place.
+
+use std::fmt;
+
+use chrono::TimeDelta;
+use chrono_tz::Tz;
+use rust_decimal::Decimal;
+
+use super::{DriveField, parse, typing};
+use crate::eligibility::moment::Moment;
+
+/// What an expression reads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Read {
+    Member(String),
+    Drive(DriveField),
+    Now,
+}
+
+/// A fault in an expression, and where it is (line and column from 1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) line: u32,
+    pub(super) column: u32,
+    pub(super) detail: String,
+}
+
+impl Fault {
+    pub(super) fn at(source: &str, offset: usize, detail: impl fmt::Display) -> Self {
+        let (mut line, mut column) = (1, 1);
+        for character in source.chars().take(offset) {
+            if character == '\n' {
+                (line, column) = (line + 1, 1);
+            } else {
+                column += 1;
+            }
+        }
+        Self { line, column, detail: detail.to_string() }
+    }
+}
+
+/// A part of an expression.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    /// Where it stands in the source, in characters.
+    pub(super) at: usize,
+    pub(super) kind: Kind,
+}
+
+/// What a part of an expression says.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Kind {
+    Bool(bool),
+    Number(Decimal),
+    Text(String),
+    Duration(TimeDelta),
+    Moment(Moment),
+    Read(Read),
+    Has(Read),
+    Not(Box<Node>),
+    Negate(Box<Node>),
+    And(Box<[Node; 2]>),
+    Or(Box<[Node; 2]>),
+    If(Box<[Node; 3]>),
+    Compare(Comparison, Box<[Node; 2]>),
+    Arithmetic(Operator, Box<[Node; 2]>),
+    In(Box<Node>, Vec<Node>),
+    Call(Function, Vec<Node>),
+    Part(Part, Box<Node>, Option<Tz>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Equal,
+    Unequal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl Comparison {
+    /// Whether it asks which of two is the larger one.
+    pub(super) fn orders(self) -> bool {
+        !matches!(self, Self::Equal | Self::Unequal)
+    }
+
+    /// What it is read from the other side.
+    pub(super) fn turned(self) -> Self {
+        match self {
+            Self::Equal => Self::Equal,
+            Self::Unequal => Self::Unequal,
+            Self::Less => Self::Greater,
+            Self::LessOrEqual => Self::GreaterOrEqual,
+            Self::Greater => Self::Less,
+            Self::GreaterOrEqual => Self::LessOrEqual,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operator {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+}
+
+/// A function that takes values; those of the calendar are in [`Part`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Function {
+    Size,
+    Contains,
+    StartsWith,
+    EndsWith,
+    Number,
+    Whole,
+    Text,
+    Bool,
+    Date,
+    Days,
+    Years,
+}
+
+impl Function {
+    /// The function with this name, and how many arguments it takes.
+    pub(super) fn named(name: &str) -> Option<(Self, usize)> {
+        Some(match name {
+            "size" => (Self::Size, 1),
+            "contains" => (Self::Contains, 2),
+            "startsWith" => (Self::StartsWith, 2),
+            "endsWith" => (Self::EndsWith, 2),
+            "double" => (Self::Number, 1),
+            "int" => (Self::Whole, 1),
+            "string" => (Self::Text, 1),
+            "bool" => (Self::Bool, 1),
+            "timestamp" => (Self::Date, 1),
+            "days" => (Self::Days, 2),
+            "years" => (Self::Years, 2),
+            _ => return None,
+        })
+    }
+}
+
+/// A part of a date, counted as CEL counts it: months, days of the month and of the year from 0, days of the week from
+/// Sunday, which is 0. `getDate` counts from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Year,
+    Month,
+    Date,
+    DayOfMonth,
+    DayOfWeek,
+    DayOfYear,
+    Hours,
+    Minutes,
+    Seconds,
+    Milliseconds,
+}
+
+impl Part {
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "getFullYear" => Self::Year,
+            "getMonth" => Self::Month,
+            "getDate" => Self::Date,
+            "getDayOfMonth" => Self::DayOfMonth,
+            "getDayOfWeek" => Self::DayOfWeek,
+            "getDayOfYear" => Self::DayOfYear,
+            "getHours" => Self::Hours,
+            "getMinutes" => Self::Minutes,
+            "getSeconds" => Self::Seconds,
+            "getMilliseconds" => Self::Milliseconds,
+            _ => return None,
+        })
+    }
+
+    /// Whether a duration has it, too.
+    pub(super) fn is_of_durations(self) -> bool {
+        matches!(self, Self::Hours | Self::Minutes | Self::Seconds | Self::Milliseconds)
+    }
+}
+
+/// A parsed expression.
+#[derive(Debug, Clone)]
+pub(super) struct Expression {
+    pub(super) root: Node,
+    /// In alphabetical order, each once.
+    pub(super) reads: Vec<Read>,
+}
+
+impl Expression {
+    /// Parses and checks `source`; gives every fault it finds. What passes never ends in an error for a member whose
+    /// attributes have the types that the rule expects, unless it divides by zero or leaves the calendar.
+    pub(super) fn compile(source: &str) -> Result<Self, Vec<Fault>> {
+        let parsed = parse::parse(source)?;
+        typing::check(source, &parsed.root)?;
+        let root = super::fold::folded(parsed.root);
+        let root = root.map_err(|(at, detail)| vec![Fault::at(source, at, detail)])?;
+        if root.kind == Kind::Bool(false) {
+            return Err(vec![Fault::at(source, root.at, "this can never be true, so nobody could come")]);
+        }
+        Ok(Self { root, ..parsed })
+    }
+
+    /// What nobody meets.
+    pub(super) fn never() -> Self {
+        Self { root: Node { at: 0, kind: Kind::Bool(false) }, reads: Vec::new() }
+    }
+}

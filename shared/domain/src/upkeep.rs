@@ -1,0 +1,57 @@
+//! House-keeping: what falls due for Muster itself.
+
+use chrono::Duration;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::clock::Instant;
+use crate::command::Command as _;
+use crate::eligibility::CheckEligibility;
+
+crate::commands! {
+    /// What is done without order, for Muster itself.
+    pub enum UpkeepCommand on Upkeep by |_command| Uuid::nil();
+    "clean-up" => CleanUp,
+}
+
+/// Deletes what nobody needs any more: uploaded files that were not imported, old decisions about commands that change
+/// nothing (the same command is then decided again, to no harm), and old outcomes of webhooks and mails. Also fills in
+/// columns that an earlier version left out (`shared::derived`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CleanUp {}
+
+/// How long an uploaded file stays.
+pub const FILES_STAY: Duration = Duration::hours(24);
+/// How long the decisions about commands that change nothing stay.
+pub const CHECKS_STAY: Duration = Duration::days(7);
+
+/// The kinds of commands that change nothing, so that their decisions need not be kept for ever.
+const CHANGE_NOTHING: [&str; 2] = [CheckEligibility::KIND, CleanUp::KIND];
+
+/// Whether the decision about a command of this kind is kept for [`CHECKS_STAY`] only; most are kept for ever.
+#[must_use]
+pub fn is_passing(kind: &str) -> bool {
+    CHANGE_NOTHING.contains(&kind)
+}
+
+/// When the decision about a command of this kind may be forgotten; most are kept for ever.
+#[must_use]
+pub fn expiry(kind: &str, decided_at: Instant) -> Option<Instant> {
+    is_passing(kind).then(|| decided_at + CHECKS_STAY)
+}
+
+/// What a clean-up has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanUpOutcome {
+    /// Files deleted.
+    pub files: u64,
+    /// Decisions forgotten.
+    pub decisions: u64,
+    /// Deliveries to webhooks forgotten.
+    #[serde(default)]
+    pub deliveries: u64,
+    /// Mails forgotten.
+    #[serde(default)]
+    pub mails: u64,
+}

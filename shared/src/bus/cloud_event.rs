@@ -1,0 +1,105 @@
+//! Events on their way to subscribers: CloudEvents. The drive's log keeps the same bytes.
+
+pub mod batch;
+
+use bytes::Bytes;
+use domain::clock::Instant;
+use domain::drive::event::Event;
+use domain::id::{CommandId, DriveId, MemberId, event_id};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::message::{Address, Message, Outgoing};
+
+/// An event on its way: [CloudEvents 1.0](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md) in JSON
+/// structured mode, with the [sequence
+/// extension](https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md). The log keeps exactly
+/// these bytes, so any subscriber can recompute the log's hashes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CloudEvent {
+    /// `1.0`
+    #[schemars(extend("const" = "1.0"))]
+    pub specversion: String,
+    /// A function of the command and the event's place in its decision: a repeat has the same.
+    pub id: Uuid,
+    /// `/drives/{id}`, or `/members` for what is not in a drive's log.
+    pub source: String,
+    /// The member it is about, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<MemberId>,
+    /// When it was decided.
+    pub time: Instant,
+    /// Its number in the drive's log, from 1, without gaps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<String>,
+    /// The command that caused it.
+    pub cause: CommandId,
+    /// `application/json`
+    #[schemars(extend("const" = "application/json"))]
+    pub datacontenttype: String,
+    /// Its `type` and `data`.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+impl CloudEvent {
+    /// The `index`-th event of the decision about `cause`. `place` is its drive and its number in the drive's log.
+    #[must_use]
+    pub fn new(
+        cause: CommandId,
+        index: usize,
+        place: Option<(DriveId, u64)>,
+        time: Instant,
+        event: Event,
+    ) -> Self {
+        Self {
+            specversion: "1.0".to_owned(),
+            id: event_id(cause, index),
+            source: place
+                .map_or_else(|| "/members".to_owned(), |(drive_id, _)| format!("/drives/{drive_id}")),
+            subject: event.member_id(),
+            time,
+            sequence: place.map(|(_, sequence)| sequence.to_string()),
+            cause,
+            datacontenttype: "application/json".to_owned(),
+            event,
+        }
+    }
+
+    /// The routing key: `registration.confirmed.{drive}.{member}`, `drive.closed.{drive}`, `member.updated.{member}`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let mut key = self.event.kind().trim_start_matches("muster.").to_owned();
+        let drive = self.source.strip_prefix("/drives/");
+        for part in
+            drive.map(ToOwned::to_owned).into_iter().chain(self.subject.map(|member| member.to_string()))
+        {
+            key.push('.');
+            key.push_str(&part);
+        }
+        key
+    }
+
+    /// Its exact bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        Bytes::from(serde_json::to_vec(self).expect("an event is plain data"))
+    }
+
+    /// The message that carries `bytes`, which are this event's.
+    #[must_use]
+    pub fn message(&self, bytes: Bytes) -> Outgoing {
+        Outgoing {
+            to: Address::Events(self.key()),
+            message: Message {
+                id: self.id,
+                kind: self.event.kind().to_owned(),
+                content_type: "application/cloudevents+json; charset=utf-8".to_owned(),
+                headers: Vec::new(),
+                reply_to: None,
+                payload: bytes,
+            },
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The table `skipped_entries`: what followers could not take in.
+
+use domain::clock::Instant;
+use domain::id::DriveId;
+use sea_orm::entity::prelude::*;
+use sea_orm::{ConnectionTrait, DbErr, QueryOrder as _, QuerySelect as _, Set};
+
+use super::stored;
+use crate::cursor::Skipped;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "skipped_entries")]
+#[allow(missing_docs, reason = "a follower, and the fields of `Skipped`")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub follower: String,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub drive_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub sequence: i64,
+    pub at: ChronoDateTimeUtc,
+    #[sea_orm(column_type = "Text")]
+    pub reason: String,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "there are none")]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// Notes that a follower leaves an entry out.
+pub async fn insert(
+    db: &impl ConnectionTrait,
+    follower: &'static str,
+    skipped: &Skipped,
+    now: Instant,
+) -> Result<(), DbErr> {
+    let row = ActiveModel {
+        follower: Set(follower.to_owned()),
+        drive_id: Set(skipped.drive_id.0),
+        sequence: Set(stored(skipped.sequence)),
+        at: Set(now),
+        reason: Set(skipped.reason.clone()),
+    };
+    Entity::insert(row).exec_without_returning(db).await.map(drop)
+}
+
+/// At most `limit` of the entries that a follower has left out, by drives and numbers.
+pub async fn of(
+    db: &impl ConnectionTrait,
+    follower: &'static str,
+    limit: u64,
+) -> Result<Vec<Skipped>, DbErr> {
+    let rows = Entity::find()
+        .filter(Column::Follower.eq(follower))
+        .order_by_asc(Column::DriveId)
+        .order_by_asc(Column::Sequence)
+        .limit(limit)
+        .all(db)
+        .await?;
+    let skipped = |row: Model| Skipped {
+        drive_id: DriveId(row.drive_id),
+        sequence: row.sequence.unsigned_abs(),
+        reason: row.reason,
+    };
+    Ok(rows.into_iter().map(skipped).collect())
+}
+
+/// Forgets that an entry was left out. Whether it was still noted: of several processes, one is the first.
+pub async fn delete(
+    db: &impl ConnectionTrait,
+    follower: &'static str,
+    skipped: &Skipped,
+) -> Result<bool, DbErr> {
+    let key = (follower.to_owned(), skipped.drive_id.0, stored(skipped.sequence));
+    Ok(Entity::delete_by_id(key).exec(db).await?.rows_affected == 1)
+}

@@ -1,0 +1,361 @@
+//! The tables `drives` and `slots`: what readers see of them. [`batch`] loads and saves what decisions change.
+
+pub mod batch;
+
+use std::collections::HashMap;
+
+use domain::clock::Instant;
+use domain::drive::state::{Drive, Places};
+use domain::drive::{ClosedBy, Kind, Status};
+use domain::id::{DriveId, SlotId};
+use domain::text::folded;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::ExprTrait as _;
+use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect};
+
+use crate::database::rows;
+use crate::database::search::{self, Pattern, Searched};
+use crate::log::Head;
+
+/// `drives`: one row per drive, as its log has left it.
+pub mod drives {
+    #![allow(missing_docs, reason = "the columns are the fields of `drive::state::Drive`")]
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "drives")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub title: String,
+        pub kind: String,
+        pub status: String,
+        pub closed_by: Option<String>,
+        pub cancel_reason: Option<String>,
+        #[sea_orm(column_type = "Text")]
+        pub definition: String,
+        pub rules_version: i32,
+        pub opens_at: ChronoDateTimeUtc,
+        pub closes_at: ChronoDateTimeUtc,
+        pub remind_at: Option<ChronoDateTimeUtc>,
+        #[sea_orm(column_type = "Text", nullable)]
+        pub reminded: Option<String>,
+        pub sequence: i64,
+        pub head: Vec<u8>,
+        pub created_at: ChronoDateTimeUtc,
+        pub updated_at: ChronoDateTimeUtc,
+        #[sea_orm(column_type = "Text", nullable)]
+        pub search: Option<String>,
+        pub search_of: Option<String>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// `slots`: one row per slot, with its counts.
+pub mod slots {
+    #![allow(missing_docs, reason = "the columns are the fields of `drive::state::Places`")]
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "slots")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub drive_id: Uuid,
+        pub capacity: Option<i32>,
+        pub confirmed: i32,
+        pub waitlisted: i32,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// One drive as readers see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DriveView {
+    /// Its id.
+    pub id: DriveId,
+    /// The drive.
+    pub drive: Drive,
+    /// The number of the last event in its log.
+    pub sequence: u64,
+    /// How the places of its slots stand.
+    pub places: HashMap<SlotId, Places>,
+    /// When it was made.
+    pub created_at: Instant,
+}
+
+/// Which drives are looked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Query {
+    /// In one of these states; empty means any.
+    pub statuses: Vec<Status>,
+    /// Of this kind.
+    pub kind: Option<Kind>,
+    /// With this in their title, whatever its case and accents.
+    pub text: Option<String>,
+    /// After the one that was made at this instant and has this id.
+    pub after: Option<(Instant, DriveId)>,
+    /// At most this many.
+    pub limit: u64,
+}
+
+/// The drives that a query finds, oldest first.
+pub async fn list(db: &impl ConnectionTrait, query: &Query) -> Result<Vec<DriveView>, DbErr> {
+    let mut select = drives::Entity::find()
+        .order_by_asc(drives::Column::CreatedAt)
+        .order_by_asc(drives::Column::Id)
+        .limit(query.limit);
+    if !query.statuses.is_empty() {
+        select =
+            select.filter(drives::Column::Status.is_in(query.statuses.iter().map(|status| status.as_str())));
+    }
+    if let Some(kind) = query.kind {
+        select = select.filter(drives::Column::Kind.eq(kind.as_str()));
+    }
+    if let Some(pattern) = query.text.as_deref().and_then(Pattern::of) {
+        select = select.filter(pattern.is_in(TITLE));
+    }
+    if let Some((created_at, id)) = query.after {
+        let same =
+            Condition::all().add(drives::Column::CreatedAt.eq(created_at)).add(drives::Column::Id.gt(id.0));
+        select = select.filter(Condition::any().add(drives::Column::CreatedAt.gt(created_at)).add(same));
+    }
+    views(db, select.all(db).await?).await
+}
+
+/// The columns by which drives are searched for.
+const TITLE: Searched<drives::Column> = Searched {
+    text: drives::Column::Title,
+    search: drives::Column::Search,
+    search_of: drives::Column::SearchOf,
+};
+
+/// Folds the titles whose folded form is missing, of a thousand drives after `after`, by id. Returns the last id; none if
+/// there was no such drive.
+pub(crate) async fn fill(db: &impl ConnectionTrait, after: Option<Uuid>) -> Result<Option<Uuid>, DbErr> {
+    search::refill::<drives::Entity>(db, drives::Column::Id, TITLE, folded, after).await
+}
+
+/// One drive.
+pub async fn find(db: &impl ConnectionTrait, id: DriveId) -> Result<Option<DriveView>, DbErr> {
+    let row = drives::Entity::find_by_id(id.0).all(db).await?;
+    Ok(views(db, row).await?.pop())
+}
+
+/// A drive's row and the end of its log, for those who check both.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The drive.
+    pub view: DriveView,
+    /// The end of its log, as its row has it.
+    pub head: Head,
+}
+
+/// One drive with the end of its log.
+pub async fn stored(db: &impl ConnectionTrait, id: DriveId) -> Result<Option<Stored>, DbErr> {
+    let Some(row) = drives::Entity::find_by_id(id.0).one(db).await? else { return Ok(None) };
+    let head = Head::stored(row.sequence, &row.head);
+    Ok(views(db, vec![row]).await?.pop().map(|view| Stored { view, head }))
+}
+
+/// These drives, those that exist.
+pub async fn by_ids(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = DriveId>,
+) -> Result<Vec<DriveView>, DbErr> {
+    let ids = ids.into_iter().map(|id| id.0);
+    let rows = drives::Entity::find().filter(drives::Column::Id.is_in(ids)).all(db).await?;
+    views(db, rows).await
+}
+
+/// All drives' ids, for those who check every one.
+pub async fn ids(db: &impl ConnectionTrait) -> Result<Vec<DriveId>, DbErr> {
+    let ids = drives::Entity::find()
+        .select_only()
+        .column(drives::Column::Id)
+        .order_by_asc(drives::Column::Id)
+        .into_tuple::<Uuid>()
+        .all(db)
+        .await?;
+    Ok(ids.into_iter().map(DriveId).collect())
+}
+
+/// How many entries all drives' logs have together.
+pub async fn entries(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
+    let all = drives::Entity::find().select_only().column(drives::Column::Sequence);
+    Ok(all.into_tuple::<i64>().all(db).await?.into_iter().map(i64::unsigned_abs).sum())
+}
+
+/// Where the logs of these drives end; of those that exist.
+pub async fn ends(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = DriveId>,
+) -> Result<Vec<(DriveId, u64)>, DbErr> {
+    let ends = drives::Entity::find()
+        .select_only()
+        .columns([drives::Column::Id, drives::Column::Sequence])
+        .filter(rows::is_one_of(db, drives::Column::Id, ids.into_iter().map(|id| id.0)))
+        .into_tuple::<(Uuid, i64)>()
+        .all(db)
+        .await?;
+    Ok(ends.into_iter().map(|(id, end)| (DriveId(id), end.unsigned_abs())).collect())
+}
+
+/// Where all drives' logs end, oldest drive first.
+pub async fn all_ends(db: &impl ConnectionTrait) -> Result<Vec<(DriveId, u64)>, DbErr> {
+    let ends = drives::Entity::find()
+        .select_only()
+        .columns([drives::Column::Id, drives::Column::Sequence])
+        .order_by_asc(drives::Column::Id)
+        .into_tuple::<(Uuid, i64)>()
+        .all(db)
+        .await?;
+    Ok(ends.into_iter().map(|(id, end)| (DriveId(id), end.unsigned_abs())).collect())
+}
+
+async fn views(db: &impl ConnectionTrait, rows: Vec<drives::Model>) -> Result<Vec<DriveView>, DbErr> {
+    let ids = rows.iter().map(|row| row.id);
+    let mut places_of: HashMap<Uuid, HashMap<SlotId, Places>> = HashMap::new();
+    for slot in slots::Entity::find().filter(slots::Column::DriveId.is_in(ids)).all(db).await? {
+        places_of.entry(slot.drive_id).or_default().insert(SlotId(slot.id), places(&slot));
+    }
+    rows.into_iter()
+        .map(|row| {
+            Ok(DriveView {
+                id: DriveId(row.id),
+                drive: drive(&row)?,
+                sequence: row.sequence.unsigned_abs(),
+                places: places_of.remove(&row.id).unwrap_or_default(),
+                created_at: row.created_at,
+            })
+        })
+        .collect()
+}
+
+/// The drives about which something was logged at `since` or later, by their ids, after `after`; with the numbers of the last
+/// events in their logs.
+pub async fn changed_since(
+    db: &impl ConnectionTrait,
+    since: Instant,
+    after: Option<DriveId>,
+    limit: u64,
+) -> Result<Vec<(DriveId, u64)>, DbErr> {
+    let mut select = drives::Entity::find()
+        .select_only()
+        .columns([drives::Column::Id, drives::Column::Sequence])
+        .filter(drives::Column::UpdatedAt.gte(since))
+        .order_by_asc(drives::Column::Id)
+        .limit(limit);
+    if let Some(after) = after {
+        select = select.filter(drives::Column::Id.gt(after.0));
+    }
+    let rows = select.into_tuple::<(Uuid, i64)>().all(db).await?;
+    Ok(rows.into_iter().map(|(id, sequence)| (DriveId(id), sequence.unsigned_abs())).collect())
+}
+
+/// What can fall due for a drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It opens or closes.
+    Advance,
+    /// People are reminded of something.
+    Remind,
+}
+
+/// A drive for which something has fallen due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// What has.
+    pub what: What,
+    /// The instant that has come.
+    pub at: Instant,
+    /// The number of the last event in its log.
+    pub sequence: u64,
+}
+
+/// The drives whose opening or closing has come; the most overdue first.
+pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<Vec<Due>, DbErr> {
+    let rows = drives::Entity::find()
+        .select_only()
+        .columns([
+            drives::Column::Id,
+            drives::Column::OpensAt,
+            drives::Column::ClosesAt,
+            drives::Column::Sequence,
+        ])
+        .filter(
+            Condition::any()
+                .add(
+                    drives::Column::Status
+                        .eq(Status::Published.as_str())
+                        .and(drives::Column::OpensAt.lte(now)),
+                )
+                .add(drives::Column::Status.eq(Status::Open.as_str()).and(drives::Column::ClosesAt.lte(now))),
+        )
+        .order_by_asc(drives::Column::ClosesAt)
+        .order_by_asc(drives::Column::Id)
+        .limit(limit)
+        .into_tuple::<(Uuid, Instant, Instant, i64)>()
+        .all(db)
+        .await?;
+    let due = |(id, opens_at, closes_at, sequence): (_, _, _, i64)| Due {
+        drive_id: DriveId(id),
+        what: What::Advance,
+        at: if closes_at <= now { closes_at } else { opens_at },
+        sequence: sequence.unsigned_abs(),
+    };
+    Ok(rows.into_iter().map(due).collect())
+}
+
+/// The drives of which a reminder has fallen due; the most overdue first.
+pub async fn reminders(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<Vec<Due>, DbErr> {
+    let rows = drives::Entity::find()
+        .select_only()
+        .columns([drives::Column::Id, drives::Column::RemindAt, drives::Column::Sequence])
+        .filter(drives::Column::RemindAt.lte(now))
+        .order_by_asc(drives::Column::RemindAt)
+        .order_by_asc(drives::Column::Id)
+        .limit(limit)
+        .into_tuple::<(Uuid, Instant, i64)>()
+        .all(db)
+        .await?;
+    let due = |(id, at, sequence): (_, _, i64)| Due {
+        drive_id: DriveId(id),
+        what: What::Remind,
+        at,
+        sequence: sequence.unsigned_abs(),
+    };
+    Ok(rows.into_iter().map(due).collect())
+}
+
+fn places(slot: &slots::Model) -> Places {
+    Places { confirmed: slot.confirmed.unsigned_abs(), waitlisted: slot.waitlisted.unsigned_abs() }
+}
+
+/// A drive as its row has it.
+fn drive(row: &drives::Model) -> Result<Drive, DbErr> {
+    let definition = serde_json::from_str(&row.definition).map_err(|error| DbErr::Json(error.to_string()))?;
+    let reminded = row.reminded.as_deref().map(serde_json::from_str).transpose();
+    let reminded = reminded.map_err(|error| DbErr::Json(error.to_string()))?.unwrap_or_default();
+    let status =
+        Status::from_word(&row.status).ok_or_else(|| DbErr::Type(format!("status {:?}", row.status)))?;
+    let closed_by = match row.closed_by.as_deref() {
+        None => None,
+        Some("schedule") => Some(ClosedBy::Schedule),
+        Some("admin") => Some(ClosedBy::Admin),
+        Some(other) => return Err(DbErr::Type(format!("closed_by {other:?}"))),
+    };
+    let rules_version = row.rules_version.unsigned_abs();
+    let cancel_reason = row.cancel_reason.clone();
+    Ok(Drive { definition, status, closed_by, cancel_reason, rules_version, reminded })
+}

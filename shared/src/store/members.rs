@@ -1,0 +1,254 @@
+//! The table `members`: what is known about people.
+
+use std::collections::{BTreeMap, HashMap};
+
+use domain::actor::Role;
+use domain::address::shown_email;
+use domain::attribute::Attributes;
+use domain::clock::Instant;
+use domain::id::MemberId;
+use domain::member::Profile;
+use domain::text::folded;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{OnConflict, SelectStatement};
+use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, QueryTrait as _, Set};
+
+use crate::database::rows::{self, ROWS_PER_INSERT};
+use crate::database::search::{self, Pattern, Searched};
+use crate::store::accounts as account;
+use crate::store::accounts::accounts;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "members")]
+#[allow(missing_docs, reason = "the columns are the fields of `Profile`")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub name: String,
+    #[sea_orm(column_type = "Text")]
+    pub attributes: String,
+    #[sea_orm(column_type = "Text")]
+    pub verified: String,
+    pub updated_at: ChronoDateTimeUtc,
+    #[sea_orm(column_type = "Text", nullable)]
+    pub search: Option<String>,
+    pub search_of: Option<String>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+#[allow(missing_docs, reason = "one account per member")]
+pub enum Relation {
+    #[sea_orm(
+        belongs_to = "crate::store::accounts::accounts::Entity",
+        from = "Column::Id",
+        to = "crate::store::accounts::accounts::Column::Id"
+    )]
+    Account,
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+fn profile(row: Model) -> Result<Profile, DbErr> {
+    Ok(Profile {
+        name: row.name,
+        attributes: read(&row.attributes)?,
+        verified: serde_json::from_str(&row.verified).map_err(|error| DbErr::Json(error.to_string()))?,
+    })
+}
+
+/// The profiles of these members, those that have one.
+pub async fn profiles(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = MemberId>,
+) -> Result<HashMap<MemberId, Profile>, DbErr> {
+    let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+    let mut profiles = HashMap::with_capacity(ids.len());
+    for chunk in ids.chunks(ROWS_PER_INSERT) {
+        for row in
+            Entity::find().filter(rows::is_one_of(db, Column::Id, chunk.iter().copied())).all(db).await?
+        {
+            profiles.insert(MemberId(row.id), profile(row)?);
+        }
+    }
+    Ok(profiles)
+}
+
+/// The attributes of these members, those that have a profile or an account. A member without a profile has none.
+pub async fn attributes(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = MemberId>,
+) -> Result<HashMap<MemberId, Attributes>, DbErr> {
+    let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+    let mut found = HashMap::with_capacity(ids.len());
+    if ids.is_empty() {
+        return Ok(found);
+    }
+    let profiles = Entity::find()
+        .select_only()
+        .columns([Column::Id, Column::Attributes])
+        .filter(rows::is_one_of(db, Column::Id, ids.iter().copied()))
+        .into_tuple::<(Uuid, String)>()
+        .all(db)
+        .await?;
+    for (id, text) in profiles {
+        found.insert(MemberId(id), read(&text)?);
+    }
+    // Nearly everybody who registers was imported, and has a profile. The others' accounts are read together with their profiles: one
+    // may have been written since the first read.
+    let others: Vec<_> = ids.into_iter().filter(|id| !found.contains_key(&MemberId(*id))).collect();
+    if others.is_empty() {
+        return Ok(found);
+    }
+    let accounts = accounts::Entity::find()
+        .select_only()
+        .column(accounts::Column::Id)
+        .column_as(Column::Attributes, "attributes")
+        .join_rev(JoinType::LeftJoin, Relation::Account.def())
+        .filter(rows::is_one_of(db, accounts::Column::Id, others))
+        .into_tuple::<(Uuid, Option<String>)>()
+        .all(db)
+        .await?;
+    for (id, text) in accounts {
+        found.insert(MemberId(id), text.as_deref().map(read).transpose()?.unwrap_or_default());
+    }
+    Ok(found)
+}
+
+fn read(attributes: &str) -> Result<Attributes, DbErr> {
+    Attributes::from_text(attributes).map_err(|error| DbErr::Json(error.to_string()))
+}
+
+/// The ids of those who have a profile, after `after`: all who were imported have one.
+pub async fn ids(
+    db: &impl ConnectionTrait,
+    after: Option<MemberId>,
+    limit: u64,
+) -> Result<Vec<MemberId>, DbErr> {
+    let mut select = Entity::find().select_only().column(Column::Id).order_by_asc(Column::Id).limit(limit);
+    if let Some(after) = after {
+        select = select.filter(Column::Id.gt(after.0));
+    }
+    Ok(select.into_tuple::<Uuid>().all(db).await?.into_iter().map(MemberId).collect())
+}
+
+/// Writes profiles, whether they are there already or not.
+pub async fn save(
+    db: &impl ConnectionTrait,
+    profiles: &BTreeMap<MemberId, Profile>,
+    now: Instant,
+) -> Result<(), DbErr> {
+    let rows: Vec<_> = profiles
+        .iter()
+        .map(|(id, profile)| ActiveModel {
+            id: Set(id.0),
+            name: Set(profile.name.clone()),
+            attributes: Set(profile.attributes.to_text()),
+            verified: Set(serde_json::to_string(&profile.verified).expect("names are plain data")),
+            updated_at: Set(now),
+            search: Set(Some(folded(&profile.name))),
+            search_of: Set(Some(profile.name.clone())),
+        })
+        .collect();
+    let bytes = |row: &ActiveModel| row.attributes.as_ref().len() + row.verified.as_ref().len();
+    for chunk in rows::chunks(&rows, bytes) {
+        let replace = OnConflict::column(Column::Id)
+            .update_columns([
+                Column::Name,
+                Column::Attributes,
+                Column::Verified,
+                Column::UpdatedAt,
+                Column::Search,
+                Column::SearchOf,
+            ])
+            .to_owned();
+        Entity::insert_many(chunk.to_vec()).on_conflict(replace).exec_without_returning(db).await?;
+    }
+    Ok(())
+}
+
+/// A person as organisers see them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Their id.
+    pub id: MemberId,
+    /// Their e-mail address as people read it.
+    pub email: String,
+    /// Member or admin.
+    pub role: Role,
+    /// What is known about them.
+    pub profile: Profile,
+}
+
+/// People by id after `after`, those with `text` in their name or e-mail address, or all.
+pub async fn list(
+    db: &impl ConnectionTrait,
+    text: Option<&str>,
+    after: Option<MemberId>,
+    limit: u64,
+) -> Result<Vec<Listed>, DbErr> {
+    let mut select =
+        accounts::Entity::find().find_also_related_member().order_by_asc(accounts::Column::Id).limit(limit);
+    if let Some(named) = text.and_then(named) {
+        select = select.filter(named);
+    }
+    if let Some(after) = after {
+        select = select.filter(accounts::Column::Id.gt(after.0));
+    }
+    select.all(db).await?.into_iter().map(listed).collect()
+}
+
+/// The columns by which people are searched for by their name.
+const NAME: Searched<Column> =
+    Searched { text: Column::Name, search: Column::Search, search_of: Column::SearchOf };
+
+/// With `text` in their name or their e-mail address, whatever its case and accents; none if there is nothing to look for.
+fn named(text: &str) -> Option<Condition> {
+    let pattern = Pattern::of(text)?;
+    Some(Condition::any().add(pattern.is_in(NAME)).add(pattern.is_in(account::EMAIL)))
+}
+
+/// The ids of all people with `text` in their name or e-mail address, as a part of other queries; none if there is nothing to
+/// look for.
+pub(crate) fn ids_of_named(text: &str) -> Option<SelectStatement> {
+    let select = accounts::Entity::find()
+        .select_only()
+        .column(accounts::Column::Id)
+        .join_rev(JoinType::LeftJoin, Relation::Account.def())
+        .filter(named(text)?);
+    Some(select.into_query())
+}
+
+/// Folds the names whose folded form is missing, of a thousand people after `after`, by id. Returns the last id; none if
+/// there was nobody.
+pub(crate) async fn fill(db: &impl ConnectionTrait, after: Option<Uuid>) -> Result<Option<Uuid>, DbErr> {
+    search::refill::<Entity>(db, Column::Id, NAME, folded, after).await
+}
+
+/// These people, those that exist.
+pub async fn by_ids(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = MemberId>,
+) -> Result<HashMap<MemberId, Listed>, DbErr> {
+    let ids = ids.into_iter().map(|id| id.0);
+    let select = accounts::Entity::find().find_also_related_member().filter(accounts::Column::Id.is_in(ids));
+    let all = select.all(db).await?.into_iter().map(listed);
+    all.map(|listed| listed.map(|listed| (listed.id, listed))).collect()
+}
+
+/// Accounts joined with their profiles.
+trait WithMember {
+    /// The account and, if there is one, the profile.
+    fn find_also_related_member(self) -> sea_orm::SelectTwo<accounts::Entity, Entity>;
+}
+
+impl WithMember for sea_orm::Select<accounts::Entity> {
+    fn find_also_related_member(self) -> sea_orm::SelectTwo<accounts::Entity, Entity> {
+        self.join_rev(JoinType::LeftJoin, Relation::Account.def()).select_also(Entity)
+    }
+}
+
+fn listed((account, member): (accounts::Model, Option<Model>)) -> Result<Listed, DbErr> {
+    let profile = member.map(profile).transpose()?.unwrap_or_default();
+    let role = account.role.parse().map_err(|_| DbErr::Type(format!("role {:?}", account.role)))?;
+    Ok(Listed { id: MemberId(account.id), email: shown_email(&account.email), role, profile })
+}
