@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use domain::clock::rfc3339;
 use domain::drive::event::Event;
+use domain::event::EventSet as _;
 use domain::id::DriveId;
 use sea_orm::DbErr;
 use shared::backoff::Backoff;
@@ -183,11 +184,23 @@ fn line(entry: &log::Entry) -> String {
 
 fn style(event: &Event) -> Style {
     let colour = match event {
-        Event::RegistrationConfirmed(_) | Event::RegistrationPromoted(_) => AnsiColor::Green,
+        Event::RegistrationConfirmed(_)
+        | Event::RegistrationPromoted(_)
+        | Event::RegistrationCheckedIn(_) => AnsiColor::Green,
         Event::RegistrationWaitlisted(_) | Event::RegistrationMoved(_) => AnsiColor::Yellow,
         Event::RegistrationRefused(_) | Event::DriveRefused(_) | Event::DriveCancelled(_) => AnsiColor::Red,
         Event::RegistrationWithdrawn(_) | Event::RegistrationRemoved(_) => AnsiColor::Magenta,
-        _ => AnsiColor::Cyan,
+        Event::DriveCreated(_)
+        | Event::DriveUpdated(_)
+        | Event::DrivePublished(_)
+        | Event::DriveOpened(_)
+        | Event::DriveClosed(_)
+        | Event::DriveReopened(_)
+        | Event::DriveReminded(_)
+        | Event::DriveDigested(_)
+        | Event::DriveMessaged(_)
+        | Event::RegistrationAnswersChanged(_)
+        | Event::RegistrationCheckInUndone(_) => AnsiColor::Cyan,
     };
     colour.on_default().bold()
 }
@@ -212,6 +225,17 @@ fn details(event: &Event) -> String {
             format!(", {} confirmed, {} waiting", event.confirmed, event.waitlisted)
         }
         Event::DriveMessaged(event) => format!(", {}", event.subject),
-        _ => String::new(),
+        Event::RegistrationCheckedIn(event) => {
+            event.gate.as_ref().map_or_else(String::new, |gate| format!(", at {gate}"))
+        }
+        Event::DriveUpdated(_)
+        | Event::DrivePublished(_)
+        | Event::DriveOpened(_)
+        | Event::DriveClosed(_)
+        | Event::DriveReopened(_)
+        | Event::RegistrationAnswersChanged(_)
+        | Event::RegistrationWithdrawn(_)
+        | Event::RegistrationRemoved(_)
+        | Event::RegistrationCheckInUndone(_) => String::new(),
     }
 }

@@ -34,6 +34,7 @@ mod bench;
 mod broker;
 mod bundles;
 mod cache;
+mod check_in;
 mod compose;
 mod contract;
 mod deliveries;

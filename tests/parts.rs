@@ -110,7 +110,7 @@ async fn a_name_with_a_line_break_keeps_nobody_elses_mail(engine: Engine) {
         local.register(drive_id, member_id).await;
         members.push(member_id);
     }
-    let all = async || mails::list(&local.db.read, State::ALL, None, 100).await.unwrap();
+    let all = async || mails::list(&local.db.read, &State::ALL, None, 100).await.unwrap();
     eventually("everybody has a mail", || async { (all().await.len() == 6).then_some(()) }).await;
     for (member_id, name) in members.iter().zip(["Ann\nLee", "Bo\r\nLee", "Cy\u{2028}Lee", "\r"]) {
         let id = match engine {

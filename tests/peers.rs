@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use domain::clock;
 use domain::drive::event::{Empty, Event};
+use domain::event::EventSet as _;
 use domain::id::{CommandId, DriveId};
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,

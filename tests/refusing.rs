@@ -311,7 +311,7 @@ async fn mails_come_however_the_server_refused_the_first_connections() {
         local.fill_inboxes(connections.mailing.outlet.clone());
         let member_id = local.member(json!({ "roll": 1 })).await;
         local.register(drive_id, member_id).await;
-        let all = async || mails::list(&local.db.read, State::ALL, None, 10).await.unwrap();
+        let all = async || mails::list(&local.db.read, &State::ALL, None, 10).await.unwrap();
         eventually("there is a mail", || async { (all().await.len() == 1).then_some(()) }).await;
         let sender = Sender::new(local.db.clone(), Post::open(&connections.mailing).unwrap().unwrap());
         let (start, shutdown) = (clock::now(), CancellationToken::new());

@@ -5,6 +5,7 @@ use chrono::Duration;
 use domain::clock::{self, Instant};
 use domain::drive::registration::Register;
 use domain::drive::{AdvanceDrive, CancelDrive, UpdateDrive};
+use domain::event::EventSet as _;
 use domain::id::{DriveId, MemberId};
 use scheduler::tick::Scheduler;
 use serde_json::{Value, json};

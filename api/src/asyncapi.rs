@@ -3,8 +3,11 @@
 
 use domain::command::{CommandSet, Queue};
 use domain::drive::DriveCommand;
+use domain::drive::event::Event;
 use domain::eligibility::EligibilityCommand;
+use domain::event::EventSet;
 use domain::member::MemberCommand;
+use domain::member::event::MemberEvent;
 use domain::upkeep::UpkeepCommand;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::RecursiveTransform;
@@ -81,13 +84,10 @@ struct Parts {
 impl Parts {
     /// The envelope that all events share, and per kind of event what it adds to that, with its routing keys.
     fn events(&mut self, generator: &mut SchemaGenerator) {
-        let mut envelope = CloudEvent::json_schema(generator);
-        generator.transforms_mut().for_each(|transform| transform.transform(&mut envelope));
-        let kinds = envelope.remove("oneOf").unwrap_or_default();
-        self.schemas.insert("CloudEvent".to_owned(), envelope.to_value());
-        self.schemas.extend(generator.take_definitions(true));
+        let mut kinds = self.kinds::<Event>(generator);
+        kinds.extend(self.kinds::<MemberEvent>(generator));
         let mut batched = Vec::new();
-        for kind in kinds.as_array().into_iter().flatten() {
+        for kind in kinds {
             let name = text(&kind["properties"]["type"]["const"]);
             if name.starts_with("muster.registration.") {
                 batched.push(json!({ "$ref": format!("#/components/messages/{name}/payload") }));
@@ -113,6 +113,17 @@ impl Parts {
             }
         }
         self.batch(&batched);
+    }
+
+    /// The schema of each kind of event of a noun. What all of them share is kept.
+    fn kinds<E: EventSet>(&mut self, generator: &mut SchemaGenerator) -> Vec<Value> {
+        let mut envelope = CloudEvent::<E>::json_schema(generator);
+        generator.transforms_mut().for_each(|transform| transform.transform(&mut envelope));
+        let kinds = envelope.remove("oneOf").unwrap_or_default();
+        self.schemas.insert("CloudEvent".to_owned(), envelope.to_value());
+        self.schemas.extend(generator.take_definitions(true));
+        let Value::Array(kinds) = kinds else { return Vec::new() };
+        kinds
     }
 
     /// Several events about registrations in one message, where the operator lets them leave so.

@@ -15,7 +15,7 @@ use poem::{Request, RequestBody, Result};
 use poem_openapi::payload::{ParsePayload, Payload};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
 use poem_openapi::types::{ParseFromJSON, Type};
-use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object};
 use serde_json::Value as Json;
 
 use crate::problem::Problem;
@@ -61,6 +61,11 @@ pub struct BodyHash {
     /// The SHA-256 of what it means: the same for `{}`, ` { } ` and no body at all. A repetition is known by it.
     pub meaning: Digest256,
 }
+
+/// Nothing more to say.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+pub struct Nothing {}
 
 /// A JSON body and its hashes. An empty body counts as `{}`.
 #[derive(Debug)]

@@ -220,6 +220,7 @@ pub fn status_of(code: Code) -> StatusCode {
         | Code::DriveNotOpen
         | Code::DriveNotPublished
         | Code::DrivePublished
+        | Code::NotConfirmed
         | Code::NotWaiting
         | Code::SlotInUse
         | Code::WindowOver => StatusCode::CONFLICT,

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod answers;
+pub mod check_in;
 pub mod command;
 pub mod drive;
 pub mod eligibility;
@@ -42,6 +43,7 @@ pub type AdminSurface = OpenApiService<
         drive::AdminDriveRoutes,
         registration::AdminRegistrationRoutes,
         waiting_list::WaitingListRoutes,
+        check_in::CheckInRoutes,
         member::AdminMemberRoutes,
         stream::AdminStreamRoutes,
         account::ServiceAccountRoutes,
@@ -82,6 +84,7 @@ pub fn admins() -> AdminSurface {
         drive::AdminDriveRoutes,
         registration::AdminRegistrationRoutes,
         waiting_list::WaitingListRoutes,
+        check_in::CheckInRoutes,
         member::AdminMemberRoutes,
         stream::AdminStreamRoutes,
         account::ServiceAccountRoutes,

@@ -156,7 +156,8 @@ pub async fn decide_at<'m, H: Handler>(
     let since = Instant::now();
     tx.commit().await?;
     shared::failpoint::hit("consumer-committed");
-    metrics::histogram!("muster_commit_seconds", "queue" => H::Message::QUEUE.name()).record(since.elapsed());
+    metrics::histogram!("muster_commit_seconds", "queue" => H::Message::QUEUE.as_str())
+        .record(since.elapsed());
     in_order(ids, settled)
 }
 

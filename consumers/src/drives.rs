@@ -83,18 +83,38 @@ fn needed_people(batch: &[Envelope<DriveCommand>], loaded: &BTreeMap<DriveId, Lo
     };
     batch
         .iter()
-        .filter_map(|envelope| match &envelope.body {
+        .filter(|envelope| match &envelope.body {
             // A member who acts for themselves exists; without rules, nothing else about them matters.
-            DriveCommand::Register(command)
-                if envelope.actor.role != Role::Member || has_rules(&command.drive_id) =>
-            {
-                Some(command.member_id)
+            DriveCommand::Register(command) => {
+                envelope.actor.role != Role::Member || has_rules(&command.drive_id)
             }
-            DriveCommand::AddRegistration(command) => Some(command.member_id),
-            // Nothing else looks at the member.
-            _ => None,
+            _ => true,
         })
+        .filter_map(|envelope| person(&envelope.body))
         .collect()
+}
+
+/// Whose attributes the decision looks at.
+fn person(command: &DriveCommand) -> Option<MemberId> {
+    match command {
+        DriveCommand::Register(command) => Some(command.member_id),
+        DriveCommand::AddRegistration(command) => Some(command.member_id),
+        DriveCommand::CreateDrive(_)
+        | DriveCommand::UpdateDrive(_)
+        | DriveCommand::PublishDrive(_)
+        | DriveCommand::CloseDrive(_)
+        | DriveCommand::ReopenDrive(_)
+        | DriveCommand::CancelDrive(_)
+        | DriveCommand::AdvanceDrive(_)
+        | DriveCommand::RemindDrive(_)
+        | DriveCommand::MessageDrive(_)
+        | DriveCommand::Withdraw(_)
+        | DriveCommand::RemoveRegistration(_)
+        | DriveCommand::ChangeAnswers(_)
+        | DriveCommand::MoveInWaitingList(_)
+        | DriveCommand::CheckIn(_)
+        | DriveCommand::UndoCheckIn(_) => None,
+    }
 }
 
 /// The drive that gets rules by this command.
@@ -102,6 +122,7 @@ fn brings_rules(command: &DriveCommand) -> Option<DriveId> {
     let has_rules = match command {
         DriveCommand::CreateDrive(command) => !command.draft.rules.is_empty(),
         DriveCommand::UpdateDrive(command) => command.changes.rules.iter().any(|rules| !rules.is_empty()),
+        // No other command has rules in it.
         _ => false,
     };
     has_rules.then(|| command.drive_id())
@@ -115,12 +136,9 @@ fn decide_one(
     additions: &mut Additions,
 ) -> Result<Decided, Failure> {
     let drive_id = envelope.body.drive_id();
-    let drive = loaded.get_mut(&drive_id).ok_or_else(|| Reject::panicked("a drive was not loaded"))?;
-    let person = match &envelope.body {
-        DriveCommand::Register(command) => people.get(&command.member_id),
-        DriveCommand::AddRegistration(command) => people.get(&command.member_id),
-        _ => None,
-    };
+    let drive =
+        loaded.get_mut(&drive_id).ok_or_else(|| Reject::broken("a drive of the batch was not loaded"))?;
+    let person = person(&envelope.body).and_then(|member_id| people.get(&member_id));
     let salt = base64url(&cx.random(envelope.id, 0)[..16]);
     let context = Context {
         id: envelope.id,

@@ -82,10 +82,27 @@ impl Follower for Inbox {
 fn audience(event: &Event) -> Option<Audience> {
     match event {
         Event::DriveCancelled(_) => Some(Audience::All),
-        Event::DriveReminded(event) if event.kind == Beginning::Start => Some(Audience::Confirmed),
+        Event::DriveReminded(event) => (event.kind == Beginning::Start).then_some(Audience::Confirmed),
         Event::DriveMessaged(event) => Some(event.to),
-        Event::DriveUpdated(event) if !event.changed.is_empty() => Some(Audience::All),
-        _ => None,
+        Event::DriveUpdated(event) => (!event.changed.is_empty()).then_some(Audience::All),
+        // What is about one member is for them; the rest can be seen on the drive.
+        Event::DriveCreated(_)
+        | Event::DrivePublished(_)
+        | Event::DriveOpened(_)
+        | Event::DriveClosed(_)
+        | Event::DriveReopened(_)
+        | Event::DriveDigested(_)
+        | Event::DriveRefused(_)
+        | Event::RegistrationConfirmed(_)
+        | Event::RegistrationWaitlisted(_)
+        | Event::RegistrationPromoted(_)
+        | Event::RegistrationMoved(_)
+        | Event::RegistrationAnswersChanged(_)
+        | Event::RegistrationWithdrawn(_)
+        | Event::RegistrationRemoved(_)
+        | Event::RegistrationCheckedIn(_)
+        | Event::RegistrationCheckInUndone(_)
+        | Event::RegistrationRefused(_) => None,
     }
 }
 

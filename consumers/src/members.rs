@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::actor::Role;
 use domain::clock::Instant;
-use domain::drive::event::{Event, MemberUpdated, MembersImported};
+
 use domain::id::{CommandId, MemberId, id_at};
+use domain::member::event::{MemberEvent, MemberUpdated, MembersImported};
 use domain::member::import::{self, ImportOutcome, Table};
 use domain::member::{ImportMembers, MemberCommand, Profile, UpdateProfile};
 use domain::refusal::{Code, FieldError, Refusal};
@@ -172,8 +173,10 @@ fn to_json(outcome: &ImportOutcome) -> serde_json::Value {
 /// The event of a decided command: a function of its row in the ledger.
 fn event(id: CommandId, outcome: &serde_json::Value, decided_at: Instant) -> Option<Outgoing> {
     let event = match serde_json::from_value::<MemberUpdated>(outcome.clone()) {
-        Ok(updated) => Event::MemberUpdated(updated),
-        Err(_) => Event::MembersImported(serde_json::from_value::<MembersImported>(outcome.clone()).ok()?),
+        Ok(updated) => MemberEvent::MemberUpdated(updated),
+        Err(_) => {
+            MemberEvent::MembersImported(serde_json::from_value::<MembersImported>(outcome.clone()).ok()?)
+        }
     };
     let event = CloudEvent::new(id, 0, None, decided_at, event);
     let bytes = event.to_bytes();

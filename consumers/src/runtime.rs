@@ -110,7 +110,8 @@ impl<H: Handler> Runtime<H> {
         for name in names {
             let (runtime, balance, turns) = (runtime.clone(), balance.clone(), turns.clone());
             lanes.spawn(async move {
-                let (part, lane) = (H::Message::QUEUE.name(), || runtime.supervise(&name, &balance, &turns));
+                let (part, lane) =
+                    (H::Message::QUEUE.as_str(), || runtime.supervise(&name, &balance, &turns));
                 // Handlers' panics are caught where they happen; whatever else panics must not end a lane either.
                 supervise(part, &runtime.parts, &runtime.shutdown, lane).await;
             });

@@ -12,6 +12,7 @@ mod m20261130_registrations_in_order;
 mod m20261130_search;
 mod m20261130_skipped_entries;
 mod m20261130_webhook_secrets;
+mod m20261201_check_in;
 
 mod lock;
 
@@ -45,6 +46,7 @@ impl MigratorTrait for Migrations {
             Box::new(m20261130_registrations_in_order::Migration),
             Box::new(m20261130_skipped_entries::Migration),
             Box::new(m20261130_webhook_secrets::Migration),
+            Box::new(m20261201_check_in::Migration),
         ]
     }
 }

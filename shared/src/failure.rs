@@ -43,6 +43,11 @@ impl Reject {
         Self::new("panicked", detail)
     }
 
+    /// A message whose handling met what cannot be: a bug, kept apart so that it hurts no other message.
+    pub fn broken(detail: impl fmt::Display) -> Self {
+        Self::new("broken-invariant", detail)
+    }
+
     /// A message whose id was already decided with another body.
     #[must_use]
     pub fn key_reused() -> Self {

@@ -49,31 +49,15 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// What came of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// It was done.
-    Succeeded,
-    /// It was decided against, with reasons.
-    Refused,
-    /// It could not be decided and lies among the dead letters. The only status that a replay can change.
-    Failed,
-}
-
-impl Status {
-    /// The word on the wire and in the table.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-        }
-    }
-
-    fn from_word(word: &str) -> Option<Self> {
-        [Self::Succeeded, Self::Refused, Self::Failed].into_iter().find(|status| status.as_str() == word)
+domain::words! {
+    /// What came of a command.
+    pub enum Status {
+        /// It was done.
+        Succeeded = "succeeded",
+        /// It was decided against, with reasons.
+        Refused = "refused",
+        /// It could not be decided and lies among the dead letters. The only status that a replay can change.
+        Failed = "failed",
     }
 }
 

@@ -17,7 +17,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use domain::clock::Instant;
+use domain::command::Command as _;
 use domain::drive::event::Event;
+use domain::drive::registration::{AddRegistration, Register};
 use domain::drive::reminder::Beginning;
 use domain::id::{DriveId, MailId, MemberId, WebhookId};
 use domain::refusal::Code;
@@ -40,36 +42,9 @@ const WAITS: [Duration; 7] = [
 /// A wait is longer by up to this share of itself, by chance.
 const JITTER: f64 = 0.1;
 
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)*
-        }
-
-        impl $name {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            /// The word on the wire and in tables.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-
-            /// The one with this word.
-            #[must_use]
-            pub fn from_word(word: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|one| one.as_str() == word)
-            }
-        }
-    };
-}
-
-words! {
+domain::words! {
     /// What a mail tells.
-    Kind {
+    pub enum Kind {
         /// A place.
         Confirmed = "confirmed",
         /// A place on the waiting list.
@@ -97,9 +72,9 @@ words! {
     }
 }
 
-words! {
+domain::words! {
     /// What a member, or one of those who run Muster, can do without.
-    Topic {
+    pub enum Topic {
         /// What came of their own clicks; they saw it when they clicked.
         Outcomes = "outcomes",
         /// That something begins soon.
@@ -111,9 +86,9 @@ words! {
     }
 }
 
-words! {
+domain::words! {
     /// Where a mail is.
-    State {
+    pub enum State {
         /// It is to be sent.
         Pending = "pending",
         /// The mail server has taken it.
@@ -143,10 +118,19 @@ impl Kind {
             Event::DriveDigested(digested) => (digested.entries > 0).then_some(Self::Digested),
             Event::DriveMessaged(_) => Some(Self::Messaged),
             Event::RegistrationRefused(refused) => {
-                let asked_to_come = matches!(refused.kind.as_str(), "register" | "add-registration");
+                let asked_to_come = [Register::KIND, AddRegistration::KIND].contains(&refused.kind.as_str());
                 (asked_to_come && refused.code != Code::AlreadyRegistered).then_some(Self::Refused)
             }
-            _ => None,
+            Event::DriveCreated(_)
+            | Event::DrivePublished(_)
+            | Event::DriveOpened(_)
+            | Event::DriveClosed(_)
+            | Event::DriveReopened(_)
+            | Event::DriveRefused(_)
+            | Event::RegistrationMoved(_)
+            | Event::RegistrationAnswersChanged(_)
+            | Event::RegistrationCheckedIn(_)
+            | Event::RegistrationCheckInUndone(_) => None,
         }
     }
 
@@ -169,7 +153,12 @@ impl Kind {
         match self {
             Self::Confirmed | Self::Promoted | Self::Changed => Some(true),
             Self::Withdrawn | Self::Removed | Self::Cancelled => Some(false),
-            _ => None,
+            Self::Waitlisted
+            | Self::Refused
+            | Self::Reminded
+            | Self::Digested
+            | Self::Messaged
+            | Self::WebhookDisabled => None,
         }
     }
 }

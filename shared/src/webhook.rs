@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::clock::{Instant, rfc3339};
+use domain::drive::event::Event;
+use domain::event::EventSet as _;
 use domain::hash::sha256;
 use domain::id::{DeliveryId, DriveId, WebhookId, id_at};
 use serde::{Deserialize, Serialize};
@@ -39,27 +41,7 @@ pub const DELIVERIES_STAY: chrono::Duration = chrono::Duration::days(30);
 pub const PING: &str = "muster.webhook.ping";
 
 /// The types of events that stand in drives' logs, which are those that webhooks get.
-pub const EVENT_TYPES: [&str; 19] = [
-    "muster.drive.created",
-    "muster.drive.updated",
-    "muster.drive.published",
-    "muster.drive.opened",
-    "muster.drive.closed",
-    "muster.drive.reopened",
-    "muster.drive.cancelled",
-    "muster.drive.reminded",
-    "muster.drive.digested",
-    "muster.drive.messaged",
-    "muster.drive.refused",
-    "muster.registration.confirmed",
-    "muster.registration.waitlisted",
-    "muster.registration.promoted",
-    "muster.registration.moved",
-    "muster.registration.answers_changed",
-    "muster.registration.withdrawn",
-    "muster.registration.removed",
-    "muster.registration.refused",
-];
+pub const EVENT_TYPES: &[&str] = Event::KINDS;
 
 /// Which events a webhook gets. What is empty does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,35 +61,17 @@ impl Filter {
     }
 }
 
-/// Why a webhook is switched off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disabled {
-    /// Whoever may change it said so.
-    ByHand,
-    /// Nothing but failures for [`PATIENCE`].
-    Failing,
-    /// It answered `410 Gone`.
-    Gone,
-    /// The service account that it belongs to was revoked.
-    OwnerRevoked,
-}
-
-impl Disabled {
-    /// The word in answers and tables.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ByHand => "by-hand",
-            Self::Failing => "failing",
-            Self::Gone => "gone",
-            Self::OwnerRevoked => "owner-revoked",
-        }
-    }
-
-    pub(crate) fn from_word(word: &str) -> Option<Self> {
-        [Self::ByHand, Self::Failing, Self::Gone, Self::OwnerRevoked]
-            .into_iter()
-            .find(|one| one.as_str() == word)
+domain::words! {
+    /// Why a webhook is switched off.
+    pub enum Disabled {
+        /// Whoever may change it said so.
+        ByHand = "by-hand",
+        /// Nothing but failures for [`PATIENCE`].
+        Failing = "failing",
+        /// It answered `410 Gone`.
+        Gone = "gone",
+        /// The service account that it belongs to was revoked.
+        OwnerRevoked = "owner-revoked",
     }
 }
 
@@ -179,35 +143,15 @@ impl Webhook {
     }
 }
 
-/// How a delivery stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// It is, or will be, tried.
-    Pending,
-    /// It was answered with 2xx.
-    Delivered,
-    /// It was given up.
-    Failed,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Pending, Self::Delivered, Self::Failed];
-
-    /// The word in answers and tables.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Delivered => "delivered",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// What a word means.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == word)
+domain::words! {
+    /// How a delivery stands.
+    pub enum State {
+        /// It is, or will be, tried.
+        Pending = "pending",
+        /// It was answered with 2xx.
+        Delivered = "delivered",
+        /// It was given up.
+        Failed = "failed",
     }
 }
 

@@ -2,12 +2,15 @@
 
 use domain::attribute::Attributes;
 use domain::clock::Instant;
+use domain::command::Command as _;
 use domain::drive::decide::broken_invariant;
 use domain::drive::event::Event;
+use domain::drive::registration::{Register, Registration, RegistrationState};
 use domain::drive::state::State;
 use domain::eligibility::READING;
+use domain::event::EventSet as _;
 use domain::hash::{base64url, sha256};
-use domain::id::{CommandId, DriveId, SlotId, event_id};
+use domain::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId, event_id};
 use domain::refusal::Code;
 use serde::Deserialize;
 use shared::bus::CloudEvent;
@@ -239,7 +242,40 @@ impl Fold {
                 };
                 if slots.into_iter().any(is_full) { Ok(()) } else { Err("no slot was full".to_owned()) }
             }
-            _ => Ok(()),
+            Event::RegistrationCheckedIn(event) => {
+                self.came(event.member_id, event.registration_id, false)?;
+                let registered_at = self.state.registration(event.member_id).map(|found| found.registered_at);
+                match registered_at.is_some_and(|registered_at| event.at < registered_at) {
+                    true => Err("they came before they registered".to_owned()),
+                    false => Ok(()),
+                }
+            }
+            Event::RegistrationCheckInUndone(event) => {
+                self.came(event.member_id, event.registration_id, true)
+            }
+            // These may come at any time.
+            Event::DriveUpdated(_)
+            | Event::DrivePublished(_)
+            | Event::DriveOpened(_)
+            | Event::DriveClosed(_)
+            | Event::DriveReopened(_)
+            | Event::DriveCancelled(_)
+            | Event::DriveReminded(_)
+            | Event::DriveDigested(_)
+            | Event::DriveMessaged(_)
+            | Event::RegistrationRefused(_)
+            | Event::DriveRefused(_) => Ok(()),
+        }
+    }
+
+    /// Whether somebody who holds a place has come, or has not come yet.
+    fn came(&self, member_id: MemberId, id: RegistrationId, expected: bool) -> Result<(), String> {
+        let holds = |found: &&Registration| found.id == id && found.state == RegistrationState::Confirmed;
+        match self.state.registration(member_id).filter(holds) {
+            None => Err("they hold no place".to_owned()),
+            Some(found) if found.checked_in_at.is_some() == expected => Ok(()),
+            Some(_) if expected => Err("they have not come yet".to_owned()),
+            Some(_) => Err("they have come already".to_owned()),
         }
     }
 
@@ -263,8 +299,8 @@ impl Fold {
         if refused != (row.status == Status::Refused) {
             return Err(format!("the ledger says that {} was {}", row.id, row.status.as_str()));
         }
-        if let (Some(hash), Some(text)) = (hash_in(event), row.facts.as_deref())
-            && *hash != base64url(&sha256(text.as_bytes()))
+        if let (Some(hash), Some(text)) = (event.facts(), row.facts.as_deref())
+            && hash != base64url(&sha256(text.as_bytes()))
         {
             return Err(format!("the facts of {} are not those that were hashed", row.id));
         }
@@ -272,7 +308,9 @@ impl Fold {
     }
 
     fn judged_right(&self, event: &Event, row: &Row, facts: Option<&Facts>) -> Result<(), String> {
-        let Some(drive) = self.state.drive.as_ref().filter(|_| row.kind == "register") else { return Ok(()) };
+        let Some(drive) = self.state.drive.as_ref().filter(|_| row.kind == Register::KIND) else {
+            return Ok(());
+        };
         let nobody = Attributes::default();
         let judge = || {
             let attributes = facts.map_or(&nobody, |facts| &facts.member);
@@ -300,19 +338,5 @@ impl Fold {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// The hash of the facts that an event carries.
-fn hash_in(event: &Event) -> Option<&String> {
-    match event {
-        Event::RegistrationConfirmed(event) => event.facts.as_ref(),
-        Event::RegistrationWaitlisted(event) => event.facts.as_ref(),
-        Event::RegistrationRefused(event) => event.facts.as_ref(),
-        Event::RegistrationPromoted(event) => event.facts.as_ref(),
-        Event::RegistrationMoved(event) => event.facts.as_ref(),
-        Event::RegistrationAnswersChanged(event) => event.facts.as_ref(),
-        Event::RegistrationWithdrawn(event) | Event::RegistrationRemoved(event) => event.facts.as_ref(),
-        _ => None,
     }
 }

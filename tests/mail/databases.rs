@@ -39,7 +39,7 @@ async fn registered(engine: Engine, people: usize) -> (Local, Vec<Mail>) {
 }
 
 async fn all(local: &Local) -> Vec<Mail> {
-    mails::list(&local.db.read, State::ALL, None, 1000).await.unwrap()
+    mails::list(&local.db.read, &State::ALL, None, 1000).await.unwrap()
 }
 
 fn sender(local: &Local, port: u16) -> Sender {

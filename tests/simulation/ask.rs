@@ -5,7 +5,8 @@ use domain::clock::Instant;
 use domain::command::Command;
 use domain::drive::draft::{Changes, Draft, RuleChanges, SlotChanges, SlotDraft};
 use domain::drive::registration::{
-    AddRegistration, ChangeAnswers, MoveInWaitingList, Register, RemoveRegistration, Withdraw,
+    AddRegistration, ChangeAnswers, CheckIn, MoveInWaitingList, Register, RemoveRegistration, UndoCheckIn,
+    Withdraw,
 };
 use domain::drive::{
     AdvanceDrive, CancelDrive, CloseDrive, CreateDrive, Kind, PublishDrive, RemindDrive, ReopenDrive,
@@ -63,6 +64,8 @@ pub enum Ask {
     Remove(RegistrationId),
     Move(RegistrationId, u32),
     Answer(MemberId),
+    CheckIn(RegistrationId),
+    UndoCheckIn(RegistrationId),
 }
 
 /// An ask as an API accepted it.
@@ -185,6 +188,11 @@ impl Asked {
                 let command = MoveInWaitingList { drive_id, registration_id, position, reason: reason() };
                 self.envelope(command, topology)
             }
+            Ask::CheckIn(id) => {
+                let (registration_id, gate) = (*id, Some("North".to_owned()));
+                self.envelope(CheckIn { drive_id, registration_id, at: None, gate, device: None }, topology)
+            }
+            Ask::UndoCheckIn(id) => self.envelope(UndoCheckIn { drive_id, registration_id: *id }, topology),
             Ask::Answer(member) => {
                 let answers = std::iter::empty().collect();
                 self.envelope(ChangeAnswers { drive_id, member_id: *member, answers }, topology)

@@ -107,7 +107,9 @@ pub fn words(event: &[u8]) -> Result<String> {
             format!("{kind} {} {} {}", text("member_id"), text("slot_id"), data["position"])
         }
         "registration.moved" => format!("{kind} {} {}", text("member_id"), data["position"]),
-        "registration.answers_changed" => format!("{kind} {}", text("member_id")),
+        "registration.answers_changed" | "registration.checked_in" | "registration.check_in_undone" => {
+            format!("{kind} {}", text("member_id"))
+        }
         "registration.withdrawn" | "registration.removed" => {
             format!("{kind} {} {}", text("member_id"), text("slot_id"))
         }
@@ -192,8 +194,9 @@ pub fn tables(stored: &Stored, drive: &Drive) -> Result<()> {
     ensure!(page.len() == drive.registrations.len(), "{} registrations", page.len());
     for row in page {
         let right = drive.registrations.get(&row.member_id).context("a registration too many")?;
-        let same = (row.id, row.slot_id, row.state.as_str(), row.place.map(u64::from))
-            == (right.id, right.slot, right.state, right.place);
+        let came = row.checked_in_at.is_some();
+        let same = (row.id, row.slot_id, row.state.as_str(), row.place.map(u64::from), came)
+            == (right.id, right.slot, right.state, right.place, right.came);
         ensure!(same, "{row:?}, not {right:?}");
     }
     for slot in &drive.slots {

@@ -41,6 +41,7 @@ pub struct Registration {
     pub slot: SlotId,
     pub state: &'static str,
     pub place: Option<u64>,
+    pub came: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -140,7 +141,7 @@ impl Model {
             | Ask::Add { member, .. }
             | Ask::Withdraw(member)
             | Ask::Answer(member) => Some(*member),
-            Ask::Remove(id) | Ask::Move(id, _) => drive.owner(*id),
+            Ask::Remove(id) | Ask::Move(id, _) | Ask::CheckIn(id) | Ask::UndoCheckIn(id) => drive.owner(*id),
             _ => return vec![format!("drive.refused {code}")],
         };
         let member = member.map_or_else(|| "-".to_owned(), |member| member.to_string());
@@ -192,6 +193,8 @@ impl Drive {
                 return Ok(self.end(member.ok_or("registration-not-found")?, *id, "removed", at));
             }
             Ask::Move(id, position) => return self.reorder(*id, *position),
+            Ask::CheckIn(id) => return self.come(*id, true),
+            Ask::UndoCheckIn(id) => return self.come(*id, false),
             Ask::Answer(member) => return self.answer(*member, at),
             Ask::Create { .. } => return Err("invalid-drive"),
             Ask::Publish => match self.status {
@@ -443,6 +446,20 @@ impl Drive {
         Ok((entries, Told::Registration { id, state, place, position }))
     }
 
+    fn come(&mut self, id: RegistrationId, came: bool) -> Done {
+        self.not_cancelled()?;
+        let member = self.owner(id).ok_or("registration-not-found")?;
+        let found = self.registrations.get_mut(&member).unwrap();
+        let &mut Registration { state, place, .. } = found;
+        if state != "confirmed" {
+            return Err("not-confirmed");
+        }
+        let word = if came { "checked_in" } else { "check_in_undone" };
+        let changed = std::mem::replace(&mut found.came, came) != came;
+        let entries = changed.then(|| format!("registration.{word} {member}")).into_iter().collect();
+        Ok((entries, Told::Registration { id, state, place, position: None }))
+    }
+
     fn answer(&self, member: MemberId, at: Instant) -> Done {
         self.not_cancelled()?;
         if self.status == "draft" {
@@ -482,7 +499,7 @@ impl Drive {
         } else {
             return Err("drive-full");
         }
-        self.registrations.insert(member, Registration { id, slot: slot_id, state, place });
+        self.registrations.insert(member, Registration { id, slot: slot_id, state, place, came: false });
         Ok((vec![entry], Told::Registration { id, state, place, position }))
     }
 
@@ -495,7 +512,7 @@ impl Drive {
     ) -> (Vec<String>, Told) {
         let registration = self.registrations.get_mut(&member).unwrap();
         let held_a_place = registration.state == "confirmed";
-        (registration.state, registration.place) = (state, None);
+        (registration.state, registration.place, registration.came) = (state, None, false);
         let slot_id = registration.slot;
         let index = self.slots.iter().position(|slot| slot.id == slot_id).unwrap();
         self.slots[index].confirmed.retain(|other| *other != member);

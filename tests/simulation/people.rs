@@ -108,7 +108,11 @@ impl People {
                 actor = Actor { role: Role::Member, id: member.0 };
                 Ask::Answer(member)
             }
-            71..75 => {
+            71..73 => {
+                let id = known.map_or_else(|| RegistrationId(dice.uuid()), |(_, id)| id);
+                if dice.chance(70) { Ask::CheckIn(id) } else { Ask::UndoCheckIn(id) }
+            }
+            73..75 => {
                 let any = seen.iter().flat_map(|drive| drive.registrations.values().map(|found| found.id));
                 let any = any.chain([RegistrationId(dice.uuid())]).next();
                 Ask::Remove(known.map(|(_, id)| id).or(any).unwrap())

@@ -22,13 +22,13 @@ use shared::log;
 use shared::store::drives;
 use uuid::Uuid;
 
-use self::body::{Cancelling, ChangesBody, DriveBody, Nothing, Reopening, Times, Writing};
+use self::body::{Cancelling, ChangesBody, DriveBody, Reopening, Times, Writing};
 use self::parts::{Kind, Status};
 use self::view::Drive;
 use super::registration::checked_reason;
 use crate::asked::Asked;
 use crate::auth::Admin;
-use crate::body::JsonBody;
+use crate::body::{JsonBody, Nothing};
 use crate::context::Context;
 use crate::page;
 use crate::problem::Problem;

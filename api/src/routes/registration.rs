@@ -72,6 +72,8 @@ struct OwnRegistration {
     /// How many wait up to this one, now.
     waitlist_position: Option<u64>,
     registered_at: At,
+    /// When they came, if they hold a place and came.
+    checked_in_at: Option<At>,
 }
 
 /// A page of the own registrations.
@@ -163,6 +165,7 @@ impl RegistrationRoutes {
                 place: registration.place,
                 waitlist_position: positions.get(drive_id).copied(),
                 registered_at: At(registration.registered_at),
+                checked_in_at: registration.checked_in_at.map(At),
             });
         }
         Ok(Tagged::page(fresh(&OwnRegistrationList { items, next_cursor }), reading))
@@ -183,6 +186,8 @@ struct DriveRegistration {
     /// Where it stands in the waiting list of its slot now, from 1; null if it does not wait.
     waitlist_position: Option<u64>,
     registered_at: At,
+    /// When they came, if they hold a place and came.
+    checked_in_at: Option<At>,
 }
 
 /// A page of a drive's registrations.
@@ -273,6 +278,7 @@ impl AdminRegistrationRoutes {
                 place: registration.place,
                 waitlist_position: positions.get(&registration.member_id).copied(),
                 registered_at: At(registration.registered_at),
+                checked_in_at: registration.checked_in_at.map(At),
             }
         };
         let items = found.into_iter().map(item).collect();

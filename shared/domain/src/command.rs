@@ -1,40 +1,25 @@
 //! Commands: what is asked. One struct, one kind, one queue.
 
-use std::fmt;
-
 use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-/// A kind of work, with one kind of consumer. `drives` and `members` are split into lanes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Queue {
-    /// Everything about one drive, in order.
-    Drives,
-    /// Everything about one member's own data, in order.
-    Members,
-    /// Eligibility checks: no order, they change nothing.
-    Eligibility,
-    /// Timed house-keeping: no order.
-    Upkeep,
+crate::words! {
+    /// A kind of work, with one kind of consumer. `drives` and `members` are split into lanes.
+    pub enum Queue {
+        /// Everything about one drive, in order.
+        Drives = "drives",
+        /// Everything about one member's own data, in order.
+        Members = "members",
+        /// Eligibility checks: no order, they change nothing.
+        Eligibility = "eligibility",
+        /// Timed house-keeping: no order.
+        Upkeep = "upkeep",
+    }
 }
 
 impl Queue {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Drives, Self::Members, Self::Eligibility, Self::Upkeep];
-
-    /// The name on the broker, and of the consumer binary.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Drives => "drives",
-            Self::Members => "members",
-            Self::Eligibility => "eligibility",
-            Self::Upkeep => "upkeep",
-        }
-    }
-
     /// Whether order matters: then the queue is split into lanes with one active consumer each.
     #[must_use]
     pub fn has_lanes(self) -> bool {
@@ -45,13 +30,7 @@ impl Queue {
     #[must_use]
     pub fn of(queue_name: &str) -> Option<Self> {
         let kind = queue_name.split('.').next()?;
-        Self::ALL.into_iter().find(|queue| queue.name() == kind)
-    }
-}
-
-impl fmt::Display for Queue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        Self::ALL.into_iter().find(|queue| queue.as_str() == kind)
     }
 }
 

@@ -21,96 +21,44 @@ use serde::{Deserialize, Serialize};
 use self::draft::{Changes, Draft};
 use self::message::MessageDrive;
 use crate::clock::Instant;
+use crate::command::CommandSet as _;
 use crate::drive::registration::{
-    AddRegistration, ChangeAnswers, MoveInWaitingList, Register, RemoveRegistration, Withdraw,
+    AddRegistration, ChangeAnswers, CheckIn, MoveInWaitingList, Register, RemoveRegistration, UndoCheckIn,
+    Withdraw,
 };
 use crate::id::DriveId;
 
-/// What a drive is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Campus recruitment.
-    Placement,
-    /// Blood and the like.
-    Donation,
-    /// Vaccination.
-    Vaccination,
-    /// A competition.
-    Competition,
-    /// A volunteer day.
-    Volunteering,
-    /// Anything else.
-    Other,
-}
-
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Placement,
-        Self::Donation,
-        Self::Vaccination,
-        Self::Competition,
-        Self::Volunteering,
-        Self::Other,
-    ];
-
-    /// The word on the wire and in tables.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Placement => "placement",
-            Self::Donation => "donation",
-            Self::Vaccination => "vaccination",
-            Self::Competition => "competition",
-            Self::Volunteering => "volunteering",
-            Self::Other => "other",
-        }
-    }
-
-    /// The kind with this word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+crate::words! {
+    /// What a drive is for.
+    pub enum Kind {
+        /// Campus recruitment.
+        Placement = "placement",
+        /// Blood and the like.
+        Donation = "donation",
+        /// Vaccination.
+        Vaccination = "vaccination",
+        /// A competition.
+        Competition = "competition",
+        /// A volunteer day.
+        Volunteering = "volunteering",
+        /// Anything else.
+        Other = "other",
     }
 }
 
-/// Where a drive is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Seen by organisers only.
-    Draft,
-    /// Announced; registration has not opened.
-    Published,
-    /// Registration is open.
-    Open,
-    /// Registration is over, by the schedule or by an organiser.
-    Closed,
-    /// It will not take place.
-    Cancelled,
-}
-
-impl Status {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Draft, Self::Published, Self::Open, Self::Closed, Self::Cancelled];
-
-    /// The word on the wire and in tables.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Draft => "draft",
-            Self::Published => "published",
-            Self::Open => "open",
-            Self::Closed => "closed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// The status with this word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == word)
+crate::words! {
+    /// Where a drive is in its life.
+    pub enum Status {
+        /// Seen by organisers only.
+        Draft = "draft",
+        /// Announced; registration has not opened.
+        Published = "published",
+        /// Registration is open.
+        Open = "open",
+        /// Registration is over, by the schedule or by an organiser.
+        Closed = "closed",
+        /// It will not take place.
+        Cancelled = "cancelled",
     }
 }
 
@@ -143,29 +91,15 @@ crate::commands! {
     "remove-registration" => RemoveRegistration,
     "change-answers" => ChangeAnswers,
     "move-in-waiting-list" => MoveInWaitingList,
+    "check-in" => CheckIn,
+    "undo-check-in" => UndoCheckIn,
 }
 
 impl DriveCommand {
-    /// The drive it is about.
+    /// The drive it is about: that is what orders them.
     #[must_use]
     pub fn drive_id(&self) -> DriveId {
-        match self {
-            Self::CreateDrive(command) => command.drive_id,
-            Self::UpdateDrive(command) => command.drive_id,
-            Self::PublishDrive(command) => command.drive_id,
-            Self::CloseDrive(command) => command.drive_id,
-            Self::ReopenDrive(command) => command.drive_id,
-            Self::CancelDrive(command) => command.drive_id,
-            Self::AdvanceDrive(command) => command.drive_id,
-            Self::RemindDrive(command) => command.drive_id,
-            Self::MessageDrive(command) => command.drive_id,
-            Self::Register(command) => command.drive_id,
-            Self::Withdraw(command) => command.drive_id,
-            Self::AddRegistration(command) => command.drive_id,
-            Self::RemoveRegistration(command) => command.drive_id,
-            Self::ChangeAnswers(command) => command.drive_id,
-            Self::MoveInWaitingList(command) => command.drive_id,
-        }
+        DriveId(self.lane_key())
     }
 }
 

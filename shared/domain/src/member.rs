@@ -1,5 +1,6 @@
 //! Members: people, and what is known about them.
 
+pub mod event;
 pub mod import;
 
 use std::collections::BTreeMap;

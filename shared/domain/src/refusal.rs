@@ -2,31 +2,20 @@
 //!
 //! A refusal is a success of the machine. Its code is stable: clients and their translations rely on it.
 
-use std::fmt;
-
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::eligibility::Verdict;
 
 macro_rules! codes {
     ($($name:ident = $code:literal, $title:literal;)*) => {
-        /// A stable code of a refusal, in kebab-case on the wire.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-        pub enum Code {
-            $(#[doc = $title] #[serde(rename = $code)] $name,)*
+        crate::words! {
+            /// A stable code of a refusal, in kebab-case on the wire.
+            pub enum Code {
+                $(#[doc = $title] $name = $code,)*
+            }
         }
 
         impl Code {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The code on the wire.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $code,)* }
-            }
-
             /// The same for every refusal with this code.
             #[must_use]
             pub fn title(self) -> &'static str {
@@ -54,6 +43,7 @@ codes! {
     InvalidProfile = "invalid-profile", "The profile has errors";
     InvalidRule = "invalid-rule", "A rule cannot be used";
     MemberNotFound = "member-not-found", "There is no such member";
+    NotConfirmed = "not-confirmed", "The registration holds no place";
     NotEligible = "not-eligible", "The member does not meet the drive's rules";
     NotRegistered = "not-registered", "The member is not registered for this drive";
     NotWaiting = "not-waiting", "The registration is not on the waiting list";
@@ -72,12 +62,6 @@ impl Code {
     #[must_use]
     pub fn time_can_change(self) -> bool {
         matches!(self, Self::DriveNotOpen | Self::DriveNotPublished)
-    }
-}
-
-impl fmt::Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

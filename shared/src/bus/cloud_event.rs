@@ -5,6 +5,7 @@ pub mod batch;
 use bytes::Bytes;
 use domain::clock::Instant;
 use domain::drive::event::Event;
+use domain::event::EventSet;
 use domain::id::{CommandId, DriveId, MemberId, event_id};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use super::message::{Address, Message, Outgoing};
 /// extension](https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md). The log keeps exactly
 /// these bytes, so any subscriber can recompute the log's hashes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct CloudEvent {
+pub struct CloudEvent<E = Event> {
     /// `1.0`
     #[schemars(extend("const" = "1.0"))]
     pub specversion: String,
@@ -40,10 +41,10 @@ pub struct CloudEvent {
     pub datacontenttype: String,
     /// Its `type` and `data`.
     #[serde(flatten)]
-    pub event: Event,
+    pub event: E,
 }
 
-impl CloudEvent {
+impl<E: EventSet> CloudEvent<E> {
     /// The `index`-th event of the decision about `cause`. `place` is its drive and its number in the drive's log.
     #[must_use]
     pub fn new(
@@ -51,7 +52,7 @@ impl CloudEvent {
         index: usize,
         place: Option<(DriveId, u64)>,
         time: Instant,
-        event: Event,
+        event: E,
     ) -> Self {
         Self {
             specversion: "1.0".to_owned(),

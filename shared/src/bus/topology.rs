@@ -166,7 +166,7 @@ impl Topology {
     /// The physical queue for work of this kind about `key`.
     #[must_use]
     pub fn queue_name(self, queue: Queue, key: Uuid) -> String {
-        if queue.has_lanes() { format!("{queue}.{}", self.lane(key)) } else { queue.name().to_owned() }
+        if queue.has_lanes() { format!("{queue}.{}", self.lane(key)) } else { queue.as_str().to_owned() }
     }
 
     /// The physical queues of one kind of work.
@@ -175,7 +175,7 @@ impl Topology {
         if queue.has_lanes() {
             (0..self.lanes).map(|lane| format!("{queue}.{lane}")).collect()
         } else {
-            vec![queue.name().to_owned()]
+            vec![queue.as_str().to_owned()]
         }
     }
 

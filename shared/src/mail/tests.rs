@@ -15,7 +15,7 @@ fn every_kind_is_there_in_every_language_and_comes_to_something() {
     for language in LANGUAGES {
         let language: Language = language.parse().unwrap();
         for kind in Kind::ALL {
-            let template = Template::built_in(*kind, &language).expect("it is there");
+            let template = Template::built_in(kind, &language).expect("it is there");
             assert_eq!(template.faults(), [], "{kind:?} {language}");
             let [full, little] = Facts::samples();
             let rendered = template.render(&full).unwrap();
@@ -34,7 +34,7 @@ fn whoever_has_no_name_is_greeted_without_one() {
     for language in LANGUAGES {
         let language: Language = language.parse().unwrap();
         for kind in Kind::ALL {
-            let template = Template::built_in(*kind, &language).expect("it is there");
+            let template = Template::built_in(kind, &language).expect("it is there");
             let greeting = |facts: &Facts| {
                 let text = template.render(facts).unwrap().text;
                 text.lines().next().unwrap_or_default().to_owned()
@@ -130,9 +130,9 @@ fn what_is_essential_always_comes_and_at_once() {
     let now = Utc.with_ymd_and_hms(2026, 11, 21, 8, 0, 0).unwrap();
     for kind in Kind::ALL {
         let expected = kind.topic().is_none().then_some(now);
-        assert_eq!(preferences.due(*kind, now), expected, "{kind:?}");
+        assert_eq!(preferences.due(kind, now), expected, "{kind:?}");
         let bounced = Preferences { bounced_at: Some(now), ..preferences.clone() };
-        assert_eq!(bounced.due(*kind, now), None);
+        assert_eq!(bounced.due(kind, now), None);
     }
 }
 

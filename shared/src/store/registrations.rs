@@ -7,7 +7,9 @@ use domain::drive::registration::{Registration, RegistrationState};
 use domain::id::{DriveId, MemberId, RegistrationId, SlotId};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{ExprTrait as _, Func, OnConflict, Query, WindowStatement};
-use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, Order, QueryOrder, QuerySelect, Set};
+use sea_orm::{
+    Condition, ConnectionTrait, DbErr, Iterable as _, JoinType, Order, QueryOrder, QuerySelect, Set,
+};
 
 use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::store::members;
@@ -26,6 +28,7 @@ pub struct Model {
     pub rank: i64,
     pub place: Option<i32>,
     pub registered_at: ChronoDateTimeUtc,
+    pub checked_in_at: Option<ChronoDateTimeUtc>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -51,6 +54,7 @@ impl TryFrom<Model> for Registration {
             rank: row.rank.unsigned_abs(),
             place: row.place.map(i32::unsigned_abs),
             registered_at: row.registered_at,
+            checked_in_at: row.checked_in_at,
         })
     }
 }
@@ -109,6 +113,7 @@ fn row(drive_id: DriveId, registration: &Registration) -> ActiveModel {
         rank: Set(i64::try_from(registration.rank).unwrap_or(i64::MAX)),
         place: Set(registration.place.map(|place| i32::try_from(place).unwrap_or(i32::MAX))),
         registered_at: Set(registration.registered_at),
+        checked_in_at: Set(registration.checked_in_at),
     }
 }
 
@@ -121,17 +126,11 @@ pub(crate) async fn insert(db: &impl ConnectionTrait, registrations: &[OfDrive])
 
 /// Writes registrations of members that have one for the drive already.
 pub(crate) async fn replace(db: &impl ConnectionTrait, registrations: &[OfDrive]) -> Result<(), DbErr> {
+    let is_key = |column: &Column| matches!(column, Column::MemberId | Column::DriveId);
     for chunk in registrations.chunks(ROWS_PER_INSERT) {
         let rows = chunk.iter().map(|(drive_id, registration)| row(*drive_id, registration));
         let replace = OnConflict::columns([Column::MemberId, Column::DriveId])
-            .update_columns([
-                Column::Id,
-                Column::SlotId,
-                Column::State,
-                Column::Rank,
-                Column::Place,
-                Column::RegisteredAt,
-            ])
+            .update_columns(Column::iter().filter(|column| !is_key(column)))
             .to_owned();
         Entity::insert_many(rows).on_conflict(replace).exec_without_returning(db).await?;
     }

@@ -151,11 +151,6 @@ pub(super) struct Writing {
     pub(super) to: Option<Audience>,
 }
 
-/// Nothing more to say.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-pub(super) struct Nothing {}
-
 /// Reads instants and remembers those that are none.
 #[derive(Default)]
 pub(super) struct Times(Vec<FieldError>);

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use domain::clock::{Instant, is_storable, latest_year};
+use domain::event::EventSet as _;
 use domain::id::DriveId;
 use domain::refusal::FieldError;
 use shared::bus::CloudEvent;

@@ -49,6 +49,7 @@ fn registration(state: RegistrationState) -> Registration {
         rank: 1,
         place: None,
         registered_at: clock::from_ms(0),
+        checked_in_at: None,
     }
 }
 

@@ -81,6 +81,8 @@ pub fn decide(state: &State, command: &DriveCommand, cx: &Context<'_>) -> Decisi
         DriveCommand::RemoveRegistration(it) => registration::remove(state, it, cx),
         DriveCommand::ChangeAnswers(it) => registration::change_answers(state, it, cx),
         DriveCommand::MoveInWaitingList(it) => registration::move_in_waiting_list(state, it, cx),
+        DriveCommand::CheckIn(it) => registration::check_in(state, it, cx),
+        DriveCommand::UndoCheckIn(it) => registration::undo_check_in(state, it, cx),
         DriveCommand::CreateDrive(it) => lifecycle(state, command, cx, create(state, it, cx)),
         DriveCommand::UpdateDrive(it) => lifecycle(state, command, cx, update(state, it, cx)),
         DriveCommand::PublishDrive(_) => lifecycle(state, command, cx, publish(state, cx)),
@@ -345,6 +347,9 @@ pub fn broken_invariant(state: &State, latest: Instant) -> Option<String> {
             RegistrationState::Confirmed => *confirmed += 1,
             RegistrationState::Waitlisted => *waitlisted += 1,
             RegistrationState::Withdrawn | RegistrationState::Removed => {}
+        }
+        if registration.checked_in_at.is_some() && registration.state != RegistrationState::Confirmed {
+            return Some(format!("{} has come and holds no place", registration.member_id));
         }
     }
     for slot in &drive.definition.slots {

@@ -7,49 +7,31 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::questions::Answers;
-use crate::clock::Instant;
+use crate::clock::{self, Instant};
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
 use crate::refusal::FieldError;
 use crate::text;
 
 /// The longest reason of an organiser, in bytes.
 pub const MAX_REASON: usize = 500;
+/// The longest name of a gate or of a device, in bytes.
+pub const MAX_GATE: usize = 100;
 
-/// Where a registration is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RegistrationState {
-    /// It has a place.
-    Confirmed,
-    /// It waits for a place.
-    Waitlisted,
-    /// The member gave it up.
-    Withdrawn,
-    /// An organiser took it away.
-    Removed,
+crate::words! {
+    /// Where a registration is.
+    pub enum RegistrationState {
+        /// It has a place.
+        Confirmed = "confirmed",
+        /// It waits for a place.
+        Waitlisted = "waitlisted",
+        /// The member gave it up.
+        Withdrawn = "withdrawn",
+        /// An organiser took it away.
+        Removed = "removed",
+    }
 }
 
 impl RegistrationState {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Confirmed, Self::Waitlisted, Self::Withdrawn, Self::Removed];
-
-    /// The word on the wire and in tables.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Confirmed => "confirmed",
-            Self::Waitlisted => "waitlisted",
-            Self::Withdrawn => "withdrawn",
-            Self::Removed => "removed",
-        }
-    }
-
-    /// The state with this word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == word)
-    }
-
     /// Whether it holds or awaits a place.
     #[must_use]
     pub fn is_active(self) -> bool {
@@ -75,6 +57,8 @@ pub struct Registration {
     pub place: Option<u32>,
     /// When the click was accepted.
     pub registered_at: Instant,
+    /// When they came, if they hold a place and came.
+    pub checked_in_at: Option<Instant>,
 }
 
 /// Asks for a place.
@@ -151,6 +135,48 @@ pub struct MoveInWaitingList {
     pub position: u32,
     /// Why; about a person, so it is not logged.
     pub reason: String,
+}
+
+/// An organiser notes that somebody who holds a place has come. Doing it again changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckIn {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// Whose registration.
+    pub registration_id: RegistrationId,
+    /// When they came, if that was before the click was accepted: a list may have been kept offline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Instant>,
+    /// Where they came in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
+    /// What they were checked in with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+}
+
+impl CheckIn {
+    /// What is wrong with it by itself.
+    #[must_use]
+    pub fn faults(&self) -> Vec<FieldError> {
+        let texts = [("gate", &self.gate), ("device", &self.device)];
+        let fault = |(name, text): (&str, &Option<String>)| {
+            let fault = text::line_fault(text.as_deref()?, MAX_GATE)?;
+            Some(FieldError::new(name, fault))
+        };
+        let unstorable = self.at.filter(|at| !clock::is_storable(*at));
+        let at = unstorable.map(|_| FieldError::new("at", "it lies outside of the years that can be kept"));
+        texts.into_iter().filter_map(fault).chain(at).collect()
+    }
+}
+
+/// An organiser takes a check-in back. Doing it again changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UndoCheckIn {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// Whose registration.
+    pub registration_id: RegistrationId,
 }
 
 /// What is wrong with an organiser's reason, if anything is.

@@ -151,6 +151,7 @@ impl State {
                 rank: self.sequence,
                 place: Some(event.place),
                 registered_at: event.accepted_at,
+                checked_in_at: None,
             }),
             Event::RegistrationWaitlisted(event) => self.change(Registration {
                 id: event.registration_id,
@@ -160,6 +161,7 @@ impl State {
                 rank: self.sequence,
                 place: None,
                 registered_at: event.accepted_at,
+                checked_in_at: None,
             }),
             Event::RegistrationPromoted(event) => {
                 self.move_to(event.member_id, RegistrationState::Confirmed, Some(event.place));
@@ -171,12 +173,12 @@ impl State {
             Event::RegistrationRemoved(event) => {
                 self.move_to(event.member_id, RegistrationState::Removed, None);
             }
+            Event::RegistrationCheckedIn(event) => self.check_in(event.member_id, Some(event.at)),
+            Event::RegistrationCheckInUndone(event) => self.check_in(event.member_id, None),
             Event::RegistrationAnswersChanged(_)
             | Event::RegistrationRefused(_)
             | Event::DriveRefused(_)
-            | Event::DriveMessaged(_)
-            | Event::MemberUpdated(_)
-            | Event::MembersImported(_) => {}
+            | Event::DriveMessaged(_) => {}
         }
     }
 
@@ -195,7 +197,13 @@ impl State {
 
     fn move_to(&mut self, member_id: MemberId, state: RegistrationState, place: Option<u32>) {
         if let Some(old) = self.registrations.get(&member_id).copied() {
-            self.change(Registration { state, rank: self.sequence, place, ..old });
+            self.change(Registration { state, rank: self.sequence, place, checked_in_at: None, ..old });
+        }
+    }
+
+    fn check_in(&mut self, member_id: MemberId, at: Option<Instant>) {
+        if let Some(old) = self.registrations.get(&member_id).copied() {
+            self.change(Registration { checked_in_at: at, ..old });
         }
     }
 

@@ -69,7 +69,7 @@ pub(super) fn route(to: &Address) -> (&'static str, &str) {
     match to {
         Address::Commands(queue) => (exchange::COMMANDS, queue),
         Address::Events(key) => (exchange::EVENTS, key),
-        Address::Presence(queue) => (exchange::PRESENCE, queue.name()),
+        Address::Presence(queue) => (exchange::PRESENCE, queue.as_str()),
         Address::Notices => (exchange::NOTICES, ""),
         Address::DeadLetters => (exchange::DEAD_LETTERS, ""),
         Address::Later(delay, queue) => (delay.exchange(), queue),

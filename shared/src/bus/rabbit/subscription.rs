@@ -141,7 +141,7 @@ async fn bind(channel: &Channel, name: &str, source: &Source) -> lapin::Result<(
         Source::Events(patterns) => {
             patterns.iter().map(|pattern| (exchange::EVENTS, pattern.as_str())).collect()
         }
-        Source::Presence(queue) => vec![(exchange::PRESENCE, queue.name())],
+        Source::Presence(queue) => vec![(exchange::PRESENCE, queue.as_str())],
         Source::Notices => vec![(exchange::NOTICES, "")],
     };
     for (from, key) in bindings {

@@ -86,6 +86,12 @@ impl Wanted {
                     wanted.registrations.insert(command.registration_id);
                     *wanted.freed.entry(drive_id).or_default() += 1;
                 }
+                DriveCommand::CheckIn(command) => {
+                    wanted.registrations.insert(command.registration_id);
+                }
+                DriveCommand::UndoCheckIn(command) => {
+                    wanted.registrations.insert(command.registration_id);
+                }
                 // It may concern any position of the list.
                 DriveCommand::MoveInWaitingList(command) => {
                     wanted.registrations.insert(command.registration_id);

@@ -12,12 +12,13 @@ use crate::drive::draft::{Changes, Draft};
 use crate::drive::message::Audience;
 use crate::drive::registration::questions::Answers;
 use crate::drive::registration::{
-    AddRegistration, MoveInWaitingList, Register, RemoveRegistration, Withdraw,
+    AddRegistration, CheckIn, MoveInWaitingList, Register, RemoveRegistration, UndoCheckIn, Withdraw,
 };
 use crate::drive::{CloseDrive, PublishDrive};
 use crate::id::{MemberId, RegistrationId, SlotId};
 
 mod answers;
+mod check_in;
 mod digests;
 mod reminders;
 mod updates;
@@ -378,6 +379,7 @@ enum Step {
     Later(i64),
     Close,
     Reopen,
+    Come(u128, bool),
     Again(usize),
 }
 
@@ -389,6 +391,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..20_u128).prop_map(Step::Remove),
         1 => proptest::option::of(1..10_u32).prop_map(Step::Capacity),
         2 => (1..20_u128, 1..8_u32).prop_map(|(member, position)| Step::Move(member, position)),
+        2 => (1..20_u128, any::<bool>()).prop_map(|(member, comes)| Step::Come(member, comes)),
         1 => proptest::option::of(OPENS..CLOSES).prop_map(Step::EndsAt),
         1 => (1..300_000_i64).prop_map(Step::Later),
         1 => Just(Step::Close),
@@ -420,6 +423,14 @@ fn command(lane: &Lane, step: &Step) -> Option<DriveCommand> {
         Step::Move(number, position) => {
             let registration_id = lane.state.registration(member(number))?.id;
             MoveInWaitingList { drive_id, registration_id, position: *position, reason: "r".into() }.into()
+        }
+        Step::Come(number, comes) => {
+            let registration_id = lane.state.registration(member(number))?.id;
+            if *comes {
+                CheckIn { drive_id, registration_id, at: None, gate: None, device: None }.into()
+            } else {
+                UndoCheckIn { drive_id, registration_id }.into()
+            }
         }
         Step::EndsAt(ms) => {
             let ends_at = Some(ms.map(|ms| clock::from_ms(ms).into()));

@@ -225,6 +225,36 @@ pub struct RegistrationEnded {
     pub facts: Option<String>,
 }
 
+/// See [`Event::RegistrationCheckedIn`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RegistrationCheckedIn {
+    /// The registration.
+    pub registration_id: RegistrationId,
+    /// Whose.
+    pub member_id: MemberId,
+    /// For which slot.
+    pub slot_id: SlotId,
+    /// When they came.
+    pub at: Instant,
+    /// Where they came in, if it was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
+    /// What they were checked in with, if it was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+}
+
+/// See [`Event::RegistrationCheckInUndone`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RegistrationCheckInUndone {
+    /// The registration.
+    pub registration_id: RegistrationId,
+    /// Whose.
+    pub member_id: MemberId,
+    /// For which slot.
+    pub slot_id: SlotId,
+}
+
 /// See [`Event::RegistrationRefused`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RegistrationRefused {
@@ -254,20 +284,4 @@ pub struct DriveRefused {
     pub kind: String,
     /// Why not.
     pub code: Code,
-}
-
-/// See [`Event::MemberUpdated`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct MemberUpdated {
-    /// Whose profile.
-    pub member_id: MemberId,
-}
-
-/// See [`Event::MembersImported`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct MembersImported {
-    /// How many were new.
-    pub imported: u64,
-    /// How many were known.
-    pub updated: u64,
 }

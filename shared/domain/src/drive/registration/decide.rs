@@ -1,17 +1,20 @@
 //! The decisions about registrations. Pure, like all decisions (see [`crate::drive::decide`]).
 
 mod answers;
+mod check_in;
 mod waiting_list;
 
 use serde::Serialize;
 
 pub(crate) use self::answers::change_answers;
+pub(crate) use self::check_in::{check_in, undo_check_in};
 pub(crate) use self::waiting_list::move_in_waiting_list;
 use super::{
     AddRegistration, Register, Registration, RegistrationState, RemoveRegistration, Withdraw, questions,
 };
 use crate::actor::Role;
 use crate::attribute::Attributes;
+use crate::command::Command as _;
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::definition::Slot;
 use crate::drive::event::{
@@ -80,7 +83,7 @@ pub(crate) fn register(state: &State, command: &Register, cx: &Context<'_>) -> D
     let admitted = admit(state, command, &answers, cx);
     let member = state.rules.facts(cx.person.unwrap_or(&nobody));
     let facts = Facts { salt: cx.salt, reading: reading(state), member, answers, reason: None }.text();
-    let attempt = Attempt { state, kind: "register", member_id: Some(command.member_id), cx, facts };
+    let attempt = Attempt { state, kind: Register::KIND, member_id: Some(command.member_id), cx, facts };
     match admitted {
         Ok((drive, slot)) => {
             let mut events = Vec::new();
@@ -171,7 +174,8 @@ pub(crate) fn add(state: &State, command: &AddRegistration, cx: &Context<'_>) ->
         ..Facts::default()
     }
     .text();
-    let attempt = Attempt { state, kind: "add-registration", member_id: Some(command.member_id), cx, facts };
+    let attempt =
+        Attempt { state, kind: AddRegistration::KIND, member_id: Some(command.member_id), cx, facts };
     let admitted = live(state).and_then(|drive| {
         if drive.status == Status::Draft {
             return Err(Code::DriveNotPublished.into());
@@ -204,7 +208,8 @@ enum Adding<'a> {
 
 /// A member gives their registration up.
 pub(crate) fn withdraw(state: &State, command: &Withdraw, cx: &Context<'_>) -> Decision {
-    let attempt = Attempt { state, kind: "withdraw", member_id: Some(command.member_id), cx, facts: None };
+    let attempt =
+        Attempt { state, kind: Withdraw::KIND, member_id: Some(command.member_id), cx, facts: None };
     let found = live(state).and_then(|drive| {
         let registration = state.registration(command.member_id).filter(|found| found.state.is_active());
         registration.map(|registration| (drive, registration)).ok_or_else(|| Code::NotRegistered.into())
@@ -220,7 +225,7 @@ pub(crate) fn remove(state: &State, command: &RemoveRegistration, cx: &Context<'
     let facts = Facts { salt: cx.salt, reason: Some(&command.reason), ..Facts::default() }.text();
     let registration = state.registration_by_id(command.registration_id);
     let member_id = registration.map(|registration| registration.member_id);
-    let attempt = Attempt { state, kind: "remove-registration", member_id, cx, facts };
+    let attempt = Attempt { state, kind: RemoveRegistration::KIND, member_id, cx, facts };
     let found = live(state).and_then(|drive| {
         let active = registration.filter(|found| found.state.is_active());
         active.map(|registration| (drive, registration)).ok_or_else(|| Code::RegistrationNotFound.into())

@@ -1,6 +1,7 @@
 //! A member answers the drive's questions anew.
 
 use super::{Attempt, Facts, answers_fit, hash, kept_answers, live};
+use crate::command::Command as _;
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::event::{Event, RegistrationAnswersChanged};
 use crate::drive::registration::{ChangeAnswers, Registration};
@@ -19,7 +20,7 @@ pub(crate) fn change_answers(state: &State, command: &ChangeAnswers, cx: &Contex
         Ok(registration)
     });
     let facts = Facts { salt: cx.salt, answers, ..Facts::default() }.text();
-    let attempt = Attempt { state, kind: "change-answers", member_id: Some(command.member_id), cx, facts };
+    let attempt = Attempt { state, kind: ChangeAnswers::KIND, member_id: Some(command.member_id), cx, facts };
     match admitted {
         Ok(registration) => attempt.answer_anew(registration),
         Err(refusal) => attempt.refuse(refusal),

@@ -1,6 +1,7 @@
 //! What organisers do to a waiting list by hand.
 
 use super::{Attempt, Facts, RegistrationOutcome, hash, live};
+use crate::command::Command as _;
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::event::{Event, RegistrationMoved};
 use crate::drive::registration::{AddRegistration, MoveInWaitingList, Registration, RegistrationState};
@@ -26,7 +27,7 @@ pub(crate) fn move_in_waiting_list(state: &State, command: &MoveInWaitingList, c
     let facts = Facts { salt: cx.salt, reason: Some(&command.reason), ..Facts::default() }.text();
     let registration = state.registration_by_id(command.registration_id);
     let member_id = registration.map(|registration| registration.member_id);
-    let attempt = Attempt { state, kind: "move-in-waiting-list", member_id, cx, facts };
+    let attempt = Attempt { state, kind: MoveInWaitingList::KIND, member_id, cx, facts };
     let found = live(state).and_then(|_| match registration {
         Some(found) if found.state == RegistrationState::Waitlisted => Ok(found),
         Some(found) if found.state.is_active() => {

@@ -1,0 +1,87 @@
+//! Who has come.
+
+use chrono::SubsecRound as _;
+use serde::Serialize;
+
+use super::{Attempt, RegistrationOutcome, live};
+use crate::clock::Instant;
+use crate::command::Command as _;
+use crate::drive::decide::{Context, Decision, to_json};
+use crate::drive::event::{Event, RegistrationCheckInUndone, RegistrationCheckedIn};
+use crate::drive::registration::{CheckIn, Registration, RegistrationState, UndoCheckIn};
+use crate::drive::state::State;
+use crate::id::RegistrationId;
+use crate::refusal::{Code, Refusal};
+
+#[derive(Debug, Serialize)]
+struct CheckInOutcome {
+    #[serde(flatten)]
+    registration: RegistrationOutcome,
+    /// When they came.
+    checked_in_at: Option<Instant>,
+    /// Whether it was so already: the same ticket may be shown twice.
+    repeated: bool,
+}
+
+/// An organiser notes that somebody has come.
+pub(crate) fn check_in(state: &State, command: &CheckIn, cx: &Context<'_>) -> Decision {
+    decide(state, command.registration_id, CheckIn::KIND, cx, |found| {
+        // The clock of a device may be wrong; nobody came before they registered, or later than now.
+        let at = command.at.map_or(cx.accepted_at, |at| at.trunc_subsecs(3));
+        let at = at.min(cx.accepted_at).max(found.registered_at);
+        let event = RegistrationCheckedIn {
+            registration_id: found.id,
+            member_id: found.member_id,
+            slot_id: found.slot_id,
+            at,
+            gate: command.gate.clone(),
+            device: command.device.clone(),
+        };
+        // Who has come already came when they came first.
+        let at = found.checked_in_at.or(Some(at));
+        (found.checked_in_at.is_none().then_some(Event::RegistrationCheckedIn(event)), at)
+    })
+}
+
+/// An organiser takes a check-in back.
+pub(crate) fn undo_check_in(state: &State, command: &UndoCheckIn, cx: &Context<'_>) -> Decision {
+    decide(state, command.registration_id, UndoCheckIn::KIND, cx, |found| {
+        let event = RegistrationCheckInUndone {
+            registration_id: found.id,
+            member_id: found.member_id,
+            slot_id: found.slot_id,
+        };
+        (found.checked_in_at.is_some().then_some(Event::RegistrationCheckInUndone(event)), None)
+    })
+}
+
+/// `change` says what happens, if anything does, and when they came from then on.
+fn decide(
+    state: &State,
+    id: RegistrationId,
+    kind: &'static str,
+    cx: &Context<'_>,
+    change: impl FnOnce(&Registration) -> (Option<Event>, Option<Instant>),
+) -> Decision {
+    let registration = state.registration_by_id(id);
+    let member_id = registration.map(|registration| registration.member_id);
+    let attempt = Attempt { state, kind, member_id, cx, facts: None };
+    let found = live(state).and_then(|_| match registration {
+        Some(found) if found.state == RegistrationState::Confirmed => Ok(found),
+        Some(found) => {
+            let detail = format!("the registration is {}", found.state);
+            Err(Refusal::new(Code::NotConfirmed).with_detail(detail))
+        }
+        None => Err(Code::RegistrationNotFound.into()),
+    });
+    match found {
+        Ok(found) => {
+            let (event, checked_in_at) = change(found);
+            let (registration, repeated) = (attempt.outcome(found), event.is_none());
+            let outcome = CheckInOutcome { registration, checked_in_at, repeated };
+            let events = event.into_iter().collect();
+            Decision { events, result: Ok(to_json(&outcome)), facts: None }
+        }
+        Err(refusal) => attempt.refuse(refusal),
+    }
+}

@@ -1,0 +1,31 @@
+//! What can happen to a member's own data.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::id::MemberId;
+
+crate::events! {
+    /// What was decided on a member's lane.
+    pub enum MemberEvent;
+    /// A member's profile was changed.
+    "muster.member.updated" => MemberUpdated(MemberUpdated) [member],
+    /// An organiser imported members.
+    "muster.members.imported" => MembersImported(MembersImported),
+}
+
+/// See [`MemberEvent::MemberUpdated`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemberUpdated {
+    /// Whose profile.
+    pub member_id: MemberId,
+}
+
+/// See [`MemberEvent::MembersImported`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MembersImported {
+    /// How many were new.
+    pub imported: u64,
+    /// How many were known.
+    pub updated: u64,
+}
