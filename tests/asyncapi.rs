@@ -12,7 +12,8 @@ use domain::command::Command;
 use domain::drive::event::Event;
 use domain::drive::message::MessageDrive;
 use domain::drive::registration::{
-    AddRegistration, ChangeAnswers, MoveInWaitingList, Register, RemoveRegistration, Withdraw,
+    AddRegistration, ChangeAnswers, CheckIn, MoveInWaitingList, Register, RemoveRegistration, UndoCheckIn,
+    Withdraw,
 };
 use domain::drive::{
     AdvanceDrive, CancelDrive, CloseDrive, CreateDrive, PublishDrive, RemindDrive, ReopenDrive, UpdateDrive,
@@ -189,6 +190,8 @@ fn commands_that_were_sent_can_be_read_for_ever() {
         again::<RemoveRegistration>(),
         again::<ChangeAnswers>(),
         again::<MoveInWaitingList>(),
+        again::<CheckIn>(),
+        again::<UndoCheckIn>(),
         again::<CheckEligibility>(),
         again::<UpdateProfile>(),
         again::<ImportMembers>(),
