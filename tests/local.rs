@@ -16,7 +16,6 @@ use domain::command::Command;
 use domain::drive::draft::Draft;
 use domain::drive::registration::Register;
 use domain::drive::{CreateDrive, PublishDrive};
-use domain::hash::sha256;
 use domain::id::{CommandId, DriveId, MemberId};
 use process::Connections;
 use process::parts::Parts;
@@ -201,16 +200,7 @@ pub fn member(id: MemberId) -> Actor {
 
 /// A command as an API would have accepted it just now.
 pub fn envelope<C: Command>(actor: Actor, body: C) -> Envelope<C> {
-    let body_hash = sha256(&serde_json::to_vec(&body).unwrap());
-    Envelope {
-        id: CommandId::new(),
-        actor,
-        accepted_at: clock::now(),
-        body_hash,
-        reply_to: None,
-        trace: None,
-        body,
-    }
+    Envelope::new(CommandId::new(), actor, clock::now(), body)
 }
 
 pub fn assert_ok(row: &Row) {

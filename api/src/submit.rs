@@ -239,13 +239,10 @@ impl Context {
         let span =
             debug_span!("publish", otel.name = format!("publish {}", C::KIND), otel.kind = "producer", %id);
         let envelope = Envelope {
-            id,
-            actor,
-            accepted_at,
             body_hash: stored_hash,
             reply_to: wait.as_ref().map(|(wait, _)| wait.address.clone()),
             trace: telemetry::traceparent(&span),
-            body,
+            ..Envelope::new(id, actor, accepted_at, body)
         };
         shared::failpoint::hit("api-before-publish");
         let published = self.broker.publish(envelope.seal(self.broker.topology())).instrument(span).await;

@@ -6,7 +6,6 @@ use domain::actor::Actor;
 use domain::clock::Instant;
 use domain::command::Command;
 use domain::drive::{AdvanceDrive, RemindDrive};
-use domain::hash::sha256;
 use domain::id::{CommandId, timed_id};
 use domain::upkeep::CleanUp;
 use moka::sync::Cache;
@@ -164,17 +163,7 @@ impl Scheduler {
     }
 
     fn seal<C: Command>(&self, id: CommandId, now: Instant, body: C) -> Outgoing {
-        let body_hash = sha256(&serde_json::to_vec(&body).expect("a command is plain data"));
-        let envelope = Envelope {
-            id,
-            actor: Actor::SYSTEM,
-            accepted_at: now,
-            body_hash,
-            reply_to: None,
-            trace: None,
-            body,
-        };
-        envelope.seal(self.broker.topology())
+        Envelope::new(id, Actor::SYSTEM, now, body).seal(self.broker.topology())
     }
 
     async fn publish(&self, outgoing: Vec<Outgoing>) -> Result<usize, TickError> {

@@ -99,15 +99,8 @@ fn deciding(c: &mut Criterion) {
 }
 
 fn envelope() -> Envelope<Register> {
-    Envelope {
-        id: CommandId(Uuid::from_u128(5)),
-        actor: Actor { role: Role::Service, id: Uuid::from_u128(7) },
-        accepted_at: now(),
-        body_hash: sha256(b"{}"),
-        reply_to: None,
-        trace: None,
-        body: register(1),
-    }
+    let actor = Actor { role: Role::Service, id: Uuid::from_u128(7) };
+    Envelope::new(CommandId(Uuid::from_u128(5)), actor, now(), register(1))
 }
 
 fn envelopes(c: &mut Criterion) {

@@ -19,7 +19,6 @@ use domain::actor::{Actor, Role};
 use domain::clock;
 use domain::drive::registration::Register;
 use domain::drive::registration::questions::Answers;
-use domain::hash::sha256;
 use domain::id::{CommandId, DriveId, MemberId};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::ProgressBar;
@@ -353,14 +352,5 @@ impl Country<'_> {
 /// The message of a registration, as an API would publish it.
 fn click(drive_id: DriveId, member_id: MemberId, actor: Actor, topology: Topology) -> Message {
     let body = Register { drive_id, member_id, slot_id: None, answers: Answers::default() };
-    let envelope = Envelope {
-        id: CommandId::new(),
-        actor,
-        accepted_at: clock::now(),
-        body_hash: sha256(&[]),
-        reply_to: None,
-        trace: None,
-        body,
-    };
-    envelope.seal(topology).message
+    Envelope::new(CommandId::new(), actor, clock::now(), body).seal(topology).message
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use domain::actor::{Actor, Role};
 use domain::clock;
 use domain::drive::registration::Register;
-use domain::hash::sha256;
 use domain::id::{CommandId, DriveId, MemberId};
 use futures_util::StreamExt as _;
 use rand::seq::SliceRandom as _;
@@ -25,15 +24,7 @@ use crate::report::size;
 pub fn click(drive_id: DriveId) -> Envelope<Register> {
     let member_id = MemberId::new();
     let body = Register { drive_id, member_id, slot_id: None, answers: [].into_iter().collect() };
-    Envelope {
-        id: CommandId::new(),
-        actor: Actor { role: Role::Member, id: member_id.0 },
-        accepted_at: clock::now(),
-        body_hash: sha256(&serde_json::to_vec(&body).unwrap()),
-        reply_to: None,
-        trace: None,
-        body,
-    }
+    Envelope::new(CommandId::new(), Actor { role: Role::Member, id: member_id.0 }, clock::now(), body)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

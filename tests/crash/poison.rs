@@ -3,7 +3,6 @@
 use domain::actor::{Actor, Role};
 use domain::clock;
 use domain::drive::CloseDrive;
-use domain::hash::sha256;
 use domain::id::{CommandId, DriveId};
 use futures_util::future::join_all;
 use sea_orm::ConnectionTrait as _;
@@ -23,17 +22,9 @@ use crate::report::size;
 
 /// A message that nobody can read, or one that the database does not take for now.
 fn poison(drive_id: DriveId, number: usize, broker: &Broker) -> Outgoing {
-    let body = CloseDrive { drive_id };
-    let envelope = Envelope {
-        id: CommandId::new(),
-        // The trigger below knows them by this.
-        actor: Actor { role: Role::Admin, id: Uuid::from_u128(13) },
-        accepted_at: clock::now(),
-        body_hash: sha256(&serde_json::to_vec(&body).unwrap()),
-        reply_to: None,
-        trace: None,
-        body,
-    };
+    // The trigger below knows them by this.
+    let actor = Actor { role: Role::Admin, id: Uuid::from_u128(13) };
+    let envelope = Envelope::new(CommandId::new(), actor, clock::now(), CloseDrive { drive_id });
     let mut outgoing = envelope.seal(broker.topology());
     match number % 8 {
         0 => outgoing.message.payload = "{".into(),

@@ -13,7 +13,6 @@ use domain::drive::{
     UpdateDrive,
 };
 use domain::eligibility::Rule;
-use domain::hash::sha256;
 use domain::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId};
 use shared::bus::{Envelope, Outgoing, Topology};
 use uuid::Uuid;
@@ -201,16 +200,6 @@ impl Asked {
     }
 
     fn envelope<C: Command>(&self, body: C, topology: Topology) -> Outgoing {
-        let body_hash = sha256(&serde_json::to_vec(&body).unwrap());
-        let envelope = Envelope {
-            id: self.id,
-            actor: self.actor,
-            accepted_at: self.accepted_at,
-            body_hash,
-            reply_to: None,
-            trace: None,
-            body,
-        };
-        envelope.seal(topology)
+        Envelope::new(self.id, self.actor, self.accepted_at, body).seal(topology)
     }
 }

@@ -112,16 +112,8 @@ impl Memory {
 
     fn seal<C: Command>(due: &Due, now: Instant, topology: Topology, body: C) -> Outgoing {
         let Due { drive_id, at, sequence, .. } = *due;
-        let envelope = Envelope {
-            id: timed_id(&format!("{} {drive_id} {sequence}", C::KIND), at.timestamp_millis()),
-            actor: Actor::SYSTEM,
-            accepted_at: now,
-            body_hash: sha256(&serde_json::to_vec(&body).unwrap()),
-            reply_to: None,
-            trace: None,
-            body,
-        };
-        envelope.seal(topology)
+        let id = timed_id(&format!("{} {drive_id} {sequence}", C::KIND), at.timestamp_millis());
+        Envelope::new(id, Actor::SYSTEM, now, body).seal(topology)
     }
 
     pub fn decide<'m>(

@@ -6,7 +6,6 @@ use domain::actor::{Actor, Role};
 use domain::address::{EmailAddress, shown_email};
 use domain::attribute::Attribute;
 use domain::clock;
-use domain::hash::sha256;
 use domain::id::{CommandId, MemberId};
 use domain::member::UpdateProfile;
 use domain::refusal::FieldError;
@@ -161,15 +160,10 @@ async fn create(cx: &Context, account: &Account, profile: UpdateProfile) -> Resu
         Err(error) if error.sql_err().is_some() => return Err(Problem::email_taken()),
         Err(error) => return Err(error.into()),
     }
-    let accepted_at = clock::now();
+    let actor = Actor { role: account.role, id: account.id.0 };
     let envelope = Envelope {
-        id: CommandId(account.id.0),
-        actor: Actor { role: account.role, id: account.id.0 },
-        accepted_at,
-        body_hash: sha256(&serde_json::to_vec(&profile).unwrap_or_default()),
-        reply_to: None,
         trace: shared::telemetry::traceparent(&tracing::Span::current()),
-        body: profile,
+        ..Envelope::new(CommandId(account.id.0), actor, clock::now(), profile)
     };
     cx.broker.publish(envelope.seal(cx.broker.topology())).await?;
     Ok(tx.commit().await?)

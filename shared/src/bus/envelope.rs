@@ -5,7 +5,7 @@ use chrono::SecondsFormat;
 use domain::actor::Actor;
 use domain::clock::Instant;
 use domain::command::{Command, CommandSet};
-use domain::hash::{Digest256, base64url, digest_from_base64url};
+use domain::hash::{Digest256, base64url, digest_from_base64url, sha256};
 use domain::id::CommandId;
 
 use crate::bus::message::{Address, Message, Outgoing, header};
@@ -32,6 +32,14 @@ pub struct Envelope<T> {
 }
 
 impl<C: Command> Envelope<C> {
+    /// A command that was accepted at `accepted_at`. Every sender makes its commands here. An API sets what its client asks for
+    /// (`body_hash`, `reply_to`, `trace`).
+    #[must_use]
+    pub fn new(id: CommandId, actor: Actor, accepted_at: Instant, body: C) -> Self {
+        let body_hash = sha256(&serde_json::to_vec(&body).expect("a command is plain data"));
+        Self { id, actor, accepted_at, body_hash, reply_to: None, trace: None, body }
+    }
+
     /// The message for this command, addressed to its queue or lane.
     #[must_use]
     pub fn seal(&self, topology: Topology) -> Outgoing {
