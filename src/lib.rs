@@ -9,6 +9,7 @@ pub mod events;
 pub mod everything;
 mod history;
 mod load;
+pub mod migrate;
 pub mod rendered;
 pub mod verify;
 mod wire;
@@ -69,6 +70,15 @@ pub enum Command {
         /// Its flags.
         #[command(flatten)]
         bench: bench::BenchArguments,
+        /// Its flags.
+        #[command(flatten)]
+        watching: Watching,
+    },
+    /// Brings the database up to date, and ends
+    Migrate {
+        /// Its flags.
+        #[command(flatten)]
+        migrate: migrate::MigrateArguments,
         /// Its flags.
         #[command(flatten)]
         watching: Watching,

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use muster::{Arguments, Command, bench, check_accounts, dead_letters, demo, events, everything, verify};
+use muster::{
+    Arguments, Command, bench, check_accounts, dead_letters, demo, events, everything, migrate, verify,
+};
 use process::run_to_end;
 use shared::config::arguments;
 
@@ -15,6 +17,9 @@ fn main() -> ExitCode {
         }
         Some(Command::Bench { bench, watching }) => {
             run_to_end("muster-bench", &watching, |shutdown| Box::pin(bench::run(bench, shutdown)))
+        }
+        Some(Command::Migrate { migrate, watching }) => {
+            run_to_end("muster", &watching, |shutdown| Box::pin(migrate::run(migrate, shutdown)))
         }
         Some(Command::Verify { verify, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(verify::run(verify, shutdown)))

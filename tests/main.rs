@@ -62,6 +62,7 @@ mod runtime;
 mod rush;
 mod same_request;
 mod scheduler;
+mod schema;
 mod search;
 mod settings;
 mod simulation;
