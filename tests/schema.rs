@@ -32,9 +32,12 @@ async fn rows(db: &DatabaseConnection, sql: &str) -> Vec<Vec<String>> {
         db.query_all_raw(sea_orm::Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
     let texts = |row: &sea_orm::QueryResult| {
         let columns = row.column_names().len();
-        (0..columns).map(|at| row.try_get_by_index::<String>(at).unwrap()).collect()
+        (0..columns).map(|at| row.try_get_by_index::<String>(at).unwrap()).collect::<Vec<_>>()
     };
-    rows.iter().map(texts).collect()
+    // How a database sorts depends on where it was set up.
+    let mut rows: Vec<_> = rows.iter().map(texts).collect();
+    rows.sort();
+    rows
 }
 
 /// Table, column, type, whether it may be null; in that order.
@@ -42,18 +45,18 @@ fn columns(engine: Engine) -> &'static str {
     match engine {
         Engine::Sqlite => {
             "select m.name, c.name, lower(c.type), case when c.\"notnull\" = 0 and c.pk = 0 then 'null' else 'not null' end \
-             from sqlite_master m join pragma_table_info(m.name) c where m.type = 'table' order by 1, 2"
+             from sqlite_master m join pragma_table_info(m.name) c where m.type = 'table'"
         }
         Engine::Postgres => {
             "select c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), \
              case when a.attnotnull then 'not null' else 'null' end \
              from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace \
-             where n.nspname = 'public' and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped order by 1, 2"
+             where n.nspname = 'public' and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped"
         }
         Engine::MariaDb => {
             "select cast(table_name as char), cast(column_name as char), cast(column_type as char), \
              if(is_nullable = 'YES', 'null', 'not null') from information_schema.columns \
-             where table_schema = database() order by 1, 2"
+             where table_schema = database()"
         }
     }
 }
@@ -62,15 +65,15 @@ fn columns(engine: Engine) -> &'static str {
 fn indexes(engine: Engine) -> &'static str {
     match engine {
         Engine::Sqlite => {
-            "select tbl_name, name, coalesce(sql, 'of the table') from sqlite_master where type = 'index' order by 1, 2"
+            "select tbl_name, name, coalesce(sql, 'of the table') from sqlite_master where type = 'index'"
         }
         Engine::Postgres => {
-            "select tablename::text, indexname::text, indexdef from pg_indexes where schemaname = 'public' order by 1, 2"
+            "select tablename::text, indexname::text, indexdef from pg_indexes where schemaname = 'public'"
         }
         Engine::MariaDb => {
             "select cast(table_name as char), cast(index_name as char), \
              cast(concat(if(min(non_unique) = 0, 'unique ', ''), group_concat(column_name order by seq_in_index)) as char) \
-             from information_schema.statistics where table_schema = database() group by 1, 2 order by 1, 2"
+             from information_schema.statistics where table_schema = database() group by 1, 2"
         }
     }
 }
