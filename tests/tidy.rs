@@ -149,7 +149,9 @@ fn uses(root: &str) -> BTreeMap<String, BTreeSet<String>> {
         }
     }
     let modules: BTreeSet<_> = uses.keys().cloned().collect();
-    uses.values_mut().for_each(|used| used.retain(|module| modules.contains(module)));
+    for used in uses.values_mut() {
+        used.retain(|module| modules.contains(module));
+    }
     uses
 }
 
@@ -167,7 +169,9 @@ fn modules_are_layers() {
                 left.into_iter().partition(|(_, used)| used.is_empty());
             assert!(!layer.is_empty(), "{root}: these modules use each other: {above:?}");
             left = above;
-            left.values_mut().for_each(|used| used.retain(|module| !layer.contains_key(module)));
+            for used in left.values_mut() {
+                used.retain(|module| !layer.contains_key(module));
+            }
         }
     }
 }

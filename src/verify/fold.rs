@@ -245,10 +245,10 @@ impl Fold {
             Event::RegistrationCheckedIn(event) => {
                 self.came(event.member_id, event.registration_id, false)?;
                 let registered_at = self.state.registration(event.member_id).map(|found| found.registered_at);
-                match registered_at.is_some_and(|registered_at| event.at < registered_at) {
-                    true => Err("they came before they registered".to_owned()),
-                    false => Ok(()),
+                if registered_at.is_some_and(|registered_at| event.at < registered_at) {
+                    return Err("they came before they registered".to_owned());
                 }
+                Ok(())
             }
             Event::RegistrationCheckInUndone(event) => {
                 self.came(event.member_id, event.registration_id, true)

@@ -187,6 +187,7 @@ pub fn shown_email(stored: &str) -> String {
 /// The form in which an address was compared before [`EmailAddress`] was there; none for what was no address then.
 ///
 /// Addresses that were stored then, and that no message can be sent to, are found by it.
+#[must_use]
 pub fn compared_before(text: &str) -> Option<String> {
     if text.len() > MAX_INPUT {
         return None;

@@ -18,7 +18,7 @@ use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::database::search::Searched;
 
 /// `accounts`: the id is the member's.
-pub mod accounts {
+pub mod table {
     #![allow(missing_docs, reason = "the columns are the fields of `Account`")]
     use sea_orm::entity::prelude::*;
 
@@ -83,10 +83,10 @@ pub struct Account {
     pub created_at: Instant,
 }
 
-impl TryFrom<accounts::Model> for Account {
+impl TryFrom<table::Model> for Account {
     type Error = DbErr;
 
-    fn try_from(row: accounts::Model) -> Result<Self, DbErr> {
+    fn try_from(row: table::Model) -> Result<Self, DbErr> {
         let role = row.role.parse().map_err(|_| DbErr::Type(format!("role {:?}", row.role)))?;
         Ok(Self {
             id: MemberId(row.id),
@@ -99,10 +99,10 @@ impl TryFrom<accounts::Model> for Account {
 }
 
 /// The columns by which people are searched for by their address.
-pub(crate) const EMAIL: Searched<accounts::Column> = Searched {
-    text: accounts::Column::Email,
-    search: accounts::Column::Search,
-    search_of: accounts::Column::SearchOf,
+pub(crate) const EMAIL: Searched<table::Column> = Searched {
+    text: table::Column::Email,
+    search: table::Column::Search,
+    search_of: table::Column::SearchOf,
 };
 
 /// The folded form of a stored address: as it is shown and, where that is another, as it is sent.
@@ -117,7 +117,7 @@ pub async fn insert(db: &impl ConnectionTrait, all: &[Account]) -> Result<(), Db
     let new = all.iter().map(|account| {
         let address = EmailAddress::parse(&account.email).ok();
         let email = address.as_ref().map_or_else(|| account.email.clone(), EmailAddress::shown);
-        accounts::ActiveModel {
+        table::ActiveModel {
             id: Set(account.id.0),
             role: Set(account.role.as_str().to_owned()),
             password_hash: Set(account.password_hash.clone()),
@@ -133,10 +133,10 @@ pub async fn insert(db: &impl ConnectionTrait, all: &[Account]) -> Result<(), Db
 
 /// Replaces a password's hash, unless it has changed since it was read.
 pub async fn rehash(db: &impl ConnectionTrait, id: MemberId, old: &str, new: String) -> Result<(), DbErr> {
-    accounts::Entity::update_many()
-        .set(accounts::ActiveModel { password_hash: Set(Some(new)), ..Default::default() })
-        .filter(accounts::Column::Id.eq(id.0))
-        .filter(accounts::Column::PasswordHash.eq(old))
+    table::Entity::update_many()
+        .set(table::ActiveModel { password_hash: Set(Some(new)), ..Default::default() })
+        .filter(table::Column::Id.eq(id.0))
+        .filter(table::Column::PasswordHash.eq(old))
         .exec(db)
         .await?;
     Ok(())
@@ -144,7 +144,7 @@ pub async fn rehash(db: &impl ConnectionTrait, id: MemberId, old: &str, new: Str
 
 /// The account with this id.
 pub async fn by_id(db: &impl ConnectionTrait, id: MemberId) -> Result<Option<Account>, DbErr> {
-    accounts::Entity::find_by_id(id.0).one(db).await?.map(Account::try_from).transpose()
+    table::Entity::find_by_id(id.0).one(db).await?.map(Account::try_from).transpose()
 }
 
 /// Holds these people until the transaction ends: whoever else wants to change what is known about them waits. (SQLite has
@@ -153,11 +153,11 @@ pub async fn hold(db: &impl ConnectionTrait, ids: &BTreeSet<MemberId>) -> Result
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
     for chunk in ids.chunks(ROWS_PER_INSERT) {
         // Everybody in the same order, so that two of them never wait for each other.
-        accounts::Entity::find()
+        table::Entity::find()
             .select_only()
-            .column(accounts::Column::Id)
-            .filter(accounts::Column::Id.is_in(chunk.iter().copied()))
-            .order_by_asc(accounts::Column::Id)
+            .column(table::Column::Id)
+            .filter(table::Column::Id.is_in(chunk.iter().copied()))
+            .order_by_asc(table::Column::Id)
             .lock_exclusive()
             .into_tuple::<Uuid>()
             .all(db)
@@ -168,10 +168,10 @@ pub async fn hold(db: &impl ConnectionTrait, ids: &BTreeSet<MemberId>) -> Result
 
 /// Those who run Muster.
 pub async fn admins(db: &impl ConnectionTrait) -> Result<Vec<MemberId>, DbErr> {
-    let ids = accounts::Entity::find()
+    let ids = table::Entity::find()
         .select_only()
-        .column(accounts::Column::Id)
-        .filter(accounts::Column::Role.eq(Role::Admin.as_str()))
+        .column(table::Column::Id)
+        .filter(table::Column::Role.eq(Role::Admin.as_str()))
         .into_tuple::<Uuid>()
         .all(db)
         .await?;
@@ -180,9 +180,9 @@ pub async fn admins(db: &impl ConnectionTrait) -> Result<Vec<MemberId>, DbErr> {
 
 /// The first admin, if there is any.
 pub async fn first_admin(db: &impl ConnectionTrait) -> Result<Option<Account>, DbErr> {
-    let row = accounts::Entity::find()
-        .filter(accounts::Column::Role.eq(Role::Admin.as_str()))
-        .order_by_asc(accounts::Column::CreatedAt)
+    let row = table::Entity::find()
+        .filter(table::Column::Role.eq(Role::Admin.as_str()))
+        .order_by_asc(table::Column::CreatedAt)
         .one(db)
         .await?;
     row.map(Account::try_from).transpose()

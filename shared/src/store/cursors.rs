@@ -12,7 +12,7 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySele
 use crate::cursor::Behind;
 use crate::database::rows;
 use crate::failure::Failure;
-use crate::store::drives::drives;
+use crate::store::drives::table as drives;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "cursors")]

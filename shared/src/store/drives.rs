@@ -18,7 +18,7 @@ use crate::database::search::{self, Pattern, Searched};
 use crate::log::Head;
 
 /// `drives`: one row per drive, as its log has left it.
-pub mod drives {
+pub mod table {
     #![allow(missing_docs, reason = "the columns are the fields of `drive::state::Drive`")]
     use sea_orm::entity::prelude::*;
 
@@ -109,44 +109,44 @@ pub struct Query {
 
 /// The drives that a query finds, oldest first.
 pub async fn list(db: &impl ConnectionTrait, query: &Query) -> Result<Vec<DriveView>, DbErr> {
-    let mut select = drives::Entity::find()
-        .order_by_asc(drives::Column::CreatedAt)
-        .order_by_asc(drives::Column::Id)
+    let mut select = table::Entity::find()
+        .order_by_asc(table::Column::CreatedAt)
+        .order_by_asc(table::Column::Id)
         .limit(query.limit);
     if !query.statuses.is_empty() {
         select =
-            select.filter(drives::Column::Status.is_in(query.statuses.iter().map(|status| status.as_str())));
+            select.filter(table::Column::Status.is_in(query.statuses.iter().map(|status| status.as_str())));
     }
     if let Some(kind) = query.kind {
-        select = select.filter(drives::Column::Kind.eq(kind.as_str()));
+        select = select.filter(table::Column::Kind.eq(kind.as_str()));
     }
     if let Some(pattern) = query.text.as_deref().and_then(Pattern::of) {
         select = select.filter(pattern.is_in(TITLE));
     }
     if let Some((created_at, id)) = query.after {
         let same =
-            Condition::all().add(drives::Column::CreatedAt.eq(created_at)).add(drives::Column::Id.gt(id.0));
-        select = select.filter(Condition::any().add(drives::Column::CreatedAt.gt(created_at)).add(same));
+            Condition::all().add(table::Column::CreatedAt.eq(created_at)).add(table::Column::Id.gt(id.0));
+        select = select.filter(Condition::any().add(table::Column::CreatedAt.gt(created_at)).add(same));
     }
     views(db, select.all(db).await?).await
 }
 
 /// The columns by which drives are searched for.
-const TITLE: Searched<drives::Column> = Searched {
-    text: drives::Column::Title,
-    search: drives::Column::Search,
-    search_of: drives::Column::SearchOf,
+const TITLE: Searched<table::Column> = Searched {
+    text: table::Column::Title,
+    search: table::Column::Search,
+    search_of: table::Column::SearchOf,
 };
 
 /// Folds the titles whose folded form is missing, of a thousand drives after `after`, by id. Returns the last id; none if
 /// there was no such drive.
 pub(crate) async fn fill(db: &impl ConnectionTrait, after: Option<Uuid>) -> Result<Option<Uuid>, DbErr> {
-    search::refill::<drives::Entity>(db, drives::Column::Id, TITLE, folded, after).await
+    search::refill::<table::Entity>(db, table::Column::Id, TITLE, folded, after).await
 }
 
 /// One drive.
 pub async fn find(db: &impl ConnectionTrait, id: DriveId) -> Result<Option<DriveView>, DbErr> {
-    let row = drives::Entity::find_by_id(id.0).all(db).await?;
+    let row = table::Entity::find_by_id(id.0).all(db).await?;
     Ok(views(db, row).await?.pop())
 }
 
@@ -161,7 +161,7 @@ pub struct Stored {
 
 /// One drive with the end of its log.
 pub async fn stored(db: &impl ConnectionTrait, id: DriveId) -> Result<Option<Stored>, DbErr> {
-    let Some(row) = drives::Entity::find_by_id(id.0).one(db).await? else { return Ok(None) };
+    let Some(row) = table::Entity::find_by_id(id.0).one(db).await? else { return Ok(None) };
     let head = Head::stored(row.sequence, &row.head);
     Ok(views(db, vec![row]).await?.pop().map(|view| Stored { view, head }))
 }
@@ -172,16 +172,16 @@ pub async fn by_ids(
     ids: impl IntoIterator<Item = DriveId>,
 ) -> Result<Vec<DriveView>, DbErr> {
     let ids = ids.into_iter().map(|id| id.0);
-    let rows = drives::Entity::find().filter(drives::Column::Id.is_in(ids)).all(db).await?;
+    let rows = table::Entity::find().filter(table::Column::Id.is_in(ids)).all(db).await?;
     views(db, rows).await
 }
 
 /// All drives' ids, for those who check every one.
 pub async fn ids(db: &impl ConnectionTrait) -> Result<Vec<DriveId>, DbErr> {
-    let ids = drives::Entity::find()
+    let ids = table::Entity::find()
         .select_only()
-        .column(drives::Column::Id)
-        .order_by_asc(drives::Column::Id)
+        .column(table::Column::Id)
+        .order_by_asc(table::Column::Id)
         .into_tuple::<Uuid>()
         .all(db)
         .await?;
@@ -190,7 +190,7 @@ pub async fn ids(db: &impl ConnectionTrait) -> Result<Vec<DriveId>, DbErr> {
 
 /// How many entries all drives' logs have together.
 pub async fn entries(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
-    let all = drives::Entity::find().select_only().column(drives::Column::Sequence);
+    let all = table::Entity::find().select_only().column(table::Column::Sequence);
     Ok(all.into_tuple::<i64>().all(db).await?.into_iter().map(i64::unsigned_abs).sum())
 }
 
@@ -199,10 +199,10 @@ pub async fn ends(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = DriveId>,
 ) -> Result<Vec<(DriveId, u64)>, DbErr> {
-    let ends = drives::Entity::find()
+    let ends = table::Entity::find()
         .select_only()
-        .columns([drives::Column::Id, drives::Column::Sequence])
-        .filter(rows::is_one_of(db, drives::Column::Id, ids.into_iter().map(|id| id.0)))
+        .columns([table::Column::Id, table::Column::Sequence])
+        .filter(rows::is_one_of(db, table::Column::Id, ids.into_iter().map(|id| id.0)))
         .into_tuple::<(Uuid, i64)>()
         .all(db)
         .await?;
@@ -211,17 +211,17 @@ pub async fn ends(
 
 /// Where all drives' logs end, oldest drive first.
 pub async fn all_ends(db: &impl ConnectionTrait) -> Result<Vec<(DriveId, u64)>, DbErr> {
-    let ends = drives::Entity::find()
+    let ends = table::Entity::find()
         .select_only()
-        .columns([drives::Column::Id, drives::Column::Sequence])
-        .order_by_asc(drives::Column::Id)
+        .columns([table::Column::Id, table::Column::Sequence])
+        .order_by_asc(table::Column::Id)
         .into_tuple::<(Uuid, i64)>()
         .all(db)
         .await?;
     Ok(ends.into_iter().map(|(id, end)| (DriveId(id), end.unsigned_abs())).collect())
 }
 
-async fn views(db: &impl ConnectionTrait, rows: Vec<drives::Model>) -> Result<Vec<DriveView>, DbErr> {
+async fn views(db: &impl ConnectionTrait, rows: Vec<table::Model>) -> Result<Vec<DriveView>, DbErr> {
     let ids = rows.iter().map(|row| row.id);
     let mut places_of: HashMap<Uuid, HashMap<SlotId, Places>> = HashMap::new();
     for slot in slots::Entity::find().filter(slots::Column::DriveId.is_in(ids)).all(db).await? {
@@ -248,14 +248,14 @@ pub async fn changed_since(
     after: Option<DriveId>,
     limit: u64,
 ) -> Result<Vec<(DriveId, u64)>, DbErr> {
-    let mut select = drives::Entity::find()
+    let mut select = table::Entity::find()
         .select_only()
-        .columns([drives::Column::Id, drives::Column::Sequence])
-        .filter(drives::Column::UpdatedAt.gte(since))
-        .order_by_asc(drives::Column::Id)
+        .columns([table::Column::Id, table::Column::Sequence])
+        .filter(table::Column::UpdatedAt.gte(since))
+        .order_by_asc(table::Column::Id)
         .limit(limit);
     if let Some(after) = after {
-        select = select.filter(drives::Column::Id.gt(after.0));
+        select = select.filter(table::Column::Id.gt(after.0));
     }
     let rows = select.into_tuple::<(Uuid, i64)>().all(db).await?;
     Ok(rows.into_iter().map(|(id, sequence)| (DriveId(id), sequence.unsigned_abs())).collect())
@@ -285,25 +285,23 @@ pub struct Due {
 
 /// The drives whose opening or closing has come; the most overdue first.
 pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<Vec<Due>, DbErr> {
-    let rows = drives::Entity::find()
+    let rows = table::Entity::find()
         .select_only()
         .columns([
-            drives::Column::Id,
-            drives::Column::OpensAt,
-            drives::Column::ClosesAt,
-            drives::Column::Sequence,
+            table::Column::Id,
+            table::Column::OpensAt,
+            table::Column::ClosesAt,
+            table::Column::Sequence,
         ])
         .filter(
             Condition::any()
                 .add(
-                    drives::Column::Status
-                        .eq(Status::Published.as_str())
-                        .and(drives::Column::OpensAt.lte(now)),
+                    table::Column::Status.eq(Status::Published.as_str()).and(table::Column::OpensAt.lte(now)),
                 )
-                .add(drives::Column::Status.eq(Status::Open.as_str()).and(drives::Column::ClosesAt.lte(now))),
+                .add(table::Column::Status.eq(Status::Open.as_str()).and(table::Column::ClosesAt.lte(now))),
         )
-        .order_by_asc(drives::Column::ClosesAt)
-        .order_by_asc(drives::Column::Id)
+        .order_by_asc(table::Column::ClosesAt)
+        .order_by_asc(table::Column::Id)
         .limit(limit)
         .into_tuple::<(Uuid, Instant, Instant, i64)>()
         .all(db)
@@ -319,12 +317,12 @@ pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<
 
 /// The drives of which a reminder has fallen due; the most overdue first.
 pub async fn reminders(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<Vec<Due>, DbErr> {
-    let rows = drives::Entity::find()
+    let rows = table::Entity::find()
         .select_only()
-        .columns([drives::Column::Id, drives::Column::RemindAt, drives::Column::Sequence])
-        .filter(drives::Column::RemindAt.lte(now))
-        .order_by_asc(drives::Column::RemindAt)
-        .order_by_asc(drives::Column::Id)
+        .columns([table::Column::Id, table::Column::RemindAt, table::Column::Sequence])
+        .filter(table::Column::RemindAt.lte(now))
+        .order_by_asc(table::Column::RemindAt)
+        .order_by_asc(table::Column::Id)
         .limit(limit)
         .into_tuple::<(Uuid, Instant, i64)>()
         .all(db)
@@ -343,7 +341,7 @@ fn places(slot: &slots::Model) -> Places {
 }
 
 /// A drive as its row has it.
-fn drive(row: &drives::Model) -> Result<Drive, DbErr> {
+fn drive(row: &table::Model) -> Result<Drive, DbErr> {
     let definition = serde_json::from_str(&row.definition).map_err(|error| DbErr::Json(error.to_string()))?;
     let reminded = row.reminded.as_deref().map(serde_json::from_str).transpose();
     let reminded = reminded.map_err(|error| DbErr::Json(error.to_string()))?.unwrap_or_default();

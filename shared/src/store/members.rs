@@ -16,7 +16,7 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySele
 use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::database::search::{self, Pattern, Searched};
 use crate::store::accounts as account;
-use crate::store::accounts::accounts;
+use crate::store::accounts::table as accounts;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "members")]
@@ -39,9 +39,9 @@ pub struct Model {
 #[allow(missing_docs, reason = "one account per member")]
 pub enum Relation {
     #[sea_orm(
-        belongs_to = "crate::store::accounts::accounts::Entity",
+        belongs_to = "crate::store::accounts::table::Entity",
         from = "Column::Id",
-        to = "crate::store::accounts::accounts::Column::Id"
+        to = "crate::store::accounts::table::Column::Id"
     )]
     Account,
 }

@@ -15,7 +15,7 @@ use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect};
 use super::{Account, EMAIL, folded_email};
 use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::database::search;
-use crate::store::accounts::accounts::{Column, Entity, Model};
+use crate::store::accounts::table::{Column, Entity, Model};
 
 /// The account with this e-mail address, however it is typed.
 ///

@@ -14,7 +14,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{ConnectionTrait, DbErr, Set};
 
-use super::{drive, drives, places, slots};
+use super::{drive, places, slots, table};
 use crate::database::rows;
 use crate::failure::Failure;
 use crate::log::Head;
@@ -126,8 +126,7 @@ pub async fn load(
     let wanted = Wanted::of(commands);
     let ids = || wanted.drives.iter().map(|id| id.0);
     // The fence watches the drives' rows, so they are read first: whatever is read later is as new or newer.
-    let drives =
-        drives::Entity::find().filter(rows::is_one_of(db, drives::Column::Id, ids())).all(db).await?;
+    let drives = table::Entity::find().filter(rows::is_one_of(db, table::Column::Id, ids())).all(db).await?;
     let mut slots: HashMap<DriveId, Vec<slots::Model>> = HashMap::new();
     let of_drives = rows::is_one_of(db, slots::Column::DriveId, ids());
     for slot in slots::Entity::find().filter(of_drives).all(db).await? {
@@ -171,7 +170,7 @@ pub async fn load(
 }
 
 fn read(
-    row: drives::Model,
+    row: table::Model,
     slots: &[slots::Model],
     compiled: impl Fn(DriveId, u32, &Definition) -> Rules,
 ) -> Result<Loaded, Failure> {
@@ -207,8 +206,8 @@ pub async fn save(
             Some(before) => {
                 moved.push((drive_id, drive.head, head));
                 if before != after {
-                    let by_id = drives::Column::Id.eq(drive_id.0);
-                    drives::Entity::update_many().set(columns(after)).filter(by_id).exec(db).await?;
+                    let by_id = table::Column::Id.eq(drive_id.0);
+                    table::Entity::update_many().set(columns(after)).filter(by_id).exec(db).await?;
                 }
                 if before.definition.slots != after.definition.slots {
                     change_slots(db, drive_id, drive, after).await?;
@@ -255,10 +254,10 @@ async fn remind(
     let until = loaded.looked_until.map_or(now, |looked| Ord::max(looked, now));
     let next = drive.and_then(|drive| drive.next_reminder(until));
     if next != loaded.remind_at {
-        drives::Entity::update_many()
-            .set(drives::ActiveModel { remind_at: Set(next), ..Default::default() })
-            .filter(drives::Column::Id.eq(drive_id.0))
-            .filter(drives::Column::Sequence.eq(head.stored_sequence()))
+        table::Entity::update_many()
+            .set(table::ActiveModel { remind_at: Set(next), ..Default::default() })
+            .filter(table::Column::Id.eq(drive_id.0))
+            .filter(table::Column::Sequence.eq(head.stored_sequence()))
             .exec(db)
             .await?;
     }
@@ -275,9 +274,9 @@ fn signed(number: u32) -> i32 {
 }
 
 /// The columns that hold a drive's definition and status.
-fn columns(drive: &Drive) -> drives::ActiveModel {
+fn columns(drive: &Drive) -> table::ActiveModel {
     let definition = &drive.definition;
-    drives::ActiveModel {
+    table::ActiveModel {
         title: Set(definition.title.clone()),
         search: Set(Some(folded(&definition.title))),
         search_of: Set(Some(definition.title.clone())),
@@ -306,7 +305,7 @@ async fn insert(
     head: Head,
     now: Instant,
 ) -> Result<(), DbErr> {
-    let row = drives::ActiveModel {
+    let row = table::ActiveModel {
         id: Set(drive_id.0),
         sequence: Set(head.stored_sequence()),
         head: Set(head.hash.to_vec()),
@@ -314,7 +313,7 @@ async fn insert(
         updated_at: Set(now),
         ..columns(drive)
     };
-    drives::Entity::insert(row).exec_without_returning(db).await?;
+    table::Entity::insert(row).exec_without_returning(db).await?;
     let rows = drive.definition.slots.iter().map(|slot| slot_row(drive_id, slot, state.places(slot.slot_id)));
     slots::Entity::insert_many(rows).exec_without_returning(db).await?;
     Ok(())
@@ -354,14 +353,14 @@ async fn advance(
     moved: &[(DriveId, Head, Head)],
     now: Instant,
 ) -> Result<(), Failure> {
-    use drives::Column;
+    use table::Column;
     let rows = moved.iter().map(|(drive_id, from, to)| {
         let (from, sequence) = (from.stored_sequence(), to.stored_sequence());
         vec![drive_id.0.into(), from.into(), sequence.into(), to.hash.to_vec().into(), now.into()]
     });
     let sets = [Column::Sequence, Column::Head, Column::UpdatedAt];
     let found =
-        rows::update::<drives::Entity>(db, &[Column::Id, Column::Sequence], &sets, rows.collect()).await?;
+        rows::update::<table::Entity>(db, &[Column::Id, Column::Sequence], &sets, rows.collect()).await?;
     if found == moved.len() as u64 {
         Ok(())
     } else {
