@@ -25,7 +25,7 @@ const TOKEN_TYPE: &str = "at+jwt";
 pub const TOKEN_LASTS: Duration = Duration::from_secs(30 * 60);
 /// How far the clocks of processes may differ.
 const CLOCKS_DIFFER: Duration = Duration::from_mins(5);
-/// How long the database may take to say which service accounts were revoked, before what was known last counts.
+/// Timeout for refreshing the list of revoked service accounts. On timeout the last known list is used.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a revoked service account may still be taken for valid.
 const RECHECK: Duration = Duration::from_secs(5);

@@ -32,29 +32,26 @@ use crate::messages::reply;
 use crate::observed::{age, continued, observe, trace_on};
 use crate::turns::{self, Turn, Turns};
 
-/// About the most messages that are decided together: a bundle is taken whole.
+/// Messages per batch, about: a bundle is never split.
 const BATCH: usize = 500;
-/// After a batch of at least so many ...
+// Adaptive batching. A batch costs nearly the same whatever its size. If the previous batch had at least `RUSH` messages and the
+// next ones arrive within `LULL`, the consumer waits up to `STEPS` times `STEP` for the batch to fill. It stops early when a step
+// adds nothing.
 const RUSH: usize = 16;
-/// ... there is a rush, if the next ones come so soon after it ...
 const LULL: Duration = Duration::from_millis(20);
-/// ... and as a batch costs nearly the same whatever is in it, more are let come until it is full, as long as somebody does in each of
-/// these steps ...
 const STEP: Duration = Duration::from_millis(5);
-/// ... of which there are at most so many.
 const STEPS: usize = 2;
-/// The most messages, or bundles of them, that a consumer holds: one batch that is told, one in work; with bundles, which there are
-/// in a rush, some more ready behind them.
+/// Prefetch of a consumer, in messages or bundles: one batch whose events are being published, one being decided. In a rush
+/// messages come as bundles, so more are ready behind these two.
 const PREFETCH: u16 = 1000;
-/// The most messages that are published together: one decision may have many events, and what was confirmed of them
-/// needs no repetition.
+/// Messages per publish call. One decision may have many events; those that were confirmed are not published again.
 const PUBLISH: usize = 2000;
-/// How often a batch that meets another writer is tried before it is searched for the message to blame.
+/// Retries of a batch that conflicts with another writer. After that the batch is bisected to find the message at fault.
 const CONTENDED: u32 = 10;
-/// How long a batch is held in hand. The broker gives up on a consumer after 30 minutes.
+/// How long a batch is retried before it is given back. RabbitMQ closes a consumer's channel after 30 minutes.
 const HOLD: Duration = Duration::from_secs(10 * 60);
-/// How long the database may take for a batch. A connection may be dead without anybody having been told, and a lane that
-/// waits for it would wait for ever. Each further attempt may take twice as long, for a batch may also be a lot of work.
+/// Timeout of the first attempt to write a batch; it doubles with each retry. Without it, a dead connection would block its lane for
+/// ever.
 const ANSWER: Duration = Duration::from_secs(30);
 /// A consumer that worked this long is not held against the next one.
 const STEADY: Duration = Duration::from_secs(30);

@@ -30,8 +30,7 @@ use crate::bus::message::Outgoing;
 use crate::bus::topology::Topology;
 use crate::secret::Secret;
 
-/// How long a broker may take to answer. Nothing is waited for without a bound: of what a connection is lost in the middle of, lapin
-/// does not always say so.
+/// Timeout of every call to the broker. If the connection drops during a call, lapin may never complete it.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to close what is given up anyway.
 const CLOSE: Duration = Duration::from_secs(2);

@@ -39,9 +39,9 @@ where
     Ok(())
 }
 
-/// Sets columns of many rows, a thousand with each statement. Each of `rows` has the values of `keys`, then those of `sets`; none
-/// is null. The row that has all these keys gets these values: so a key may be what the row has to hold still. Returns how
-/// many rows there were.
+/// Updates columns of many rows, a thousand per statement. Each of `rows` has the values of `keys`, then those of `sets`; none is
+/// null. A row is updated if it matches *all* keys. A key may therefore be an expected value, which makes this a
+/// compare-and-set. Returns the number of rows that matched.
 pub(crate) async fn update<E: EntityTrait>(
     db: &impl ConnectionTrait,
     keys: &[E::Column],

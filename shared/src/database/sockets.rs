@@ -3,8 +3,8 @@
 //! - What is written is sent at once (`TCP_NODELAY`). sqlx 0.9.0 lost its call of `set_nodelay`
 //!   (<https://github.com/launchbadge/sqlx/issues/4335>). Without it, whatever is larger than a packet waits for an acknowledgement
 //!   that the other side delays by 40 ms: twice per batch, which is most of a batch's time. To be removed with the next sqlx.
-//! - Silence is noticed (tcp(7)). A machine that is gone says nothing: whoever waits for its answer would wait for ever, and
-//!   whoever writes to it for as long as the kernel tries, which is a quarter of an hour.
+//! - Keepalive and `TCP_USER_TIMEOUT` (tcp(7)). Without them a peer that vanished blocks a reader for ever and a writer for about 15
+//!   minutes.
 
 use std::os::fd::RawFd;
 

@@ -113,8 +113,8 @@ impl Part {
         Outgoing {
             to: Address::Events(format!("registration.batch.{drive}")),
             message: Message {
-                // Not a function of what is in it: decided events that are told again may be batched in another way, and whoever drops
-                // messages by their id would lose some.
+                // A fresh random id. After a redelivery the same events may be grouped differently. A derived id would let
+                // subscribers that deduplicate by message id drop events that they have not seen.
                 id: Uuid::now_v7(),
                 kind: KIND.to_owned(),
                 content_type: CONTENT_TYPE.to_owned(),
