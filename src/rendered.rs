@@ -69,6 +69,7 @@ fn errors() -> String {
          | `undecodable` | The message cannot be read |\n\
          | `idempotency-key-reused` | Its id was decided with another body |\n\
          | `panicked` | A bug; the message was kept apart from the others |\n\
+         | `broken-invariant` | A bug, too: what cannot be was met |\n\
          | `unstorable` | The database does not take it, however often it is tried |\n\
          | `out-of-retries` | It was tried for hours, and the reason did not pass |\n\n\
          ## Rows of an import\n\n\

@@ -56,6 +56,9 @@ async fn those_who_hold_a_place_are_checked_in(engine: Engine) {
     assert_eq!(outcome(&local.decide(undo).await, "repeated"), &json!(true));
     assert_ok(&local.decide(check_in(holds)).await);
     local.verify().await.unwrap();
+    let log = local.entries(drive_id).await;
+    let says = |word: &str| log.iter().any(|entry| String::from_utf8_lossy(&entry.bytes).contains(word));
+    assert!(says("North") && !says("scanner"), "a device may be somebody's");
     // The row is what the log says.
     local.tamper("update registrations set checked_in_at = null").await.unwrap();
     local.verify().await.unwrap_err();

@@ -40,22 +40,25 @@ async fn rows(db: &DatabaseConnection, sql: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// Table, column, type, whether it may be null; in that order.
+/// Table, column, type, whether it may be null, default; in that order.
 fn columns(engine: Engine) -> &'static str {
     match engine {
         Engine::Sqlite => {
-            "select m.name, c.name, lower(c.type), case when c.\"notnull\" = 0 and c.pk = 0 then 'null' else 'not null' end \
-             from sqlite_master m join pragma_table_info(m.name) c where m.type = 'table'"
+            "select m.name, c.name, lower(c.type), case when c.\"notnull\" = 0 and c.pk = 0 then 'null' else 'not null' end, \
+             coalesce('default ' || c.dflt_value, '') from sqlite_master m join pragma_table_info(m.name) c where m.type = 'table'"
         }
         Engine::Postgres => {
             "select c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), \
-             case when a.attnotnull then 'not null' else 'null' end \
-             from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace \
+             case when a.attnotnull then 'not null' else 'null' end, \
+             coalesce('default ' || pg_get_expr(d.adbin, d.adrelid), '') \
+             from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace \
              where n.nspname = 'public' and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped"
         }
         Engine::MariaDb => {
-            "select cast(table_name as char), cast(column_name as char), cast(column_type as char), \
-             if(is_nullable = 'YES', 'null', 'not null') from information_schema.columns \
+            "select cast(table_name as char), cast(column_name as char), \
+             cast(concat(column_type, if(collation_name like '%bin', ' by bytes', '')) as char), \
+             if(is_nullable = 'YES', 'null', 'not null'), \
+             cast(if(column_default is null or column_default = 'NULL', '', concat('default ', column_default)) as char) from information_schema.columns \
              where table_schema = database()"
         }
     }
@@ -78,14 +81,31 @@ fn indexes(engine: Engine) -> &'static str {
     }
 }
 
+/// Table, and what its rows must be; in that order.
+fn checks(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Sqlite => "select name, sql from sqlite_master where type = 'table'",
+        Engine::Postgres => {
+            "select conrelid::regclass::text, pg_get_constraintdef(oid) from pg_constraint \
+             where contype = 'c' and connamespace = 'public'::regnamespace"
+        }
+        Engine::MariaDb => {
+            "select cast(table_name as char), cast(check_clause as char) from information_schema.check_constraints \
+             where constraint_schema = database()"
+        }
+    }
+}
+
 /// A migration that changes what is there shows in these files. `UPDATE_SCHEMA=1` writes them.
 async fn the_schema_is_the_committed_one(engine: Engine) {
     let (_database, db) = migrated(engine).await;
     let mut dump = String::new();
-    for (title, sql) in [("columns", columns(engine)), ("indexes", indexes(engine))] {
+    for (title, sql) in
+        [("columns", columns(engine)), ("indexes", indexes(engine)), ("checks", checks(engine))]
+    {
         writeln!(dump, "# {title}").unwrap();
         for row in rows(&db.read, sql).await {
-            writeln!(dump, "{}", row.join("  ")).unwrap();
+            writeln!(dump, "{}", row.join("  ").replace('\n', " ").trim_end()).unwrap();
         }
     }
     db.close().await;

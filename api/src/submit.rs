@@ -239,10 +239,9 @@ impl Context {
         let span =
             debug_span!("publish", otel.name = format!("publish {}", C::KIND), otel.kind = "producer", %id);
         let envelope = Envelope {
-            body_hash: stored_hash,
             reply_to: wait.as_ref().map(|(wait, _)| wait.address.clone()),
             trace: telemetry::traceparent(&span),
-            ..Envelope::new(id, actor, accepted_at, body)
+            ..Envelope::with_hash(id, actor, accepted_at, stored_hash, body)
         };
         shared::failpoint::hit("api-before-publish");
         let published = self.broker.publish(envelope.seal(self.broker.topology())).instrument(span).await;

@@ -174,6 +174,8 @@ impl Database {
     pub async fn apart(&self) -> Result<DatabaseConnection, DbErr> {
         let mut options = ConnectOptions::new(self.url.expose());
         options.max_connections(1).connect_timeout(ACQUIRE).sqlx_logging(false);
+        // As in `postgres`.
+        options.map_sqlx_postgres_opts(|options| options.extra_float_digits(None));
         sea_orm::Database::connect(options).await
     }
 
@@ -266,7 +268,7 @@ async fn answers_now(url: &str) -> Result<(), DbErr> {
         }
         Ok::<_, sqlx::Error>(())
     };
-    in_time(async { connected.await.map_err(not_connected) }).await
+    in_time(ACQUIRE, async { connected.await.map_err(not_connected) }).await
 }
 
 /// Whether a server takes connections now, and keeps for each what was set on it.
@@ -275,11 +277,12 @@ async fn serves_sessions(url: &str) -> Result<(), DbErr> {
         return answers_now(url).await;
     }
     let options = postgres(url).map_err(not_connected)?;
-    in_time(pooler::refuse(&options)).await
+    // Two connections, and some questions on each.
+    in_time(ACQUIRE * 3, pooler::refuse(&options)).await
 }
 
-async fn in_time(answer: impl Future<Output = Result<(), DbErr>>) -> Result<(), DbErr> {
-    let answer = tokio::time::timeout(ACQUIRE, answer).await;
+async fn in_time(most: Duration, answer: impl Future<Output = Result<(), DbErr>>) -> Result<(), DbErr> {
+    let answer = tokio::time::timeout(most, answer).await;
     answer.unwrap_or_else(|_| Err(not_connected(sqlx::Error::PoolTimedOut)))
 }
 

@@ -3,6 +3,7 @@
 use domain::attribute::Attributes;
 use domain::clock::Instant;
 use domain::command::Command as _;
+use domain::drive;
 use domain::drive::decide::broken_invariant;
 use domain::drive::event::Event;
 use domain::drive::registration::{Register, Registration, RegistrationState};
@@ -243,15 +244,14 @@ impl Fold {
                 if slots.into_iter().any(is_full) { Ok(()) } else { Err("no slot was full".to_owned()) }
             }
             Event::RegistrationCheckedIn(event) => {
-                self.came(event.member_id, event.registration_id, false)?;
-                let registered_at = self.state.registration(event.member_id).map(|found| found.registered_at);
-                if registered_at.is_some_and(|registered_at| event.at < registered_at) {
+                let found = self.came(event.member_id, event.registration_id, event.slot_id, false)?;
+                if event.at < found.registered_at {
                     return Err("they came before they registered".to_owned());
                 }
                 Ok(())
             }
             Event::RegistrationCheckInUndone(event) => {
-                self.came(event.member_id, event.registration_id, true)
+                self.came(event.member_id, event.registration_id, event.slot_id, true).map(drop)
             }
             // These may come at any time.
             Event::DriveUpdated(_)
@@ -268,12 +268,22 @@ impl Fold {
         }
     }
 
-    /// Whether somebody who holds a place has come, or has not come yet.
-    fn came(&self, member_id: MemberId, id: RegistrationId, expected: bool) -> Result<(), String> {
-        let holds = |found: &&Registration| found.id == id && found.state == RegistrationState::Confirmed;
-        match self.state.registration(member_id).filter(holds) {
+    /// The registration of somebody who holds a place, and has come, or has not come yet.
+    fn came(
+        &self,
+        member_id: MemberId,
+        id: RegistrationId,
+        slot_id: SlotId,
+        expected: bool,
+    ) -> Result<&Registration, String> {
+        if self.state.drive.as_ref().is_some_and(|drive| drive.status == drive::Status::Cancelled) {
+            return Err("the drive was cancelled".to_owned());
+        }
+        let found = self.state.registration(member_id);
+        match found.filter(|found| found.id == id && found.state == RegistrationState::Confirmed) {
             None => Err("they hold no place".to_owned()),
-            Some(found) if found.checked_in_at.is_some() == expected => Ok(()),
+            Some(found) if found.slot_id != slot_id => Err("it is another slot".to_owned()),
+            Some(found) if found.checked_in_at.is_some() == expected => Ok(found),
             Some(_) if expected => Err("they have not come yet".to_owned()),
             Some(_) => Err("they have come already".to_owned()),
         }
@@ -303,6 +313,12 @@ impl Fold {
             && hash != base64url(&sha256(text.as_bytes()))
         {
             return Err(format!("the facts of {} are not those that were hashed", row.id));
+        }
+        if let Event::RegistrationCheckedIn(event) = event {
+            let registered_at = self.state.registration(event.member_id).map(|found| found.registered_at);
+            if event.at > row.accepted_at.max(registered_at.unwrap_or(row.accepted_at)) {
+                return Err(format!("{} was accepted before they came", row.id));
+            }
         }
         self.judged_right(event, row, facts)
     }

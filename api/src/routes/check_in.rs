@@ -23,9 +23,9 @@ use crate::submit::{Submission, Submitted};
 struct Coming {
     /// When they came. Left out: now. An instant in the future, or before the registration, is moved to now or to the registration.
     at: Option<DateTime<Utc>>,
-    /// The gate or desk: one line, at most 100 bytes. It is no place for personal data.
+    /// The gate or desk: one line, at most 100 bytes. The drive's log says it, so it is no place for personal data.
     gate: Option<String>,
-    /// The device that read the ticket: one line, at most 100 bytes. It is no place for personal data.
+    /// The device that read the ticket: one line, at most 100 bytes. Kept with the decision; the log has its salted hash.
     device: Option<String>,
 }
 

@@ -37,6 +37,18 @@ impl<C: Command> Envelope<C> {
     #[must_use]
     pub fn new(id: CommandId, actor: Actor, accepted_at: Instant, body: C) -> Self {
         let body_hash = sha256(&serde_json::to_vec(&body).expect("a command is plain data"));
+        Self::with_hash(id, actor, accepted_at, body_hash, body)
+    }
+
+    /// The same for a command that a request asked for, whose body has this hash.
+    #[must_use]
+    pub fn with_hash(
+        id: CommandId,
+        actor: Actor,
+        accepted_at: Instant,
+        body_hash: Digest256,
+        body: C,
+    ) -> Self {
         Self { id, actor, accepted_at, body_hash, reply_to: None, trace: None, body }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use domain::clock;
 use sea_orm::sea_query::{ExprTrait as _, Query};
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, DbErr};
 use tokio::sync::Mutex;
 
 use super::{Database, answers_now, is_passing, is_sqlite};
@@ -49,16 +49,25 @@ async fn look(db: &Database) -> Result<(), String> {
         // All its connections may be busy, or one may be dead: another one tells.
         Err(_) => {
             db.did_not_answer();
-            let apart = async {
-                let own = db.apart().await?;
-                let written = write(&own).await;
-                // What cannot be closed is gone already.
-                let _ = own.close().await;
-                written
-            };
-            in_time(apart).await.map_err(|error| error.to_string())
+            let written = tokio::time::timeout(PATIENCE, write_apart(db)).await.unwrap_or_else(late);
+            written.map_err(|error| error.to_string())
         }
     }
+}
+
+/// Writes on a connection of its own. The server ends the statement: one that was only given up would wait there, and keep its
+/// connection, for as long as whatever it waits for.
+async fn write_apart(db: &Database) -> Result<(), DbErr> {
+    let own = db.apart().await?;
+    let bound = match own.get_database_backend() {
+        DbBackend::MySql => "set session innodb_lock_wait_timeout = 1, max_statement_time = 1",
+        _ => "set statement_timeout = '1s'",
+    };
+    own.execute_unprepared(bound).await?;
+    let written = write(&own).await;
+    // Whether it can be closed says nothing about the write.
+    tokio::spawn(async move { own.close().await });
+    written
 }
 
 /// Whether the database answers; why not otherwise.
@@ -84,8 +93,11 @@ async fn server(db: &Database) -> Result<(), String> {
 }
 
 async fn in_time(answer: impl Future<Output = Result<(), DbErr>>) -> Result<(), DbErr> {
-    let late = |_| Err(DbErr::Custom("no answer in time".to_owned()));
     tokio::time::timeout(LOOK, answer).await.unwrap_or_else(late)
+}
+
+fn late<T>(_: tokio::time::error::Elapsed) -> Result<T, DbErr> {
+    Err(DbErr::Custom("no answer in time".to_owned()))
 }
 
 async fn write(db: &DatabaseConnection) -> Result<(), DbErr> {

@@ -47,7 +47,7 @@ crate::events! {
     /// An organiser took a registration away.
     "muster.registration.removed" => RegistrationRemoved(RegistrationEnded) [member facts],
     /// Somebody who holds a place has come.
-    "muster.registration.checked_in" => RegistrationCheckedIn(RegistrationCheckedIn) [member],
+    "muster.registration.checked_in" => RegistrationCheckedIn(RegistrationCheckedIn) [member facts],
     /// A check-in was taken back.
     "muster.registration.check_in_undone" => RegistrationCheckInUndone(RegistrationCheckInUndone) [member],
     /// Someone did not get in, or a change to a registration was refused.

@@ -147,10 +147,10 @@ pub struct CheckIn {
     /// When they came, if that was before the click was accepted: a list may have been kept offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Instant>,
-    /// Where they came in.
+    /// Where they came in: the name of a gate or desk. The log says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<String>,
-    /// What they were checked in with.
+    /// What they were checked in with. It may be about a person, so it is not logged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
 }

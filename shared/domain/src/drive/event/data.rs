@@ -239,9 +239,9 @@ pub struct RegistrationCheckedIn {
     /// Where they came in, if it was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<String>,
-    /// What they were checked in with, if it was said.
+    /// Salted hash of what they were checked in with, if that was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
+    pub facts: Option<String>,
 }
 
 /// See [`Event::RegistrationCheckInUndone`].

@@ -56,13 +56,17 @@ struct Facts<'a> {
     answers: Answers,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    /// What somebody was checked in with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a str>,
 }
 
 impl Facts<'_> {
     /// Their text, if there are any.
     fn text(&self) -> Option<String> {
         // A member's attributes are there only if rules were read.
-        let empty = self.reading.is_none() && self.answers.is_empty() && self.reason.is_none();
+        let told = self.reason.or(self.device).is_some();
+        let empty = self.reading.is_none() && self.answers.is_empty() && !told;
         (!empty).then(|| serde_json::to_string(self).expect("facts are plain data"))
     }
 }
@@ -82,7 +86,7 @@ pub(crate) fn register(state: &State, command: &Register, cx: &Context<'_>) -> D
     let answers = kept_answers(state, &command.answers);
     let admitted = admit(state, command, &answers, cx);
     let member = state.rules.facts(cx.person.unwrap_or(&nobody));
-    let facts = Facts { salt: cx.salt, reading: reading(state), member, answers, reason: None }.text();
+    let facts = Facts { salt: cx.salt, reading: reading(state), member, answers, ..Facts::default() }.text();
     let attempt = Attempt { state, kind: Register::KIND, member_id: Some(command.member_id), cx, facts };
     match admitted {
         Ok((drive, slot)) => {

@@ -1,10 +1,9 @@
 //! Who has come.
 
-use chrono::SubsecRound as _;
 use serde::Serialize;
 
-use super::{Attempt, RegistrationOutcome, live};
-use crate::clock::Instant;
+use super::{Attempt, Facts, RegistrationOutcome, hash, live};
+use crate::clock::{self, Instant};
 use crate::command::Command as _;
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::event::{Event, RegistrationCheckInUndone, RegistrationCheckedIn};
@@ -18,16 +17,18 @@ struct CheckInOutcome {
     #[serde(flatten)]
     registration: RegistrationOutcome,
     /// When they came.
-    checked_in_at: Option<Instant>,
+    checked_in_at: Option<String>,
     /// Whether it was so already: the same ticket may be shown twice.
     repeated: bool,
 }
 
 /// An organiser notes that somebody has come.
 pub(crate) fn check_in(state: &State, command: &CheckIn, cx: &Context<'_>) -> Decision {
-    decide(state, command.registration_id, CheckIn::KIND, cx, |found| {
+    let facts = Facts { salt: cx.salt, device: command.device.as_deref(), ..Facts::default() }.text();
+    let hashed = hash(facts.as_ref());
+    decide(state, command.registration_id, CheckIn::KIND, cx, facts, |found| {
         // The clock of a device may be wrong; nobody came before they registered, or later than now.
-        let at = command.at.map_or(cx.accepted_at, |at| at.trunc_subsecs(3));
+        let at = command.at.map_or(cx.accepted_at, |at| clock::from_ms(at.timestamp_millis()));
         let at = at.min(cx.accepted_at).max(found.registered_at);
         let event = RegistrationCheckedIn {
             registration_id: found.id,
@@ -35,7 +36,7 @@ pub(crate) fn check_in(state: &State, command: &CheckIn, cx: &Context<'_>) -> De
             slot_id: found.slot_id,
             at,
             gate: command.gate.clone(),
-            device: command.device.clone(),
+            facts: hashed,
         };
         // Who has come already came when they came first.
         let at = found.checked_in_at.or(Some(at));
@@ -45,7 +46,7 @@ pub(crate) fn check_in(state: &State, command: &CheckIn, cx: &Context<'_>) -> De
 
 /// An organiser takes a check-in back.
 pub(crate) fn undo_check_in(state: &State, command: &UndoCheckIn, cx: &Context<'_>) -> Decision {
-    decide(state, command.registration_id, UndoCheckIn::KIND, cx, |found| {
+    decide(state, command.registration_id, UndoCheckIn::KIND, cx, None, |found| {
         let event = RegistrationCheckInUndone {
             registration_id: found.id,
             member_id: found.member_id,
@@ -61,11 +62,12 @@ fn decide(
     id: RegistrationId,
     kind: &'static str,
     cx: &Context<'_>,
+    facts: Option<String>,
     change: impl FnOnce(&Registration) -> (Option<Event>, Option<Instant>),
 ) -> Decision {
     let registration = state.registration_by_id(id);
     let member_id = registration.map(|registration| registration.member_id);
-    let attempt = Attempt { state, kind, member_id, cx, facts: None };
+    let attempt = Attempt { state, kind, member_id, cx, facts };
     let found = live(state).and_then(|_| match registration {
         Some(found) if found.state == RegistrationState::Confirmed => Ok(found),
         Some(found) => {
@@ -78,9 +80,11 @@ fn decide(
         Ok(found) => {
             let (event, checked_in_at) = change(found);
             let (registration, repeated) = (attempt.outcome(found), event.is_none());
+            let checked_in_at = checked_in_at.map(clock::rfc3339);
             let outcome = CheckInOutcome { registration, checked_in_at, repeated };
-            let events = event.into_iter().collect();
-            Decision { events, result: Ok(to_json(&outcome)), facts: None }
+            // What changes nothing rests on nothing.
+            let facts = attempt.facts.filter(|_| !repeated);
+            Decision { events: event.into_iter().collect(), result: Ok(to_json(&outcome)), facts }
         }
         Err(refusal) => attempt.refuse(refusal),
     }
