@@ -16,26 +16,30 @@ const ATTEMPTS: u32 = 60;
 
 /// A client of one deployment.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub struct Client {
     http: reqwest::Client,
     members: String,
     admins: String,
     /// How many requests it makes at a time.
-    pub(crate) connections: usize,
+    pub connections: usize,
     admin_token: OnceLock<String>,
     service_token: OnceLock<String>,
 }
 
 /// Which surface a request is for, and as whom.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum As {
+pub enum As {
+    /// Without a token.
     Nobody,
+    /// The organisers' surface, as the admin that logged in.
     Admin,
+    /// The members' surface, as the service account.
     Service,
 }
 
 impl Client {
-    pub(crate) fn new(members: &str, admins: &str, connections: u16) -> anyhow::Result<Self> {
+    /// A client of the deployment with these URLs, which makes so many requests at a time.
+    pub fn new(members: &str, admins: &str, connections: u16) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(PATIENCE)
             .pool_max_idle_per_host(usize::from(connections))
@@ -53,11 +57,12 @@ impl Client {
     }
 
     /// The members' surface.
-    pub(crate) fn members_url(&self) -> &str {
+    pub fn members_url(&self) -> &str {
         &self.members
     }
 
-    pub(crate) async fn wait_until_ready(&self, patience: Duration) -> anyhow::Result<()> {
+    /// Waits until both surfaces say that they are ready.
+    pub async fn wait_until_ready(&self, patience: Duration) -> anyhow::Result<()> {
         for url in [&self.members, &self.admins] {
             let (mut backoff, mut why) = (Backoff::default(), "no answer".to_owned());
             let ready = async {
@@ -78,7 +83,7 @@ impl Client {
     }
 
     /// Logs an admin in and makes a service account that registers on behalf of members.
-    pub(crate) async fn log_in(&self, email: &str, password: &str) -> anyhow::Result<()> {
+    pub async fn log_in(&self, email: &str, password: &str) -> anyhow::Result<()> {
         let body = json!({ "email": email, "password": password });
         let (status, answer) =
             self.send(As::Nobody, Method::POST, "/api/v1/auth/login", Some(&body), None).await?;
@@ -92,7 +97,7 @@ impl Client {
     }
 
     /// Makes a service account; its token.
-    pub(crate) async fn service_account(&self, name: &str) -> anyhow::Result<String> {
+    pub async fn service_account(&self, name: &str) -> anyhow::Result<String> {
         let body = json!({ "name": name });
         let (status, answer) =
             self.send(As::Admin, Method::POST, "/admin/v1/service-accounts", Some(&body), None).await?;
@@ -101,25 +106,25 @@ impl Client {
     }
 
     /// What a service says in `authorization`.
-    pub(crate) fn service_authorization(&self) -> anyhow::Result<String> {
+    pub fn service_authorization(&self) -> anyhow::Result<String> {
         Ok(format!("Bearer {}", self.service_token.get().context("nobody has logged in")?))
     }
 
     /// Reads something.
-    pub(crate) async fn get(&self, who: As, path: &str) -> anyhow::Result<Value> {
+    pub async fn get(&self, who: As, path: &str) -> anyhow::Result<Value> {
         let (status, answer) = self.send(who, Method::GET, path, None, None).await?;
         if status.is_success() { Ok(answer) } else { bail!("read {path}: {status} {answer}") }
     }
 
     /// Submits a command and waits for its decision; the outcome.
-    pub(crate) async fn decide(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    pub async fn decide(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let key = uuid::Uuid::now_v7().to_string();
         let (status, answer) = self.send(As::Admin, Method::POST, path, Some(body), Some(&key)).await?;
         self.outcome(path, status, answer).await
     }
 
     /// Imports people; the outcome.
-    pub(crate) async fn import(&self, csv: &str) -> anyhow::Result<Value> {
+    pub async fn import(&self, csv: &str) -> anyhow::Result<Value> {
         let path = "/admin/v1/members/import";
         let key = uuid::Uuid::now_v7().to_string();
         let request = || {
@@ -132,7 +137,7 @@ impl Client {
     }
 
     /// Creates a drive that is open for a day, and publishes it.
-    pub(crate) async fn open_drive(&self, mut drive: Value) -> anyhow::Result<DriveId> {
+    pub async fn open_drive(&self, mut drive: Value) -> anyhow::Result<DriveId> {
         let now = domain::clock::now();
         drive["opens_at"] = json!(now - Duration::from_secs(60));
         drive["closes_at"] = json!(now + Duration::from_secs(24 * 3600));
@@ -143,7 +148,7 @@ impl Client {
     }
 
     /// The people with `text` in their name or e-mail address: addresses and ids, of whom there must be so many.
-    pub(crate) async fn members(&self, text: &str, count: usize) -> anyhow::Result<Vec<(String, MemberId)>> {
+    pub async fn members(&self, text: &str, count: usize) -> anyhow::Result<Vec<(String, MemberId)>> {
         let mut found = Vec::with_capacity(count);
         let mut cursor = String::new();
         loop {
@@ -176,7 +181,7 @@ impl Client {
     }
 
     /// Sends a request until it is answered by something else than "come again".
-    pub(crate) async fn send(
+    pub async fn send(
         &self,
         who: As,
         method: Method,

@@ -15,26 +15,28 @@ use crate::verify::Fold;
 
 /// What a drive's log says, as far as it was read.
 #[derive(Debug)]
-pub(crate) struct History {
+pub struct History {
     drive_id: DriveId,
     fold: Fold,
     /// When each command was decided.
-    pub(crate) decided: HashMap<CommandId, Instant>,
+    pub decided: HashMap<CommandId, Instant>,
     last: Option<CommandId>,
     /// When the drive's last place was taken, the first time.
-    pub(crate) full: Option<Instant>,
+    pub full: Option<Instant>,
     /// How many were refused.
-    pub(crate) refused: u64,
+    pub refused: u64,
 }
 
 impl History {
-    pub(crate) fn new(drive_id: DriveId) -> Self {
+    /// The history of a drive of which nothing was read yet.
+    #[must_use]
+    pub fn new(drive_id: DriveId) -> Self {
         let fold = Fold::new(drive_id);
         Self { drive_id, fold, decided: HashMap::new(), last: None, full: None, refused: 0 }
     }
 
     /// Reads on to the log's present end; recomputes hashes and places, and finds what was decided twice.
-    pub(crate) async fn read_on(&mut self, client: &Client) -> Result<(), String> {
+    pub async fn read_on(&mut self, client: &Client) -> Result<(), String> {
         loop {
             let after = self.fold.sequence();
             let path = format!("/admin/v1/drives/{}/log?limit=200&after={after}", self.drive_id);
@@ -68,7 +70,7 @@ impl History {
     }
 
     /// Compares with what the drive says of itself. Returns the number of entries.
-    pub(crate) async fn finish(&self, client: &Client) -> Result<u64, String> {
+    pub async fn finish(&self, client: &Client) -> Result<u64, String> {
         self.fold.finish()?;
         let path = format!("/admin/v1/drives/{}", self.drive_id);
         let drive = client.get(As::Admin, &path).await.map_err(|error| error.to_string())?;
@@ -82,11 +84,7 @@ impl History {
 }
 
 /// Checks the whole log of a drive, and that each of these receipts has its decision there. Returns the number of entries.
-pub(crate) async fn verify(
-    client: &Client,
-    drive_id: DriveId,
-    receipts: &[CommandId],
-) -> Result<u64, String> {
+pub async fn verify(client: &Client, drive_id: DriveId, receipts: &[CommandId]) -> Result<u64, String> {
     let mut history = History::new(drive_id);
     history.read_on(client).await?;
     match receipts.iter().find(|id| !history.decided.contains_key(id)) {

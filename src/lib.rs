@@ -1,18 +1,17 @@
 //! Muster, everything in one process, and the operator's commands.
 
-pub mod bench;
 pub mod check_accounts;
-mod client;
+pub mod client;
 pub mod dead_letters;
 pub mod demo;
 pub mod events;
 pub mod everything;
-mod history;
-mod load;
+pub mod history;
+pub mod load;
 pub mod migrate;
 pub mod rendered;
 pub mod verify;
-mod wire;
+pub mod wire;
 
 use clap::{Parser, Subcommand};
 use shared::config::Watching;
@@ -61,15 +60,6 @@ pub enum Command {
         /// Its flags.
         #[command(flatten)]
         serve: ServeArguments,
-        /// Its flags.
-        #[command(flatten)]
-        watching: Watching,
-    },
-    /// Plays rushes of any size and measures them
-    Bench {
-        /// Its flags.
-        #[command(flatten)]
-        bench: bench::BenchArguments,
         /// Its flags.
         #[command(flatten)]
         watching: Watching,

@@ -21,36 +21,39 @@ const ATTEMPTS: u32 = 60;
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Writes the request of a click, from its first line to the end of its body.
-pub(crate) type Requests = Box<dyn Fn(usize, &mut Vec<u8>) + Send + Sync>;
+pub type Requests = Box<dyn Fn(usize, &mut Vec<u8>) + Send + Sync>;
 
 /// What is sent, and when.
-pub(crate) struct Load {
+pub struct Load {
     /// Where to.
-    pub(crate) server: Server,
+    pub server: Server,
     /// One request per click.
-    pub(crate) requests: Requests,
+    pub requests: Requests,
     /// How many clicks.
-    pub(crate) clicks: usize,
+    pub clicks: usize,
     /// How many at a time.
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// Clicks per second, in an open loop.
-    pub(crate) rate: Option<f64>,
+    pub rate: Option<f64>,
 }
 
 /// One answered click.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shot {
-    pub(crate) click: usize,
+pub struct Shot {
+    /// Which click.
+    pub click: usize,
     /// When it was due: in an open loop, waiting for a connection counts as well.
-    pub(crate) at: Instant,
-    pub(crate) took: Duration,
-    pub(crate) id: CommandId,
+    pub at: Instant,
+    /// How long it took until the receipt was there.
+    pub took: Duration,
+    /// The command, as the receipt says.
+    pub id: CommandId,
 }
 
 impl Load {
     /// Sends everything, and hands each receipt to `answered`. Returns how many times it is not known whether a click
     /// was taken: the connection broke before the answer, and the click was sent again.
-    pub(crate) async fn fire(
+    pub async fn fire(
         self,
         bar: &ProgressBar,
         answered: impl Fn(Shot) -> anyhow::Result<()> + Send + Sync + 'static,
@@ -72,7 +75,7 @@ impl Load {
     }
 
     /// Sends everything, and keeps the receipts in the order in which they came. Returns with them what `fire` returns.
-    pub(crate) async fn fire_and_keep(self, bar: &ProgressBar) -> anyhow::Result<(Vec<Shot>, u64)> {
+    pub async fn fire_and_keep(self, bar: &ProgressBar) -> anyhow::Result<(Vec<Shot>, u64)> {
         let shots = Arc::new(Mutex::new(Vec::with_capacity(self.clicks)));
         let kept = shots.clone();
         let keep = move |shot| {
@@ -172,7 +175,7 @@ impl Line<'_> {
 }
 
 /// Writes the request of somebody with this header `authorization` to a server; `more` are further headers, a line each.
-pub(crate) fn write_click(
+pub fn write_click(
     request: &mut Vec<u8>,
     (method, path): (&str, &str),
     (server, authorization): (&Server, &str),

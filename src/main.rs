@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use muster::{
-    Arguments, Command, bench, check_accounts, dead_letters, demo, events, everything, migrate, verify,
-};
+use muster::{Arguments, Command, check_accounts, dead_letters, demo, events, everything, migrate, verify};
 use process::run_to_end;
 use shared::config::arguments;
+
+#[global_allocator]
+static ALLOCATOR: process::Allocator = process::Allocator;
 
 fn main() -> ExitCode {
     let Arguments { command, serve, watching } = arguments::read();
@@ -14,9 +15,6 @@ fn main() -> ExitCode {
         None => run_to_end("muster", &watching, |shutdown| Box::pin(everything::serve(serve, shutdown))),
         Some(Command::Demo { demo, serve, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(demo::run(demo, serve, shutdown)))
-        }
-        Some(Command::Bench { bench, watching }) => {
-            run_to_end("muster-bench", &watching, |shutdown| Box::pin(bench::run(bench, shutdown)))
         }
         Some(Command::Migrate { migrate, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(migrate::run(migrate, shutdown)))

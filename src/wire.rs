@@ -24,20 +24,20 @@ const ANSWER: usize = 4 * 1024 * 1024;
 
 /// Whom to ask, by a URL. What a benchmark has started itself has no path and speaks no TLS, so some of them look at the addresses and the host only.
 #[derive(Clone)]
-pub(crate) struct Server {
+pub struct Server {
     /// All that the name stands for, as they were when it was looked up.
-    pub(crate) addresses: Vec<SocketAddr>,
+    pub addresses: Vec<SocketAddr>,
     /// What requests say in `host`.
-    pub(crate) host: String,
+    pub host: String,
     /// What stands before the path of each request: nothing, unless Muster is a part of a larger site.
-    pub(crate) prefix: String,
+    pub prefix: String,
     /// How to speak TLS with it, and who it has to be.
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
 impl Server {
     /// Finds the addresses behind the URL. Over `https` the server has to have a certificate that this machine trusts.
-    pub(crate) async fn find(url: &str) -> anyhow::Result<Self> {
+    pub async fn find(url: &str) -> anyhow::Result<Self> {
         let parsed = Url::parse(url).with_context(|| format!("read the URL {url}"))?;
         let is_secured = match parsed.scheme() {
             "http" => false,
@@ -81,22 +81,26 @@ enum Stream {
 }
 
 /// One connection: a request, its answer, the next request.
-pub(crate) struct Connection {
+pub struct Connection {
     stream: Stream,
     buffer: Vec<u8>,
     /// Its last answer was said to be the last one.
-    pub(crate) is_over: bool,
+    pub is_over: bool,
 }
 
 /// An answer, as it stands in the buffer.
-pub(crate) struct Answer<'a> {
-    pub(crate) status: u16,
-    pub(crate) etag: &'a str,
-    pub(crate) body: &'a [u8],
+pub struct Answer<'a> {
+    /// The status.
+    pub status: u16,
+    /// The entity tag; empty without one.
+    pub etag: &'a str,
+    /// The body.
+    pub body: &'a [u8],
 }
 
 impl Connection {
-    pub(crate) async fn open(server: &Server) -> anyhow::Result<Self> {
+    /// Opens a connection.
+    pub async fn open(server: &Server) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(&server.addresses[..]).await.context("connect")?;
         stream.set_nodelay(true).context("connect")?;
         let stream = match &server.tls {
@@ -110,7 +114,7 @@ impl Connection {
     }
 
     /// After an error the connection is of no use any more.
-    pub(crate) async fn ask(&mut self, request: &[u8]) -> anyhow::Result<Answer<'_>> {
+    pub async fn ask(&mut self, request: &[u8]) -> anyhow::Result<Answer<'_>> {
         let Self { stream, buffer, is_over } = self;
         match stream {
             Stream::Plain(stream) => stream.write_all(request).await.context("ask")?,

@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::deployment::{ADMIN_EMAIL, ADMIN_PASSWORD, Embedded, Engine, Folder, FullSize, muster};
+use crate::deployment::{ADMIN_EMAIL, ADMIN_PASSWORD, Embedded, Engine, Folder, FullSize, muster, run};
 
-const RUSH: [&str; 21] = [
-    "bench",
+const RUSH: [&str; 20] = [
     "rush",
     "--applicants",
     "600",
@@ -66,7 +65,7 @@ async fn a_rush_on_one_process_is_measured_and_verified() {
     let folder = Folder::new();
     let out = folder.0.join("report").display().to_string();
     let env = [("DATA_DIR", folder.0.join("data").display().to_string())];
-    let (done, said) = muster(&[&RUSH[..], &["--out", &out]].concat(), &env);
+    let (done, said) = run("muster-bench", &[&RUSH[..], &["--out", &out]].concat(), &env);
     assert!(done, "{said}");
     check(&folder, &said);
 }
@@ -76,7 +75,7 @@ async fn a_rush_at_full_size_is_measured_and_verified() {
     for engine in [Engine::Postgres, Engine::MariaDb] {
         let deployment = FullSize::new(engine).await;
         let out = deployment.folder.0.join("report").display().to_string();
-        let (done, said) = deployment.muster(&[&RUSH[..], &["--out", &out]].concat());
+        let (done, said) = deployment.run_with("muster-bench", &[&RUSH[..], &["--out", &out]].concat());
         assert!(done, "{said}");
         check(&deployment.folder, &said);
     }
@@ -94,8 +93,8 @@ async fn a_rush_on_a_deployment_that_runs_is_measured_and_a_rule_refuses_its_sha
     let flags =
         ["--url", &url, "--admin-email", ADMIN_EMAIL, "--admin-password", ADMIN_PASSWORD, "--out", &out];
     let file = plan.display().to_string();
-    let rush = [&["bench", "rush", "--file", &file, "--database-url", &database][..], &flags].concat();
-    let (done, said) = muster(&rush, &[]);
+    let rush = [&["rush", "--file", &file, "--database-url", &database][..], &flags].concat();
+    let (done, said) = run("muster-bench", &rush, &[]);
     assert!(done, "{said}");
     let report = written(&deployment.folder, "report.json", &said);
     assert_eq!((&report["commands"], &report["plan"]["rate"]), (&json!(200), &json!(400.0)));
@@ -110,8 +109,7 @@ fn written(folder: &Folder, file: &str, said: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).expect(said)).unwrap()
 }
 
-const READ: [&str; 10] =
-    ["bench", "read", "--drives", "3", "--connections", "4", "--rounds", "1", "--seconds", "0.2"];
+const READ: [&str; 9] = ["read", "--drives", "3", "--connections", "4", "--rounds", "1", "--seconds", "0.2"];
 
 /// What has to be true of a comparison with a bare handler: both answered, with the same bytes.
 fn check_reads(folder: &Folder, said: &str) {
@@ -138,7 +136,7 @@ async fn reads_are_compared_with_a_bare_handler() {
     let folder = Folder::new();
     let out = folder.0.join("report").display().to_string();
     let env = [("DATA_DIR", folder.0.join("data").display().to_string())];
-    let (done, said) = muster(&[&READ[..], &["--out", &out]].concat(), &env);
+    let (done, said) = run("muster-bench", &[&READ[..], &["--out", &out]].concat(), &env);
     assert!(done, "{said}");
     check_reads(&folder, &said);
 }
@@ -147,7 +145,7 @@ async fn reads_are_compared_with_a_bare_handler() {
 async fn reads_at_full_size_are_compared_with_a_bare_handler() {
     let deployment = FullSize::new(Engine::Postgres).await;
     let out = deployment.folder.0.join("report").display().to_string();
-    let (done, said) = deployment.muster(&[&READ[..], &["--out", &out]].concat());
+    let (done, said) = deployment.run_with("muster-bench", &[&READ[..], &["--out", &out]].concat());
     assert!(done, "{said}");
     check_reads(&deployment.folder, &said);
 }
@@ -177,12 +175,12 @@ async fn one_per_cent_of_a_national_rush_is_decided_and_verified() {
     let folder = Folder::new();
     let out = folder.0.join("report").display().to_string();
     let env = [("DATA_DIR", folder.0.join("data").display().to_string())];
-    let flags = ["bench", "national", "--scale", "0.01", "--drives", "200", "--tokens", "50", "--out", &out];
-    let (done, said) = muster(&flags, &env);
+    let flags = ["national", "--scale", "0.01", "--drives", "200", "--tokens", "50", "--out", &out];
+    let (done, said) = run("muster-bench", &flags, &env);
     assert!(done, "{said}");
     check_national(&folder, &said, 80_000);
     // What is there already would be counted with what comes.
-    let (done, said) = muster(&flags, &env);
+    let (done, said) = run("muster-bench", &flags, &env);
     assert!(!done && said.contains("give empty ones"), "{said}");
 }
 
@@ -190,14 +188,13 @@ async fn one_per_cent_of_a_national_rush_is_decided_and_verified() {
 async fn a_national_rush_at_full_size_is_decided_and_verified() {
     let deployment = FullSize::new(Engine::Postgres).await;
     let out = deployment.folder.0.join("report").display().to_string();
-    let flags = ["bench", "national", "--members", "8000", "--drives", "40", "--tokens", "20", "--out", &out];
-    let (done, said) = deployment.muster(&flags);
+    let flags = ["national", "--members", "8000", "--drives", "40", "--tokens", "20", "--out", &out];
+    let (done, said) = deployment.run_with("muster-bench", &flags);
     assert!(done, "{said}");
     check_national(&deployment.folder, &said, 8_000);
 }
 
-const GROWTH: [&str; 16] = [
-    "bench",
+const GROWTH: [&str; 15] = [
     "growth",
     "--few",
     "600",
@@ -232,13 +229,13 @@ async fn growing_is_measured_and_what_was_put_behind_is_what_consumers_write() {
     let folder = Folder::new();
     let out = folder.0.join("report").display().to_string();
     let env = [("DATA_DIR", folder.0.join("data").display().to_string())];
-    let (done, said) = muster(&[&GROWTH[..], &["--out", &out]].concat(), &env);
+    let (done, said) = run("muster-bench", &[&GROWTH[..], &["--out", &out]].concat(), &env);
     assert!(done, "{said}");
     check_growth(&folder, &said);
     let (done, said) = muster(&["verify"], &env);
     assert!(done && said.contains("2400 registrations"), "{said}");
     // More people click than are there.
-    let (done, said) = muster(&["bench", "growth", "--few", "100", "--many", "200"], &env);
+    let (done, said) = run("muster-bench", &["growth", "--few", "100", "--many", "200"], &env);
     assert!(!done && said.contains("at least as many as there are applicants"), "{said}");
 }
 
@@ -246,7 +243,7 @@ async fn growing_is_measured_and_what_was_put_behind_is_what_consumers_write() {
 async fn growing_at_full_size_is_measured() {
     let deployment = FullSize::new(Engine::Postgres).await;
     let out = deployment.folder.0.join("report").display().to_string();
-    let (done, said) = deployment.muster(&[&GROWTH[..], &["--out", &out]].concat());
+    let (done, said) = deployment.run_with("muster-bench", &[&GROWTH[..], &["--out", &out]].concat());
     assert!(done, "{said}");
     check_growth(&deployment.folder, &said);
     let (done, said) = deployment.muster(&["verify"]);
@@ -259,12 +256,12 @@ async fn a_plan_that_cannot_be_is_refused_in_words() {
     let file = folder.0.join("plan.toml");
     std::fs::write(&file, "applicants = 10\nplaces = 0\n").unwrap();
     let env = [("DATA_DIR", folder.0.join("data").display().to_string())];
-    let (done, said) = muster(&["bench", "rush", "--file", &file.display().to_string()], &env);
+    let (done, said) = run("muster-bench", &["rush", "--file", &file.display().to_string()], &env);
     assert!(!done && said.contains("places: at least one per drive"), "{said}");
-    let twice = ["bench", "rush", "--file", "plan.toml", "--applicants", "10"];
-    let (done, said) = muster(&twice, &env);
+    let twice = ["rush", "--file", "plan.toml", "--applicants", "10"];
+    let (done, said) = run("muster-bench", &twice, &env);
     assert!(!done && said.contains("cannot be used with"), "{said}");
     std::fs::write(&file, "applicant = 10\n").unwrap();
-    let (done, said) = muster(&["bench", "rush", "--file", &file.display().to_string()], &env);
+    let (done, said) = run("muster-bench", &["rush", "--file", &file.display().to_string()], &env);
     assert!(!done && said.contains("unknown field"), "{said}");
 }

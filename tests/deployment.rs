@@ -425,7 +425,12 @@ impl FullSize {
 
     /// Runs another binary to its end.
     pub fn run(&self, name: &str) -> (bool, String) {
-        run(name, &[], &self.env)
+        self.run_with(name, &[])
+    }
+
+    /// Runs another binary with these arguments to its end.
+    pub fn run_with(&self, name: &str, arguments: &[&str]) -> (bool, String) {
+        run(name, arguments, &self.env)
     }
 }
 

@@ -51,7 +51,7 @@ async fn metrics_are_what_prometheus_takes() {
 fn every_metric_is_described() {
     let mut found = std::collections::BTreeSet::new();
     for (file, text) in crate::tidy::sources() {
-        if file.starts_with("tests/") || file.contains("/bench") || file == "process/src/described.rs" {
+        if file.starts_with("tests/") || file.starts_with("bench/") || file == "process/src/described.rs" {
             continue;
         }
         for macro_name in ["counter!(", "gauge!(", "histogram!("] {

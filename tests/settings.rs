@@ -375,7 +375,7 @@ fn help_shows_no_secret() {
     for (name, arguments) in [
         ("muster", &["--help"][..]),
         ("muster", &["verify", "--help"]),
-        ("muster", &["bench", "rush", "--help"]),
+        ("muster-bench", &["rush", "--help"]),
         ("member-api", &["--help"]),
         ("drives-consumer", &["--help"]),
     ] {

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-use crate::deployment::{ADMIN_EMAIL, ADMIN_PASSWORD, Client, Embedded, Folder, eventually, muster};
+use crate::deployment::{ADMIN_EMAIL, ADMIN_PASSWORD, Client, Embedded, Folder, eventually, run};
 use crate::mail::server::{MailServer, Secured};
 use crate::webhooks::receiver::Receiver;
 
@@ -141,9 +141,9 @@ async fn in_front_of(to: &str, acceptor: TlsAcceptor) -> String {
 }
 
 /// Plays against a deployment; whether it was done, and what was said.
-async fn plays(arguments: &[&str], env: &[(&'static str, String)]) -> (bool, String) {
+async fn plays(name: &'static str, arguments: &[&str], env: &[(&'static str, String)]) -> (bool, String) {
     let (arguments, env) = (arguments.iter().map(ToString::to_string).collect::<Vec<_>>(), env.to_vec());
-    let play = move || muster(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &env);
+    let play = move || run(name, &arguments.iter().map(String::as_str).collect::<Vec<_>>(), &env);
     tokio::task::spawn_blocking(play).await.unwrap()
 }
 
@@ -154,15 +154,15 @@ async fn a_rush_and_the_demo_click_over_tls_where_the_certificate_is_trusted() {
     let known = Identity::new(folder, "known");
     let url = in_front_of(&deployment.process.url, known.acceptor.clone()).await;
     let out = folder.0.join("report").display().to_string();
-    let rush = ["bench", "rush", "--applicants", "200", "--places", "50", "--tokens", "4", "--out", &out];
+    let rush = ["rush", "--applicants", "200", "--places", "50", "--tokens", "4", "--out", &out];
     let admin = ["--url", &url, "--admin-email", ADMIN_EMAIL, "--admin-password", ADMIN_PASSWORD];
-    let (done, said) = plays(&[&rush[..], &admin].concat(), &[known.trusted()]).await;
+    let (done, said) = plays("muster-bench", &[&rush[..], &admin].concat(), &[known.trusted()]).await;
     assert!(done, "{said}");
     let report: Value =
         serde_json::from_str(&std::fs::read_to_string(folder.0.join("report/report.json")).unwrap()).unwrap();
     assert_eq!((&report["commands"], &report["refused"]), (&json!(200), &json!(150)), "{report}");
     let as_admin = [("ADMIN_EMAIL", ADMIN_EMAIL.to_owned()), ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned())];
     let demo = ["demo", "--url", &url, "--connections", "8"];
-    let (done, said) = plays(&demo, &[&as_admin[..], &[known.trusted()]].concat()).await;
+    let (done, said) = plays("muster", &demo, &[&as_admin[..], &[known.trusted()]].concat()).await;
     assert!(done && said.contains("748 of 748 clicks"), "{said}");
 }

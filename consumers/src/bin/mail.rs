@@ -1,5 +1,8 @@
 //! Sends mails.
 
+#[global_allocator]
+static ALLOCATOR: process::Allocator = process::Allocator;
+
 fn main() -> std::process::ExitCode {
     consumers::mail::main()
 }

@@ -1,5 +1,8 @@
 //! Sends what happens to webhooks.
 
+#[global_allocator]
+static ALLOCATOR: process::Allocator = process::Allocator;
+
 fn main() -> std::process::ExitCode {
     consumers::webhooks::main()
 }

@@ -14,9 +14,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::crowd::{Crowd, Records};
-use crate::bench::usage::{self, Used};
-use crate::load::Shot;
-use crate::verify::Step;
+use crate::usage::{self, Used};
+use muster::load::Shot;
+use muster::verify::Step;
 
 /// The longest latency that is told apart from longer ones, in microseconds.
 const LONGEST: u64 = 3_600_000_000;

@@ -1,4 +1,4 @@
-//! `muster bench`: rushes that anyone can repeat, measured.
+//! `muster-bench`: rushes that anyone can repeat, measured. It depends on the product and does not ship with it.
 
 mod bare;
 mod deploy;
@@ -14,8 +14,8 @@ mod usage;
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
-use shared::config::Deployment;
+use clap::{Args, Parser, Subcommand};
+use shared::config::{Deployment, Watching};
 use shared::secret::Secret;
 use tokio_util::sync::CancellationToken;
 
@@ -26,12 +26,17 @@ use self::plan::Plan;
 use self::read::{PagesArguments, ReadArguments};
 use self::streams::StreamsArguments;
 
-/// Flags of `muster bench`.
-#[derive(Debug, Clone, Args)]
-pub struct BenchArguments {
+/// Plays rushes of any size, and measures them
+#[derive(Debug, Parser)]
+#[command(name = "muster-bench", version, about)]
+pub struct Arguments {
     /// What to measure.
     #[command(subcommand)]
     pub what: What,
+
+    /// How it can be watched.
+    #[command(flatten)]
+    pub watching: Watching,
 }
 
 /// What is measured.
@@ -88,7 +93,7 @@ pub enum What {
     },
 }
 
-/// Flags of `muster bench rush`.
+/// Flags of `muster-bench rush`.
 #[derive(Debug, Clone, Args)]
 pub struct RushArguments {
     /// What is played.
@@ -116,12 +121,12 @@ pub struct RushArguments {
     #[arg(long, env = "ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     pub admin_password: Option<Secret>,
 
-    /// Measure the limit of the same servers (`bench bare`) before, and give the ratio to it.
+    /// Measure the limit of the same servers (`muster-bench bare`) before, and give the ratio to it.
     #[arg(long)]
     pub with_bare: bool,
 
     /// The folder for the report: report.json and report.html.
-    #[arg(long, default_value = "./bench", value_name = "FOLDER")]
+    #[arg(long, default_value = "./reports", value_name = "FOLDER")]
     pub out: PathBuf,
 
     /// Where the parts of the deployment to start are.
@@ -129,7 +134,7 @@ pub struct RushArguments {
     pub deployment: Deployment,
 }
 
-/// Flags of `muster bench bare`.
+/// Flags of `muster-bench bare`.
 #[derive(Debug, Clone, Args)]
 pub struct BareArguments {
     /// How many messages.
@@ -146,10 +151,10 @@ pub struct BareArguments {
 }
 
 /// Measures.
-pub async fn run(bench: BenchArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(what: What, shutdown: CancellationToken) -> anyhow::Result<()> {
     let stop = shutdown.clone();
     let measured = async {
-        match bench.what {
+        match what {
             What::Rush { rush } => rush::run(rush).await,
             What::Bare { bare } => {
                 let bare = bare::measure(&bare.deployment, bare.messages, bare.size).await?;

@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use super::report::{Percentiles, machine, percentiles};
 use super::rush::SETTING_UP;
 use super::{deploy, usage};
-use crate::wire::{Connection, Server};
+use muster::wire::{Connection, Server};
 
-/// Flags of `muster bench read`.
+/// Flags of `muster-bench read`.
 #[derive(Debug, Clone, Args)]
 pub struct ReadArguments {
     /// Drives; the list has the first 50 of them.
@@ -44,7 +44,7 @@ pub struct ReadArguments {
     pub seconds: f64,
 
     /// The folder for the report: read.json.
-    #[arg(long, default_value = "./bench", value_name = "FOLDER")]
+    #[arg(long, default_value = "./reports", value_name = "FOLDER")]
     pub out: PathBuf,
 
     /// Where the parts of the deployment to start are.
@@ -52,7 +52,7 @@ pub struct ReadArguments {
     pub deployment: Deployment,
 }
 
-/// Flags of `muster bench bare-pages`.
+/// Flags of `muster-bench bare-pages`.
 #[derive(Debug, Clone, Args)]
 pub struct PagesArguments {
     /// The file that is the list.
@@ -148,7 +148,7 @@ pub(super) async fn run(read: ReadArguments) -> anyhow::Result<()> {
         std::fs::write(file, &page.body).with_context(|| format!("write {}", file.display()))?;
     }
     let [list_file, drive_file] = files.map(|file| file.display().to_string());
-    let arguments = ["bench", "bare-pages", "--list", &list_file, "--drive", &drive_file];
+    let arguments = ["bare-pages", "--list", &list_file, "--drive", &drive_file];
     let (url, pid) = deployed.also(&read.deployment, &arguments)?;
     let bare = (&Server::find(&url).await?, pid);
     for (path, page) in paths.iter().zip([&list, &drive]) {

@@ -42,8 +42,8 @@ use super::deploy;
 use super::plan::Plan;
 use super::report::{Report, Verified, machine};
 use super::rush::{SETTING_UP, Stage, bar, import, tokens};
-use crate::client::Client;
-use crate::verify;
+use muster::client::Client;
+use muster::verify;
 
 /// People on each drive that is behind.
 const PEOPLE: usize = 4_000;
@@ -58,7 +58,7 @@ const TRIES: u32 = 20;
 /// How long the followers may take for what is behind.
 const FOLLOWED: Duration = Duration::from_secs(3600);
 
-/// Flags of `muster bench growth`.
+/// Flags of `muster-bench growth`.
 #[derive(Debug, Clone, Args)]
 pub struct GrowthArguments {
     /// Decisions behind the first rushes.
@@ -78,7 +78,7 @@ pub struct GrowthArguments {
     pub plan: Plan,
 
     /// The folder for the report: growth.json.
-    #[arg(long, default_value = "./bench", value_name = "FOLDER")]
+    #[arg(long, default_value = "./reports", value_name = "FOLDER")]
     pub out: PathBuf,
 
     /// Where the parts of the deployment to start are: with nothing on them yet.

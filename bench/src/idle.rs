@@ -9,7 +9,7 @@ use shared::config::Deployment;
 
 use super::deploy;
 
-/// Flags of `muster bench idle`.
+/// Flags of `muster-bench idle`.
 #[derive(Debug, Clone, Args)]
 pub struct IdleArguments {
     /// How many seconds after the start, and after the documentation was shown, memory is looked at.

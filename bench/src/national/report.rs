@@ -14,9 +14,9 @@ use serde::Serialize;
 
 use super::NationalArguments;
 use super::record::{Checker, Outcomes, Second};
-use crate::bench::report::{Percentiles, machine, percentiles, plot};
-use crate::bench::usage::is_ours;
-use crate::verify;
+use crate::report::{Percentiles, machine, percentiles, plot};
+use crate::usage::is_ours;
+use muster::verify;
 
 /// The shortest time over which costs are compared, in seconds: processor time is known to the hundredth, once a second.
 const SHORTEST: f64 = 5.0;
@@ -353,7 +353,7 @@ fn between(ends: &[f64], instant: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::usage::Used;
+    use crate::usage::Used;
 
     fn second(accepted: u32, decided: u32, cpu_seconds: f64) -> Second {
         let used = [("muster".to_owned(), Used { cpu_seconds, peak_bytes: 1_000_000 })];

@@ -24,11 +24,11 @@ use super::plan::{Action, Click, Plan};
 use super::report::{Measured, Report, Setting, Verified};
 use super::usage::Usage;
 use super::{RushArguments, bare};
-use crate::client::{As, Client};
-use crate::history::History;
-use crate::load::{Load, Requests, Shot, write_click};
-use crate::verify;
-use crate::wire::Server;
+use muster::client::{As, Client};
+use muster::history::History;
+use muster::load::{Load, Requests, Shot, write_click};
+use muster::verify;
+use muster::wire::Server;
 
 /// People per import.
 const IMPORT: u32 = 50_000;

@@ -29,10 +29,10 @@ use self::record::{Checker, Recorder};
 use self::report::{Measured, Phases, Report};
 use super::deploy;
 use super::rush::{SETTING_UP, bar, import, tokens};
-use crate::client::Client;
-use crate::load::{Load, Requests, write_click};
-use crate::verify;
-use crate::wire::Server;
+use muster::client::Client;
+use muster::load::{Load, Requests, write_click};
+use muster::verify;
+use muster::wire::Server;
 
 /// Ids that are read at a time.
 const IDS: u64 = 10_000;
@@ -44,7 +44,7 @@ const WAITLIST: u32 = 5;
 /// One in so many is too young.
 const TOO_YOUNG: u32 = 100;
 
-/// Flags of `muster bench national`.
+/// Flags of `muster-bench national`.
 #[derive(Debug, Clone, Args)]
 pub struct NationalArguments {
     /// People, each of whom registers once.
@@ -68,7 +68,7 @@ pub struct NationalArguments {
     pub tokens: u32,
 
     /// The folder for the report: national.json and national.html.
-    #[arg(long, default_value = "./bench", value_name = "FOLDER")]
+    #[arg(long, default_value = "./reports", value_name = "FOLDER")]
     pub out: PathBuf,
 
     /// Where the parts of the deployment to start are: with nothing on them yet.

@@ -32,8 +32,8 @@ use super::deploy;
 use super::report::{Percentiles, machine, percentiles};
 use super::rush::bar;
 use super::usage::{self, Usage, is_ours};
-use crate::load::{Load, write_click};
-use crate::wire::Server;
+use muster::load::{Load, write_click};
+use muster::wire::Server;
 
 /// Streams that are opened at a time.
 const OPENING: usize = 64;
@@ -44,7 +44,7 @@ const LONGEST: u64 = 600_000_000;
 /// How long the last streams may take to be told.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Flags of `muster bench streams`.
+/// Flags of `muster-bench streams`.
 #[derive(Debug, Clone, Args)]
 pub struct StreamsArguments {
     /// People who watch their inboxes, each over a connection of their own, and then register.
@@ -60,7 +60,7 @@ pub struct StreamsArguments {
     pub websocket: bool,
 
     /// The folder for the report: streams.json.
-    #[arg(long, default_value = "./bench", value_name = "FOLDER")]
+    #[arg(long, default_value = "./reports", value_name = "FOLDER")]
     pub out: PathBuf,
 
     /// Where the parts of the deployment to start are.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::bare::Bare;
 use super::plan::Plan;
 use super::usage::{self, Used};
-use crate::load::Shot;
+use muster::load::Shot;
 
 /// The width of a point in the series, in seconds.
 const STEP: f64 = 0.25;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{APIS, WORKERS};
+use muster::{APIS, WORKERS};
 
 /// Ticks per second of `/proc/PID/stat`; Linux has always told user space 100.
 const TICKS: f64 = 100.0;

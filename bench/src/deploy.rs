@@ -11,8 +11,8 @@ use shared::bus::broker::BrokerUrl;
 use shared::config::Deployment;
 use uuid::Uuid;
 
-use crate::client::Client;
-use crate::{APIS, WORKERS};
+use muster::client::Client;
+use muster::{APIS, WORKERS};
 
 /// How long a deployment may take until it is ready.
 pub(super) const READY: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ impl Deployed {
         match deployment.broker()? {
             BrokerUrl::Embedded(_) => {
                 deployed.admin_url.clone_from(&deployed.url);
-                deployed.spawn(deployment, own.clone(), &[], &deployed.url.clone())?;
+                deployed.spawn(deployment, folder.join("muster"), &[], &deployed.url.clone())?;
             }
             BrokerUrl::Rabbit(_) => {
                 deployed.admin_url = format!("http://127.0.0.1:{}", free_port()?);
