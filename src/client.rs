@@ -38,7 +38,7 @@ pub enum As {
 }
 
 impl Client {
-    /// A client of the deployment with these URLs, which makes so many requests at a time.
+    /// A client of the deployment with these URLs, which makes at most `connections` requests at a time.
     pub fn new(members: &str, admins: &str, connections: u16) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(PATIENCE)

@@ -1,4 +1,4 @@
-//! The least that a read can cost here: the same bytes from a handler that does nothing else. The benchmark `muster bench
+//! The least that a read can cost here: the same bytes from a handler that does nothing else. The benchmark `muster-bench
 //! read` compares Muster's reads with it, in a process of its own on the same server and runtime.
 
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! Events: what was decided. Each noun that has them declares its own with [`events!`](crate::events).
 //!
 //! No personal data stands in them: ids, states, rule versions, names of rules, and what organisers write for many to read
-//! (definitions, why a drive was called off, messages). What a decision rested on (marks, answers, reasons) is kept with the
+//! (definitions, why a drive was called off, messages, names of gates). What a decision rested on (marks, answers, reasons) is kept with the
 //! command, where it can be erased; the event has a salted hash of it.
 
 use schemars::JsonSchema;

@@ -62,6 +62,31 @@ fn nobody_comes_before_they_registered_or_later_than_now() {
     }
 }
 
+/// A database has no such instant: what the log says and what the row holds must be the same.
+#[test]
+fn a_leap_second_is_the_next_instant() {
+    let mut lane = full();
+    let (drive_id, registration_id) = (lane.drive_id, of(&lane, 1));
+    let at: Instant = "1970-01-01T00:20:60.5009Z".parse().unwrap();
+    lane.at(CLOSES, CheckIn { drive_id, registration_id, at: Some(at), gate: None, device: None })
+        .result
+        .unwrap();
+    let kept = lane.state.registration(MemberId(Uuid::from_u128(1))).unwrap().checked_in_at;
+    assert_eq!(kept, Some(clock::from_ms(21 * 60 * 1000 + 500)));
+}
+
+/// It may be somebody's own, and the log cannot be erased.
+#[test]
+fn a_device_is_a_fact_and_stands_in_no_event() {
+    let mut lane = full();
+    let (drive_id, registration_id) = (lane.drive_id, of(&lane, 1));
+    let device = Some("Anna's phone".to_owned());
+    let came = lane.at(CLOSES, CheckIn { drive_id, registration_id, at: None, gate: None, device });
+    assert!(came.facts.unwrap().contains("Anna's phone"));
+    let logged = serde_json::to_string(&came.events).unwrap();
+    assert!(logged.contains("facts") && !logged.contains("Anna"), "{logged}");
+}
+
 #[test]
 fn who_holds_no_place_cannot_be_checked_in() {
     let mut lane = full();
