@@ -3,8 +3,9 @@
     python3 -m pip install pika==1.4.4
     python3 examples/peer.py amqp://alumni:PASSWORD@localhost:5672/%2f alumni 'drive.#' 'registration.#'
 
-It knows nothing of Muster but what is on the wire: AMQP 0-9-1 and CloudEvents (docs/asyncapi.json). How to get a user on
-the broker: docs/subscribers.md. The same in Rust: peer.rs.
+It needs nothing from Muster except the wire format: AMQP 0-9-1 and CloudEvents
+(docs/reference/asyncapi.json). docs/how-to/subscribers.md says how to get a user on the
+broker. The same program in Rust: peer.rs.
 """
 
 import collections

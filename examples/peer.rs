@@ -2,8 +2,9 @@
 //!
 //! `cargo run --example peer -- amqp://alumni:PASSWORD@localhost:5672/%2f alumni 'drive.#' 'registration.#'`
 //!
-//! It knows nothing of Muster but what is on the wire: AMQP 0-9-1 and CloudEvents (`docs/asyncapi.json`). How to get a user
-//! on the broker: `docs/subscribers.md`. The same in Python: `peer.py`.
+//! It needs nothing from Muster except the wire format: AMQP 0-9-1 and CloudEvents
+//! (`docs/reference/asyncapi.json`). `docs/how-to/subscribers.md` says how to get a user on the
+//! broker. The same program in Python: `peer.py`.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

@@ -27,11 +27,11 @@ pub fn files() -> Vec<Rendered> {
         serde_json::to_string_pretty(&definitions(Topology::default())).expect("JSON can be written");
     vec![
         file("rabbitmq/definitions.json", definitions),
-        file("docs/openapi-members.json", api::serve::document(&api::routes::members())),
-        file("docs/openapi-admins.json", api::serve::document(&api::routes::admins())),
-        file("docs/asyncapi.json", api::asyncapi::document()),
-        file("docs/errors.md", errors()),
-        file("docs/configuration.md", configuration()),
+        file("docs/reference/openapi-members.json", api::serve::document(&api::routes::members())),
+        file("docs/reference/openapi-admins.json", api::serve::document(&api::routes::admins())),
+        file("docs/reference/asyncapi.json", api::asyncapi::document()),
+        file("docs/reference/errors.md", errors()),
+        file("docs/reference/configuration.md", configuration()),
     ]
 }
 

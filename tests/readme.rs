@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::deployment::{Client, Embedded, Folder, Process, ready};
+use crate::tidy::files_with;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_curl_session_goes_from_sign_up_to_decision() {
@@ -40,7 +41,7 @@ async fn the_curl_session_goes_from_sign_up_to_decision() {
 
 /// The blocks of a language in the subscribers' document.
 fn examples(language: &str) -> Vec<String> {
-    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/subscribers.md");
+    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/how-to/subscribers.md");
     let text = std::fs::read_to_string(text).unwrap();
     let blocks = text.split("```").skip(1).step_by(2);
     blocks.filter_map(|block| block.strip_prefix(&format!("{language}\n"))).map(ToOwned::to_owned).collect()
@@ -115,21 +116,77 @@ async fn the_subscribers_example_in_javascript_is_told_what_happens() {
     node.wait().unwrap();
 }
 
+/// Every Markdown file of the project, from its folder, with its text.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    files_with("md").into_iter().map(|path| (path.clone(), read(root, &path))).collect()
+}
+
+fn read(root: &Path, file: &str) -> String {
+    std::fs::read_to_string(root.join(file)).unwrap()
+}
+
+/// The anchors of a page's headings, as GitHub makes them: a repeated one gets a number.
+fn anchors(page: &str) -> Vec<String> {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let mut anchors: Vec<String> = Vec::new();
+    for line in page.lines().filter(|line| line.starts_with('#')) {
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let anchor = heading.chars().filter(kept).collect::<String>().replace(' ', "-");
+        let numbered = (1..).map(|n| format!("{anchor}-{n}"));
+        let free = std::iter::once(anchor.clone()).chain(numbered).find(|each| !anchors.contains(each));
+        anchors.extend(free);
+    }
+    anchors
+}
+
 #[test]
-fn links_lead_somewhere() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    for file in [
-        "README.md",
-        "docs/architecture.md",
-        "docs/guarantees.md",
-        "docs/operations.md",
-        "docs/subscribers.md",
-        "migrations/README.md",
-    ] {
-        let text = std::fs::read_to_string(root.join(file)).unwrap();
+fn every_link_of_every_page_has_a_target() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = pages();
+    assert!(pages.len() > 40, "the pages are there");
+    for (file, text) in &pages {
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
-            let target = root.join(file).parent().unwrap().join(link.split('#').next().unwrap());
-            assert!(link.starts_with("http") || target.exists(), "{file}: {link}");
+            if link.contains("://") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => root.join(file),
+                _ => root.join(file).parent().unwrap().join(path),
+            };
+            assert!(target.exists(), "{file}: {link}");
+            if target.extension().is_some_and(|extension| extension == "md") && !anchor.is_empty() {
+                let page = std::fs::read_to_string(&target).unwrap();
+                assert!(anchors(&page).contains(&anchor.to_owned()), "{file}: {link}");
+            }
         }
     }
+}
+
+#[test]
+fn every_page_that_a_source_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = 0;
+    let files = ["rs", "py", "toml", "yaml"].into_iter().flat_map(files_with);
+    for file in files {
+        for (before, rest) in split_around(&read(root, &file), "docs/") {
+            // `/docs` of a server or of another project is not the folder.
+            let names_folder = before.ends_with([' ', '`', '"', '(', '\n']) || before.ends_with("../");
+            let path: String =
+                rest.chars().take_while(|c| c.is_alphanumeric() || "/-_.".contains(*c)).collect();
+            let path = format!("docs/{}", path.trim_end_matches('.'));
+            let is_page = [".md", ".json", ".html"].iter().any(|end| path.ends_with(end));
+            if names_folder && is_page {
+                assert!(root.join(&path).exists(), "{file}: {path}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 10, "the sources name pages");
+}
+
+/// What stands before and after each occurrence of a word.
+fn split_around<'t>(text: &'t str, word: &str) -> Vec<(&'t str, &'t str)> {
+    text.match_indices(word).map(|(at, _)| (&text[..at], &text[at + word.len()..])).collect()
 }

@@ -1,5 +1,5 @@
 //! A simulated world around the real parts. Everything that happens in it comes out of one number, the seed; see
-//! docs/simulation.md.
+//! docs/explanation/simulation.md.
 //!
 //! Many worlds have the pure core, in memory, and the embedded broker; some have the real batch and the real tables on
 //! SQLite as well. `MUSTER_SEED=1234 cargo nextest run --test system simulation::` lives through one seed again, on both;

@@ -1,28 +1,35 @@
-//! The house's invariants, as far as they can be read off the source (docs/architecture.md). They are mostly about what is
+//! The house's invariants, as far as they can be read off the source (docs/explanation/architecture.md). They are mostly about what is
 //! absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Every Rust file of the project, from its folder, with its text.
-pub fn sources() -> Vec<(String, String)> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+/// Every file of the project whose name has this extension, from the project's folder.
+pub fn files_with(extension: &str) -> Vec<String> {
+    fn walk(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() && !matches!(name.as_str(), "target" | ".git" | "node_modules" | "data") {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                walk(&path, extension, found);
+            } else if path.extension().is_some_and(|found| found == extension) {
                 found.push(path);
             }
         }
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    walk(root, &mut files);
+    walk(root, extension, &mut files);
+    let name = |path: &PathBuf| path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+    files.iter().map(name).collect()
+}
+
+/// Every Rust file of the project, from its folder, with its text.
+pub fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = files_with("rs");
     assert!(files.len() > 50, "the sources are there");
-    let name = |path: &Path| path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
-    files.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
+    files.into_iter().map(|file| (file.clone(), std::fs::read_to_string(root.join(file)).unwrap())).collect()
 }
 
 fn is_test(file: &str) -> bool {

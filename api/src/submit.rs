@@ -4,7 +4,7 @@
 //! method, path and key, so a repetition is the same command, through any process and for ever: the ledger knows what was decided.
 //! Until it is decided, the cache remembers when the key was first accepted, so that the receipt is the same, too. A refusal
 //! that time can change leaves its key free: the next repetition is another attempt
-//! ([decision 27](../../docs/decisions/0027-what-is-the-same-request.md)).
+//! ([decision 27](../../docs/decisions/0027-idempotency-compares-the-meaning-of-requests.md)).
 
 mod attempts;
 

@@ -3,7 +3,7 @@
 //! Processes of Muster die at named places (the feature `failpoints`) and at any moment; servers are killed, restarted,
 //! cut off. Servers that suffer are started by the suite itself, on free ports, in temporary folders, from the installed
 //! packages; tests whose servers stay well use the machine's. `cargo xtask crash` runs it, `cargo xtask crash --long` for
-//! hours. What is promised, and by which test: `docs/guarantees.md`.
+//! hours. What is promised, and by which test: `docs/explanation/guarantees.md`.
 
 #![allow(
     clippy::unwrap_used,

@@ -11,7 +11,7 @@ use crate::{FAILPOINTS, a_cargo, build, root, servers};
 /// Where the rows of a report are while it is made.
 const ROWS: &str = "target/crash-report";
 /// What long runs found last.
-const REPORT: &str = "docs/crash-report.md";
+const REPORT: &str = "docs/lab/crash-report.md";
 const COLUMNS: &str =
     "| test | what was done | lost | duplicated | oversold | out of order | missing events |";
 
@@ -78,7 +78,7 @@ fn report(before: &str, found: &[String], when: &str) -> String {
     let table = table(&format!("{COLUMNS} run |"), by_test.values().map(String::as_str));
     format!(
         "# Long runs of the crash suite\n\nWritten by `cargo xtask crash --long [TEST …]`: the last run of each test that passed. \
-         What the numbers mean: [guarantees](guarantees.md).\n\n{table}"
+         What the numbers mean: [guarantees](../explanation/guarantees.md).\n\n{table}"
     )
 }
 

@@ -23,7 +23,7 @@ enum Task {
     },
     /// Runs the crash suite alone: small, as `test` does
     Crash {
-        /// For hours, at full size; writes `docs/crash-report.md`.
+        /// For hours, at full size; writes `docs/lab/crash-report.md`.
         #[arg(long)]
         long: bool,
         /// How many tests run at a time; most of them wait more than they work. Two by default, and of a long run one: more may want
