@@ -3,7 +3,7 @@
 //! `cargo run --example peer -- amqp://alumni:PASSWORD@localhost:5672/%2f alumni 'drive.#' 'registration.#'`
 //!
 //! It needs nothing from Muster except the wire format: AMQP 0-9-1 and CloudEvents
-//! (`docs/reference/asyncapi.json`). `docs/how-to/subscribers.md` says how to get a user on the
+//! (`docs/reference/asyncapi.json`). `docs/how-to/subscribe-with-amqp.md` says how to get a user on the
 //! broker. The same program in Python: `peer.py`.
 
 use std::collections::{HashMap, VecDeque};

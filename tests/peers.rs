@@ -1,4 +1,4 @@
-//! Peers on the broker: what a user that is made as `docs/how-to/subscribers.md` says can do and cannot, and that both examples
+//! Peers on the broker: what a user that is made as `docs/how-to/subscribe-with-amqp.md` says can do and cannot, and that both examples
 //! print every event once and in order.
 
 use std::fs::File;
@@ -58,9 +58,9 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs a piece of `docs/how-to/subscribers.md` as it stands there.
+/// Runs a piece of `docs/how-to/subscribe-with-amqp.md` as it stands there.
 fn documented(what: &str, variables: &[(&str, &str)]) {
-    let text = std::fs::read_to_string(root().join("docs/how-to/subscribers.md")).unwrap();
+    let text = std::fs::read_to_string(root().join("docs/how-to/subscribe-with-amqp.md")).unwrap();
     let (_, rest) = text.split_once(&format!("<!-- tests/peers.rs: {what} -->")).unwrap();
     let script = rest.split_once("```sh\n").unwrap().1.split_once("```").unwrap().0;
     let output = Command::new("sh").args(["-euc", script]).envs(variables.iter().copied()).output().unwrap();

@@ -1,4 +1,4 @@
-//! The README's session and the examples for subscribers work as written; links lead somewhere.
+//! The README's session, the tutorial and the examples for subscribers work as written. Links have targets.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -7,26 +7,32 @@ use std::process::{Command, Stdio};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::deployment::{Client, Embedded, Folder, Process, ready};
+use crate::deployment::{Client, Embedded, Folder, Process, binary, ready};
 use crate::tidy::files_with;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_curl_session_goes_from_sign_up_to_decision() {
-    let readme =
-        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let (_, rest) = readme.split_once("<!-- tests/readme.rs runs this as it stands -->").unwrap();
-    let session = rest.split_once("```sh\n").unwrap().1.split_once("```").unwrap().0;
+/// Runs a shell session against a Muster of its own and returns its output. In the session's folder the data is in `./data`, as a
+/// reader of the session has it.
+async fn run(session: &str) -> String {
     let folder = Folder::new();
-    // In the project's folder the data is in ./data, as the session expects.
     let env =
         [("DATA_DIR", folder.0.join("data").display().to_string()), ("LISTEN", "127.0.0.1:0".to_owned())];
     let muster = Process::start("muster", &[], &env, &folder.0).await;
     ready(&muster.url).await;
     assert!(session.contains("MUSTER=http://127.0.0.1:8000\n"));
     let session = session.replace("http://127.0.0.1:8000", &muster.url);
+    let session = session.replace("cargo run --quiet --", &binary("muster").display().to_string());
     let output = Command::new("sh").args(["-euc", &session]).current_dir(&folder.0).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said.into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_curl_session_goes_from_sign_up_to_decision() {
+    let readme = read(Path::new(env!("CARGO_MANIFEST_DIR")), "README.md");
+    let (_, rest) = readme.split_once("<!-- tests/readme.rs runs this as it stands -->").unwrap();
+    let session = rest.split_once("```sh\n").unwrap().1.split_once("```").unwrap().0;
+    let said = run(session).await;
     for part in [
         "\"status\":\"open\"",
         "\"code\":\"not-eligible\"",
@@ -39,10 +45,32 @@ async fn the_curl_session_goes_from_sign_up_to_decision() {
     }
 }
 
-/// The blocks of a language in the subscribers' document.
-fn examples(language: &str) -> Vec<String> {
-    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/how-to/subscribers.md");
-    let text = std::fs::read_to_string(text).unwrap();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tutorial_goes_from_a_refusal_to_a_verified_log() {
+    // The first block starts Muster.
+    let blocks = examples("docs/tutorial/first-drive.md", "sh");
+    assert_eq!(blocks[0], "cargo run\n");
+    let said = run(&blocks[1..].concat()).await;
+    for part in [
+        "\"status\":\"open\"",
+        "\"code\":\"not-eligible\"",
+        "\"compared\":{\"age\":17}",
+        "\"receipt\":\"",
+        "\"state\":\"confirmed\"",
+        "\"state\":\"waitlisted\"",
+        "\"type\":\"muster.registration.refused\"",
+        "\"type\":\"muster.registration.withdrawn\"",
+        "\nid: 8\ndata: ",
+        "\"type\":\"muster.registration.promoted\"",
+        "verified: 1 drives, 8 entries",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+/// The blocks of a language on a page.
+fn examples(page: &str, language: &str) -> Vec<String> {
+    let text = read(Path::new(env!("CARGO_MANIFEST_DIR")), page);
     let blocks = text.split("```").skip(1).step_by(2);
     blocks.filter_map(|block| block.strip_prefix(&format!("{language}\n"))).map(ToOwned::to_owned).collect()
 }
@@ -61,8 +89,9 @@ async fn with_a_place() -> (Embedded, Client, Client, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribers_examples_for_curl_do_what_they_say() {
     let (muster, admin, member, drive) = with_a_place().await;
-    let curls: Vec<_> =
-        examples("sh").into_iter().filter(|block| block.trim_start().starts_with("curl")).collect();
+    let pages = ["watch-live-streams", "notify-members", "receive-webhooks"];
+    let blocks = pages.iter().flat_map(|page| examples(&format!("docs/how-to/{page}.md"), "sh"));
+    let curls: Vec<_> = blocks.filter(|block| block.trim_start().starts_with("curl")).collect();
     assert_eq!(curls.len(), 4, "streams, a message, preferences, a webhook: {curls:?}");
     for (example, parts) in curls.iter().zip([
         &["\"status\":\"open\"", "event-stream", "muster.registration.confirmed"][..],
@@ -94,7 +123,7 @@ async fn the_subscribers_example_in_javascript_is_told_what_happens() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let library = root.join("target/node/node_modules/eventsource");
     assert!(library.exists(), "run `cargo xtask test`, which installs it");
-    let [example] = examples("js").try_into().unwrap();
+    let [example] = examples("docs/how-to/watch-live-streams.md", "js").try_into().unwrap();
     // What a page has, and what the example leaves to its reader.
     let around = format!(
         "globalThis.EventSource = require({library:?}).EventSource;\n\
@@ -162,6 +191,25 @@ fn every_link_of_every_page_has_a_target() {
             }
         }
     }
+}
+
+#[test]
+fn every_constant_that_a_page_lists_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = 0;
+    for (file, text) in pages() {
+        // | `NAME` | value | [file](path) | meaning |
+        for row in text.lines().filter(|line| line.starts_with("| `")) {
+            let Some((name, rest)) = row[3..].split_once('`') else { continue };
+            let is_constant = name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+            let Some((_, link)) = rest.split_once(".rs](").filter(|_| is_constant) else { continue };
+            let path = root.join(&file).parent().unwrap().join(link.split(')').next().unwrap());
+            let source = std::fs::read_to_string(&path).unwrap();
+            assert!(source.contains(&format!("const {name}: ")), "{file}: {row}");
+            found += 1;
+        }
+    }
+    assert!(found > 90, "the life of a rush lists them");
 }
 
 #[test]
