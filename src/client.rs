@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use domain::id::{DriveId, MemberId};
+use domain::text::with_causes;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use shared::backoff::Backoff;
@@ -70,7 +71,7 @@ impl Client {
                     match self.http.get(format!("{url}/readyz")).send().await {
                         Ok(answer) if answer.status().is_success() => return,
                         Ok(answer) => why = format!("it answers {}", answer.status()),
-                        Err(error) => why = format!("{:#}", anyhow::Error::from(error)),
+                        Err(error) => why = with_causes(&error),
                     }
                     backoff.wait().await;
                 }

@@ -90,7 +90,7 @@ async fn play(client: &Client, email: &str, password: &str, db: Option<&Database
             None => None,
         };
         report::print(&drive, &played, verified.as_ref(), in_tables.as_ref());
-        verified.map_err(anyhow::Error::msg).context("the drive does not verify")?;
+        verified.context("the drive does not verify")?;
         if let Some(in_tables) = in_tables {
             in_tables.context("the drive does not verify")?;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use domain::clock::Instant;
 use domain::drive::event::Event;
@@ -36,17 +37,17 @@ impl History {
     }
 
     /// Reads on to the log's present end; recomputes hashes and places, and finds what was decided twice.
-    pub async fn read_on(&mut self, client: &Client) -> Result<(), String> {
+    pub async fn read_on(&mut self, client: &Client) -> anyhow::Result<()> {
         loop {
             let after = self.fold.sequence();
             let path = format!("/admin/v1/drives/{}/log?limit=200&after={after}", self.drive_id);
-            let page = client.get(As::Admin, &path).await.map_err(|error| error.to_string())?;
+            let page = client.get(As::Admin, &path).await?;
             for item in page["items"].as_array().into_iter().flatten() {
-                let step =
-                    self.fold.read(&entry(self.drive_id, item).ok_or("an entry without its parts")?)?;
+                let entry = entry(self.drive_id, item).context("an entry lacks a part")?;
+                let step = self.fold.read(&entry)?;
                 let cause = step.event.cause;
                 if self.decided.insert(cause, step.event.time).is_some() && self.last != Some(cause) {
-                    return Err(format!("{cause} was decided twice"));
+                    bail!("{cause} was decided twice");
                 }
                 self.last = Some(cause);
                 self.refused += u64::from(matches!(step.event.event, Event::RegistrationRefused(_)));
@@ -70,25 +71,25 @@ impl History {
     }
 
     /// Compares with what the drive says of itself. Returns the number of entries.
-    pub async fn finish(&self, client: &Client) -> Result<u64, String> {
+    pub async fn finish(&self, client: &Client) -> anyhow::Result<u64> {
         self.fold.finish()?;
         let path = format!("/admin/v1/drives/{}", self.drive_id);
-        let drive = client.get(As::Admin, &path).await.map_err(|error| error.to_string())?;
+        let drive = client.get(As::Admin, &path).await?;
         let places = self.fold.state().places(SlotId(self.drive_id.0));
         if drive["confirmed"] == places.confirmed && drive["waitlisted"] == places.waitlisted {
             return Ok(self.fold.sequence());
         }
         let (confirmed, waitlisted) = (&drive["confirmed"], &drive["waitlisted"]);
-        Err(format!("the log has {places:?}, the drive says {confirmed} and {waitlisted}"))
+        bail!("the log has {places:?}, the drive says {confirmed} and {waitlisted}")
     }
 }
 
 /// Checks the whole log of a drive, and that each of these receipts has its decision there. Returns the number of entries.
-pub async fn verify(client: &Client, drive_id: DriveId, receipts: &[CommandId]) -> Result<u64, String> {
+pub async fn verify(client: &Client, drive_id: DriveId, receipts: &[CommandId]) -> anyhow::Result<u64> {
     let mut history = History::new(drive_id);
     history.read_on(client).await?;
     match receipts.iter().find(|id| !history.decided.contains_key(id)) {
-        Some(lost) => Err(format!("receipt {lost} has no decision in the log")),
+        Some(lost) => bail!("receipt {lost} has no decision in the log"),
         None => history.finish(client).await,
     }
 }

@@ -24,7 +24,7 @@ use shared::store::drives;
 use tokio_util::sync::CancellationToken;
 
 use self::fold::facts_of;
-pub use self::fold::{Fold, Step};
+pub use self::fold::{Fold, Step, Wrong};
 
 /// Rows that are read at a time.
 const PAGE: u64 = 1000;
@@ -67,10 +67,15 @@ pub struct Report {
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// The first thing that is not as it should be.
-    #[error("DIFFERENCE: {0}")]
-    Difference(String),
+    #[error("DIFFERENCE: {about}")]
+    Difference {
+        /// Which drive it is about, or the whole of it.
+        about: String,
+        /// What is wrong with the drive.
+        source: Option<Wrong>,
+    },
     /// The database could not be read.
-    #[error("read the database: {0}")]
+    #[error("read the database")]
     Database(#[from] DbErr),
 }
 
@@ -120,7 +125,7 @@ pub async fn verify_watched(
     db: &Database,
     only: Option<&[DriveId]>,
     bar: &ProgressBar,
-    mut watch: impl FnMut(DriveId, &Step) -> Result<(), String>,
+    mut watch: impl FnMut(DriveId, &Step) -> Result<(), Wrong>,
 ) -> Result<Report, Fault> {
     let tx = db.snapshot().await?;
     let ids = match only {
@@ -140,9 +145,8 @@ pub async fn verify_watched(
     if only.is_none() {
         let known: std::collections::HashSet<_> = ids.iter().collect();
         if let Some(stray) = decided.keys().find(|id| !known.contains(id)) {
-            return Err(Fault::Difference(format!(
-                "the ledger has decisions about drive {stray}, which is not there"
-            )));
+            let about = format!("the ledger has decisions about drive {stray}, which is not there");
+            return Err(Fault::Difference { about, source: None });
         }
     }
     Ok(report)
@@ -153,11 +157,12 @@ async fn verify_drive(
     id: DriveId,
     decided: &HashMap<DriveId, u64>,
     bar: &ProgressBar,
-    watch: &mut impl FnMut(DriveId, &Step) -> Result<(), String>,
+    watch: &mut impl FnMut(DriveId, &Step) -> Result<(), Wrong>,
 ) -> Result<Report, Fault> {
-    let differs = |what: String| Fault::Difference(format!("drive {id}: {what}"));
+    let differs = |wrong| Fault::Difference { about: format!("drive {id}"), source: Some(wrong) };
+    let wrong = |what: String| differs(what.into());
     let Some(stored) = drives::stored(db, id).await? else {
-        return Err(differs("it is not there".to_owned()));
+        return Err(wrong("it is not there".to_owned()));
     };
     let mut fold = Fold::new(id);
     loop {
@@ -172,7 +177,7 @@ async fn verify_drive(
         for step in steps {
             let row = rows.get(&step.event.cause);
             let row = row.ok_or_else(|| {
-                differs(format!("entry {}: the ledger has no decision {}", step.sequence, step.event.cause))
+                wrong(format!("entry {}: the ledger has no decision {}", step.sequence, step.event.cause))
             })?;
             fold.step(&step, Some((row, facts_of(row)))).map_err(&differs)?;
             watch(id, &step).map_err(&differs)?;
@@ -183,7 +188,7 @@ async fn verify_drive(
     let decisions = decided.get(&id).copied().unwrap_or(0);
     if decisions != fold.decisions() {
         let what = format!("the ledger has {decisions} decisions with entries, the log {}", fold.decisions());
-        return Err(differs(what));
+        return Err(wrong(what));
     }
     let registrations = fold.state().registrations().count() as u64;
     Ok(Report { drives: 1, entries: fold.sequence(), decisions, registrations })
@@ -196,18 +201,18 @@ async fn compare(
     stored: &drives::Stored,
     fold: &Fold,
 ) -> Result<(), Fault> {
-    let differs = |what: String| Fault::Difference(format!("drive {id}: {what}"));
+    let wrong = |what: String| Fault::Difference { about: format!("drive {id}"), source: Some(what.into()) };
     if stored.head != fold.head() {
-        return Err(differs(format!("its row ends at {:?}, its log at {:?}", stored.head, fold.head())));
+        return Err(wrong(format!("its row ends at {:?}, its log at {:?}", stored.head, fold.head())));
     }
     let state = fold.state();
     if state.drive.as_ref() != Some(&stored.view.drive) {
-        return Err(differs("its row is not what its log says".to_owned()));
+        return Err(wrong("its row is not what its log says".to_owned()));
     }
     for slot in &stored.view.drive.definition.slots {
         let (table, log) = (stored.view.places.get(&slot.slot_id).copied(), state.places(slot.slot_id));
         if table != Some(log) {
-            return Err(differs(format!("slot {}: the table has {table:?}, the log {log:?}", slot.slot_id)));
+            return Err(wrong(format!("slot {}: the table has {table:?}, the log {log:?}", slot.slot_id)));
         }
     }
     let (mut after, mut counted) = (None, 0);
@@ -218,7 +223,7 @@ async fn compare(
         for registration in &page {
             counted += 1;
             if state.registration(registration.member_id) != Some(registration) {
-                return Err(differs(format!("registration {} is not what the log says", registration.id)));
+                return Err(wrong(format!("registration {} is not what the log says", registration.id)));
             }
         }
     }
@@ -226,6 +231,6 @@ async fn compare(
     if counted == logged {
         Ok(())
     } else {
-        Err(differs(format!("{counted} registrations, the log has {logged}")))
+        Err(wrong(format!("{counted} registrations, the log has {logged}")))
     }
 }

@@ -7,6 +7,7 @@ use domain::command::Command;
 use domain::drive::registration::{AddRegistration, ChangeAnswers, MoveInWaitingList, Register, Withdraw};
 use domain::drive::{CreateDrive, UpdateDrive};
 use domain::id::{DriveId, MemberId, RegistrationId};
+use domain::text::with_causes;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::bus::CloudEvent;
@@ -169,7 +170,7 @@ async fn answers_are_changed(engine: Engine) {
     local.verify().await.unwrap();
     // What was hashed cannot be exchanged.
     local.tamper("update ledger set facts = replace(facts, 'nuts', 'milk')").await.unwrap();
-    let fault = local.verify().await.unwrap_err().to_string();
+    let fault = with_causes(&local.verify().await.unwrap_err());
     assert!(fault.contains("not those that were hashed"), "{fault}");
 }
 

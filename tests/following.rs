@@ -54,7 +54,7 @@ impl Follower for Clumsy {
             .collect();
         inboxes::put(tx, &messages).await?;
         match self.attempts.fetch_add(1, Ordering::Relaxed) % 3 {
-            0 => Err(Failure::Retry("not yet".to_owned())),
+            0 => Err(Failure::retry("not yet")),
             1 => panic!("a bug"),
             _ => {
                 *self.last.lock().unwrap() =

@@ -283,7 +283,7 @@ impl Handler for Busy {
 
     async fn handle(&self, _: &Cx<'_>, batch: &[Envelope<UpkeepCommand>]) -> Result<Vec<Decided>, Failure> {
         if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
-            return Err(Failure::Retry("busy".to_owned()));
+            return Err(Failure::retry("busy"));
         }
         Ok(batch
             .iter()
@@ -325,7 +325,7 @@ async fn a_message_that_climbed_the_whole_ladder_is_given_up() {
         type Message = UpkeepCommand;
 
         async fn handle(&self, _: &Cx<'_>, _: &[Envelope<UpkeepCommand>]) -> Result<Vec<Decided>, Failure> {
-            Err(Failure::Retry("still busy".to_owned()))
+            Err(Failure::retry("still busy"))
         }
 
         async fn events_again(

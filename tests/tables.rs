@@ -11,6 +11,7 @@ use domain::drive::registration::{AddRegistration, RegistrationState, RemoveRegi
 use domain::drive::{AdvanceDrive, CancelDrive, CloseDrive, DriveCommand, UpdateDrive};
 use domain::id::{CommandId, DriveId, MemberId, RegistrationId};
 use domain::member::ImportMembers;
+use domain::text::with_causes;
 use domain::upkeep::CleanUp;
 use serde_json::json;
 use shared::bus::Envelope;
@@ -558,7 +559,7 @@ async fn verification_finds_what_was_tampered_with(engine: Engine) {
             ""
         };
         local.tamper(&format!("{}{order}", quoted(engine, tampering))).await.unwrap();
-        let fault = local.verify().await.unwrap_err().to_string();
+        let fault = with_causes(&local.verify().await.unwrap_err());
         assert!(fault.contains(found), "{tampering}: {fault}");
         if !repair.is_empty() {
             let order = order.replace("desc", "asc");

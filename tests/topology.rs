@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use domain::text::with_causes;
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
@@ -133,7 +134,7 @@ async fn a_lane_that_is_replaced_while_it_is_used_is_consumed_no_more() {
     let refused = broker.consume("drives.0", 10).await.map(drop).unwrap_err().to_string();
     assert!(refused.contains("delete_queue drives.0"), "{refused}");
     eventually("it is not ready", || async {
-        broker.ping().await.err().filter(|error| error.to_string().contains("drives.0")).map(drop)
+        broker.ping().await.err().filter(|error| with_causes(error).contains("drives.0")).map(drop)
     })
     .await;
     operator.delete("drives.0").await;

@@ -7,6 +7,7 @@ use domain::actor::Role;
 use domain::address::EmailAddress;
 use domain::clock;
 use domain::id::MemberId;
+use domain::text::with_causes;
 use rand::distr::{Alphanumeric, SampleString as _};
 use shared::backoff::{Backoff, Outage};
 use shared::database::{Database, is_passing};
@@ -42,7 +43,7 @@ pub async fn ensure(
         match ensure_now(db, data_dir, email, password).await {
             Err(error) if error.downcast_ref().is_some_and(is_passing) => {
                 if outage.begins() {
-                    tracing::warn!(error = %format!("{error:#}"), "the database is away; trying again");
+                    tracing::warn!(error = %with_causes(error.as_ref()), "the database is away; trying again");
                 }
                 backoff.wait().await;
             }

@@ -13,6 +13,7 @@ use process::health::{self, Answer, BROKER, CACHE, DATABASE, PEER};
 use process::parts::Parts;
 use process::watch::Liveness;
 use serde_json::{Value, json};
+use shared::bus::PublishError;
 
 use crate::context::Context;
 
@@ -93,27 +94,24 @@ async fn database(cx: &Context) -> Answer {
 
 async fn broker(cx: &Context) -> Answer {
     let asked = async {
-        cx.broker.ping().await.map_err(|error| error.to_string())?;
+        cx.broker.ping().await?;
         if cx.waiting.is_listening() {
             Ok(())
         } else {
-            Err("decisions do not reach this process yet".to_owned())
+            Err(PublishError::unavailable("decisions do not reach this process yet"))
         }
     };
     health::ask(BROKER, asked).await
 }
 
-async fn ask_peer(operations: &Operations) -> Result<(), String> {
+async fn ask_peer(operations: &Operations) -> anyhow::Result<()> {
     let Some(peer) = &operations.peer else { return Ok(()) };
     let url = format!("{}/health", peer.trim_end_matches('/'));
-    let answered = operations
-        .client
-        .get(url)
-        .timeout(PATIENCE)
-        .send()
-        .await
-        .map_err(|error| error.without_url().to_string())?;
-    if answered.status().is_success() { Ok(()) } else { Err(format!("it answered {}", answered.status())) }
+    let answered = operations.client.get(url).timeout(PATIENCE).send().await;
+    // The URL may hold a password.
+    let status = answered.map_err(reqwest::Error::without_url)?.status();
+    anyhow::ensure!(status.is_success(), "it answered {status}");
+    Ok(())
 }
 
 #[handler]

@@ -7,6 +7,7 @@ use std::fmt;
 
 use domain::id::CommandId;
 use domain::refusal::{Code, FieldError, Refusal};
+use domain::text::with_causes;
 use poem::error::{
     MethodNotAllowedError, NotFoundError, ParseJsonError, ParsePathError as UnreadablePath, ReadBodyError,
     ResponseError,
@@ -249,7 +250,7 @@ impl From<sea_orm::DbErr> for Problem {
             }
             why => {
                 // That it is away is said once, and not by everybody who asks.
-                tracing::debug!(%why, "the database did not answer a read");
+                tracing::debug!(error = %with_causes(&why), "the database did not answer a read");
                 Self::database_unavailable()
             }
         }
@@ -270,7 +271,7 @@ impl From<PublishError> for Problem {
             PublishError::TimedOut => Self::broker_unavailable()
                 .detail("the message broker did not confirm in time; repeat with the same Idempotency-Key"),
             other => {
-                tracing::debug!(error = %other, "a command was not published; the client is told to try again");
+                tracing::debug!(error = %with_causes(&other), "a command was not published; the client is told to try again");
                 Self::broker_unavailable().detail(match other {
                     PublishError::Blocked(_) => {
                         "the message broker takes no messages now; nothing was accepted"

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -285,7 +285,7 @@ impl Country<'_> {
                     Err(Failure::Retry(_) | Failure::Contended(_)) if backoff.failures() < TRIES => {
                         backoff.wait().await;
                     }
-                    Err(failure) => bail!("put something behind: {failure}"),
+                    Err(failure) => return Err(failure).context("put something behind"),
                 }
             }
             bar.inc(people.len() as u64);

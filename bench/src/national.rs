@@ -137,7 +137,7 @@ pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
     let mut checker = Checker::new(&recorder, began, &drives)?;
     let verified =
         verify::verify_watched(&db, None, &bar, |drive_id, step| checker.entry(drive_id, step)).await?;
-    checker.finish().map_err(anyhow::Error::msg)?;
+    checker.finish()?;
     bar.finish_and_clear();
     let extra = checker.outcomes.without_receipt;
     ensure!(extra <= broken, "{extra} decisions without a receipt, and {broken} connections broke");

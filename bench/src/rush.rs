@@ -250,7 +250,7 @@ impl Stage {
         let (mut entries, mut found, mut full) = (0, 0, Vec::new());
         for drive_id in &self.drives {
             let mut history = History::new(*drive_id);
-            history.read_on(client).await.map_err(anyhow::Error::msg)?;
+            history.read_on(client).await?;
             entries += history.finish(client).await.map_err(anyhow::Error::msg)?;
             full.push(history.full);
             measured.refused += history.refused;

@@ -225,7 +225,7 @@ fn in_order(
         match settled.remove(&id) {
             Some(each) => all.push(each),
             None if all.iter().any(|each: &Settled| each.row.id == id) => {}
-            None => return Err(Reject::panicked("a handler left a command undecided").into()),
+            None => return Err(Reject::broken("a handler left a command undecided").into()),
         }
     }
     Ok(all)

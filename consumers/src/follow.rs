@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use domain::clock;
 use domain::id::DriveId;
+use domain::text::with_causes;
 use futures_util::FutureExt as _;
 use process::Connections;
 use process::parts::{Parts, supervise};
@@ -133,7 +134,8 @@ async fn follow_on<F: Follower>(
                 grown = Grown::Perhaps;
                 metrics::counter!("muster_retries_total", "queue" => F::NAME).increment(1);
                 if !matches!(failure, Failure::Contended(_)) && backoff.failures() == 0 {
-                    tracing::warn!(follower = F::NAME, %failure, "could not take entries in; trying again");
+                    let failure = with_causes(&failure);
+                    tracing::warn!(follower = F::NAME, failure, "could not take entries in; trying again");
                 }
                 shutdown.run_until_cancelled(backoff.wait()).await;
             }
@@ -250,7 +252,7 @@ impl<F: Follower> Following<'_, F> {
         let step = caught(self.step(behind, most));
         let step = tokio::time::timeout(patience, step).await.unwrap_or_else(|_| {
             self.db.did_not_answer();
-            Ok(Err(Failure::Retry("the database did not answer in time".to_owned())))
+            Ok(Err(Failure::retry("the database did not answer in time")))
         });
         step.unwrap_or_else(|panic| Err(Reject::panicked(panic).into()))
     }
@@ -260,7 +262,7 @@ impl<F: Follower> Following<'_, F> {
         // Asked after these ends were read: whoever begins to want something wants what comes after.
         let wants_any = caught(self.follower.wants_any(&self.db.read)).await;
         // This is about no entry, so it is tried again and no entry is blamed.
-        let wants_any = wants_any.map_err(|panic| Failure::Retry(panic.to_string()))?;
+        let wants_any = wants_any.map_err(Failure::retry)?;
         let (moved, followed) = if wants_any? {
             self.next(&behind, most).await?
         } else {
@@ -288,7 +290,8 @@ impl<F: Follower> Following<'_, F> {
         let notices: Vec<_> = notice.in_parts().filter_map(|part| part.message()).collect();
         if let Err(error) = self.broker.publish_all(notices).await {
             // Those whom they would have woken look by themselves.
-            tracing::warn!(follower = F::NAME, %error, "could not tell that something has grown");
+            let error = with_causes(&error);
+            tracing::warn!(follower = F::NAME, error, "could not tell that something has grown");
         }
     }
 

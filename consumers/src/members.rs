@@ -108,7 +108,7 @@ impl Members {
                 let error = FieldError::new("file", "the file is not there any more; upload it again");
                 Ok(Err(Refusal::new(Code::InvalidFile).with_errors(vec![error])))
             }
-            Err(error) => Err(Failure::Retry(error.to_string())),
+            Err(error) => Err(Failure::retry(error)),
         }
     }
 }

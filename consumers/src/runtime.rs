@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::command::CommandSet;
+use domain::text::with_causes;
 use process::parts::{Parts, supervise};
 use process::watch::Liveness;
 use shared::backoff::{Backoff, Outage};
@@ -137,8 +138,9 @@ impl<H: Handler> Runtime<H> {
                     }
                 }
                 Err(error) => {
-                    if outage.begins_with(&error.0) {
-                        tracing::warn!(queue, %error, "could not consume; trying again");
+                    let error = with_causes(&error);
+                    if outage.begins_with(&error) {
+                        tracing::warn!(queue, error, "could not consume; trying again");
                     }
                 }
             }
@@ -255,7 +257,7 @@ impl<H: Handler> Runtime<H> {
         }
         shared::failpoint::hit("consumer-confirmed");
         batch.ack().await.map_err(|error| {
-            tracing::warn!(queue, %error, "a decided batch will come again");
+            tracing::warn!(queue, error = %with_causes(&error), "a decided batch will come again");
             GivenUp
         })?;
         shared::failpoint::hit("consumer-acked");
@@ -283,14 +285,15 @@ impl<H: Handler> Runtime<H> {
             match failure {
                 Failure::Reject(_) => return Err(failure),
                 Failure::Contended(why) if backoff.failures() >= CONTENDED => {
-                    return Err(Reject::unstorable(why).into());
+                    return Err(Reject::unstorable(with_causes(&why)).into());
                 }
                 Failure::Retry(_) if !H::Message::QUEUE.has_lanes() => return Err(failure),
                 Failure::Retry(_) | Failure::Contended(_) => {
                     age(queue, batch);
                     metrics::counter!("muster_retries_total", "queue" => queue.to_owned()).increment(1);
                     if backoff.failures() == 0 {
-                        tracing::warn!(queue, %failure, messages = batch.len(), "holding a batch");
+                        let failure = with_causes(&failure);
+                        tracing::warn!(queue, failure, messages = batch.len(), "holding a batch");
                     }
                     self.shutdown.run_until_cancelled(backoff.wait()).await;
                     if self.shutdown.is_cancelled() || since.elapsed() > HOLD {
@@ -326,7 +329,7 @@ impl<H: Handler> Runtime<H> {
         let decided = tokio::time::timeout(patience, decided).await.unwrap_or_else(|_| {
             self.db.did_not_answer();
             tracing::warn!(queue, messages = batch.len(), ?patience, "a batch was not decided in time");
-            Err(Failure::Retry("the database did not answer in time".to_owned()))
+            Err(Failure::retry("the database did not answer in time"))
         });
         metrics::histogram!("muster_decide_seconds", "queue" => queue.to_owned()).record(since.elapsed());
         let mut settled = decided?;
@@ -365,7 +368,13 @@ impl<H: Handler> Runtime<H> {
                 Ok(()) => left = rest,
                 Err(error) => {
                     if backoff.failures() == 0 {
-                        tracing::warn!(queue, %error, messages = left.len(), "could not publish; holding the batch");
+                        let error = with_causes(&error);
+                        tracing::warn!(
+                            queue,
+                            error,
+                            messages = left.len(),
+                            "could not publish; holding the batch"
+                        );
                     }
                     self.shutdown.run_until_cancelled(backoff.wait()).await;
                     if self.shutdown.is_cancelled() || since.elapsed() > HOLD {

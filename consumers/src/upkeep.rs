@@ -32,7 +32,7 @@ impl Handler for Upkeep {
     async fn handle(&self, cx: &Cx<'_>, batch: &[Envelope<UpkeepCommand>]) -> Result<Vec<Decided>, Failure> {
         // However many fell due while nobody worked: the same is deleted once.
         let files = self.files.delete_older(cx.now - FILES_STAY).await;
-        let files = files.map_err(|error| Failure::Retry(error.to_string()))?;
+        let files = files.map_err(Failure::retry)?;
         let decisions = ledger::delete_expired(cx.tx, cx.now).await?;
         let deliveries = delivery::forget(cx.tx, cx.now - DELIVERIES_STAY).await?;
         let mails = mails::forget(cx.tx, cx.now - MAILS_STAY).await?;

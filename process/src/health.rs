@@ -1,7 +1,9 @@
 //! What a process says about its health: every part that was asked, what its absence means, and what follows for the whole.
 
+use std::error::Error;
 use std::time::{Duration, Instant};
 
+use domain::text::with_causes;
 use serde_json::{Map, Value as Json, json};
 
 use crate::parts::Parts;
@@ -72,13 +74,19 @@ pub const WORKERS_BROKER: Part = Part {
 pub struct Answer {
     part: Part,
     latency: Duration,
-    found: Result<(), String>,
+    found: Result<(), Unwell>,
 }
 
+/// Why something that was asked is not well.
+type Unwell = Box<dyn Error + Send + Sync>;
+
 /// Asks a part. One that does not answer in time is down.
-pub async fn ask(part: Part, asked: impl Future<Output = Result<(), String>>) -> Answer {
+pub async fn ask<E: Into<Unwell>>(part: Part, asked: impl Future<Output = Result<(), E>>) -> Answer {
     let since = Instant::now();
-    let found = tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err("no answer in time".to_owned()));
+    let found = match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(found) => found.map_err(Into::into),
+        Err(_) => Err("no answer in time".into()),
+    };
     Answer { part, latency: since.elapsed(), found }
 }
 
@@ -120,7 +128,7 @@ impl Answer {
             "means": self.part.means,
         });
         if let Err(error) = &self.found {
-            json["error"] = error.as_str().into();
+            json["error"] = with_causes(&**error).into();
         }
         json
     }

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use domain::text::with_causes;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use migrations::NotMigrated;
 use sea_orm::DbErr;
@@ -24,7 +25,6 @@ use shared::config::{Deployment, Mailing, Watching};
 use shared::database::{self, Database};
 use shared::files::Files;
 use shared::guard::caught_at_once;
-use shared::scheme::Unusable;
 use shared::settings::{self, WrongDeployment};
 use shared::webhook::address::Allowed;
 use shared::{private, telemetry};
@@ -93,9 +93,9 @@ impl Connections {
         deployment.broker()?;
         private::begin();
         if deployment.keeps_data() {
-            private::check_folder("DATA_DIR", &deployment.data_dir).map_err(Unusable)?;
+            private::check_folder("DATA_DIR", &deployment.data_dir)?;
         }
-        private::check_folder("FILES_DIR", &deployment.files_dir()).map_err(Unusable)?;
+        private::check_folder("FILES_DIR", &deployment.files_dir())?;
         private::narrow_data(&deployment.data_dir);
         let files = Files::open(&deployment.files_dir())?;
         let db = boxed(database(deployment, name, shutdown)).await?;
@@ -155,7 +155,7 @@ pub async fn database(
                 return Ok(db);
             }
             Err(Opening::NotNow(error)) => {
-                let why = format!("{error:#}");
+                let why = with_causes(error.as_ref());
                 if outage.begins_with(&why) {
                     tracing::warn!(error = why, "could not connect to the database; trying again");
                 }
@@ -197,13 +197,12 @@ enum Opening {
 
 impl Opening {
     fn of(error: DbErr, is_passing: bool, attempt: &str) -> Self {
-        // sqlx and sea-orm repeat what their causes say.
         let attempt = if is_passing {
             format!("{attempt} the database")
         } else {
             format!("{attempt} the database of DATABASE_URL")
         };
-        let error = anyhow::anyhow!("{attempt}: {error}");
+        let error = anyhow::Error::from(error).context(attempt);
         if is_passing { Self::NotNow(error) } else { Self::Never(error) }
     }
 }
@@ -224,8 +223,9 @@ pub async fn broker(deployment: &Deployment, name: &str) -> anyhow::Result<Broke
                 return Ok(broker);
             }
             Err(error) if matches!(url, BrokerUrl::Rabbit(_)) => {
-                if outage.begins_with(&error.to_string()) {
-                    tracing::warn!(%error, "could not connect to the broker; trying again");
+                let error = with_causes(&error);
+                if outage.begins_with(&error) {
+                    tracing::warn!(error, "could not connect to the broker; trying again");
                 }
                 backoff.wait().await;
             }
@@ -294,7 +294,7 @@ pub fn run_to_end(
     let telemetry = match telemetry::start(service, watching.log_format, watching.otlp_endpoint.as_ref()) {
         Ok(telemetry) => telemetry,
         Err(error) => {
-            stopping::last_words(format!("{service}: {error}"));
+            stopping::last_words(format!("{service}: {}", with_causes(&error)));
             return ExitCode::FAILURE;
         }
     };
@@ -316,7 +316,7 @@ pub fn run_to_end(
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Stopped>() => ExitCode::SUCCESS,
         Err(error) => {
-            stopping::last_words(format!("{service}: {error:#}"));
+            stopping::last_words(format!("{service}: {}", with_causes(error.as_ref())));
             ExitCode::FAILURE
         }
     }

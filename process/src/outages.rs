@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::text::with_causes;
 use shared::backoff::Outage;
 use shared::database::Database;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ pub(crate) async fn watch(db: Database, shutdown: CancellationToken) {
                 }
             }
             Err(error) if outage.begins() => {
-                tracing::warn!(part = "database", error, "a part is lost; it is tried again");
+                tracing::warn!(part = "database", error = %with_causes(&error), "a part is lost; it is tried again");
             }
             Err(_) => {}
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use domain::text::with_causes;
 use serde::Serialize;
 use shared::backoff::Backoff;
 use shared::guard::caught;
@@ -135,7 +136,7 @@ impl End for Option<()> {
 
 impl End for anyhow::Result<()> {
     fn reason(self) -> String {
-        self.map_or_else(|error| format!("{error:#}"), End::reason)
+        self.map_or_else(|error| with_causes(error.as_ref()), End::reason)
     }
 }
 

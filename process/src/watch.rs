@@ -220,9 +220,7 @@ impl Watch {
     async fn report(&self) -> (bool, Json) {
         let (database, broker) = tokio::join!(
             health::ask(WORKERS_DATABASE, self.db.is_writable()),
-            health::ask(WORKERS_BROKER, async {
-                self.broker.ping().await.map_err(|error| error.to_string())
-            }),
+            health::ask(WORKERS_BROKER, self.broker.ping()),
         );
         health::report(self.service, &[database, broker], &self.liveness, &self.parts)
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::clock;
+use domain::text::with_causes;
 use process::parts::{Parts, supervise};
 use shared::backoff::Outage;
 use shared::bus::Broker;
@@ -63,7 +64,7 @@ async fn look(scheduler: &Scheduler, beat: &Notify, shutdown: &CancellationToken
             // What is due stays due.
             Ok(Err(error)) => {
                 if outage.begins() {
-                    tracing::warn!(%error, "could not look for what is due; looking again");
+                    tracing::warn!(error = %with_causes(&error), "could not look for what is due; looking again");
                 }
                 continue;
             }

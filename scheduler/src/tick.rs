@@ -34,13 +34,13 @@ const AGAIN: Duration = Duration::from_mins(10);
 #[derive(Debug, thiserror::Error)]
 pub enum TickError {
     /// The database could not be asked.
-    #[error("database: {0}")]
+    #[error("database")]
     Database(#[from] DbErr),
     /// The broker did not take it.
-    #[error("broker: {0}")]
+    #[error("broker")]
     Publish(#[from] PublishError),
     /// An entry of the timetable cannot be read; a test keeps that from happening.
-    #[error("timetable: {0}")]
+    #[error("timetable")]
     Timetable(#[from] croner::errors::CronError),
 }
 

@@ -15,7 +15,7 @@ use domain::hash::{base64url, sha256};
 use moka::Expiry;
 
 use self::redis::Redis;
-use crate::scheme;
+use crate::scheme::{self, Unusable};
 use crate::secret::Secret;
 
 /// The most memory for cached answers in this process, in bytes.
@@ -80,17 +80,26 @@ pub struct Cache {
     redis: Option<Redis>,
 }
 
-/// Why a cache cannot be had.
+/// Why a cache cannot be opened, or does not answer.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct CacheError(String);
+pub enum CacheError {
+    /// Its URL is of no kind that there is.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+    /// Redis is not connected now.
+    #[error("not connected")]
+    NotConnected,
+    /// Redis, or its URL, was not taken.
+    #[error("redis")]
+    Redis(#[from] fred::error::Error),
+}
 
 impl Cache {
     /// Opens the cache at `url`: `memory:`, or `redis://host:port/database` (`?prefix=…` keeps several deployments on
     /// one Redis apart). Redis need not be there yet.
     pub fn open(url: &str) -> Result<Self, CacheError> {
         let given = Secret::from(url);
-        let (scheme, _) = scheme::CACHE.split(&given).map_err(|error| CacheError(error.to_string()))?;
+        let (scheme, _) = scheme::CACHE.split(&given)?;
         let redis = if scheme == "memory" { None } else { Some(Redis::open(url)?) };
         let local = moka::future::Cache::builder()
             .max_capacity(LOCAL_BYTES)
@@ -188,7 +197,7 @@ impl Cache {
     }
 
     /// Whether Redis answers now, and takes what it is given; nothing to ask when the cache is in this process only.
-    pub async fn ping(&self) -> Result<(), String> {
+    pub async fn ping(&self) -> Result<(), CacheError> {
         match &self.redis {
             Some(redis) => redis.probe().await,
             None => Ok(()),

@@ -223,12 +223,12 @@ impl Database {
     }
 
     /// Whether it can be reached now; why not otherwise, in the server's own words.
-    pub async fn is_reachable(&self) -> Result<(), String> {
+    pub async fn is_reachable(&self) -> Result<(), DbErr> {
         writable::reach(self).await
     }
 
-    /// Whether it takes a write now; why not otherwise, in words. Those who ask within a second get the same answer.
-    pub async fn is_writable(&self) -> Result<(), String> {
+    /// Whether it takes a write now; why not otherwise. Those who ask within a second get the same answer.
+    pub async fn is_writable(&self) -> Result<(), Arc<DbErr>> {
         writable::ask(self).await
     }
 

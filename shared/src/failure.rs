@@ -1,23 +1,42 @@
 //! Why a handler could not decide. A refusal is no failure: it is a decision.
 
+use std::error::Error;
 use std::fmt;
 
 use domain::text::shortened;
 
+use crate::cause::Cause;
+
 /// What went wrong while a batch was decided, and so how it is settled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// Not now: the database is away, a deadlock, a lane taken over. The same batch is tried again, as it is.
-    Retry(String),
+    #[error("not now")]
+    Retry(#[source] Cause),
     /// Not now, because someone else wrote the same rows first. Tried again at once; when it goes on, the batch is
     /// searched for the message to blame.
-    Contended(String),
+    #[error("contended")]
+    Contended(#[source] Cause),
     /// Never: this message cannot be decided by anyone.
-    Reject(Reject),
+    #[error("never")]
+    Reject(#[from] Reject),
+}
+
+impl Failure {
+    /// Not now, for this reason: an error or a sentence.
+    pub fn retry(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Retry(Cause::new(why))
+    }
+
+    /// Contended, for this reason: an error or a sentence.
+    pub fn contended(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Contended(Cause::new(why))
+    }
 }
 
 /// Why a message can never be decided: a stable code for machines, a sentence for operators.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code} ({detail})")]
 pub struct Reject {
     /// Stable, kebab-case: `undecodable`, `panicked`, …
     pub code: &'static str,
@@ -62,27 +81,5 @@ impl Reject {
     /// A message that was tried for hours, and the reason did not pass.
     pub fn out_of_retries(detail: impl fmt::Display) -> Self {
         Self::new("out-of-retries", detail)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Retry(why) => write!(f, "not now: {why}"),
-            Self::Contended(why) => write!(f, "contended: {why}"),
-            Self::Reject(reject) => write!(f, "never: {reject}"),
-        }
-    }
-}
-
-impl fmt::Display for Reject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.code, self.detail)
-    }
-}
-
-impl From<Reject> for Failure {
-    fn from(reject: Reject) -> Self {
-        Self::Reject(reject)
     }
 }

@@ -17,16 +17,20 @@ use crate::private;
 
 /// The store could not do it.
 #[derive(Debug, thiserror::Error)]
-#[error("{attempt}: {error}")]
+#[error("{attempt}")]
 pub struct FilesError {
     attempt: &'static str,
-    error: object_store::Error,
+    source: object_store::Error,
     /// There is no such file.
     pub missing: bool,
 }
 
 fn failed(attempt: &'static str) -> impl FnOnce(object_store::Error) -> FilesError {
-    move |error| FilesError { attempt, missing: matches!(error, object_store::Error::NotFound { .. }), error }
+    move |source| FilesError {
+        attempt,
+        missing: matches!(source, object_store::Error::NotFound { .. }),
+        source,
+    }
 }
 
 /// Where temporary files are. Cheap to clone.

@@ -1,11 +1,14 @@
 //! A panic in one piece of work ends that piece alone: its neighbours go on, and its reason is kept.
 
 use std::any::Any;
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt as _;
 
 use domain::text::shortened;
+
+use crate::cause::Cause;
 
 /// How much is kept of what a panic says.
 const MOST_REASON: usize = 300;
@@ -22,11 +25,11 @@ pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| panicked(&*panic))
 }
 
-/// The same for work that may fail by itself. Whichever it is, the error is in words.
-pub async fn caught_in_words<T, E: std::fmt::Display>(
+/// The same for work that may fail by itself. The error is either the panic or the failure of the work.
+pub async fn caught_or_failed<T, E: Error + Send + Sync + 'static>(
     work: impl Future<Output = Result<T, E>>,
-) -> Result<T, String> {
-    caught(work).await.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())
+) -> Result<T, Cause> {
+    caught(work).await.map_err(Cause::new)?.map_err(Cause::new)
 }
 
 /// The same for work that waits for nothing.

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod bus;
 pub mod cache;
+pub mod cause;
 pub mod config;
 pub mod cursor;
 pub mod database;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a Muster keeps in its data folder, besides the folders in [`FOLDERS`].
 const FILES: [&str; 9] = [
@@ -34,24 +34,29 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
+/// A folder of the configuration cannot be used by this process's user.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting} {} cannot be used by this user{owner}", folder.display())]
+pub struct UnusableFolder {
+    setting: &'static str,
+    folder: PathBuf,
+    /// Whose it is, if it is another user's.
+    owner: String,
+    source: io::Error,
+}
+
 /// Makes the folder of this setting if need be, and makes sure that this process can work in it.
-///
-/// # Errors
-/// If it cannot, in a sentence that names the setting and says why.
-pub fn check_folder(setting: &str, folder: &Path) -> Result<(), String> {
-    let unusable = |error: &io::Error| {
-        format!(
-            "{setting} {} cannot be used by this user{}: {error}",
-            folder.display(),
-            owner(folder)
-                .map(|(own, theirs)| format!(" (id {own}; the folder belongs to id {theirs})"))
-                .unwrap_or_default()
-        )
+pub fn check_folder(setting: &'static str, folder: &Path) -> Result<(), UnusableFolder> {
+    let unusable = |source| {
+        let owner = owner(folder)
+            .map(|(own, theirs)| format!(" (id {own}; the folder belongs to id {theirs})"))
+            .unwrap_or_default();
+        UnusableFolder { setting, folder: folder.to_owned(), owner, source }
     };
-    make_folder(folder).map_err(|error| unusable(&error))?;
+    make_folder(folder).map_err(unusable)?;
     let probe = folder.join(format!(".probe.{}", uuid::Uuid::now_v7()));
-    options().write(true).create_new(true).open(&probe).map_err(|error| unusable(&error))?;
-    fs::remove_file(&probe).map_err(|error| unusable(&error))
+    options().write(true).create_new(true).open(&probe).map_err(unusable)?;
+    fs::remove_file(&probe).map_err(unusable)
 }
 
 /// The ids of this process's user and of the folder's owner, if they differ.
@@ -162,7 +167,6 @@ fn narrow(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
-    use std::path::PathBuf;
 
     use super::*;
 

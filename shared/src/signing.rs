@@ -1,10 +1,12 @@
 //! The deployment's signing key (Ed25519). Receipts are signed with it, so that anyone can check them; access tokens,
 //! which only the deployment itself checks, and the proofs in command ids carry codes made with keys derived from it.
 
+use std::error::Error;
 use std::fmt;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use aws_lc_rs::error::KeyRejected;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
@@ -19,8 +21,24 @@ use crate::private;
 
 /// The key could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct KeyError(String);
+pub enum KeyError {
+    /// Its file cannot be made, written or read.
+    #[error("{attempt} the signing key {}", file.display())]
+    File {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// Why it failed.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The text is not base64.
+    #[error("it is not base64")]
+    NotBase64(#[source] base64::DecodeError),
+    /// The bytes are no key.
+    #[error("it is no Ed25519 key in PKCS #8")]
+    NoKey(#[source] KeyRejected),
+}
 
 /// A key pair with its id. Never shown, not even in debug output.
 pub struct SigningKey {
@@ -42,25 +60,21 @@ impl SigningKey {
     /// Reads the key from `file`, which is made (mode 600) with a new key if there is none. Processes that start at the
     /// same time agree on one.
     pub fn load_or_create(file: &Path) -> Result<Self, KeyError> {
-        let failed = |attempt: &str, error: &dyn fmt::Display| {
-            KeyError(format!("{attempt} the signing key {}: {error}", file.display()))
-        };
+        let failed = |attempt, source| KeyError::File { attempt, file: file.to_owned(), source };
         if !file.exists() {
             let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
-                .map_err(|error| failed("make", &error))?;
+                .map_err(|error| failed("make", error.into()))?;
             create_once(file, &STANDARD.encode(document.as_ref()))
-                .map_err(|error| failed("write", &error))?;
+                .map_err(|error| failed("write", error.into()))?;
         }
-        let text = std::fs::read_to_string(file).map_err(|error| failed("read", &error))?;
-        Self::from_text(&text).map_err(|error| failed("read", &error))
+        let text = std::fs::read_to_string(file).map_err(|error| failed("read", error.into()))?;
+        Self::from_text(&text).map_err(|error| failed("read", error.into()))
     }
 
     /// Reads the key from its text: PKCS #8 (RFC 8410) in base64.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
-        let der =
-            STANDARD.decode(text.trim()).map_err(|error| KeyError(format!("it is not base64: {error}")))?;
-        let pair = Ed25519KeyPair::from_pkcs8(&der)
-            .map_err(|error| KeyError(format!("it is no Ed25519 key in PKCS #8: {error}")))?;
+        let der = STANDARD.decode(text.trim()).map_err(KeyError::NotBase64)?;
+        let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(KeyError::NoKey)?;
         let public = pair.public_key().as_ref().to_vec();
         // The thumbprint of RFC 7638: members in lexicographic order, no space.
         let thumbprint =

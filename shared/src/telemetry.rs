@@ -16,10 +16,10 @@ use tracing::Span;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::scheme;
+use crate::scheme::{self, Unusable};
 use crate::secret::Secret;
 
 /// How logs are written.
@@ -55,15 +55,31 @@ pub struct Telemetry {
 const QUIET: &str =
     "info,lapin=off,fred=warn,sqlx=warn,sea_orm_migration=warn,poem=warn,tokio_cron_scheduler=warn";
 
+/// Why logging or tracing cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter of the logs cannot be read.
+    #[error("RUST_LOG cannot be used")]
+    Filter(#[from] tracing_subscriber::filter::FromEnvError),
+    /// The address of the collector cannot be used.
+    #[error(transparent)]
+    Endpoint(#[from] Unusable),
+    /// Logging has begun already.
+    #[error("begin logging")]
+    Begun(#[from] TryInitError),
+}
+
 /// Begins logging, and tracing if `otlp_endpoint` says where to. `RUST_LOG` filters, `info` by default.
 ///
 /// # Errors
 /// If the endpoint cannot be used, or logging has begun already.
-pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&Secret>) -> Result<Telemetry, String> {
+pub fn start(
+    service: &str,
+    format: LogFormat,
+    otlp_endpoint: Option<&Secret>,
+) -> Result<Telemetry, TelemetryError> {
     let filter = match std::env::var_os(EnvFilter::DEFAULT_ENV).filter(|text| !text.is_empty()) {
-        Some(_) => {
-            EnvFilter::try_from_default_env().map_err(|error| format!("RUST_LOG cannot be used: {error}"))?
-        }
+        Some(_) => EnvFilter::try_from_default_env()?,
         None => EnvFilter::new(QUIET),
     };
     let json = match format {
@@ -85,23 +101,19 @@ pub fn start(service: &str, format: LogFormat, otlp_endpoint: Option<&Secret>) -
     let traces = otlp_endpoint.map(|endpoint| exporter(service, endpoint)).transpose()?;
     let spans =
         traces.as_ref().map(|traces| tracing_opentelemetry::layer().with_tracer(traces.tracer("muster")));
-    tracing_subscriber::registry()
-        .with(spans)
-        .with(logs.with_filter(filter))
-        .try_init()
-        .map_err(|error| format!("begin logging: {error}"))?;
+    tracing_subscriber::registry().with(spans).with(logs.with_filter(filter)).try_init()?;
     Ok(Telemetry { traces, log: Some(log) })
 }
 
-fn exporter(service: &str, endpoint: &Secret) -> Result<SdkTracerProvider, String> {
+fn exporter(service: &str, endpoint: &Secret) -> Result<SdkTracerProvider, Unusable> {
     let schemes = scheme::http("OTEL_EXPORTER_OTLP_ENDPOINT");
-    let (_, rest) = schemes.split(endpoint).map_err(|error| error.to_string())?;
+    let (_, rest) = schemes.split(endpoint)?;
     if rest.contains('@') {
         // The exporter logs its URL.
-        return Err(format!(
+        return Err(Unusable(format!(
             "{} may hold no password; give OTEL_EXPORTER_OTLP_HEADERS instead",
             schemes.variable
-        ));
+        )));
     }
     // The exporter runs on a thread of its own, with a blocking client.
     let exporter = opentelemetry_otlp::SpanExporter::builder()
@@ -109,7 +121,8 @@ fn exporter(service: &str, endpoint: &Secret) -> Result<SdkTracerProvider, Strin
         .with_endpoint(format!("{}/v1/traces", endpoint.expose().trim_end_matches('/')))
         .with_timeout(SEND)
         .build()
-        .map_err(|_| schemes.unusable().to_string())?;
+        // Its own error may quote the URL.
+        .map_err(|_| schemes.unusable())?;
     let resource = Resource::builder()
         .with_service_name(service.to_owned())
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))

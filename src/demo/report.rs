@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
+use domain::text::with_causes;
 
 use super::input::Input;
 use super::play::Played;
@@ -13,7 +14,7 @@ use crate::verify::{Fault, Report};
 pub(super) fn print(
     input: &Input,
     played: &Played,
-    over_http: Result<&u64, &String>,
+    over_http: Result<&u64, &anyhow::Error>,
     in_tables: Option<&Result<Report, Fault>>,
 ) {
     let mut table = Table::new();
@@ -38,7 +39,7 @@ pub(super) fn print(
         "log, recomputed by the client",
         match over_http {
             Ok(entries) => format!("verified: {entries} entries, hashes, places, receipts"),
-            Err(what) => format!("DIFFERENCE: {what}"),
+            Err(error) => format!("DIFFERENCE: {}", with_causes(error.as_ref())),
         },
     );
     if let Some(in_tables) = in_tables {
@@ -49,7 +50,7 @@ pub(super) fn print(
                     "verified: {} decisions, {} registrations",
                     report.decisions, report.registrations
                 ),
-                Err(fault) => fault.to_string(),
+                Err(fault) => with_causes(fault),
             },
         );
     }

@@ -34,6 +34,28 @@ pub(super) fn facts_of(row: &Row) -> Option<Facts> {
     serde_json::from_str(row.facts.as_deref()?).ok()
 }
 
+/// What is not as it should be with a log.
+#[derive(Debug, thiserror::Error)]
+pub enum Wrong {
+    /// What does not follow or does not agree, in a sentence.
+    #[error("{0}")]
+    Differs(String),
+    /// An entry is no event.
+    #[error("entry {sequence} cannot be read")]
+    Unreadable {
+        /// Its number.
+        sequence: u64,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl From<String> for Wrong {
+    fn from(what: String) -> Self {
+        Self::Differs(what)
+    }
+}
+
 /// One entry, read and chained.
 #[derive(Debug, Clone)]
 pub struct Step {
@@ -98,31 +120,31 @@ impl Fold {
     }
 
     /// Reads the next entry: its number, its hash, its form.
-    pub fn read(&mut self, entry: &Entry) -> Result<Step, String> {
+    pub fn read(&mut self, entry: &Entry) -> Result<Step, Wrong> {
         let head = self.head.extended(&entry.bytes);
         let sequence = head.sequence;
         if entry.head.sequence != sequence {
-            return Err(format!("entry {} follows entry {}", entry.head.sequence, self.head.sequence));
+            return Err(format!("entry {} follows entry {}", entry.head.sequence, self.head.sequence).into());
         }
         if entry.head.hash != head.hash {
-            return Err(format!(
-                "entry {sequence}: the hash does not follow from the one before and the bytes"
-            ));
+            let what =
+                format!("entry {sequence}: the hash does not follow from the one before and the bytes");
+            return Err(what.into());
         }
         self.head = head;
-        let event: CloudEvent = serde_json::from_slice(&entry.bytes)
-            .map_err(|error| format!("entry {sequence} cannot be read: {error}"))?;
+        let event: CloudEvent =
+            serde_json::from_slice(&entry.bytes).map_err(|source| Wrong::Unreadable { sequence, source })?;
         if event.sequence.as_deref() != Some(sequence.to_string().as_str()) {
-            return Err(format!("entry {sequence} says that it is {:?}", event.sequence));
+            return Err(format!("entry {sequence} says that it is {:?}", event.sequence).into());
         }
         if event.source != format!("/drives/{}", self.drive_id) {
-            return Err(format!("entry {sequence} is about {}", event.source));
+            return Err(format!("entry {sequence} is about {}", event.source).into());
         }
         Ok(Step { sequence, event })
     }
 
     /// Takes an entry in; checks that it is what the rules allow. With its row of the ledger, checks that both agree.
-    pub fn step(&mut self, step: &Step, row: Option<(&Row, Option<Facts>)>) -> Result<(), String> {
+    pub fn step(&mut self, step: &Step, row: Option<(&Row, Option<Facts>)>) -> Result<(), Wrong> {
         let Step { sequence, event } = step;
         let wrong = |what: String| format!("entry {sequence} ({}): {what}", event.event.kind());
         let index = match self.cause {
@@ -136,7 +158,7 @@ impl Fold {
         };
         self.cause = Some((event.cause, index + 1));
         if event.id != event_id(event.cause, index as usize) {
-            return Err(wrong("its id is not a function of its cause".to_owned()));
+            return Err(wrong("its id is not a function of its cause".to_owned()).into());
         }
         self.allowed(&event.event).map_err(&wrong)?;
         // Who has only the log knows when it was decided, which is later.
@@ -149,9 +171,9 @@ impl Fold {
     }
 
     /// Ends the fold: the last decision is whole, and everything adds up.
-    pub fn finish(&self) -> Result<(), String> {
+    pub fn finish(&self) -> Result<(), Wrong> {
         self.whole()?;
-        broken_invariant(&self.state, self.latest).map_or(Ok(()), Err)
+        broken_invariant(&self.state, self.latest).map_or(Ok(()), |broken| Err(broken.into()))
     }
 
     fn whole(&self) -> Result<(), String> {

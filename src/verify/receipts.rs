@@ -93,5 +93,5 @@ pub(super) async fn check(
 }
 
 fn differs(number: u64, what: &str) -> Fault {
-    Fault::Difference(format!("receipt in line {number} {what}"))
+    Fault::Difference { about: format!("receipt in line {number} {what}"), source: None }
 }

@@ -6,6 +6,7 @@ use domain::clock::Instant;
 use domain::command::Command as _;
 use domain::drive::{AdvanceDrive, RemindDrive};
 use domain::id::{CommandId, DriveId};
+use domain::text::with_causes;
 use futures_util::FutureExt as _;
 use shared::bus::{Delivery, Outgoing};
 use shared::failure::Failure;
@@ -209,7 +210,7 @@ impl World<'_> {
                 }
                 return Ok(());
             }
-            Err(failure) => anyhow::bail!("lane {lane} from {first}: {failure}"),
+            Err(failure) => anyhow::bail!("lane {lane} from {first}: {}", with_causes(&failure)),
         }
         if !self.calm && self.dice.chance(self.weather.crash) {
             self.journal.count("crash after commit");
@@ -360,7 +361,7 @@ impl World<'_> {
                 let batch = &hand.batch;
                 let decided =
                     self.machine.run(async |store, _| store.decide(handler, batch, None, moment).await);
-                let settled = decided.map_err(|failure| anyhow::anyhow!("a zombie: {failure}"))?;
+                let settled = decided.context("a zombie")?;
                 self.journal.note("zombie decides", || format!("lane {lane} from {}", hand.first));
                 Stage::Decided(self.settled(lane, hand.first, settled)?)
             }
@@ -393,10 +394,12 @@ impl World<'_> {
             let logged = self.model.drives.get(id).map_or(0, |drive| drive.log.len() as u64);
             fell_asleep_at.get(id) != Some(&logged)
         });
-        match result.unwrap_or(if stale { Err(Failure::Retry(String::new())) } else { Ok(()) }) {
+        match result.unwrap_or(if stale { Err(Failure::retry("the log has moved on")) } else { Ok(()) }) {
             Ok(()) if stale => anyhow::bail!("a zombie could write on what is not so any more: {written:?}"),
             Err(Failure::Reject(reject)) => anyhow::bail!("a zombie is told \"never\": {reject}"),
-            Err(failure) if !stale => anyhow::bail!("nothing had changed, and yet: {failure}"),
+            Err(failure) if !stale => {
+                anyhow::bail!("nothing had changed, and yet: {}", with_causes(&failure))
+            }
             _ => self.journal.note(if stale { "fenced" } else { "woke in time" }, || format!("{written:?}")),
         }
         Ok(())

@@ -59,7 +59,7 @@ impl Handler for Moody {
         commands: &[Envelope<DriveCommand>],
     ) -> Result<Vec<Decided>, Failure> {
         if self.calls.fetch_add(1, Ordering::Relaxed) == self.not_now_at {
-            return Err(Failure::Retry("not now".to_owned()));
+            return Err(Failure::retry("not now"));
         }
         if commands.iter().any(|command| self.hates.contains(&command.id)) {
             std::panic::resume_unwind(Box::new("a bug"));

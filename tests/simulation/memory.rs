@@ -150,7 +150,7 @@ impl Memory {
             settled.push(Settled { row, events });
         }
         if interruption.is_some() && !fresh.is_empty() {
-            return Err(Failure::Retry("interrupted".to_owned()));
+            return Err(Failure::retry("interrupted"));
         }
         self.ledger.extend(fresh.into_iter().map(|row| (row.id, row)));
         for (entry, _) in additions.entries {

@@ -34,7 +34,7 @@ impl Interrupted {
 
     fn reached(&self, at: Interruption) -> Result<(), Failure> {
         let here = self.at.load(Ordering::Relaxed) == at as u8;
-        if here { Err(Failure::Retry("interrupted".to_owned())) } else { Ok(()) }
+        if here { Err(Failure::retry("interrupted")) } else { Ok(()) }
     }
 }
 

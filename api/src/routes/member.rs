@@ -2,6 +2,7 @@
 
 use domain::id::MemberId;
 use domain::member::ImportMembers;
+use domain::text::with_causes;
 use poem::web::Data;
 use poem_openapi::param::Query;
 use poem_openapi::types::Any;
@@ -73,7 +74,7 @@ impl AdminMemberRoutes {
     ) -> Result<Submitted, Problem> {
         let CsvBody { bytes, hash, charset } = body;
         let file = cx.files.put(bytes).await.map_err(|error| {
-            tracing::error!(%error, "could not store an upload");
+            tracing::error!(error = %with_causes(&error), "could not store an upload");
             Problem::internal().detail("the file could not be stored")
         })?;
         let command = ImportMembers { imported_by: admin.0.id, file, charset };

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use domain::clock;
 use domain::drive::event::Event;
 use domain::id::{CommandId, DriveId};
+use domain::text::with_causes;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use super::crowd::{Crowd, Records};
 use crate::usage::{self, Used};
 use muster::load::Shot;
-use muster::verify::Step;
+use muster::verify::{Step, Wrong};
 
 /// The longest latency that is told apart from longer ones, in microseconds.
 const LONGEST: u64 = 3_600_000_000;
@@ -177,11 +178,12 @@ impl<'a> Checker<'a> {
     }
 
     /// Takes the next entry of the logs in.
-    pub(super) fn entry(&mut self, drive_id: DriveId, step: &Step) -> Result<(), String> {
+    pub(super) fn entry(&mut self, drive_id: DriveId, step: &Step) -> Result<(), Wrong> {
         if self.drive.as_ref().is_none_or(|drive| drive.id != drive_id) {
             self.end_drive()?;
-            let number = *self.numbers.get(&drive_id).ok_or("nobody made this drive here")?;
-            let receipts = self.recorder.of_drive(number).map_err(|error| format!("{error:#}"))?;
+            let number =
+                *self.numbers.get(&drive_id).ok_or_else(|| "nobody made this drive here".to_owned())?;
+            let receipts = self.recorder.of_drive(number).map_err(|error| with_causes(error.as_ref()))?;
             let seen = vec![false; receipts.len()];
             self.drive = Some(OneDrive { id: drive_id, receipts, seen });
         }
@@ -196,7 +198,7 @@ impl<'a> Checker<'a> {
         let Some(drive) = &mut self.drive else { return Ok(()) };
         match drive.receipts.binary_search_by_key(&cause, |(id, _)| *id) {
             Ok(index) if std::mem::replace(&mut drive.seen[index], true) => {
-                return Err(format!("{cause} was decided twice"));
+                return Err(format!("{cause} was decided twice").into());
             }
             Ok(index) => {
                 let wait = at.saturating_sub(drive.receipts[index].1);
@@ -213,20 +215,20 @@ impl<'a> Checker<'a> {
     }
 
     /// Ends the last drive. All of them must have been there.
-    pub(super) fn finish(&mut self) -> Result<(), String> {
+    pub(super) fn finish(&mut self) -> Result<(), Wrong> {
         self.end_drive()?;
         match self.numbers.len() - self.checked {
             0 => Ok(()),
-            missing => Err(format!("{missing} drives are not there any more")),
+            missing => Err(format!("{missing} drives are not there any more").into()),
         }
     }
 
-    fn end_drive(&mut self) -> Result<(), String> {
+    fn end_drive(&mut self) -> Result<(), Wrong> {
         let Some(drive) = self.drive.take() else { return Ok(()) };
         self.checked += 1;
         let lost = drive.seen.iter().zip(&drive.receipts).find(|(seen, _)| !**seen);
         lost.map_or(Ok(()), |(_, (id, _))| {
-            Err(format!("receipt {id} has no decision in the log of drive {}", drive.id))
+            Err(format!("receipt {id} has no decision in the log of drive {}", drive.id).into())
         })
     }
 }

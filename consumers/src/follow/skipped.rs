@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use domain::clock;
 use domain::id::DriveId;
+use domain::text::with_causes;
 use shared::cursor::{Behind, Skipped};
 use shared::failure::{Failure, Reject};
 use shared::guard::caught;
@@ -126,7 +127,7 @@ impl<F: Follower> Following<'_, F> {
                 }
                 Ok(Ok(Err(failure))) => {
                     goes_on = matches!(failure, Failure::Reject(_));
-                    failure.to_string()
+                    with_causes(&failure)
                 }
                 Ok(Err(_)) => {
                     goes_on = false;

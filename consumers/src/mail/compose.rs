@@ -21,7 +21,7 @@ use shared::store::members::Listed;
 use shared::webhook::{Disabled, Webhook};
 
 use super::calendar::{Entry, Method};
-use super::recipient;
+use super::recipient::{self, NoRecipient};
 
 /// Where mails come from, and where their links lead.
 #[derive(Debug, Clone)]
@@ -180,17 +180,28 @@ fn rule(definition: &Definition, name: &str) -> String {
     line(found.map_or(name, |rule| &rule.message))
 }
 
+/// Why a mail cannot be composed.
+#[derive(Debug, thiserror::Error)]
+pub enum NotComposed {
+    /// Its recipient cannot be sent to.
+    #[error(transparent)]
+    Recipient(#[from] NoRecipient),
+    /// Its parts do not make a message.
+    #[error(transparent)]
+    Message(#[from] lettre::error::Error),
+}
+
 /// The mail as it is sent.
 ///
 /// # Errors
-/// In words, if it cannot be written.
+/// If the member has no address that can be sent to, or the parts do not make a message.
 pub fn message(
     sender: &Sender,
     mail: &Mail,
     member: &Listed,
     Said { facts, calendar }: Said,
     template: &Template,
-) -> Result<Message, String> {
+) -> Result<Message, NotComposed> {
     let address = recipient::address(&member.email)?;
     let envelope = recipient::envelope(&sender.from, address.clone());
     let calendar = calendar.map(|entry| (entry.method, entry.calendar(&sender.from, &address)));
@@ -233,7 +244,7 @@ pub fn message(
         }
         None => builder.multipart(texts),
     };
-    composed.map_err(|error| error.to_string())
+    Ok(composed?)
 }
 
 fn header(name: &'static str, value: &str) -> HeaderValue {

@@ -76,7 +76,7 @@ impl Post {
                 mailing.from
             )
         })?;
-        let from = recipient::sender(from).map_err(|why| anyhow::anyhow!("MAIL_FROM: {why}"))?;
+        let from = recipient::sender(from).context("MAIL_FROM")?;
         let public_url = mailing.public_url.trim_end_matches('/').to_owned();
         Ok(Some(Self { sender: Sender { from, public_url }, outlet }))
     }

@@ -3,20 +3,25 @@
 //! [`EmailAddress`] is the one parser for addresses. lettre has another, which knows fewer letters (no vowel signs of Indic
 //! scripts, for instance); so its own check is left out here, and the envelope is not read again from the headers.
 
-use domain::address::{EmailAddress, ascii_domain};
+use domain::address::{AddressFault, EmailAddress, ascii_domain};
 use domain::text::with_causes;
 use lettre::Address;
 use lettre::address::Envelope;
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::Error;
 
+/// No message can be sent to an address. The API and the import refuse such an address; it was stored before they did.
+#[derive(Debug, thiserror::Error)]
+#[error("no message can be sent to the address {stored:?}")]
+pub struct NoRecipient {
+    stored: String,
+    source: AddressFault,
+}
+
 /// A member's address: the domain is in ASCII.
-///
-/// # Errors
-/// Says why no message can be sent to it. The API and the import refuse such an address; it was stored before they did.
-pub fn address(stored: &str) -> Result<Address, String> {
-    let address = EmailAddress::parse(stored)
-        .map_err(|fault| format!("no message can be sent to the address {stored:?}: {fault}"))?;
+pub fn address(stored: &str) -> Result<Address, NoRecipient> {
+    let address =
+        EmailAddress::parse(stored).map_err(|source| NoRecipient { stored: stored.to_owned(), source })?;
     Ok(Address::new_dangerous(address.local(), address.domain()))
 }
 
@@ -30,8 +35,8 @@ pub fn envelope(from: &Mailbox, to: Address) -> Envelope {
 ///
 /// # Errors
 /// Says what is wrong with the domain.
-pub fn sender(from: Mailbox) -> Result<Mailbox, String> {
-    let domain = ascii_domain(from.email.domain()).map_err(|fault| fault.to_string())?;
+pub fn sender(from: Mailbox) -> Result<Mailbox, AddressFault> {
+    let domain = ascii_domain(from.email.domain())?;
     Ok(Mailbox::new(from.name, Address::new_dangerous(from.email.user(), domain)))
 }
 
@@ -103,7 +108,7 @@ mod tests {
         for (stored, why) in
             [("an\u{200b}n@x.org", "U+200B"), ("ann(work)@x.org", "character ("), ("ann", "no @")]
         {
-            let error = address(stored).unwrap_err();
+            let error = with_causes(&address(stored).unwrap_err());
             assert!(error.contains("no message can be sent") && error.contains(why), "{error}");
         }
     }

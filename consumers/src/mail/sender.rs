@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use domain::clock::{self, Instant};
 use domain::id::MailId;
+use domain::text::with_causes;
 use shared::store::{drives, members, webhooks};
 
 use futures_util::StreamExt as _;
@@ -17,8 +18,9 @@ use process::parts::{Parts, supervise};
 use sea_orm::DbErr;
 use shared::backoff::{Backoff, Outage};
 use shared::bus::CloudEvent;
+use shared::cause::Cause;
 use shared::database::Database;
-use shared::failure::Failure;
+use shared::failure::{Failure, Reject};
 use shared::guard::{Panicked, caught, caught_at_once};
 use shared::mail::{MOST_LATE, Mail, Source, State, next_attempt};
 use shared::store::mails::{self, settings};
@@ -103,9 +105,9 @@ impl Sender {
                     shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await;
                 }
                 Ok(_) => backoff = Backoff::default(),
-                Err(why) => {
+                Err(error) => {
                     if backoff.failures() == 0 {
-                        tracing::warn!(%why, "could not work on mails; trying again");
+                        tracing::warn!(error = %with_causes(&error), "could not work on mails; trying again");
                     }
                     shutdown.run_until_cancelled(backoff.wait()).await;
                 }
@@ -116,12 +118,12 @@ impl Sender {
     /// Sends some of what is due at `now`, and writes what came of it. Returns how many there were.
     ///
     /// # Errors
-    /// In words, if the database fails. What was sent and not written then is sent again, as the same mail.
-    pub async fn round(&self, now: Instant, shutdown: &CancellationToken) -> Result<usize, String> {
+    /// If the database fails. What was sent and not written then is sent again, as the same mail.
+    pub async fn round(&self, now: Instant, shutdown: &CancellationToken) -> Result<usize, Failed> {
         let lease = Uuid::now_v7();
         let claimed = {
             let _alone = self.claiming.lock().await;
-            self.in_time(self.claim(lease, now)).await.map_err(|failed| failed.to_string())?
+            self.in_time(self.claim(lease, now)).await?
         };
         if claimed.is_empty() {
             return Ok(0);
@@ -131,12 +133,12 @@ impl Sender {
         let settled = self.send(composed, now, shutdown).await;
         failpoint::hit("mail-sent");
         let (mut backoff, mut left) = (Backoff::default(), vec![settled.as_slice()]);
-        while let Err(why) = self.record_all(lease, &mut left).await {
+        while let Err(error) = self.record_all(lease, &mut left).await {
             if backoff.failures() == 0 {
-                tracing::warn!(%why, "could not write what came of mails; trying again");
+                tracing::warn!(error = %with_causes(&error), "could not write what came of mails; trying again");
             }
             if backoff.failures() >= WRITES || shutdown.is_cancelled() {
-                return Err(why.to_string());
+                return Err(error);
             }
             shutdown.run_until_cancelled(backoff.wait()).await;
         }
@@ -152,12 +154,12 @@ impl Sender {
     async fn in_time<T>(&self, step: impl Future<Output = Result<T, DbErr>>) -> Result<T, Failed> {
         let Ok(done) = tokio::time::timeout(PATIENCE, caught(step)).await else {
             self.db.did_not_answer();
-            return Err(Failed::NotNow("the database did not answer in time".to_owned()));
+            return Err(Failed::NotNow(Cause::new("the database did not answer in time")));
         };
         match done {
             Ok(done) => done.map_err(|error| match Failure::from(error) {
-                Failure::Reject(reject) => Failed::Never(reject.detail),
-                failure => Failed::NotNow(failure.to_string()),
+                Failure::Reject(reject) => Failed::Never(reject),
+                Failure::Retry(why) | Failure::Contended(why) => Failed::NotNow(why),
             }),
             Err(panic) => Err(Failed::Bug(panic)),
         }
@@ -187,11 +189,12 @@ impl Sender {
         for mail in mails {
             match self.in_time(self.compose_all(std::slice::from_ref(&mail), now)).await {
                 Ok(composed) => all.extend(composed),
-                Err(Failed::NotNow(why) | Failed::Never(why)) => {
-                    tracing::warn!(mail_id = %mail.id, %why, "a mail cannot be written now");
-                    all.push((settled(mail, Err(Refused::NotNow(why)), now), Next::Settled));
-                }
                 Err(Failed::Bug(panic)) => all.push((given_up(mail, &panic, now), Next::Settled)),
+                Err(failed) => {
+                    let error = with_causes(&failed);
+                    tracing::warn!(mail_id = %mail.id, error, "a mail cannot be written now");
+                    all.push((settled(mail, Err(Refused::NotNow(error)), now), Next::Settled));
+                }
             }
         }
         all
@@ -256,7 +259,7 @@ impl Sender {
             let template = compose::template(mail.kind, &preferences.language, &written);
             match compose::message(&self.post.sender, mail, member, said, &template) {
                 Ok(message) => (mail.clone(), Next::Send(Box::new(message))),
-                Err(why) => end(State::Failed, Some(why)),
+                Err(error) => end(State::Failed, Some(with_causes(&error))),
             }
         };
         let guarded = |mail: &Mail| {
@@ -315,9 +318,9 @@ impl Sender {
                     result = Err(Failed::NotNow(why));
                 }
                 Err(_) if some.len() > 1 => left.extend(some.chunks(1)),
-                Err(why) => {
-                    let mail_id = some.first().map(|mail| mail.id);
-                    tracing::error!(?mail_id, %why, "could not write what came of a mail; it is sent again");
+                Err(failed) => {
+                    let (mail_id, error) = (some.first().map(|mail| mail.id), with_causes(&failed));
+                    tracing::error!(?mail_id, error, "could not write what came of a mail; it is sent again");
                 }
             }
         }
@@ -360,13 +363,15 @@ impl Sender {
 }
 
 /// Why a step failed.
-#[derive(Debug, thiserror::Error)]
-enum Failed {
-    #[error("{0}")]
-    NotNow(String),
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failed {
+    /// A later attempt may succeed.
+    #[error(transparent)]
+    NotNow(Cause),
     /// The database will never take or give it.
-    #[error("{0}")]
-    Never(String),
+    #[error(transparent)]
+    Never(Reject),
+    /// Muster panicked.
     #[error(transparent)]
     Bug(Panicked),
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use domain::command::CommandSet as _;
 use domain::id::CommandId;
+use domain::text::with_causes;
 use shared::backoff::Backoff;
 use shared::bus::{Batch, Message, Outgoing};
 use shared::failure::{Failure, Reject};
@@ -35,6 +36,7 @@ impl<H: Handler> Runtime<H> {
                 Ok(outgoing)
             }
             Failure::Retry(why) | Failure::Contended(why) => {
+                let why = with_causes(&why);
                 if self.shutdown.is_cancelled() || H::Message::QUEUE.has_lanes() {
                     // Held long enough: the channel is closed, and the messages come again in order.
                     tracing::warn!(queue, why, "gave a batch back");
@@ -83,7 +85,7 @@ impl<H: Handler> Runtime<H> {
                 }
                 Err(failure) => {
                     if backoff.failures() == 0 {
-                        tracing::warn!(queue, %failure, "could not record a failure; trying again");
+                        tracing::warn!(queue, failure = %with_causes(&failure), "could not record a failure; trying again");
                     }
                     self.shutdown.run_until_cancelled(backoff.wait()).await;
                     if self.shutdown.is_cancelled() || since.elapsed() > HOLD {

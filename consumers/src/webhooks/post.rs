@@ -110,7 +110,7 @@ impl Post {
         ];
         let answered = async {
             let body = body.ok_or_else(|| "the event is not in its drive's log any more".to_owned())?;
-            let url = self.allowed.url(&webhook.url).map_err(|refused| refused.to_string())?;
+            let url = self.allowed.url(&webhook.url).map_err(|refused| with_causes(&refused))?;
             let mut request = self.client.post(url);
             for (name, value) in &request_headers {
                 request = request.header(name, value);

@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::clock::{self, Instant};
 use domain::id::{DeliveryId, WebhookId};
+use domain::text::with_causes;
 use process::parts::Parts;
 use sea_orm::DbErr;
 use shared::backoff::Backoff;
@@ -123,16 +124,17 @@ impl Sender {
             // Attempts that are under way go on when a round panics.
             let round = caught(self.round()).await.unwrap_or_else(|panic| {
                 parts.stumbled(PART, panic.to_string());
-                Err(panic.to_string())
+                Err(Failure::retry(panic))
             });
             let sleep = match round {
                 Ok(sleep) => {
                     backoff = Backoff::default();
                     sleep
                 }
-                Err(why) => {
+                Err(failure) => {
                     if backoff.failures() == 0 {
-                        tracing::warn!(%why, "could not work on webhooks; trying again");
+                        let failure = with_causes(&failure);
+                        tracing::warn!(failure, "could not work on webhooks; trying again");
                     }
                     shutdown.run_until_cancelled(backoff.wait()).await;
                     continue;
@@ -158,8 +160,9 @@ impl Sender {
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
         // What could not be written before goes by itself.
         for _ in 0..2 {
-            if let Err(error) = self.record().await {
-                tracing::warn!(%error, "could not write what came of webhooks; they are sent again");
+            if let Err(failure) = self.record().await {
+                let failure = with_causes(&failure);
+                tracing::warn!(failure, "could not write what came of webhooks; they are sent again");
             }
         }
     }
@@ -174,7 +177,7 @@ impl Sender {
     }
 
     /// Writes what came back, and sends what is due. Returns how long there is nothing to do.
-    async fn round(&mut self) -> Result<Duration, String> {
+    async fn round(&mut self) -> Result<Duration, Failure> {
         let db = self.db.clone();
         let round = async {
             self.record().await?;
@@ -182,9 +185,9 @@ impl Sender {
         };
         let Ok(done) = tokio::time::timeout(PATIENCE, round).await else {
             db.did_not_answer();
-            return Err("the database did not answer in time".to_owned());
+            return Err(Failure::retry("the database did not answer in time"));
         };
-        done.map_err(|failure| failure.to_string())
+        done
     }
 
     /// Claims what is due, as far as there is room, and begins to send it. Returns how long there is nothing to do.

@@ -48,8 +48,14 @@ pub trait Command: Serialize + DeserializeOwned + Send + Sync + 'static {
 
 /// The body of a command cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Undecodable(pub String);
+pub enum Undecodable {
+    /// No command has this name.
+    #[error("no command is called {0:?}")]
+    Unknown(String),
+    /// The body is not that of the command.
+    #[error(transparent)]
+    Body(#[from] serde_json::Error),
+}
 
 /// All the commands of one queue: what its handler receives.
 pub trait CommandSet: Sized + Send + Sync + 'static {
@@ -89,8 +95,8 @@ macro_rules! commands {
 
             fn decode(kind: &str, payload: &[u8]) -> Result<Self, $crate::command::Undecodable> {
                 match kind {
-                    $($kind => serde_json::from_slice(payload).map(Self::$name).map_err(|error| $crate::command::Undecodable(error.to_string())),)+
-                    other => Err($crate::command::Undecodable(format!("no command is called {other:?}"))),
+                    $($kind => Ok(Self::$name(serde_json::from_slice(payload)?)),)+
+                    other => Err($crate::command::Undecodable::Unknown(other.to_owned())),
                 }
             }
 

@@ -160,13 +160,16 @@ pub fn shortened(mut text: String, most: usize) -> String {
     text
 }
 
-/// An error with its causes, the outermost first.
+/// An error with its causes, the outermost first. Some libraries' errors end with the text of their cause, which is then left out.
 #[must_use]
 pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.extend([": ", &next]);
+        }
         cause = error.source();
     }
     text
@@ -177,6 +180,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn an_error_is_printed_with_each_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        enum Failed {
+            #[error("read the file")]
+            Outer(#[source] Box<Self>),
+            #[error("the disk: {0}")]
+            Repeats(#[source] std::num::ParseIntError),
+        }
+        let inner = "x".parse::<u8>().unwrap_err();
+        let error = Failed::Outer(Failed::Repeats(inner).into());
+        assert_eq!(with_causes(&error), "read the file: the disk: invalid digit found in string");
+    }
 
     #[test]
     fn a_line_has_no_breaks_no_controls_and_something_to_see() {

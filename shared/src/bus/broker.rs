@@ -1,5 +1,7 @@
 //! The broker: publish with a durable confirm, consume in batches, subscribe to events.
 
+use std::error::Error;
+
 use domain::command::Queue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +12,7 @@ use crate::bus::embedded::Embedded;
 use crate::bus::message::{Address, MAX_PAYLOAD, Message, Outgoing};
 use crate::bus::rabbit::Rabbit;
 use crate::bus::topology::Topology;
+use crate::cause::Cause;
 use crate::secret::Secret;
 
 /// A connection to whatever carries the messages. Cheap to clone; the set is closed, so it is an enum.
@@ -25,8 +28,8 @@ pub enum Broker {
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum PublishError {
     /// No connection.
-    #[error("the broker is unreachable: {0}")]
-    Unavailable(String),
+    #[error("the broker is unreachable")]
+    Unavailable(#[source] Cause),
     /// The broker has stopped taking messages (memory or disk alarm).
     #[error("the broker is blocked: {0}")]
     Blocked(String),
@@ -112,10 +115,32 @@ pub struct Depth {
     pub consumers: u64,
 }
 
-/// Any failure of the broker itself.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct BrokerError(pub String);
+impl PublishError {
+    /// The broker is unreachable for this reason: an error or a sentence.
+    pub fn unavailable(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unavailable(Cause::new(why))
+    }
+}
+
+/// A failure of the broker itself: what was attempted, or what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct BrokerError {
+    what: String,
+    source: Option<Cause>,
+}
+
+impl BrokerError {
+    /// What is wrong, in a sentence, if no other error lies behind.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), source: None }
+    }
+
+    /// What was attempted, and the error that came of it.
+    pub fn caused(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { what: what.into(), source: Some(Cause::new(source)) }
+    }
+}
 
 /// Where the broker is.
 #[derive(Debug, Clone)]

@@ -1,7 +1,10 @@
 //! What a consumer holds until it is settled.
 
+use std::error::Error;
+
 use super::{embedded, rabbit};
 use crate::bus::message::Message;
+use crate::cause::Cause;
 
 /// One message as it was handed to a consumer.
 #[derive(Debug)]
@@ -37,8 +40,15 @@ pub struct Batch {
 
 /// The channel went away before the acknowledgement was sent: the messages come again.
 #[derive(Debug, thiserror::Error)]
-#[error("could not acknowledge: {0}")]
-pub struct Unsettled(pub String);
+#[error("could not acknowledge")]
+pub struct Unsettled(#[source] Cause);
+
+impl Unsettled {
+    /// For this reason: an error or a sentence.
+    pub(super) fn new(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(Cause::new(why))
+    }
+}
 
 impl Batch {
     pub(super) fn new(deliveries: Vec<Delivery>, settler: Settler) -> Self {

@@ -53,9 +53,10 @@ impl Embedded {
     /// Opens the broker on `file`, creating it if need be.
     pub async fn open(file: &Path, topology: Topology) -> Result<Self, BrokerError> {
         let lock = lock(file)?;
-        private::make_file(file).map_err(|error| BrokerError(format!("make {}: {error}", file.display())))?;
+        let made = private::make_file(file);
+        made.map_err(|error| BrokerError::caused(format!("make {}", file.display()), error))?;
         let (store, held) = Store::open(file).await.map_err(|error| {
-            BrokerError(format!("open the embedded broker's file {}: {error}", file.display()))
+            BrokerError::caused(format!("open the embedded broker's file {}", file.display()), error)
         })?;
         let queues = topology
             .queues()
@@ -67,7 +68,7 @@ impl Embedded {
             })
             .collect::<HashMap<_, _>>();
         if let Some(lost) = held.keys().find(|name| !queues.contains_key(*name)) {
-            return Err(BrokerError(format!(
+            return Err(BrokerError::new(format!(
                 "the embedded broker holds messages for {lost}, which this number of lanes does not have; start it \
                  with the LANES it had"
             )));
@@ -91,7 +92,7 @@ impl Embedded {
 
     pub(super) async fn publish_all(&self, outgoing: Vec<Outgoing>) -> Result<(), PublishError> {
         if self.inner.closed.is_cancelled() {
-            return Err(PublishError::Unavailable("the embedded broker is closed".to_owned()));
+            return Err(PublishError::unavailable("the embedded broker is closed"));
         }
         let mut rows = Vec::with_capacity(outgoing.len());
         for Outgoing { to, message } in outgoing {
@@ -129,7 +130,9 @@ impl Embedded {
     }
 
     pub(super) fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
-        let state = self.queue(queue_name).map_err(|error| BrokerError(error.to_string()))?;
+        let state = self
+            .queue(queue_name)
+            .map_err(|error| BrokerError::caused(format!("consume {queue_name}"), error))?;
         Ok(Consumer::new(state, self.inner.store.clone(), prefetch, self.inner.closed.clone()))
     }
 
@@ -184,13 +187,15 @@ fn lock(file: &Path) -> Result<File, BrokerError> {
         }
         private::options().create(true).append(true).open(&path)
     };
-    let lock = open().map_err(|error| BrokerError(format!("open {}: {error}", path.display())))?;
+    let lock = open().map_err(|error| BrokerError::caused(format!("open {}", path.display()), error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(BrokerError(format!(
+        Err(TryLockError::WouldBlock) => Err(BrokerError::new(format!(
             "another Muster process uses {}; stop it first, or give this one a DATA_DIR of its own",
             file.display()
         ))),
-        Err(TryLockError::Error(error)) => Err(BrokerError(format!("lock {}: {error}", path.display()))),
+        Err(TryLockError::Error(error)) => {
+            Err(BrokerError::caused(format!("lock {}", path.display()), error))
+        }
     }
 }

@@ -12,9 +12,11 @@ mod publisher;
 mod subscription;
 mod topology;
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::text::with_causes;
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties, options};
 use tokio::sync::Mutex;
@@ -67,7 +69,7 @@ impl Server {
             ConnectionProperties::default().with_connection_name(format!("{} {purpose}", self.name).into());
         in_time(Connection::connect(self.uri.expose(), properties))
             .await
-            .map_err(|error| BrokerError(format!("connect to RabbitMQ: {error}")))
+            .map_err(|error| BrokerError::caused("connect to RabbitMQ", error))
     }
 }
 
@@ -103,7 +105,7 @@ impl Rabbit {
         let started = Consumer::start(self.channel().await?, queue_name, prefetch, keeper).await;
         started.inspect_err(|error| {
             // It may have been deleted this very moment.
-            if is_about_missing(&error.0) {
+            if is_about_missing(error) {
                 self.inner.keeper.doubts_about(queue_name);
             }
         })
@@ -128,19 +130,19 @@ impl Rabbit {
                 Ok(Some(depth))
             }
             Err(error) if topology::is_not_found(&error) => Ok(None),
-            Err(error) => Err(BrokerError(format!("look at queue {queue_name}: {error}"))),
+            Err(error) => Err(BrokerError::caused(format!("look at queue {queue_name}"), error)),
         }
     }
 
     pub(super) fn ping(&self) -> Result<(), PublishError> {
         self.inner.publisher.state()?;
-        self.inner.keeper.amiss().map_or(Ok(()), |error| Err(PublishError::Unavailable(error.to_string())))
+        self.inner.keeper.amiss().map_or(Ok(()), |error| Err(PublishError::unavailable(error)))
     }
 
     /// Makes sure of the topology, unless the process ends.
     async fn make_sure(&self) -> Result<(), BrokerError> {
         let made = self.inner.closed.run_until_cancelled(self.inner.keeper.make_sure()).await;
-        made.unwrap_or_else(|| Err(BrokerError("the connection to RabbitMQ is closed".to_owned())))
+        made.unwrap_or_else(|| Err(BrokerError::new("the connection to RabbitMQ is closed")))
     }
 
     /// Something may be missing.
@@ -161,7 +163,7 @@ impl Rabbit {
     async fn consuming(&self) -> Result<Arc<Connection>, BrokerError> {
         let mut consuming = self.inner.consuming.lock().await;
         if self.inner.closed.is_cancelled() {
-            return Err(BrokerError("the connection to RabbitMQ is closed".to_owned()));
+            return Err(BrokerError::new("the connection to RabbitMQ is closed"));
         }
         if let Some(open) = consuming.as_ref().filter(|connection| connection.status().connected()) {
             return Ok(open.clone());
@@ -183,15 +185,15 @@ impl Rabbit {
                 // Whatever the connection says of itself. The channels that it has stay open.
                 let mut consuming = self.inner.consuming.lock().await;
                 consuming.take_if(|current| Arc::ptr_eq(current, &connection));
-                Err(BrokerError(format!("open a channel: {error}")))
+                Err(BrokerError::caused("open a channel", error))
             }
         }
     }
 }
 
 /// Whether an error says that something is not there (AMQP's 404, by its name in the broker's words).
-fn is_about_missing(error: &str) -> bool {
-    error.contains("NOT_FOUND")
+fn is_about_missing(error: &(dyn Error + 'static)) -> bool {
+    with_causes(error).contains("NOT_FOUND")
 }
 
 /// Whether lapin can read this URI.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::text::with_causes;
 use fred::clients::Client;
 use fred::error::Error;
 use fred::interfaces::{ClientLike as _, EventInterface as _, KeysInterface as _};
@@ -37,16 +38,16 @@ pub(super) struct Redis {
 impl Redis {
     /// Begins to connect, for as long as the value lives.
     pub(super) fn open(url: &str) -> Result<Self, CacheError> {
-        let mut parsed = url::Url::parse(url).map_err(|error| CacheError(error.to_string()))?;
+        let mut parsed = url::Url::parse(url).map_err(Error::from)?;
         if parsed.host_str().is_none_or(str::is_empty) {
-            return Err(CacheError(scheme::CACHE.unusable().to_string()));
+            return Err(scheme::CACHE.unusable().into());
         }
         // fred takes the process's provider of cryptography; there may be one already, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let prefix =
             parsed.query_pairs().find(|(name, _)| name == "prefix").map(|(_, value)| value.into_owned());
         parsed.set_query(None);
-        let mut config = Config::from_url(parsed.as_str()).map_err(|error| CacheError(error.to_string()))?;
+        let mut config = Config::from_url(parsed.as_str())?;
         // A server that refuses the first connection may take the next one.
         config.fail_fast = false;
         let client = Builder::from_config(config)
@@ -61,8 +62,7 @@ impl Redis {
             })
             // Without a limit of attempts, from 100 ms to 5 s, with jitter.
             .set_policy(ReconnectPolicy::new_exponential(0, 100, 5_000, 2))
-            .build()
-            .map_err(|error| CacheError(error.to_string()))?;
+            .build()?;
         let (prefix, end) = (prefix.unwrap_or_else(|| "muster".to_owned()), CancellationToken::new());
         let redis = Self { client, prefix, end: Arc::new(end.clone().drop_guard()) };
         let connection = Connection { client: redis.client.clone(), probe: redis.key("probe") };
@@ -72,7 +72,7 @@ impl Redis {
     }
 
     /// Whether Redis takes a write now. To be read only, full or still loading is as good as away.
-    pub(super) async fn probe(&self) -> Result<(), String> {
+    pub(super) async fn probe(&self) -> Result<(), CacheError> {
         probe(&self.client, self.key("probe")).await
     }
 
@@ -133,15 +133,15 @@ impl Redis {
     ) -> Option<T> {
         // fred would hold a command back until there is a connection, and each click would wait for that in vain.
         let answer = if self.client.is_connected() {
-            asked.await.map_err(|error| error.to_string())
+            asked.await.map_err(CacheError::from)
         } else {
-            Err("not connected".to_owned())
+            Err(CacheError::NotConnected)
         };
         match answer {
             Ok(value) => Some(value),
             Err(error) => {
                 metrics::counter!("muster_cache_failures_total", "attempt" => attempt).increment(1);
-                tracing::debug!(error, attempt, "redis did not answer");
+                tracing::debug!(error = %with_causes(&error), attempt, "redis did not answer");
                 None
             }
         }
@@ -153,12 +153,12 @@ fn expiration(left: Duration) -> Option<Expiration> {
 }
 
 /// Writes a key of its own, as reads and claims do: a Redis that has no room left refuses that.
-async fn probe(client: &Client, key: String) -> Result<(), String> {
+async fn probe(client: &Client, key: String) -> Result<(), CacheError> {
     if !client.is_connected() {
-        return Err("not connected".to_owned());
+        return Err(CacheError::NotConnected);
     }
     let second = Some(Expiration::PX(1000));
-    client.set::<(), _, _>(key, "1", second, None, false).await.map_err(|error| error.to_string())
+    Ok(client.set::<(), _, _>(key, "1", second, None, false).await?)
 }
 
 /// What keeps a connection.
@@ -207,7 +207,7 @@ impl Connection {
                     }
                 }
                 Err(error) => {
-                    away(outage, &last(errors).unwrap_or(error));
+                    away(outage, &last(errors).unwrap_or_else(|| with_causes(&error)));
                     in_vain += 1;
                     if in_vain % PATIENCE == 0 && self.client.is_connected() {
                         // The next look says what came of it.

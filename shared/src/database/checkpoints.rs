@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::text::with_causes;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sea_orm::sqlx::{self, Connection as _};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::guard::caught_in_words;
+use crate::guard::caught_or_failed;
 
 /// The journal's pages (of 4 KiB: 256 MiB) from which on the writer does it too. The journal can begin anew only at a moment
 /// when all of it has been moved, and while writes keep coming only the writer itself meets such a moment.
@@ -51,8 +52,8 @@ impl Checkpoints {
 async fn repeat(options: SqliteConnectOptions, end: CancellationToken) {
     let mut connection = None;
     while end.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
-        if let Err(error) = caught_in_words(once(&mut connection, &options)).await {
-            tracing::warn!(error, "could not move SQLite's journal into the file");
+        if let Err(error) = caught_or_failed(once(&mut connection, &options)).await {
+            tracing::warn!(error = %with_causes(&error), "could not move SQLite's journal into the file");
             connection = None;
         }
     }

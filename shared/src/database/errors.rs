@@ -1,5 +1,6 @@
 //! What an error of a database means: for a process that connects, and for the batch that met it.
 
+use domain::text::with_causes;
 use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx};
 
 use crate::failure::{Failure, Reject};
@@ -68,8 +69,8 @@ pub fn is_passing(error: &DbErr) -> bool {
 /// What a database error means for the batch that met it.
 impl From<DbErr> for Failure {
     fn from(error: DbErr) -> Self {
-        if let Some(SqlErr::UniqueConstraintViolation(detail)) = error.sql_err() {
-            return Self::Contended(detail);
+        if let Some(SqlErr::UniqueConstraintViolation(_)) = error.sql_err() {
+            return Self::contended(error);
         }
         let permanent = match &error {
             DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
@@ -77,7 +78,7 @@ impl From<DbErr> for Failure {
             }
             _ => false,
         };
-        if permanent { Self::Reject(Reject::unstorable(error)) } else { Self::Retry(error.to_string()) }
+        if permanent { Reject::unstorable(with_causes(&error)).into() } else { Self::retry(error) }
     }
 }
 

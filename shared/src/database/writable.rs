@@ -19,38 +19,39 @@ const LOOK: Duration = Duration::from_millis(600);
 /// The row of the table `settings` that is written.
 const ROW: &str = "written-at";
 
+/// Whether it takes a write; why not otherwise. Several callers get the same answer.
+pub(super) type Answer = Result<(), Arc<DbErr>>;
 /// The last answer, and when it was given.
-pub(super) type Known = Arc<Mutex<Option<(Instant, Result<(), String>)>>>;
+pub(super) type Known = Arc<Mutex<Option<(Instant, Answer)>>>;
 
 /// Asks, unless it was asked a moment ago.
-pub(super) async fn ask(db: &Database) -> Result<(), String> {
+pub(super) async fn ask(db: &Database) -> Answer {
     let mut known = db.writable.lock().await;
     if let Some((at, answer)) = known.as_ref()
         && at.elapsed() < HOLDS
     {
         return answer.clone();
     }
-    let answer = look(db).await;
+    let answer = look(db).await.map_err(Arc::new);
     *known = Some((Instant::now(), answer.clone()));
     answer
 }
 
-async fn look(db: &Database) -> Result<(), String> {
+async fn look(db: &Database) -> Result<(), DbErr> {
     match tokio::time::timeout(PATIENCE, write(db.writer())).await {
         Ok(Ok(())) => Ok(()),
         // Its one writer may be at a long piece of work. That is no fault as long as others can read.
-        Err(_) if is_sqlite(&db.read) => in_time(db.ping()).await.map_err(|error| error.to_string()),
+        Err(_) if is_sqlite(&db.read) => in_time(db.ping()).await,
         Ok(Err(error)) if is_passing(&error) => {
             server(db).await?;
             // The server is there; only this connection was not.
-            in_time(write(db.writer())).await.map_err(|error| error.to_string())
+            in_time(write(db.writer())).await
         }
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(error),
         // All its connections may be busy, or one may be dead: another one tells.
         Err(_) => {
             db.did_not_answer();
-            let written = tokio::time::timeout(PATIENCE, write_apart(db)).await.unwrap_or_else(late);
-            written.map_err(|error| error.to_string())
+            tokio::time::timeout(PATIENCE, write_apart(db)).await.unwrap_or_else(late)
         }
     }
 }
@@ -71,10 +72,10 @@ async fn write_apart(db: &Database) -> Result<(), DbErr> {
 }
 
 /// Whether the database answers; why not otherwise.
-pub(super) async fn reach(db: &Database) -> Result<(), String> {
+pub(super) async fn reach(db: &Database) -> Result<(), DbErr> {
     match tokio::time::timeout(PATIENCE, db.ping()).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) if is_sqlite(&db.read) => Err(error.to_string()),
+        Ok(Err(error)) if is_sqlite(&db.read) => Err(error),
         // One connection that is gone is no server that is gone.
         Ok(Err(_)) => server(db).await,
         Err(_) => {
@@ -85,11 +86,11 @@ pub(super) async fn reach(db: &Database) -> Result<(), String> {
 }
 
 /// What the server says to a new connection. A pool that waits for one only knows that its time was over.
-async fn server(db: &Database) -> Result<(), String> {
+async fn server(db: &Database) -> Result<(), DbErr> {
     if is_sqlite(&db.read) {
         return Ok(());
     }
-    in_time(answers_now(db.url.expose())).await.map_err(|error| error.to_string())
+    in_time(answers_now(db.url.expose())).await
 }
 
 async fn in_time(answer: impl Future<Output = Result<(), DbErr>>) -> Result<(), DbErr> {

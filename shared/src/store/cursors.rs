@@ -106,6 +106,6 @@ pub async fn advance(
     if rows::update::<Entity>(db, &keys, &[Column::Sequence], known).await? == count {
         Ok(())
     } else {
-        Err(Failure::Contended("another process follows the same logs".to_owned()))
+        Err(Failure::contended("another process follows the same logs"))
     }
 }

@@ -98,8 +98,8 @@ impl FromStr for Allowed {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It cannot be read.
-    #[error("this is no address: {0}")]
-    Unreadable(String),
+    #[error("this is no address")]
+    Unreadable(#[from] url::ParseError),
     /// It is longer than an address should be.
     #[error("an address has at most {MAX_URL} bytes")]
     TooLong,
@@ -134,7 +134,7 @@ impl Allowed {
         if text.len() > MAX_URL {
             return Err(Refused::TooLong);
         }
-        let url = Url::parse(text).map_err(|error| Refused::Unreadable(error.to_string()))?;
+        let url = Url::parse(text)?;
         let literal = match url.host() {
             None => return Err(Refused::NotHttps),
             Some(Host::Domain(_)) => None,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use domain::clock;
 use domain::id::DriveId;
 use domain::refusal::FieldError;
-use domain::text::optional_line_fault;
+use domain::text::{optional_line_fault, with_causes};
 use poem_openapi::payload::Json;
 use poem_openapi::types::{ParseFromJSON, ToJSON};
 use poem_openapi::{ApiResponse, Enum, Object};
@@ -58,7 +58,7 @@ impl WebhookChanges {
         if let Some(url) = self.url {
             match allowed.url(&url) {
                 Ok(url) => webhook.url = url.into(),
-                Err(refused) => faults.push(FieldError::new("url", refused.to_string())),
+                Err(refused) => faults.push(FieldError::new("url", with_causes(&refused))),
             }
         }
         if let Some(description) = self.description {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::clock::{self, Instant};
+use domain::text::with_causes;
 use sea_orm::{DatabaseTransaction, DbErr, SqlErr};
 use shared::failpoint;
 use shared::failure::{Failure, Reject};
@@ -28,13 +29,16 @@ impl Sender {
             if !matches!(failure, Failure::Reject(_) | Failure::Contended(_)) {
                 return Err(failure);
             }
-            tracing::warn!(%failure, "could not write what came of webhooks together; writing each by itself");
+            tracing::warn!(
+                failure = %with_causes(&failure),
+                "could not write what came of webhooks together; writing each by itself"
+            );
             for sent in &self.sent {
                 match self.write_some(std::slice::from_ref(sent), false).await {
                     Ok(()) => {}
                     Err(failure @ Failure::Reject(_)) => {
-                        let delivery_id = sent.delivery.id;
-                        tracing::error!(%delivery_id, %failure, "could not write what came of a delivery; it is sent again");
+                        let (delivery_id, failure) = (sent.delivery.id, with_causes(&failure));
+                        tracing::error!(%delivery_id, failure, "could not write what came of a delivery; it is sent again");
                     }
                     Err(failure) => return Err(failure),
                 }

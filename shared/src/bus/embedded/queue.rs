@@ -212,10 +212,10 @@ impl Settler {
             deliveries.iter().map(|delivery| delivery.tag).filter(|tag| outstanding.remove(tag)).collect()
         };
         if mine.len() < deliveries.len() {
-            return Err(Unsettled("the consumer was closed".to_owned()));
+            return Err(Unsettled::new("the consumer was closed"));
         }
         self.queue.hands().held -= mine.len() as u64;
-        self.store.delete(mine, self.queue.clone()).await.map_err(|error| Unsettled(error.to_string()))?;
+        self.store.delete(mine, self.queue.clone()).await.map_err(Unsettled::new)?;
         // Room was made for whoever waits at the prefetch limit.
         self.queue.wake.notify_waiters();
         Ok(())

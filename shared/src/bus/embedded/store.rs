@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use domain::text::with_causes;
 use sea_orm::sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
@@ -14,10 +15,11 @@ use sea_orm::sqlx::{self, AssertSqlSafe, Connection as _, Row as _};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backoff::Outage;
-use crate::bus::broker::PublishError;
+use crate::bus::broker::{BrokerError, PublishError};
 use crate::bus::embedded::queue::QueueState;
 use crate::bus::message::Message;
-use crate::guard::caught_in_words;
+use crate::cause::Cause;
+use crate::guard::caught_or_failed;
 
 /// The most writes that share one transaction.
 const GROUP: usize = 512;
@@ -198,7 +200,7 @@ impl Store {
 }
 
 fn closed() -> PublishError {
-    PublishError::Unavailable("the embedded broker is closed".to_owned())
+    PublishError::unavailable("the embedded broker is closed")
 }
 
 fn signed(number: u64) -> i64 {
@@ -230,7 +232,7 @@ async fn serve(
     let (mut group, mut outage) = (Vec::with_capacity(GROUP), Outage::default());
     while inbox.recv_many(&mut group, GROUP).await > 0 {
         // A bug that one message meets must not end the broker.
-        match caught_in_words(write(&mut connection, &group)).await {
+        match caught_or_failed(write(&mut connection, &group)).await {
             Ok(moved) => {
                 if wrote(&group, &moved)
                     && let Some(seconds) = outage.ends()
@@ -241,7 +243,7 @@ async fn serve(
             }
             Err(error) => {
                 if outage.begins() {
-                    tracing::warn!(part = "broker", error, "a part is lost; it is tried again");
+                    tracing::warn!(part = "broker", error = %with_causes(&error), "a part is lost; it is tried again");
                 }
                 group = group.drain(..).filter_map(|write| failed(write, &error)).collect();
                 // What is left are deletions; they wait for the file to be writable again.
@@ -295,9 +297,9 @@ fn succeeded(write: Write, moved: &[(String, u64)]) {
 }
 
 /// Answers a write that failed; gives it back if it has to be tried again.
-fn failed(write: Write, error: &str) -> Option<Write> {
-    let why =
-        || Err(PublishError::Unavailable(format!("the embedded broker's file cannot be written: {error}")));
+fn failed(write: Write, error: &Cause) -> Option<Write> {
+    let error = BrokerError::caused("the embedded broker's file cannot be written", error.clone());
+    let why = || Err(PublishError::unavailable(error.clone()));
     match write {
         Write::Insert { done, .. } | Write::Barrier { done, .. } => drop(done.send(why())),
         Write::TakeDue { done, .. } => drop(done.send(Vec::new())),

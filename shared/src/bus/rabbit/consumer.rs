@@ -45,7 +45,7 @@ impl Consumer {
             Ok(stream) => Ok(Self { stream, settler: Settler { channel }, has_ended: false, keeper }),
             Err(error) => {
                 close_channel(&channel).await;
-                Err(BrokerError(format!("consume {queue_name}: {error}")))
+                Err(BrokerError::caused(format!("consume {queue_name}"), error))
             }
         }
     }
@@ -157,8 +157,8 @@ impl Settler {
 
     async fn send(&self, tag: u64, options: options::BasicAckOptions) -> Result<(), Unsettled> {
         if !self.channel.status().connected() {
-            return Err(Unsettled("the channel is gone".to_owned()));
+            return Err(Unsettled::new("the channel is gone"));
         }
-        in_time(self.channel.basic_ack(tag, options)).await.map_err(|error| Unsettled(error.to_string()))
+        in_time(self.channel.basic_ack(tag, options)).await.map_err(Unsettled::new)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use domain::text::with_causes;
 use lapin::Connection;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -105,7 +106,7 @@ impl Keeper {
                     () = self.doubt.notified() => tokio::time::sleep(GATHER).await,
                 }
                 while let Err(error) = self.make_sure().await {
-                    tracing::debug!(%error, "could not make sure of RabbitMQ's queues; trying again");
+                    tracing::debug!(error = %with_causes(&error), "could not make sure of RabbitMQ's queues; trying again");
                     backoff.wait().await;
                 }
                 backoff = Backoff::default();
@@ -127,11 +128,11 @@ impl Keeper {
         match topology::look(connection, self.topology).await {
             Ok(unrouted) => unrouted > 0,
             Err(Amiss::Missing(error)) => {
-                tracing::warn!(%error, "something is missing in RabbitMQ; it is made anew");
+                tracing::warn!(error = %with_causes(&error), "something is missing in RabbitMQ; it is made anew");
                 true
             }
             Err(Amiss::Other(error)) => {
-                tracing::debug!(%error, "could not look at RabbitMQ's queues");
+                tracing::debug!(error = %with_causes(&error), "could not look at RabbitMQ's queues");
                 false
             }
         }
@@ -141,8 +142,10 @@ impl Keeper {
     fn is_now(&self, amiss: Option<BrokerError>) {
         let mut last = lock(&self.amiss);
         match (&*last, &amiss) {
-            (Some(before), Some(error)) if before.0 == error.0 => {}
-            (_, Some(error)) => tracing::error!(%error, "RabbitMQ's queues are not as they should be"),
+            (Some(before), Some(error)) if before == error => {}
+            (_, Some(error)) => {
+                tracing::error!(error = %with_causes(error), "RabbitMQ's queues are not as they should be");
+            }
             (Some(_), None) => tracing::info!("RabbitMQ's queues are as they should be again"),
             (None, None) => {}
         }

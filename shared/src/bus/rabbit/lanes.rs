@@ -61,7 +61,7 @@ impl Lane {
             self.waiting.push(job);
         } else {
             // Whoever asked may have stopped waiting.
-            let _ = job.done.send(Err(PublishError::Unavailable("too many wait for this lane".to_owned())));
+            let _ = job.done.send(Err(PublishError::unavailable("too many wait for this lane")));
         }
     }
 }

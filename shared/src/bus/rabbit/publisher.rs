@@ -4,12 +4,14 @@
 //! (unroutable) message may be attached to another message's confirm, so it is matched by its own id.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::future::{poll_fn, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use domain::text::with_causes;
 use futures_util::StreamExt as _;
 use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
@@ -87,11 +89,11 @@ impl Publisher {
 }
 
 fn gone() -> PublishError {
-    PublishError::Unavailable("the connection to RabbitMQ is closed".to_owned())
+    PublishError::unavailable("the connection to RabbitMQ is closed")
 }
 
-fn lost(error: impl std::fmt::Display) -> PublishError {
-    PublishError::Unavailable(format!("the connection to RabbitMQ was lost: {error}"))
+fn lost(error: impl Into<Box<dyn Error + Send + Sync>>) -> PublishError {
+    PublishError::unavailable(BrokerError::caused("the connection to RabbitMQ was lost", error))
 }
 
 /// A connection with a channel in confirm mode.
@@ -108,8 +110,7 @@ impl Link {
             in_time(channel.confirm_select(options::ConfirmSelectOptions::default())).await?;
             Ok::<_, lapin::Error>(channel)
         };
-        let channel =
-            open.await.map_err(|error| BrokerError(format!("open a publishing channel: {error}")))?;
+        let channel = open.await.map_err(|error| BrokerError::caused("open a publishing channel", error))?;
         Ok(Self { connection, channel })
     }
 }
@@ -128,8 +129,8 @@ impl Task {
             let why = self.serve(&link).await;
             let Some(why) = why else { break };
             let since = Instant::now();
-            tracing::warn!(part = "broker", error = %why, "a part is lost; it is tried again");
-            if is_about_missing(&why.to_string()) {
+            tracing::warn!(part = "broker", error = %with_causes(&why), "a part is lost; it is tried again");
+            if is_about_missing(&why) {
                 self.keeper.doubts();
             }
             self.now(Err(why));
@@ -243,7 +244,9 @@ impl Task {
             };
             match opened {
                 Ok(link) => return Some(link),
-                Err(error) => tracing::debug!(%error, "could not reconnect; trying again"),
+                Err(error) => {
+                    tracing::debug!(error = %with_causes(&error), "could not reconnect; trying again")
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::text::with_causes;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, options};
 use tokio::sync::{mpsc, watch};
@@ -55,9 +56,9 @@ async fn run(
         let since = tokio::time::Instant::now();
         if let Err(error) = receive(&rabbit, &source, &inbox, &address, first).await {
             if backoff.failures() == 0 {
-                tracing::warn!(%error, ?source, "a subscription was interrupted; subscribing again");
+                tracing::warn!(error = %with_causes(&error), ?source, "a subscription was interrupted; subscribing again");
             }
-            if is_about_missing(&error.0) {
+            if is_about_missing(&error) {
                 rabbit.doubts();
             }
         }
@@ -82,13 +83,14 @@ async fn receive(
 ) -> Result<(), BrokerError> {
     let channel = rabbit.channel().await?;
     let name = format!("muster.{}", Uuid::now_v7().simple());
-    let mut stream = open(&channel, &name, source).await.map_err(|error| BrokerError(error.to_string()))?;
+    let mut stream =
+        open(&channel, &name, source).await.map_err(|error| BrokerError::caused("subscribe", error))?;
     if !first {
         // Whoever waits for the gap's notice gets it before anything newer.
         let _ = inbox.send(Received::Gap).await;
     }
     address.send_replace(Some(name.clone()));
-    let lost = |error: lapin::Error| BrokerError(error.to_string());
+    let lost = |error: lapin::Error| BrokerError::caused("receive", error);
     let (mut taken, mut acknowledged) = (0, 0);
     let mut rebind = tokio::time::interval(REBIND);
     loop {

@@ -105,7 +105,7 @@ async fn ensure_all(
         let made = match channels.exchange(&spec, doubts.are_first()).await {
             Ok(made) => made,
             Err(error) => {
-                amiss.get_or_insert(in_the_way("exchange", spec.name, &error));
+                amiss.get_or_insert(in_the_way("exchange", spec.name, error));
                 continue;
             }
         };
@@ -125,7 +125,7 @@ async fn ensure_all(
         let compares = doubts.are_first() || doubts.is_cancelled(&queue.name);
         match channels.queue(&queue, compares).await {
             Ok((made, waiting)) => declared.push((queue, made, waiting)),
-            Err(error) => drop(amiss.get_or_insert(in_the_way("queue", &queue.name, &error))),
+            Err(error) => drop(amiss.get_or_insert(in_the_way("queue", &queue.name, error))),
         }
     }
     let mut unbound = Vec::new();
@@ -135,14 +135,14 @@ async fn ensure_all(
         if (is_new || has_lost_bindings) && matches!(queue.purpose, Purpose::Lane | Purpose::Work) {
             unbound.push(queue);
         } else if let Err(error) = channels.bind(&queue).await {
-            amiss.get_or_insert(in_the_way("queue", &queue.name, &error));
+            amiss.get_or_insert(in_the_way("queue", &queue.name, error));
         }
     }
     // What an operator has just deleted may not be known yet; what waits in `unrouted` can wait for that.
     if (!unbound.is_empty() || doubts.are_old())
         && let Err(error) = mend::mend(&mut channels, topology, &unbound).await
     {
-        amiss.get_or_insert(BrokerError(format!("put back what was accepted without a queue: {error}")));
+        amiss.get_or_insert(BrokerError::caused("put back what was accepted without a queue", error));
     }
     amiss.map_or(Ok(()), Err)
 }
@@ -166,12 +166,12 @@ pub(super) async fn look(connection: &Connection, topology: Topology) -> Result<
     let mut channels = Channels { connection, channel: None };
     for spec in exchanges() {
         let looked = channels.declare_exchange(&spec, true).await;
-        looked.map_err(|error| Amiss::of("exchange", spec.name, &error))?;
+        looked.map_err(|error| Amiss::of("exchange", spec.name, error))?;
     }
     let mut unrouted = 0;
     for queue in topology.queues() {
         let looked = channels.declare_queue(&queue, true).await;
-        let waiting = looked.map_err(|error| Amiss::of("queue", &queue.name, &error))?;
+        let waiting = looked.map_err(|error| Amiss::of("queue", &queue.name, error))?;
         if queue.name == UNROUTED {
             unrouted = waiting;
         }
@@ -191,9 +191,10 @@ pub(super) enum Amiss {
 }
 
 impl Amiss {
-    fn of(what: &str, name: &str, error: &lapin::Error) -> Self {
+    fn of(what: &str, name: &str, error: lapin::Error) -> Self {
+        let is_missing = is_not_found(&error);
         let said = in_the_way(what, name, error);
-        if is_not_found(error) { Self::Missing(said) } else { Self::Other(said) }
+        if is_missing { Self::Missing(said) } else { Self::Other(said) }
     }
 
     fn error(self) -> BrokerError {
@@ -209,14 +210,15 @@ fn unrouted() -> QueueSpec {
 }
 
 /// What an operator has to do about an error.
-fn in_the_way(what: &str, name: &str, error: &lapin::Error) -> BrokerError {
-    BrokerError(match code_of(error) {
+fn in_the_way(what: &str, name: &str, error: lapin::Error) -> BrokerError {
+    let said = match code_of(&error) {
         Some(INEQUIVALENT) => format!(
-            "the {what} {name} is there, but not as Muster needs it: {error}. Stop Muster, move its messages to a safe \
-             place, delete it (`rabbitmqctl delete_queue {name}` for a queue), and start again: it is made anew"
+            "the {what} {name} is there, but not as Muster needs it. Stop Muster, move its messages to a safe place, delete \
+             it (`rabbitmqctl delete_queue {name}` for a queue), and start again. Then Muster makes it anew"
         ),
-        _ => format!("{what} {name}: {error}"),
-    })
+        _ => format!("{what} {name}"),
+    };
+    BrokerError::caused(said, error)
 }
 
 /// Whether the broker said that there is no such thing.
@@ -242,7 +244,7 @@ impl Lock {
     /// Waits for it. None if this process may declare nothing.
     async fn take(connection: &Connection) -> Result<Option<Self>, BrokerError> {
         let mut channels = Channels { connection, channel: None };
-        let failed = |error: lapin::Error| BrokerError(format!("queue {}: {error}", Self::NAME));
+        let failed = |error: lapin::Error| BrokerError::caused(format!("queue {}", Self::NAME), error);
         let since = tokio::time::Instant::now();
         loop {
             let channel = channels.get().await.map_err(failed)?;

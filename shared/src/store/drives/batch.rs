@@ -364,7 +364,7 @@ async fn advance(
     if found == moved.len() as u64 {
         Ok(())
     } else {
-        Err(Failure::Retry("another process has decided on this lane meanwhile".to_owned()))
+        Err(Failure::retry("another process has decided on this lane meanwhile"))
     }
 }
 
