@@ -57,7 +57,18 @@ fn check(folder: &Folder, said: &str) {
     let left = report["series"].as_array().unwrap().last().unwrap()["waiting"].clone();
     assert_eq!(left, json!(0), "everything that was accepted was decided");
     let page = std::fs::read_to_string(folder.0.join("report/report.html")).unwrap();
-    assert_eq!(page.matches("<svg").count(), 3);
+    check_page(&page, 3);
+}
+
+/// A report is one file for people: plots with descriptions, tables, both colour schemes, and nothing to fetch.
+fn check_page(page: &str, plots: usize) {
+    for (part, count) in [("<svg role=img", plots), ("<desc", plots), ("<figcaption>", plots)] {
+        assert_eq!(page.matches(part).count(), count, "{part}");
+    }
+    for part in ["<caption>", "<thead>", "<dl", "prefers-color-scheme: dark", "p99 (ms)"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("<script") && !page.contains("http"), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,7 +178,7 @@ fn check_national(folder: &Folder, said: &str, members: u64) {
     let sum = |name: &str| series.iter().map(|second| second[name].as_u64().unwrap()).sum::<u64>();
     assert_eq!((sum("accepted"), sum("decided")), (members, members));
     let page = std::fs::read_to_string(folder.0.join("report/national.html")).unwrap();
-    assert_eq!(page.matches("<svg").count(), 4);
+    check_page(&page, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@ mod deploy;
 mod growth;
 mod idle;
 mod national;
+mod page;
 mod plan;
 mod read;
 mod report;

@@ -7,6 +7,8 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
+use super::page::{count, number};
+
 /// A rush, by numbers.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -102,6 +104,25 @@ impl Plan {
             ensure!((0.0..=100.0).contains(&share), "{name}: 0 to 100 per cent");
         }
         Ok(())
+    }
+
+    /// Names and values for a report.
+    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
+        let or = |value: Option<String>, default: &str| value.unwrap_or_else(|| default.to_owned());
+        vec![
+            ("Applicants", count(self.applicants)),
+            ("Places", count(self.places)),
+            ("Places in waiting lists", count(self.waitlist)),
+            ("Drives", count(self.drives)),
+            ("Applicants who click twice (%)", number(self.duplicates, 1)),
+            ("Applicants whom a rule refuses (%)", number(self.ineligible, 1)),
+            ("Applicants who withdraw (%)", number(self.withdrawals, 1)),
+            ("Connections", count(self.connections)),
+            ("Clicks per second", or(self.rate.map(|rate| number(rate, 0)), "as fast as they are answered")),
+            ("A click waits for", or(self.wait.map(|wait| format!("its decision, {wait} s")), "its receipt")),
+            ("Access tokens", or(self.tokens.map(count), "one per applicant")),
+            ("Seed", self.seed.to_string()),
+        ]
     }
 
     /// Whether a rule refuses this applicant.

@@ -1,19 +1,16 @@
-//! What was measured: a table, a file for programs, a page for people.
+//! The report of a rush: tables in the terminal, a file for programs, a page for people.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use domain::clock;
 use domain::id::CommandId;
 use hdrhistogram::Histogram;
-use plotters::prelude::*;
 use serde::Serialize;
 
 use super::bare::Bare;
+use super::page::{Figure, Line, Page, Plot, Table, count, maybe, number};
 use super::plan::Plan;
 use super::usage::{self, Used};
 use muster::load::Shot;
@@ -110,6 +107,8 @@ pub(super) struct Report {
     debug: bool,
     at: clock::Instant,
     machine: String,
+    /// Of the sources' checkout, where there is one.
+    commit: Option<String>,
     setting: Option<Setting>,
     plan: Plan,
     clicks: usize,
@@ -163,6 +162,7 @@ impl Report {
             debug: cfg!(debug_assertions),
             at: measured.wall,
             machine: machine(),
+            commit: commit(),
             setting,
             clicks: measured.clicks,
             commands: measured.decided.len(),
@@ -194,82 +194,142 @@ impl Report {
         }
     }
 
-    /// Prints the table and writes `report.json` and `report.html`.
+    /// Prints the tables and writes `report.json` and `report.html`.
     pub(super) fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-        let table = self.table();
-        println!("{table}");
-        let json = serde_json::to_vec_pretty(self).context("write the report")?;
-        std::fs::write(folder.join("report.json"), json).context("write report.json")?;
-        std::fs::write(folder.join("report.html"), self.page(&table.to_string())?)
-            .context("write report.html")?;
-        println!("{} and report.json beside it", folder.join("report.html").display());
-        Ok(())
+        self.page().write(folder, "report", self)
     }
 
-    fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(UTF8_FULL_CONDENSED);
-        let mut row = |name: &str, value: String| {
-            table.add_row([name.to_owned(), value]);
+    fn page(&self) -> Page {
+        Page {
+            title: "A rush",
+            at: self.at,
+            warning: debug_warning(),
+            headline: headline(
+                self.accepted_per_second,
+                self.decided_per_second,
+                &self.accept,
+                &self.click_to_decision,
+            ),
+            tables: vec![
+                self.throughput(),
+                times(&self.accept, &self.click_to_decision),
+                self.cost(),
+                self.outcome(),
+            ],
+            plots: self.plots(),
+            settings: self.settings(),
+        }
+    }
+
+    fn throughput(&self) -> Table {
+        let columns = ["Step", "Count", "Per second (1/s)", "Share of the bare limit"];
+        let mut table = Table::new("Throughput", columns);
+        let mut row = |name: &str, total: usize, rate: f64, share: Option<f64>| {
+            table.row(name, [count(total as u64), number(rate, 0), maybe(share, 2)]);
         };
-        row("machine", self.machine.clone());
-        if let Some(Setting { database, broker, lanes, events }) = &self.setting {
-            row("setting", format!("{database}; {broker}; lanes: {lanes}; events: {events}"));
-        }
-        if self.debug {
-            row("build", "with debug assertions: its speed says nothing".to_owned());
-        }
-        row("clicks · commands · refused", format!("{} · {} · {}", self.clicks, self.commands, self.refused));
-        row("accepted/s", format!("{:.0}", self.accepted_per_second));
-        row("time to receipt", percentiles(&self.accept));
-        row("decided/s, first click to last decision", format!("{:.0}", self.decided_per_second));
-        row("click to decision", percentiles(&self.click_to_decision));
-        row("sold out after", self.sold_out_after.map_or("-".to_owned(), |at| format!("{at:.2} s")));
-        if let (Some(bare), Some(share)) = (self.bare_per_second, self.share_of_bare) {
-            row("bare limit/s · share of it", format!("{bare:.0} · {share:.2}"));
-        }
-        let all = format!("{:.3} s", self.all_cpu_seconds_per_1000);
-        let (name, value) = match self.cpu_times_bare {
-            Some(times) => {
-                ("all CPU per 1,000 clicks · times the bare limit's", format!("{all} · {times:.2}"))
-            }
-            None => ("all CPU per 1,000 clicks", all),
-        };
-        row(name, value);
-        row("application CPU per 1,000 clicks", format!("{:.3} s", self.application_cpu_seconds_per_1000));
-        for (kind, seconds) in &self.cpu_seconds_per_1000 {
-            let memory = self.peak_megabytes.get(kind).copied().unwrap_or_default();
-            row(&format!("  {kind}"), format!("{seconds:.3} s, {memory:.0} MB"));
-        }
-        let tables = self
-            .verified
-            .tables
-            .map_or(String::new(), |count| format!("; {count} decisions compared with ledger and tables"));
-        row("verified", format!("{} log entries{tables}", self.verified.entries));
+        row("Clicks accepted", self.clicks, self.accepted_per_second, self.accepted_share_of_bare);
+        row("Commands decided", self.commands, self.decided_per_second, self.share_of_bare);
         table
     }
 
-    fn page(&self, table: &str) -> anyhow::Result<String> {
-        let points =
-            |value: fn(&Moment) -> f64| self.series.iter().map(|each| (each.at, value(each))).collect();
-        let rates = plot(
-            "per second",
-            &[
-                ("accepted", BLUE, points(|each| each.accepted_per_second)),
-                ("decided", GREEN, points(|each| each.decided_per_second)),
-            ],
-        )?;
-        let waiting =
-            plot("accepted, not decided yet", &[("waiting", RED, points(|each| each.waiting as f64))])?;
-        let latency = plot("time to receipt, p99, ms", &[("p99", MAGENTA, points(|each| each.accept_p99))])?;
-        Ok(format!(
-            "<!doctype html><html lang=en><meta charset=utf-8><title>Muster: a rush</title>\
-             <style>body{{font-family:sans-serif;max-width:60rem;margin:2rem auto}}pre{{line-height:1.2}}</style>\
-             <h1>A rush</h1><p>{}</p><pre>{table}</pre>{rates}{waiting}{latency}</html>",
-            self.at.to_rfc3339()
-        ))
+    fn cost(&self) -> Table {
+        let columns = ["Process", "CPU per 1,000 clicks (s)", "Peak memory (MB)"];
+        let mut table = Table::new("Processor time and memory", columns);
+        for (kind, seconds) in &self.cpu_seconds_per_1000 {
+            let memory = self.peak_megabytes.get(kind).copied();
+            table.row(kind, [number(*seconds, 3), maybe(memory, 0)]);
+        }
+        for (name, seconds) in [
+            ("Application together", self.application_cpu_seconds_per_1000),
+            ("All together", self.all_cpu_seconds_per_1000),
+        ] {
+            table.row(name, [number(seconds, 3), maybe(None, 0)]);
+        }
+        table
     }
+
+    fn outcome(&self) -> Table {
+        let mut table = Table::new("Outcome", ["What", "Value"]);
+        table.row("Registrations refused", [count(self.refused)]);
+        table.row("Sold out after (s)", [maybe(self.sold_out_after, 2)]);
+        table.row("Bare limit (1/s)", [maybe(self.bare_per_second, 0)]);
+        table.row("All CPU, as a multiple of the bare limit's", [maybe(self.cpu_times_bare, 2)]);
+        table.row("Log entries verified", [count(self.verified.entries)]);
+        let compared = self.verified.tables.map(|count| count as f64);
+        table.row("Decisions compared with ledger and tables", [maybe(compared, 0)]);
+        table
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let line = |name: &str, value: fn(&Moment) -> f64| Line {
+            name: name.to_owned(),
+            points: self.series.iter().map(|each| (each.at, value(each))).collect(),
+        };
+        let rates = vec![
+            line("accepted", |each| each.accepted_per_second),
+            line("decided", |each| each.decided_per_second),
+        ];
+        plots(rates, line("waiting", |each| each.waiting as f64), line("p99", |each| each.accept_p99))
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut all = machine_and_commit(self.version, &self.machine, self.commit.as_deref());
+        if let Some(Setting { database, broker, lanes, events }) = self.setting.clone() {
+            all.extend([("Database", database), ("Broker", broker.to_owned())]);
+            all.extend([("Lanes", lanes), ("Events", events)]);
+        }
+        all.extend(self.plan.settings());
+        all
+    }
+}
+
+pub(super) fn debug_warning() -> Option<&'static str> {
+    cfg!(debug_assertions)
+        .then_some("This build has debug assertions. Its speed says nothing about a release build.")
+}
+
+/// The figures that a reader of any rush looks for first.
+pub(super) fn headline(
+    accepted: f64,
+    decided: f64,
+    accept: &Percentiles,
+    decision: &Percentiles,
+) -> Vec<Figure> {
+    [
+        ("Accepted", accepted, 0, "per second"),
+        ("Decided", decided, 0, "per second"),
+        ("Click to receipt, p99", accept.p99, 1, "ms"),
+        ("Click to decision, p99", decision.p99, 1, "ms"),
+    ]
+    .map(|(name, value, decimals, unit)| Figure { name, value: number(value, decimals), unit })
+    .into()
+}
+
+pub(super) fn times(accept: &Percentiles, decision: &Percentiles) -> Table {
+    let mut table =
+        Table::new("Time", ["From a click to", "p50 (ms)", "p90 (ms)", "p99 (ms)", "Longest (ms)"]);
+    for (name, Percentiles { p50, p90, p99, max }) in [("its receipt", accept), ("its decision", decision)] {
+        table.row(name, [p50, p90, p99, max].map(|value| number(*value, 1)));
+    }
+    table
+}
+
+/// The plots of any rush.
+pub(super) fn plots(rates: Vec<Line>, waiting: Line, latency: Line) -> Vec<Plot> {
+    vec![
+        Plot { title: "Throughput", axis: "Commands per second (1/s)", lines: rates },
+        Plot { title: "Accepted, not decided yet", axis: "Commands", lines: vec![waiting] },
+        Plot { title: "Click to receipt", axis: "99th percentile (ms)", lines: vec![latency] },
+    ]
+}
+
+pub(super) fn machine_and_commit(
+    version: &str,
+    machine: &str,
+    commit: Option<&str>,
+) -> Vec<(&'static str, String)> {
+    let version = [("Machine", machine.to_owned()), ("Version", version.to_owned())];
+    version.into_iter().chain(commit.map(|commit| ("Commit", commit.to_owned()))).collect()
 }
 
 pub(super) fn percentiles(of: &Percentiles) -> String {
@@ -312,42 +372,20 @@ fn series(measured: &Measured) -> Vec<Moment> {
         .collect()
 }
 
-pub(super) type Line<'a> = (&'a str, RGBColor, Vec<(f64, f64)>);
-
-pub(super) fn plot(title: &str, lines: &[Line<'_>]) -> anyhow::Result<String> {
-    let points = || lines.iter().flat_map(|(_, _, points)| points);
-    let end = points().map(|(at, _)| *at).fold(STEP, f64::max);
-    let top = points().map(|(_, value)| *value).fold(1.0, f64::max) * 1.05;
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, (920, 260)).into_drawing_area();
-        area.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&area)
-            .caption(title, ("sans-serif", 16))
-            .margin(8)
-            .x_label_area_size(28)
-            .y_label_area_size(64)
-            .build_cartesian_2d(0.0..end, 0.0..top)?;
-        chart.configure_mesh().x_desc("seconds").light_line_style(WHITE).draw()?;
-        for (name, color, points) in lines {
-            let color = *color;
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), color))?
-                .label(*name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color));
-        }
-        chart.configure_series_labels().border_style(BLACK).background_style(WHITE).draw()?;
-        area.present()?;
-    }
-    Ok(svg)
-}
-
 /// The processors, as Linux names them.
 pub(super) fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     format!("{cores} × {}", model.map_or("unknown", |(_, model)| model))
+}
+
+/// The commit that the sources are at, and whether they were changed since; none without Git.
+pub(super) fn commit() -> Option<String> {
+    let describe = ["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--exclude=*"];
+    let said = std::process::Command::new("git").args(describe).output().ok()?;
+    let commit = String::from_utf8(said.stdout).ok().filter(|_| said.status.success())?;
+    Some(commit.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -361,10 +399,5 @@ mod tests {
             (of.p50 - 50.0).abs() < 1e-9 && (of.p99 - 99.0).abs() < 1e-9 && (of.max - 100.0).abs() < 1e-9
         );
         assert!(Percentiles::of(Vec::new()).max.abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_plot_of_nothing_is_a_plot() {
-        assert!(plot("nothing", &[("none", RED, Vec::new())]).unwrap().starts_with("<svg"));
     }
 }

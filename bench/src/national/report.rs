@@ -1,20 +1,19 @@
-//! What was measured in a national rush: a table, a file for programs, a page for people.
+//! The report of a national rush: tables in the terminal, a file for programs, a page for people.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use domain::clock;
 use hdrhistogram::Histogram;
-use plotters::prelude::*;
 use serde::Serialize;
 
 use super::NationalArguments;
 use super::record::{Checker, Outcomes, Second};
-use crate::report::{Percentiles, machine, percentiles, plot};
+use crate::page::{Line, Page, Plot, Table, count, maybe, number};
+use crate::report::{
+    Percentiles, commit, debug_warning, headline, machine, machine_and_commit, plots, times,
+};
 use crate::usage::is_ours;
 use muster::verify;
 
@@ -79,6 +78,8 @@ pub(super) struct Report {
     version: &'static str,
     at: clock::Instant,
     machine: String,
+    /// Of the sources' checkout, where there is one.
+    commit: Option<String>,
     members: u32,
     drives: u32,
     connections: u16,
@@ -128,6 +129,7 @@ impl Report {
             version: env!("CARGO_PKG_VERSION"),
             at: began,
             machine: machine(),
+            commit: commit(),
             members,
             drives: national.drives,
             connections: national.connections,
@@ -160,109 +162,129 @@ impl Report {
         }
     }
 
-    /// Prints the table and writes `national.json` and `national.html`.
+    /// Prints the tables and writes `national.json` and `national.html`.
     pub(super) fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-        let table = self.table();
-        println!("{table}");
-        let json = serde_json::to_vec_pretty(self).context("write the report")?;
-        std::fs::write(folder.join("national.json"), json).context("write national.json")?;
-        let page = self.page(&table.to_string())?;
-        std::fs::write(folder.join("national.html"), page).context("write national.html")?;
-        println!("{} and national.json beside it", folder.join("national.html").display());
-        Ok(())
+        self.page().write(folder, "national", self)
     }
 
-    fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(UTF8_FULL_CONDENSED);
-        let mut row = |name: &str, value: String| {
-            table.add_row([name.to_owned(), value]);
-        };
-        row("machine", self.machine.clone());
-        row("people · drives", format!("{} · {}", self.members, self.drives));
-        row("first click to last decision", format!("{:.0} s", self.ended_after));
-        row("accepted/s", format!("{:.0}", self.accepted_per_second));
-        row("time to receipt", percentiles(&self.accept));
-        row("decided/s", format!("{:.0}", self.decided_per_second));
-        row("click to decision", percentiles(&self.click_to_decision));
-        let Outcomes { confirmed, waitlisted, refused, without_receipt } = self.outcomes;
-        row("confirmed · waiting · refused", format!("{confirmed} · {waitlisted} · {refused}"));
-        row("application CPU per 1,000", format!("{:.3} s", self.application_cpu_seconds_per_1000));
-        for (kind, seconds) in &self.cpu_seconds_per_1000 {
-            let [begin, most] = self.megabytes.get(kind).copied().unwrap_or_default();
-            row(
-                &format!("  {kind}"),
-                format!("{seconds:.3} s; {begin:.0} MB after a tenth of the time, {most:.0} MB at most"),
-            );
-        }
-        for (name, cost) in [("the second per cent", &self.early), ("the last per cent", &self.late)] {
-            row(&format!("1,000 of {name}"), cost.as_ref().map_or("too short to tell".to_owned(), say));
-        }
-        if let (Some(cpu), Some(time)) = (self.cpu_ratio, self.time_ratio) {
-            row("the last by the second", format!("{cpu:.2} × the CPU, {time:.2} × the time"));
-        }
-        let Phases { drives, import, verify, .. } = self.seconds;
-        row(
-            "besides",
-            format!("drives and tokens {drives:.0} s, import {import:.0} s, verification {verify:.0} s"),
-        );
-        let Verified { entries, decisions, registrations, .. } = self.verified;
-        row(
-            "verified",
-            format!(
-                "each of {} receipts has one decision ({without_receipt} decisions have no receipt); {entries} log \
-                 entries, {decisions} decisions, {registrations} registrations compared with ledger and tables",
-                self.members
+    fn page(&self) -> Page {
+        Page {
+            title: "A national rush",
+            at: self.at,
+            warning: debug_warning(),
+            headline: headline(
+                self.accepted_per_second,
+                self.decided_per_second,
+                &self.accept,
+                &self.click_to_decision,
             ),
-        );
+            tables: vec![
+                times(&self.accept, &self.click_to_decision),
+                self.outcomes(),
+                self.processes(),
+                self.growth(),
+                self.verification(),
+            ],
+            plots: self.plots(),
+            settings: self.settings(),
+        }
+    }
+
+    fn outcomes(&self) -> Table {
+        let Outcomes { confirmed, waitlisted, refused, without_receipt } = self.outcomes;
+        let mut table = Table::new("Outcome", ["Decisions", "Count"]);
+        table.row("Confirmed", [count(confirmed)]);
+        table.row("On a waiting list", [count(waitlisted)]);
+        table.row("Refused", [count(refused)]);
+        table.row("Of all these, without a receipt", [count(without_receipt)]);
         table
     }
 
-    fn page(&self, table: &str) -> anyhow::Result<String> {
-        let line = |value: &dyn Fn(&Second) -> f64| -> Vec<(f64, f64)> {
-            self.series.iter().enumerate().map(|(at, second)| (at as f64, value(second))).collect()
+    fn processes(&self) -> Table {
+        let columns =
+            ["Process", "CPU per 1,000 people (s)", "Memory after a tenth of the time (MB)", "Peak (MB)"];
+        let mut table = Table::new("Processor time and memory", columns);
+        for (kind, seconds) in &self.cpu_seconds_per_1000 {
+            let megabytes = self.megabytes.get(kind).map_or([None; 2], |both| both.map(Some));
+            let [begin, most] = megabytes.map(|megabytes| maybe(megabytes, 0));
+            table.row(kind, [number(*seconds, 3), begin, most]);
+        }
+        let application = number(self.application_cpu_seconds_per_1000, 3);
+        table.row("Application together", [application, maybe(None, 0), maybe(None, 0)]);
+        table
+    }
+
+    /// What 1,000 registrations cost early and late.
+    fn growth(&self) -> Table {
+        let columns = ["Per 1,000 registrations", "Second per cent", "Last per cent", "Ratio"];
+        let mut table = Table::new("Growth (– means too short to tell)", columns);
+        let mut row = |name: &str, of: fn(&Cost) -> f64, decimals: usize, ratio: Option<f64>| {
+            let [early, late] = [&self.early, &self.late].map(|cost| maybe(cost.as_ref().map(of), decimals));
+            table.row(name, [early, late, maybe(ratio, 2)]);
         };
-        let rates = plot(
-            "per second",
-            &[
-                ("accepted", BLUE, line(&|second| f64::from(second.accepted))),
-                ("decided", GREEN, line(&|second| f64::from(second.decided))),
-            ],
-        )?;
+        row("Decisions before", |cost| cost.behind, 0, None);
+        row("Time (s)", |cost| cost.seconds, 3, self.time_ratio);
+        row("CPU of the application (s)", |cost| cost.application_cpu, 3, None);
+        row("CPU of the database (s)", |cost| cost.database_cpu, 3, None);
+        row("CPU of the broker (s)", |cost| cost.broker_cpu, 3, None);
+        row("CPU together (s)", Cost::cpu, 3, self.cpu_ratio);
+        table
+    }
+
+    fn verification(&self) -> Table {
+        let Phases { drives, import, verify, .. } = self.seconds;
+        let Verified { entries, decisions, registrations, .. } = self.verified;
+        let mut table = Table::new("Duration and verification", ["What", "Value"]);
+        for (name, seconds) in [
+            ("Drives and tokens made in (s)", drives),
+            ("People imported in (s)", import),
+            ("First click to last decision (s)", self.ended_after),
+            ("Verified in (s)", verify),
+        ] {
+            table.row(name, [number(seconds, 0)]);
+        }
+        table.row("Receipts that have exactly one decision", [count(self.members)]);
+        table.row("Log entries compared with ledger and tables", [count(entries)]);
+        table.row("Decisions compared", [count(decisions)]);
+        table.row("Registrations compared", [count(registrations)]);
+        table
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let line = |name: &str, value: &dyn Fn(&Second) -> f64| Line {
+            name: name.to_owned(),
+            points: self.series.iter().enumerate().map(|(at, second)| (at as f64, value(second))).collect(),
+        };
+        let rates = vec![
+            line("accepted", &|second| f64::from(second.accepted)),
+            line("decided", &|second| f64::from(second.decided)),
+        ];
         let mut waiting = 0_i64;
         let waits = self.series.iter().enumerate().map(|(at, second)| {
             waiting += i64::from(second.accepted) - i64::from(second.decided);
             (at as f64, waiting as f64)
         });
-        let waiting = plot("accepted, not decided yet", &[("waiting", RED, waits.collect())])?;
-        let latency =
-            plot("time to receipt, p99, ms", &[("p99", MAGENTA, line(&|second| second.accept_p99))])?;
-        let kinds: Vec<_> = self.megabytes.keys().enumerate().collect();
-        let lines: Vec<_> = kinds
-            .iter()
-            .map(|(index, kind)| {
-                let (red, green, blue) = Palette99::pick(*index).to_rgba().rgb();
-                let megabytes = |second: &Second| bytes(second, kind) / 1e6;
-                (kind.as_str(), RGBColor(red, green, blue), line(&megabytes))
-            })
-            .collect();
-        let memory = plot("resident memory of the largest process, MB", &lines)?;
-        Ok(format!(
-            "<!doctype html><html lang=en><meta charset=utf-8><title>Muster: a national rush</title>\
-             <style>body{{font-family:sans-serif;max-width:60rem;margin:2rem auto}}pre{{line-height:1.2}}</style>\
-             <h1>A national rush</h1><p>{}</p><pre>{table}</pre>{rates}{waiting}{latency}{memory}</html>",
-            self.at.to_rfc3339()
-        ))
+        let waiting = Line { name: "waiting".to_owned(), points: waits.collect() };
+        let mut all = plots(rates, waiting, line("p99", &|second| second.accept_p99));
+        let memory = |kind: &String| line(kind, &|second| bytes(second, kind) / 1e6);
+        all.push(Plot {
+            title: "Memory",
+            axis: "Resident memory of the largest process (MB)",
+            lines: self.megabytes.keys().map(memory).collect(),
+        });
+        all
     }
-}
 
-fn say(cost: &Cost) -> String {
-    let Cost { behind, seconds, application_cpu, database_cpu, broker_cpu } = cost;
-    format!(
-        "{seconds:.3} s; CPU: application {application_cpu:.3} s, database {database_cpu:.3} s, broker {broker_cpu:.3} s \
-         (with {behind:.0} decisions behind them)"
-    )
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut all = machine_and_commit(self.version, &self.machine, self.commit.as_deref());
+        all.extend([
+            ("People", count(self.members)),
+            ("Drives", count(self.drives)),
+            ("Connections", count(self.connections)),
+            ("Access tokens", count(self.tokens)),
+        ]);
+        all
+    }
 }
 
 fn cpu(second: &Second, kind: &str) -> f64 {
