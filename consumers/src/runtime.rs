@@ -1,9 +1,12 @@
-//! The loop that all queues share: take what is there, decide it in one transaction, publish what happened, acknowledge.
+//! The loop of every queue: take the messages that are there, decide them in one transaction,
+//! publish the events, acknowledge.
 //!
-//! The unacknowledged command is the outbox: if the process dies after its commit, the command comes again, the ledger
-//! says that it is decided, and the same events are published once more. In a lane nothing is ever put back: "not now"
-//! is waited out with the batch in hand, because whatever is put back is overtaken by what was prefetched behind it.
+//! The unacknowledged command is the outbox. If the process dies after its commit, the broker
+//! delivers the command again. The ledger then says that it is decided, and the consumer publishes
+//! the same events once more. A lane never puts a message back, because prefetched messages would
+//! overtake it. It holds the batch and retries instead.
 
+mod adaptive;
 mod aside;
 
 use std::collections::HashMap;
@@ -26,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug_span};
 
+use self::adaptive::{gather, in_a_rush};
 use crate::balance::Balance;
 use crate::batch::{self, Handler, Settled};
 use crate::follow::grown_logs;
@@ -33,46 +37,42 @@ use crate::messages::reply;
 use crate::observed::{age, continued, observe, trace_on};
 use crate::turns::{self, Turn, Turns};
 
-/// Messages per batch, about: a bundle is never split.
+/// Messages per batch. A bundle is never split, so a batch may have a few more.
 const BATCH: usize = 500;
-// Adaptive batching. A batch costs nearly the same whatever its size. If the previous batch had at least `RUSH` messages and the
-// next ones arrive within `LULL`, the consumer waits up to `STEPS` times `STEP` for the batch to fill. It stops early when a step
-// adds nothing.
-const RUSH: usize = 16;
-const LULL: Duration = Duration::from_millis(20);
-const STEP: Duration = Duration::from_millis(5);
-const STEPS: usize = 2;
-/// Prefetch of a consumer, in messages or bundles: one batch whose events are being published, one being decided. In a rush
-/// messages come as bundles, so more are ready behind these two.
+/// Prefetch of a consumer, in messages or bundles: one batch is being published, one is being
+/// decided. In a rush messages arrive as bundles, so more are ready behind these two.
 const PREFETCH: u16 = 1000;
-/// Messages per publish call. One decision may have many events; those that were confirmed are not published again.
+/// Messages per publish call. One decision may have many events. A retry publishes only those that
+/// are not confirmed.
 const PUBLISH: usize = 2000;
-/// Retries of a batch that conflicts with another writer. After that the batch is bisected to find the message at fault.
+/// Retries of a batch that conflicts with another writer. After that the batch is bisected to find
+/// the message at fault.
 const CONTENDED: u32 = 10;
-/// How long a batch is retried before it is given back. RabbitMQ closes a consumer's channel after 30 minutes.
+/// How long a consumer retries a batch before it closes its channel and the broker delivers the
+/// batch again. RabbitMQ closes a consumer's channel after 30 minutes.
 const HOLD: Duration = Duration::from_secs(10 * 60);
-/// Timeout of the first attempt to write a batch; it doubles with each retry. Without it, a dead connection would block its lane for
-/// ever.
+/// Timeout of the first attempt to write a batch. It doubles with each retry. Without it, a dead
+/// connection would block its lane for ever.
 const ANSWER: Duration = Duration::from_secs(30);
-/// A consumer that worked this long is not held against the next one.
+/// A consumer that worked this long resets the back-off.
 const STEADY: Duration = Duration::from_secs(30);
 
 /// Everything that deciding needs.
 #[derive(Debug)]
 pub struct Runtime<H> {
-    /// What the commands mean.
+    /// Decides the commands.
     pub handler: H,
-    /// Where decisions are kept.
+    /// Holds ledger, logs and tables.
     pub db: Database,
-    /// Where commands come from and events go.
+    /// Delivers commands and takes events.
     pub broker: Broker,
-    /// How events about registrations leave.
+    /// The form of published events about registrations.
     pub events: Form,
-    /// Ends it: what is in hand is finished first.
+    /// Stops the consumers. They finish the batch in hand first.
     pub shutdown: CancellationToken,
-    /// Who consumes what, for those who watch.
+    /// The queues that this process consumes, for health and metrics.
     pub liveness: Liveness,
-    /// How its lanes stand, for those who watch.
+    /// The state of its lanes, for the health report.
     pub parts: Parts,
 }
 
@@ -81,16 +81,16 @@ pub struct Runtime<H> {
 enum End {
     /// The process ends.
     Shutdown,
-    /// This lane goes to another process; this one stands by.
+    /// Another process takes this lane. This process stands by.
     Released,
-    /// The channel went away, or was given up.
+    /// The channel was lost, or this process gave it up.
     Lost,
 }
 
-/// A batch was not settled: its messages come again after its consumer is closed.
+/// A batch was not settled. The broker delivers its messages again after the consumer is closed.
 struct GivenUp;
 
-/// A batch that is decided, and what is to be published before it may be acknowledged.
+/// A decided batch, with the messages to publish before it is acknowledged.
 struct Told {
     batch: Batch,
     outgoing: Vec<Outgoing>,
@@ -110,14 +110,15 @@ impl<H: Handler> Runtime<H> {
             lanes.spawn(async move {
                 let (part, lane) =
                     (H::Message::QUEUE.as_str(), || runtime.supervise(&name, &balance, &turns));
-                // Handlers' panics are caught where they happen; whatever else panics must not end a lane either.
+                // The runtime catches panics of handlers where they happen. No other panic may end
+                // a lane either.
                 supervise(part, &runtime.parts, &runtime.shutdown, lane).await;
             });
         }
         while lanes.join_next().await.is_some() {}
     }
 
-    /// Keeps one queue consumed: whatever ends a consumer, another one begins.
+    /// Keeps one queue consumed: starts another consumer whenever one ends.
     async fn supervise(&self, queue: &str, balance: &Balance, turns: &Turns) {
         let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
         while !self.shutdown.is_cancelled() {
@@ -140,7 +141,7 @@ impl<H: Handler> Runtime<H> {
                 Err(error) => {
                     let error = with_causes(&error);
                     if outage.begins_with(&error) {
-                        tracing::warn!(queue, error, "could not consume; trying again");
+                        tracing::warn!(queue, error, "could not consume; trying again after a back-off");
                     }
                 }
             }
@@ -148,8 +149,8 @@ impl<H: Handler> Runtime<H> {
         }
     }
 
-    /// Consumes until the end. While one batch is decided, the one before it is told: two steps of one line, so batches
-    /// are decided, published and acknowledged in the order in which they came.
+    /// Consumes until the end. It publishes one batch while it decides the next. Both steps keep
+    /// the order, so batches are decided, published and acknowledged in the order of their arrival.
     async fn serve(&self, queue: &str, mut consumer: Consumer, balance: &Balance, turns: &Turns) -> End {
         let (decided, inbox) = mpsc::channel(1);
         let deciding = async {
@@ -161,7 +162,7 @@ impl<H: Handler> Runtime<H> {
                     biased;
                     () = self.shutdown.cancelled() => break End::Shutdown,
                     () = balance.release(queue) => break End::Released,
-                    // Nobody takes what is decided any more.
+                    // The publishing step has ended.
                     () = decided.closed() => break End::Lost,
                     batch = consumer.next(BATCH) => {
                         let Some(mut batch) = batch else { break End::Lost };
@@ -187,7 +188,7 @@ impl<H: Handler> Runtime<H> {
         if told.is_err() { End::Lost } else { end }
     }
 
-    /// Decides a batch and hands it on, or lets go of what is left of it.
+    /// Decides a batch and hands it to the publishing step, or releases the undecided rest.
     async fn settle(
         &self,
         queue: &str,
@@ -203,8 +204,8 @@ impl<H: Handler> Runtime<H> {
         settled
     }
 
-    /// Decides the batches in `left`, last one first. When one fails for a bad message, it is split in halves until that
-    /// message stands alone; the halves are decided in order.
+    /// Decides the batches in `left`, last one first. If one message makes a batch fail, the batch
+    /// is bisected until that message stands alone. The halves are decided in order.
     async fn settle_all(
         &self,
         queue: &str,
@@ -234,7 +235,8 @@ impl<H: Handler> Runtime<H> {
         Ok(())
     }
 
-    /// Tells about batches and acknowledges them, in order, until there are no more or one of them cannot be told.
+    /// Publishes and acknowledges batches in order, until there are no more or one cannot be
+    /// published.
     async fn tell_all(&self, queue: &str, mut inbox: mpsc::Receiver<Told>) -> Result<(), GivenUp> {
         let mut result = Ok(());
         while let Some(Told { batch, outgoing }) = inbox.recv().await {
@@ -257,15 +259,15 @@ impl<H: Handler> Runtime<H> {
         }
         shared::failpoint::hit("consumer-confirmed");
         batch.ack().await.map_err(|error| {
-            tracing::warn!(queue, error = %with_causes(&error), "a decided batch will come again");
+            tracing::warn!(queue, error = %with_causes(&error), "could not acknowledge a decided batch; it will be delivered again");
             GivenUp
         })?;
         shared::failpoint::hit("consumer-acked");
         Ok(())
     }
 
-    /// Tries a batch until it is decided or found undecidable. In a lane, "not now" is waited out here, when its turn is over;
-    /// elsewhere it is for the delay ladder.
+    /// Retries a batch until it is decided or found undecidable. A lane waits out its back-off
+    /// here, after it has given its turn up. Other queues use the delay ladder.
     async fn decide_in_place(
         &self,
         queue: &str,
@@ -293,7 +295,12 @@ impl<H: Handler> Runtime<H> {
                     metrics::counter!("muster_retries_total", "queue" => queue.to_owned()).increment(1);
                     if backoff.failures() == 0 {
                         let failure = with_causes(&failure);
-                        tracing::warn!(queue, failure, messages = batch.len(), "holding a batch");
+                        tracing::warn!(
+                            queue,
+                            failure,
+                            messages = batch.len(),
+                            "could not decide a batch; holding it and trying again"
+                        );
                     }
                     self.shutdown.run_until_cancelled(backoff.wait()).await;
                     if self.shutdown.is_cancelled() || since.elapsed() > HOLD {
@@ -328,7 +335,12 @@ impl<H: Handler> Runtime<H> {
         let decided = batch::decide(&self.handler, &self.db, batch.messages()).instrument(span);
         let decided = tokio::time::timeout(patience, decided).await.unwrap_or_else(|_| {
             self.db.did_not_answer();
-            tracing::warn!(queue, messages = batch.len(), ?patience, "a batch was not decided in time");
+            tracing::warn!(
+                queue,
+                messages = batch.len(),
+                ?patience,
+                "the database did not decide a batch in time; trying again"
+            );
             Err(Failure::retry("the database did not answer in time"))
         });
         metrics::histogram!("muster_decide_seconds", "queue" => queue.to_owned()).record(since.elapsed());
@@ -357,8 +369,8 @@ impl<H: Handler> Runtime<H> {
         Ok(settled)
     }
 
-    /// Publishes until the broker has everything. What was committed must be told, so there is no other way out than
-    /// to let the batch come again.
+    /// Publishes until the broker has confirmed everything. Committed events must be published. So
+    /// the only other way out is that the broker delivers the batch again.
     async fn publish_in_place(&self, queue: &str, outgoing: Vec<Outgoing>) -> Result<(), GivenUp> {
         let (since, mut backoff) = (Instant::now(), Backoff::default());
         let mut left = outgoing.as_slice();
@@ -373,7 +385,7 @@ impl<H: Handler> Runtime<H> {
                             queue,
                             error,
                             messages = left.len(),
-                            "could not publish; holding the batch"
+                            "could not publish; holding the batch and trying again"
                         );
                     }
                     self.shutdown.run_until_cancelled(backoff.wait()).await;
@@ -385,47 +397,5 @@ impl<H: Handler> Runtime<H> {
         }
         metrics::histogram!("muster_publish_seconds", "queue" => queue.to_owned()).record(since.elapsed());
         Ok(())
-    }
-}
-
-/// Whether many are at it: there were `last` messages in the batch before, and the next ones came `after` it was handed on.
-fn in_a_rush(last: usize, after: Duration) -> bool {
-    last >= RUSH && after < LULL
-}
-
-/// Lets more come. Whoever waits for a decision before they click again is not waited for.
-async fn gather(consumer: &mut Consumer, batch: &mut Batch) {
-    let (mut steps, mut before) = (0, 0);
-    while lets_more_come(steps, before, batch.len()) {
-        (steps, before) = (steps + 1, batch.len());
-        tokio::time::sleep(STEP).await;
-        consumer.fill(batch, BATCH).await;
-    }
-}
-
-/// Whether there is another step after so many, the last of which made a batch of `before` messages one of `now`.
-fn lets_more_come(steps: usize, before: usize, now: usize) -> bool {
-    steps < STEPS && before < now && now < BATCH
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rush_is_many_at_once_and_ends_with_a_lull() {
-        assert!(in_a_rush(RUSH, Duration::ZERO));
-        assert!(in_a_rush(BATCH, LULL / 2));
-        assert!(!in_a_rush(RUSH - 1, Duration::ZERO), "a few come one after the other");
-        assert!(!in_a_rush(BATCH, LULL), "a click long after a rush waits for nobody");
-    }
-
-    #[test]
-    fn more_are_let_come_while_they_do_and_there_is_room() {
-        assert!(lets_more_come(0, 0, 1));
-        assert!(lets_more_come(1, 20, 21));
-        assert!(!lets_more_come(1, 20, 20), "nobody came");
-        assert!(!lets_more_come(STEPS, 20, 21), "not for ever");
-        assert!(!lets_more_come(0, 0, BATCH), "it is full");
     }
 }

@@ -27,7 +27,7 @@ pub(crate) async fn watch(db: Database, shutdown: CancellationToken) {
                 }
             }
             Err(error) if outage.begins() => {
-                tracing::warn!(part = "database", error = %with_causes(&error), "a part is lost; it is tried again");
+                tracing::warn!(part = "database", error = %with_causes(&error), "a part is lost; trying again");
             }
             Err(_) => {}
         }

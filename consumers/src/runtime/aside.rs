@@ -1,4 +1,4 @@
-//! What cannot be decided here and now.
+//! Messages that cannot be decided now: delay ladder and dead letters.
 
 use std::time::Instant;
 
@@ -15,8 +15,8 @@ use crate::batch::Handler;
 use crate::messages::{dead_letter, failed_row, later, reply};
 
 impl<H: Handler> Runtime<H> {
-    /// What to publish so that a batch which cannot be decided here and now comes where it belongs: on the delay ladder,
-    /// or (a single message) among the dead letters.
+    /// The messages to publish for a batch that cannot be decided now. They go to the delay ladder
+    /// or, for a single bad message, to the dead letters.
     pub(super) async fn set_aside(
         &self,
         queue: &str,
@@ -27,7 +27,7 @@ impl<H: Handler> Runtime<H> {
             Failure::Reject(reject) => {
                 let mut outgoing = Vec::new();
                 for message in batch.messages() {
-                    tracing::error!(queue, id = %message.id, kind = message.kind, %reject, "gave a message up");
+                    tracing::error!(queue, id = %message.id, kind = message.kind, %reject, "could not decide a message; it becomes a dead letter");
                     let row = self.record_failure(queue, message, &reject).await?;
                     let waits = message.reply_to.as_deref().zip(row.as_ref());
                     outgoing.extend(waits.map(|(address, row)| reply(address, row)));
@@ -38,8 +38,9 @@ impl<H: Handler> Runtime<H> {
             Failure::Retry(why) | Failure::Contended(why) => {
                 let why = with_causes(&why);
                 if self.shutdown.is_cancelled() || H::Message::QUEUE.has_lanes() {
-                    // Held long enough: the channel is closed, and the messages come again in order.
-                    tracing::warn!(queue, why, "gave a batch back");
+                    // The consumer closes its channel, and the broker delivers the messages again
+                    // in order.
+                    tracing::warn!(queue, why, "gave a batch back; it will be delivered again");
                     return Err(GivenUp);
                 }
                 Ok(batch.messages().map(|message| later(queue, message, &why)).collect())
@@ -47,7 +48,7 @@ impl<H: Handler> Runtime<H> {
         }
     }
 
-    /// Writes into the ledger that a message could not be decided, unless something was decided about it before.
+    /// Records in the ledger that a message could not be decided, unless it was decided before.
     async fn record_failure(
         &self,
         queue: &str,
@@ -78,9 +79,9 @@ impl<H: Handler> Runtime<H> {
                         .increment(1);
                     return Ok(row);
                 }
-                // Not even the failure can be stored; the dead letter still says it.
+                // The ledger cannot store the failure either. The dead letter still has it.
                 Err(Failure::Reject(reject)) => {
-                    tracing::error!(queue, id = %message.id, %reject, "could not record a failure");
+                    tracing::error!(queue, id = %message.id, %reject, "could not record a failure; only the dead letter has it");
                     return Ok(None);
                 }
                 Err(failure) => {

@@ -1,8 +1,9 @@
 //! RabbitMQ over lapin. The only module that names lapin.
 //!
-//! Two connections per process, because a blocked connection stops all its writes, acknowledgements included: one
-//! publishes, one consumes. One task owns the publishing channel and its confirms (`publisher`). lapin's own recovery
-//! is off: whoever loses a channel starts again, with back-off and jitter.
+//! Each process has two connections: one publishes, one consumes. A blocked connection stops all
+//! its writes, acknowledgements included. One task owns the publishing channel and its confirms
+//! (`publisher`). lapin's own recovery is off: each user of a channel opens another one after a
+//! loss, with back-off and jitter.
 
 mod consumer;
 mod keeper;
@@ -32,9 +33,10 @@ use crate::bus::message::Outgoing;
 use crate::bus::topology::Topology;
 use crate::secret::Secret;
 
-/// Timeout of every call to the broker. If the connection drops during a call, lapin may never complete it.
+/// Timeout of every call to the broker. If the connection drops during a call, lapin may never
+/// complete it.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long it may take to close what is given up anyway.
+/// Timeout for closing a channel or connection that is given up anyway.
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// A handle on RabbitMQ. Cheap to clone.
@@ -49,14 +51,14 @@ struct Inner {
     topology: Topology,
     keeper: Arc<Keeper>,
     publisher: Publisher,
-    /// The consuming connection; opened when it is needed, again after it was lost.
+    /// The consuming connection. It is opened on first use, and again after a loss.
     consuming: Mutex<Option<Arc<Connection>>>,
-    /// For looking at queues.
+    /// A channel for asking about queues.
     looking: Mutex<Option<Channel>>,
     closed: CancellationToken,
 }
 
-/// Where RabbitMQ is, and how this process calls itself there.
+/// The address of RabbitMQ, and this process's name there.
 #[derive(Debug, Clone)]
 struct Server {
     uri: Secret,
@@ -74,7 +76,7 @@ impl Server {
 }
 
 impl Rabbit {
-    /// Connects, with everything that commands and events need to be there.
+    /// Connects, and makes sure that all exchanges and queues exist.
     pub async fn connect(uri: &Secret, topology: Topology, name: &str) -> Result<Self, BrokerError> {
         let server = Server { uri: with_defaults(uri.expose()).into(), name: name.to_owned() };
         let keeper = Arc::new(Keeper::new(server.clone(), topology));
@@ -99,12 +101,12 @@ impl Rabbit {
     }
 
     pub(super) async fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
-        // Nothing is consumed from a queue that may be another one, or none.
+        // The queue may have been deleted or replaced. Consume only after a check.
         self.make_sure().await?;
         let keeper = self.inner.keeper.clone();
         let started = Consumer::start(self.channel().await?, queue_name, prefetch, keeper).await;
         started.inspect_err(|error| {
-            // It may have been deleted this very moment.
+            // An operator may have deleted it just now.
             if is_about_missing(error) {
                 self.inner.keeper.doubts_about(queue_name);
             }
@@ -139,7 +141,7 @@ impl Rabbit {
         self.inner.keeper.amiss().map_or(Ok(()), |error| Err(PublishError::unavailable(error)))
     }
 
-    /// Makes sure of the topology, unless the process ends.
+    /// Checks and repairs the topology, unless the process ends.
     async fn make_sure(&self) -> Result<(), BrokerError> {
         let made = self.inner.closed.run_until_cancelled(self.inner.keeper.make_sure()).await;
         made.unwrap_or_else(|| Err(BrokerError::new("the connection to RabbitMQ is closed")))
@@ -154,12 +156,12 @@ impl Rabbit {
         self.inner.closed.cancel();
         self.inner.publisher.closed().await;
         if let Some(connection) = self.inner.consuming.lock().await.take() {
-            // It may be gone already; then there is nothing to close.
+            // The connection may be lost already. Then there is nothing to close.
             let _ = tokio::time::timeout(CLOSE, connection.close(200, "closing".into())).await;
         }
     }
 
-    /// The consuming connection, which is opened again if it was lost.
+    /// The consuming connection. It is opened again after a loss.
     async fn consuming(&self) -> Result<Arc<Connection>, BrokerError> {
         let mut consuming = self.inner.consuming.lock().await;
         if self.inner.closed.is_cancelled() {
@@ -169,7 +171,7 @@ impl Rabbit {
             return Ok(open.clone());
         }
         let connection = self.inner.server.connect("consuming").await?;
-        // The broker may have come back empty, or with less than was there.
+        // The broker may have lost exchanges or queues in a restart.
         if self.inner.keeper.look(&connection).await {
             self.doubts();
         }
@@ -182,7 +184,7 @@ impl Rabbit {
         match in_time(connection.create_channel()).await {
             Ok(channel) => Ok(channel),
             Err(error) => {
-                // Whatever the connection says of itself. The channels that it has stay open.
+                // Replace the connection, whatever its own status says. Its open channels go on.
                 let mut consuming = self.inner.consuming.lock().await;
                 consuming.take_if(|current| Arc::ptr_eq(current, &connection));
                 Err(BrokerError::caused("open a channel", error))
@@ -191,7 +193,8 @@ impl Rabbit {
     }
 }
 
-/// Whether an error says that something is not there (AMQP's 404, by its name in the broker's words).
+/// Whether an error says that a queue or exchange is missing (AMQP's 404, by its name in the
+/// broker's text).
 fn is_about_missing(error: &(dyn Error + 'static)) -> bool {
     with_causes(error).contains("NOT_FOUND")
 }
@@ -202,19 +205,20 @@ pub fn is_usable(uri: &str) -> bool {
     uri.parse::<lapin::uri::AMQPUri>().is_ok()
 }
 
-/// What the broker answers, unless it takes too long.
+/// The broker's answer, or an error after [`ANSWER`].
 async fn in_time<T>(answer: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
     let too_late = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
     tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(too_late)
 }
 
 async fn close_channel(channel: &Channel) {
-    // A channel that is gone already needs no closing.
+    // A lost channel needs no closing.
     let _ = tokio::time::timeout(CLOSE, channel.close(200, "closing".into())).await;
 }
 
-/// What a URI leaves open. The server's default heartbeat is 60 s, which is how long a dead peer would go unnoticed; its
-/// largest frame is 128 KiB, and lapin keeps room for 64 of them per connection.
+/// Adds parameters that the URI does not set. The server's default heartbeat is 60 s, so a dead
+/// peer would go unnoticed for that long. Its largest frame is 128 KiB, and lapin keeps buffers for
+/// 64 frames per connection.
 fn with_defaults(uri: &str) -> String {
     let mut uri = uri.to_owned();
     for (name, value) in [("heartbeat", "10"), ("frame_max", "32768")] {

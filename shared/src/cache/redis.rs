@@ -237,6 +237,6 @@ fn last(errors: &mut broadcast::Receiver<(Error, Option<fred::types::config::Ser
 
 fn away(outage: &mut Outage, error: &str) {
     if outage.begins() {
-        tracing::warn!(part = "cache", error, "a part is lost; it is tried again");
+        tracing::warn!(part = "cache", error, "a part is lost; trying again");
     }
 }

@@ -243,7 +243,7 @@ async fn serve(
             }
             Err(error) => {
                 if outage.begins() {
-                    tracing::warn!(part = "broker", error = %with_causes(&error), "a part is lost; it is tried again");
+                    tracing::warn!(part = "broker", error = %with_causes(&error), "a part is lost; trying again");
                 }
                 group = group.drain(..).filter_map(|write| failed(write, &error)).collect();
                 // What is left are deletions; they wait for the file to be writable again.

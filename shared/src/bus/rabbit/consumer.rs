@@ -17,9 +17,9 @@ use crate::bus::rabbit::keeper::Keeper;
 pub struct Consumer {
     stream: lapin::Consumer,
     settler: Settler,
-    /// There is nothing more to come. lapin says so once.
+    /// The stream has ended. lapin says so only once.
     has_ended: bool,
-    /// Hears that it was cancelled.
+    /// Is told when the broker cancels this consumer.
     keeper: Arc<Keeper>,
 }
 
@@ -52,13 +52,15 @@ impl Consumer {
 
     fn ended(&mut self) {
         self.has_ended = true;
-        // The broker ends a consumer when its queue is deleted. A lost connection says nothing about the queue.
+        // The broker ends a consumer when its queue is deleted. A lost connection says nothing
+        // about the queue.
         if self.settler.channel.status().connected() {
             self.keeper.doubts_about(self.stream.queue().as_str());
         }
     }
 
-    /// A bundle is never cut, so there may be a few more than `max`.
+    /// Waits for the next batch. A bundle is never split, so it may have a few more messages than
+    /// `max`.
     pub(crate) async fn next(&mut self, max: usize) -> Option<Batch> {
         if self.has_ended {
             return None;
@@ -74,13 +76,13 @@ impl Consumer {
         Some(batch)
     }
 
-    /// Adds only what is there already: a batch is never waited for.
+    /// Adds messages that have arrived already. It never waits.
     pub(crate) fn fill(&mut self, batch: &mut Batch, max: usize) {
         while batch.len() < max
             && !self.has_ended
             && let Some(next) = self.stream.next().now_or_never()
         {
-            // What came before the end is still good to decide.
+            // Messages that came before the end can still be decided.
             match next.and_then(|next| self.take(next)) {
                 Some(some) => batch.extend(some),
                 None => self.ended(),
@@ -106,19 +108,20 @@ impl Consumer {
                 }))
             }
             Err(error) => {
-                tracing::warn!(queue = %self.stream.queue(), %error, "consuming stopped");
+                tracing::warn!(queue = %self.stream.queue(), %error, "a consumer lost its channel; starting another one");
                 None
             }
         }
     }
 
-    /// Closes the channel: the broker gives what is unsettled to the next consumer, in order.
+    /// Closes the channel. The broker delivers unsettled messages to the next consumer, in order.
     pub(crate) async fn close(self) {
         close_channel(&self.settler.channel).await;
     }
 }
 
-/// The next of a consumer's deliveries; `None` if there is none any more, whether or not lapin says so.
+/// A consumer's next delivery, or `None` at the end. lapin does not always report the end, so this
+/// also checks the channel.
 pub(super) async fn next(
     stream: &mut lapin::Consumer,
     channel: &Channel,
@@ -139,7 +142,8 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    /// Acknowledges everything up to the last of these; a bundle with the last that was in it.
+    /// Acknowledges everything up to the last of these deliveries. A bundle counts with its last
+    /// message.
     pub(crate) async fn ack(&self, deliveries: &[Delivery]) -> Result<(), Unsettled> {
         match deliveries.iter().rfind(|delivery| delivery.is_last) {
             Some(last) => self.send(last.tag, options::BasicAckOptions { multiple: true }).await,
@@ -147,7 +151,7 @@ impl Settler {
         }
     }
 
-    /// Acknowledges these and no others.
+    /// Acknowledges only these deliveries.
     pub(crate) async fn ack_alone(&self, deliveries: &[Delivery]) -> Result<(), Unsettled> {
         for delivery in deliveries.iter().filter(|delivery| delivery.is_last) {
             self.send(delivery.tag, options::BasicAckOptions { multiple: false }).await?;

@@ -1,7 +1,8 @@
-//! Keeps the topology as it has to be, whatever an operator does to it while this process runs.
+//! Repairs the topology while the process runs, whatever an operator does to it.
 //!
-//! A *doubt* is a sign that something may be missing: a consumer was cancelled, a message came back, the broker said "not found", or
-//! came back with less than was there. Nothing is consumed until everything was made sure of since the last doubt.
+//! A *doubt* is a sign that an exchange or queue may be missing. A consumer was cancelled, a
+//! message was returned, the broker answered "not found", or it restarted with less than before.
+//! After a doubt, nothing is consumed until the whole topology was checked.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +20,11 @@ use crate::bus::broker::BrokerError;
 use crate::bus::rabbit::topology::{Amiss, Doubts};
 use crate::bus::topology::Topology;
 
-/// How often it is looked at without a doubt.
+/// How often the topology is checked without a doubt.
 const LOOK: Duration = Duration::from_secs(15);
-/// A doubt is old when everything that it is about is known.
+/// After this long, all signs of one deletion have arrived, and the doubt is old.
 const OLD: Duration = Duration::from_secs(5);
-/// How long after a doubt others are waited for: one deletion makes many.
+/// How long to wait for further doubts after the first one. One deletion causes many.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// Keeps the topology for one process.
@@ -31,14 +32,14 @@ const GATHER: Duration = Duration::from_millis(50);
 pub(super) struct Keeper {
     server: Server,
     topology: Topology,
-    /// When somebody last began to make sure of everything, with success. One does at a time.
+    /// The start of the last successful check. The lock lets one task check at a time.
     sure: tokio::sync::Mutex<Option<Instant>>,
     doubted: Mutex<Instant>,
     doubt: Notify,
-    /// Queues whose consumer was cancelled since then: they are about to be deleted, or were.
+    /// Queues whose consumer was cancelled since then. They are deleted or about to be.
     cancelled: Mutex<BTreeSet<String>>,
     has_compared: AtomicBool,
-    /// What is wrong, by the last attempt.
+    /// The error of the last check.
     amiss: Mutex<Option<BrokerError>>,
 }
 
@@ -62,23 +63,23 @@ impl Keeper {
         self.doubts();
     }
 
-    /// What is wrong now, as far as that is known.
+    /// What is wrong with the topology, as far as this process knows.
     pub(super) fn amiss(&self) -> Option<BrokerError> {
         lock(&self.amiss).clone()
     }
 
-    /// Makes sure that everything is there as it is needed, unless that was done since the last doubt.
+    /// Checks and repairs the topology, unless that was done since the last doubt.
     pub(super) async fn make_sure(&self) -> Result<(), BrokerError> {
         let mut sure = self.sure.lock().await;
         if sure.is_some_and(|begun| begun >= *lock(&self.doubted)) {
             return Ok(());
         }
         let (begun, cancelled) = (Instant::now(), lock(&self.cancelled).clone());
-        // A connection of its own: the lock among processes goes by connections, and ends with it.
-        // Without one nothing is known, and what was known still holds.
+        // Use a new connection, because the lock between processes belongs to a connection and ends
+        // with it. Without a connection nothing new is known, and the last result still holds.
         let connection = self.server.connect("declaring").await?;
         let made = topology::ensure(&connection, self.topology, self).await;
-        // It may be gone already; then there is nothing to close.
+        // The connection may be lost already. Then there is nothing to close.
         let _ = tokio::time::timeout(CLOSE, connection.close(200, "declared".into())).await;
         self.is_now(made.as_ref().err().cloned());
         made?;
@@ -90,7 +91,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes sure of everything after each doubt, and looks for what is missing from time to time, until `closed`.
+    /// Checks and repairs the topology after each doubt and from time to time, until `closed`.
     pub(super) async fn keep(&self, closed: &CancellationToken) {
         let mut backoff = Backoff::default();
         let keeping = async {
@@ -100,13 +101,13 @@ impl Keeper {
                         if !self.has_work().await {
                             continue;
                         }
-                        // That is no new doubt.
+                        // Force a check, without a new doubt.
                         *self.sure.lock().await = None;
                     }
                     () = self.doubt.notified() => tokio::time::sleep(GATHER).await,
                 }
                 while let Err(error) = self.make_sure().await {
-                    tracing::debug!(error = %with_causes(&error), "could not make sure of RabbitMQ's queues; trying again");
+                    tracing::debug!(error = %with_causes(&error), "could not check RabbitMQ's queues; trying again");
                     backoff.wait().await;
                 }
                 backoff = Backoff::default();
@@ -115,7 +116,8 @@ impl Keeper {
         closed.run_until_cancelled(keeping).await;
     }
 
-    /// Whether something is missing, or messages wait that had no queue. Only asks; what cannot be asked is no answer.
+    /// Whether an exchange or queue is missing, or messages wait in `unrouted`. It changes nothing.
+    /// If the broker does not answer, there is nothing to do.
     async fn has_work(&self) -> bool {
         let Ok(connection) = self.server.connect("looking").await else { return false };
         let looked = self.look(&connection).await;
@@ -123,30 +125,30 @@ impl Keeper {
         looked
     }
 
-    /// The same on a connection that is there.
+    /// The same on an open connection.
     pub(super) async fn look(&self, connection: &Connection) -> bool {
         match topology::look(connection, self.topology).await {
             Ok(unrouted) => unrouted > 0,
             Err(Amiss::Missing(error)) => {
-                tracing::warn!(error = %with_causes(&error), "something is missing in RabbitMQ; it is made anew");
+                tracing::warn!(error = %with_causes(&error), "an exchange or queue is missing in RabbitMQ; declaring it again");
                 true
             }
             Err(Amiss::Other(error)) => {
-                tracing::debug!(error = %with_causes(&error), "could not look at RabbitMQ's queues");
+                tracing::debug!(error = %with_causes(&error), "could not check RabbitMQ's queues; the next check is due soon");
                 false
             }
         }
     }
 
-    /// Says what is wrong once, and once that it is right again.
+    /// Logs an error once, and once that it is resolved.
     fn is_now(&self, amiss: Option<BrokerError>) {
         let mut last = lock(&self.amiss);
         match (&*last, &amiss) {
             (Some(before), Some(error)) if before == error => {}
             (_, Some(error)) => {
-                tracing::error!(error = %with_causes(error), "RabbitMQ's queues are not as they should be");
+                tracing::error!(error = %with_causes(error), "RabbitMQ's queues differ from what Muster needs; trying to repair them");
             }
-            (Some(_), None) => tracing::info!("RabbitMQ's queues are as they should be again"),
+            (Some(_), None) => tracing::info!("RabbitMQ's queues are as Muster needs them again"),
             (None, None) => {}
         }
         *last = amiss;

@@ -1,4 +1,4 @@
-//! Who waits before a lane, so that what is published to it travels together.
+//! Jobs that wait for their lane, so that commands to one lane travel together.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,19 +8,19 @@ use tokio::sync::oneshot;
 use crate::bus::broker::PublishError;
 use crate::bus::message::{Address, Outgoing};
 
-/// A message that is unconfirmed for so long says nothing about the next one.
+/// A lane does not wait for a message that is unconfirmed this long.
 const STALE: Duration = Duration::from_secs(5);
-/// The most callers that wait before one lane: as many as an API has requests in work.
+/// The most callers that wait for one lane: as many as an API has requests in work.
 const MOST: usize = 20_000;
 
-/// What one caller hands over to be published.
+/// The messages that one caller hands over for publishing.
 pub(super) struct Job {
     pub(super) outgoing: Vec<Outgoing>,
     pub(super) done: oneshot::Sender<Result<(), PublishError>>,
 }
 
 impl Job {
-    /// The lane of a single command, which may wait for others.
+    /// The lane of a single command. Only a single command may wait for others.
     fn lane(&self) -> Option<&str> {
         let [single] = self.outgoing.as_slice() else { return None };
         single.to.lane()
@@ -33,14 +33,15 @@ pub(super) struct Lanes(HashMap<String, Lane>);
 
 #[derive(Default)]
 struct Lane {
-    /// When each message was sent that is not confirmed yet.
+    /// For each unconfirmed message, when it was sent.
     unconfirmed: VecDeque<Instant>,
     waiting: Vec<Job>,
 }
 
 impl Lane {
-    /// While messages with commands for a lane are unconfirmed, further commands for it wait, and travel together when none is: as
-    /// Nagle's algorithm (RFC 896) has it with bytes. By lane, for one that confirms nothing must not hold others up.
+    /// While a lane has unconfirmed messages, further commands for it wait. They travel together
+    /// once all are confirmed, as bytes do in Nagle's algorithm (RFC 896). Each lane waits for
+    /// itself only, so a stalled lane does not hold up the others.
     fn is_busy(&self) -> bool {
         self.unconfirmed.back().is_some_and(|sent| sent.elapsed() < STALE)
     }
@@ -53,21 +54,21 @@ impl Lane {
     }
 
     fn wait(&mut self, job: Job) {
-        // Whoever has been told that it took too long waits no more.
+        // Forget the jobs of callers that timed out.
         if self.waiting.len() == self.waiting.capacity() {
             self.waiting.retain(|job| !job.done.is_closed());
         }
         if self.waiting.len() < MOST {
             self.waiting.push(job);
         } else {
-            // Whoever asked may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = job.done.send(Err(PublishError::unavailable("too many wait for this lane")));
         }
     }
 }
 
 impl Lanes {
-    /// Takes in jobs and gives back those that may be published now.
+    /// Takes jobs and returns those that may be published now.
     pub(super) fn admit(&mut self, jobs: Vec<Job>) -> Vec<Job> {
         let mut admitted = Vec::with_capacity(jobs.len());
         for job in jobs {
@@ -92,7 +93,8 @@ impl Lanes {
         }
     }
 
-    /// A message that was sent to this address at that time has its confirm. Gives back the jobs that may be published now.
+    /// The message that was sent to this address at that time is confirmed. Returns the jobs that
+    /// may be published now.
     pub(super) fn confirmed(&mut self, to: &Address, at: Instant) -> Vec<Job> {
         let Some(lane) = to.lane().and_then(|lane| self.0.get_mut(lane)) else { return Vec::new() };
         if let Some(place) = lane.unconfirmed.iter().position(|sent| *sent == at) {
@@ -101,16 +103,17 @@ impl Lanes {
         if lane.is_busy() { Vec::new() } else { std::mem::take(&mut lane.waiting) }
     }
 
-    /// Gives back the jobs that may be published though no confirm came: those before lanes that have confirmed nothing for too long.
+    /// Returns the jobs that wait for lanes which confirmed nothing for too long. They may be
+    /// published now.
     pub(super) fn stale(&mut self) -> Vec<Job> {
         let free = self.0.values_mut().filter(|lane| !lane.is_busy());
         free.flat_map(|lane| std::mem::take(&mut lane.waiting)).collect()
     }
 
-    /// Tells everyone who waits for a lane that the link was lost.
+    /// Tells every caller that waits for a lane that the link was lost.
     pub(super) fn fail(self, why: &PublishError) {
         for job in self.0.into_values().flat_map(|lane| lane.waiting) {
-            // Whoever asked may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = job.done.send(Err(why.clone()));
         }
     }
@@ -152,7 +155,7 @@ mod tests {
         lanes.sent(&to("drives.0"), now);
         let (waiting, _answers): (Vec<_>, Vec<_>) = (0..5).map(|_| job("drives.0", 1)).unzip();
         assert!(lanes.admit(waiting).is_empty());
-        // Whom this lane does not concern; and what a caller hands over as a list, which does not travel with others.
+        // Commands for other lanes, and a list of commands, which never waits.
         let others = [("drives.1", 1), ("members.0", 1), ("upkeep", 1), ("drives.0", 2)];
         let (others, _answers): (Vec<_>, Vec<_>) =
             others.map(|(to, commands)| job(to, commands)).into_iter().unzip();
@@ -182,7 +185,7 @@ mod tests {
         lanes.0.values_mut().for_each(|lane| lane.unconfirmed.iter_mut().for_each(|sent| *sent = long_ago));
         let (next, _second) = job("drives.0", 1);
         assert_eq!(lanes.admit(vec![next]).len(), 2, "with those who waited");
-        // Late as it is, a confirm of what is not counted any more changes nothing.
+        // A late confirm of a message that no longer counts changes nothing.
         lanes.sent(&to("drives.0"), now);
         assert!(lanes.confirmed(&to("drives.0"), long_ago).is_empty());
         assert_eq!(lanes.0["drives.0"].unconfirmed.len(), 1);

@@ -1,7 +1,8 @@
 //! The one task that owns the publishing channel and all its confirms.
 //!
-//! Sharing a lapin channel between tasks can swap confirms, so callers hand their messages over and wait. A returned
-//! (unroutable) message may be attached to another message's confirm, so it is matched by its own id.
+//! Tasks that share a lapin channel can get each other's confirms. So callers hand their messages
+//! to this task and wait. lapin may attach a returned (unroutable) message to another message's
+//! confirm. So the task matches it by its own id.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -28,14 +29,14 @@ use crate::bus::message::{Address, Message, Outgoing};
 use crate::bus::rabbit::keeper::Keeper;
 use crate::bus::rabbit::lanes::{Job, Lanes};
 
-/// The most unconfirmed messages (or bundles) on the channel before another job is taken up (those that wait for their lane were);
-/// lapin's own queues have no bound.
+/// The most unconfirmed messages (or bundles) on the channel before the task takes another job.
+/// Jobs that wait for their lane are taken already. lapin's own queues have no bound.
 const IN_FLIGHT: usize = 2048;
 /// The most callers that wait for the task.
 const WAITING: usize = 1024;
 /// How long a caller waits for the confirms of what it published.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How often the task looks whether the channel is still there, and who waits before a lane in vain.
+/// How often the task checks that the channel is open and that no job waits for a stalled lane.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A handle on the task.
@@ -75,15 +76,15 @@ impl Publisher {
         tokio::time::timeout(DEADLINE, published).await.unwrap_or(Err(PublishError::TimedOut))
     }
 
-    /// Whether the channel takes messages now; why not otherwise.
+    /// Whether the channel takes messages now, or why not.
     pub(super) fn state(&self) -> Result<(), PublishError> {
         self.state.borrow().clone()
     }
 
-    /// Waits for the task's end; not for ever, for a blocked connection may never confirm.
+    /// Waits for the task's end, with a timeout. A blocked connection may never confirm.
     pub(super) async fn closed(&self) {
         if tokio::time::timeout(DEADLINE, self.ended.cancelled()).await.is_err() {
-            tracing::warn!("RabbitMQ did not confirm everything before the end");
+            tracing::warn!("RabbitMQ did not confirm all messages before the process ended");
         }
     }
 }
@@ -129,7 +130,7 @@ impl Task {
             let why = self.serve(&link).await;
             let Some(why) = why else { break };
             let since = Instant::now();
-            tracing::warn!(part = "broker", error = %with_causes(&why), "a part is lost; it is tried again");
+            tracing::warn!(part = "broker", error = %with_causes(&why), "a part is lost; trying again");
             if is_about_missing(&why) {
                 self.keeper.doubts();
             }
@@ -142,16 +143,16 @@ impl Task {
             self.now(Ok(()));
         }
         self.now(Err(gone()));
-        // The connection may be gone already; then there is nothing to close.
+        // The connection may be lost already. Then there is nothing to close.
         let _ = tokio::time::timeout(CLOSE, link.connection.close(200, "closing".into())).await;
     }
 
-    /// Tells callers how things stand.
+    /// Tells callers whether the channel takes messages.
     fn now(&self, state: Result<(), PublishError>) {
         drop(self.state.send_replace(state));
     }
 
-    /// Publishes until the channel is lost (and says why) or the broker is closed.
+    /// Publishes until the channel is lost (returns why) or the broker is closed.
     async fn serve(&mut self, link: &Link) -> Option<PublishError> {
         let mut events = Box::pin(link.connection.events_listener());
         let (mut ledger, mut lanes) = (Unconfirmed::default(), Lanes::default());
@@ -173,7 +174,7 @@ impl Task {
                     Ok(()) => continue,
                     Err(error) => break error,
                 },
-                // Should it be lost without an event.
+                // The channel may be lost without an event.
                 _ = look.tick() => {
                     if !link.channel.status().connected() {
                         break lost("its channel is gone");
@@ -181,7 +182,8 @@ impl Task {
                     lanes.stale()
                 }
                 Some(first) = self.inbox.recv(), if confirms.len() < IN_FLIGHT => {
-                    // Whoever is about to publish, too, comes first: what is handed over together travels together.
+                    // Let other callers that are about to publish run first. Messages that are
+                    // handed over together travel together.
                     tokio::task::yield_now().await;
                     let mut in_flight = confirms.len() + first.outgoing.len();
                     let mut jobs = vec![first];
@@ -196,8 +198,8 @@ impl Task {
                 () = self.closed.cancelled(), if confirms.is_empty() => return None,
             };
             for mut confirming in publish(&link.channel, jobs, &mut ledger, &mut lanes) {
-                // The first poll hands the message to lapin, in order. To wait until it is written would make each message
-                // a write of its own.
+                // The first poll hands the message to lapin, in order. Waiting until it is written
+                // would make each message a write of its own.
                 let begun = poll_fn(|cx| Poll::Ready(confirming.as_mut().poll(cx))).await;
                 confirms.push(match begun {
                     Poll::Pending => Either::Left(confirming),
@@ -209,7 +211,7 @@ impl Task {
         Some(ledger.fail(why))
     }
 
-    /// Takes in what happened to the connection.
+    /// Handles an event of the connection.
     fn heed(&self, event: Event) -> Result<(), PublishError> {
         match event {
             Event::ConnectionBlocked(why) => {
@@ -226,7 +228,7 @@ impl Task {
         Ok(())
     }
 
-    /// Opens a new link. Meanwhile every caller is told at once that nothing was accepted.
+    /// Opens a new link. Meanwhile it answers every caller at once that nothing was accepted.
     async fn reconnect(&mut self) -> Option<Link> {
         let mut backoff = Backoff::default();
         loop {
@@ -254,24 +256,25 @@ impl Task {
 
 /// A message that was published.
 struct Confirmed {
-    /// The jobs of what is in it.
+    /// The jobs whose messages it carries.
     jobs: Vec<u64>,
     to: Address,
     id: Uuid,
     /// When it was handed to the channel.
     sent: Instant,
-    /// Its confirm, once it is there.
+    /// Its confirm, or an error.
     result: lapin::Result<Confirmation>,
 }
 
-/// What publishes the messages of some jobs, each when it is polled, and ends with its confirm.
+/// One future for each message of these jobs. It publishes the message when it is polled, and ends
+/// with the confirm.
 fn publish(
     channel: &Channel,
     jobs: Vec<Job>,
     ledger: &mut Unconfirmed,
     lanes: &mut Lanes,
 ) -> Vec<Pin<Box<impl Future<Output = Confirmed> + use<>>>> {
-    // If whoever asked has been told that it took too long, nothing was published yet, and nothing is.
+    // A caller that timed out was told so. Its job is not published yet, so drop it.
     let jobs = jobs.into_iter().filter(|job| !job.done.is_closed());
     let open = jobs.map(|job| (ledger.open(job.done, job.outgoing.len()), job.outgoing)).collect::<Vec<_>>();
     let sent = Instant::now();
@@ -305,7 +308,7 @@ async fn confirmed(channel: &Channel, to: &Address, message: &Message) -> lapin:
 struct Unconfirmed {
     next: u64,
     jobs: HashMap<u64, Pending>,
-    /// Messages that came back while their own confirm was still to come.
+    /// Messages that were returned before their own confirm arrived.
     returned: Vec<Uuid>,
 }
 
@@ -322,8 +325,8 @@ impl Unconfirmed {
         self.next
     }
 
-    /// Takes a confirm in. Only an acknowledgement of this very message counts, for each part of it. Returns where it went, when,
-    /// and whether it came back.
+    /// Handles a confirm. Only an acknowledgement of this very message counts, for each of its
+    /// parts. Returns its address, when it was sent, and whether it was returned.
     fn confirmed(&mut self, confirmed: Confirmed) -> lapin::Result<(Address, Instant, bool)> {
         let Confirmed { jobs, to, id, sent, result } = confirmed;
         let result = match result? {
@@ -361,19 +364,19 @@ impl Unconfirmed {
             if pending.left == 0
                 && let Some(pending) = self.jobs.remove(&job)
             {
-                // Whoever asked may have stopped waiting.
+                // The caller may have stopped waiting.
                 let _ = pending.done.send(pending.result);
             }
         }
         if self.jobs.is_empty() {
             for id in self.returned.drain(..) {
-                tracing::error!(%id, "a message was returned after its confirm; look at the alternate exchange");
+                tracing::error!(%id, "a message was returned after its confirm; check the alternate exchange");
             }
         }
         Ok((to, sent, is_returned))
     }
 
-    /// Tells everyone who waits that the link was lost.
+    /// Tells every waiting caller that the link was lost.
     fn fail(&mut self, why: PublishError) -> PublishError {
         for (_, pending) in self.jobs.drain() {
             let _ = pending.done.send(Err(why.clone()));

@@ -1,4 +1,5 @@
-//! A transient, exclusive queue of this process, declared again whenever the connection was lost.
+//! A transient, exclusive queue of this process. It is declared again after each loss of the
+//! connection.
 
 use std::time::Duration;
 
@@ -14,20 +15,20 @@ use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, Received, Source, Subscription, lifetime};
 use crate::bus::topology::exchange;
 
-/// What may wait in the broker for this process; the oldest are dropped beyond that. So many
-/// that 20,000 requests may be told their decisions at once.
+/// The most messages that wait in the broker for this process. The broker drops the oldest beyond
+/// that. It is enough for the decisions of 20,000 waiting requests.
 const QUEUED: u32 = 25_000;
-/// What may wait in this process; beyond that the broker waits.
+/// The most messages that wait in this process. Beyond that they stay in the broker.
 const WAITING: usize = 1024;
-/// What the broker sends ahead; lapin's own queue has no bound.
+/// Prefetch. lapin's own queue has no bound.
 const PREFETCH: u16 = 500;
-/// After how many messages they are acknowledged at the latest ...
+// A subscription acknowledges after `ACKNOWLEDGED` messages, or when none arrived for `QUIET`.
+// RabbitMQ closes a channel that owes an acknowledgement for 30 minutes.
 const ACKNOWLEDGED: u64 = 100;
-/// ... or when no more come for so long: RabbitMQ closes the channel of whoever owes an acknowledgement for half an hour.
 const QUIET: Duration = Duration::from_secs(1);
-/// How often it is bound again.
+/// How often the queue is bound again.
 const REBIND: Duration = Duration::from_secs(10);
-/// A connection that lasted this long is not held against the next attempt.
+/// A connection that lasted this long resets the back-off.
 const STEADY: Duration = Duration::from_secs(30);
 
 pub(super) fn start(rabbit: Rabbit, source: Source, closed: CancellationToken) -> Subscription {
@@ -86,7 +87,7 @@ async fn receive(
     let mut stream =
         open(&channel, &name, source).await.map_err(|error| BrokerError::caused("subscribe", error))?;
     if !first {
-        // Whoever waits for the gap's notice gets it before anything newer.
+        // Report the gap before any newer message.
         let _ = inbox.send(Received::Gap).await;
     }
     address.send_replace(Some(name.clone()));
@@ -98,7 +99,7 @@ async fn receive(
             biased;
             next = consumer::next(&mut stream, &channel) => Some(next),
             () = tokio::time::sleep(QUIET), if taken > acknowledged => None,
-            // Its bindings went with the exchange if an operator deleted that.
+            // If an operator deleted the exchange, the bindings went with it.
             _ = rebind.tick() => {
                 bind(&channel, &name, source).await.map_err(lost)?;
                 continue;
@@ -111,7 +112,8 @@ async fn receive(
                 if inbox.send(Received::Message(properties::read(delivery))).await.is_err() {
                     break;
                 }
-                // Rarely: all that waits in the broker beyond the prefetch is bounded by the queue, and goes with it.
+                // Acknowledge rarely. The queue bounds what waits in the broker, and ends with the
+                // connection.
                 if taken - acknowledged < ACKNOWLEDGED {
                     continue;
                 }
@@ -137,7 +139,7 @@ async fn open(channel: &Channel, name: &str, source: &Source) -> lapin::Result<l
     in_time(channel.basic_consume(name.into(), "".into(), exclusive, FieldTable::default())).await
 }
 
-/// Binds a queue to what it listens to. Binding what is bound already changes nothing.
+/// Binds a queue to its sources. Binding it twice changes nothing.
 async fn bind(channel: &Channel, name: &str, source: &Source) -> lapin::Result<()> {
     let bindings: Vec<(&str, &str)> = match source {
         Source::Events(patterns) => {

@@ -1,4 +1,4 @@
-//! The topology on a real broker: declared where it is missing, checked where it is there.
+//! The topology on a real broker: declares what is missing and compares what exists.
 
 mod definitions;
 mod mend;
@@ -14,16 +14,18 @@ use super::in_time;
 use crate::bus::broker::BrokerError;
 use crate::bus::topology::{Delay, Purpose, QueueSpec, Topology, UNROUTED, exchange};
 
-/// AMQP's reply codes: no permission, no such queue or exchange, exclusive to another connection, other arguments.
+/// AMQP's reply codes: no permission, no such queue or exchange, exclusive to another connection,
+/// different arguments.
 const FORBIDDEN: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const LOCKED: u16 = 405;
 const INEQUIVALENT: u16 = 406;
-/// How long a process waits for another one that declares, and how often it looks.
+/// How long a process waits for another one that declares, and how often it asks.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
 const LOCK_LOOK: Duration = Duration::from_millis(300);
 
-/// One exchange: its name, its kind, whether it survives a restart, and where it sends what nothing is bound for.
+/// One exchange: its name, its kind, whether it survives a restart, and where it sends unroutable
+/// messages.
 struct ExchangeSpec {
     name: &'static str,
     kind: ExchangeKind,
@@ -58,14 +60,14 @@ fn binding(queue: &QueueSpec) -> (&'static str, &str) {
     }
 }
 
-/// The arguments that make a queue what it is and never change. Everything that may change is a policy.
+/// The arguments of a queue that never change. Everything that may change is a policy.
 fn arguments(queue: &QueueSpec) -> Vec<(&'static str, Value)> {
     let mut arguments = vec![("x-queue-type", json!("quorum"))];
     match queue.purpose {
         Purpose::Lane => arguments.push(("x-single-active-consumer", json!(true))),
         Purpose::Delay(delay) => arguments.extend([
             ("x-message-ttl", json!(delay.duration().as_millis())),
-            // The routing key stays what it was: the queue to return to.
+            // The routing key stays the same: the name of the queue to return to.
             ("x-dead-letter-exchange", json!(exchange::COMMANDS)),
             ("x-dead-letter-strategy", json!("at-least-once")),
             ("x-overflow", json!("reject-publish")),
@@ -75,18 +77,19 @@ fn arguments(queue: &QueueSpec) -> Vec<(&'static str, Value)> {
     arguments
 }
 
-/// Makes sure that everything is there as it is needed: declares what is missing, and compares the rest. One process at a time does
-/// so; the connection is its own, for the lock goes by connections.
+/// Declares what is missing, and compares the rest. One process does so at a time. It needs a
+/// connection of its own, because the lock belongs to a connection.
 ///
-/// An error about one queue keeps nothing from the others.
+/// An error about one queue does not stop the work on the others.
 pub(super) async fn ensure(
     connection: &Connection,
     topology: Topology,
     doubts: &impl Doubts,
 ) -> Result<(), BrokerError> {
-    // An operator may have declared everything, and forbid processes to. Then nothing can be compared.
+    // An operator may have declared everything, and not allow processes to declare. Then nothing
+    // can be compared.
     let Some(lock) = Lock::take(connection).await? else {
-        // Then nothing can be put back either.
+        // Then no message can be put back either.
         return look(connection, topology).await.map(drop).map_err(Amiss::error);
     };
     let ensured = ensure_all(connection, topology, doubts).await;
@@ -115,7 +118,7 @@ async fn ensure_all(
         if made && spec.name == exchange::EVENTS && !is_first {
             tracing::warn!(
                 exchange = spec.name,
-                "made an exchange anew; bind subscribers' queues to it again"
+                "declared a missing exchange again; bind subscribers' queues to it again"
             );
         }
         is_first &= made;
@@ -130,7 +133,7 @@ async fn ensure_all(
     }
     let mut unbound = Vec::new();
     for (queue, made, waiting) in declared {
-        // By now it is known whose consumers were cancelled.
+        // By now this process knows which consumers were cancelled.
         let is_new = made || waiting == 0 && doubts.is_cancelled(&queue.name);
         if (is_new || has_lost_bindings) && matches!(queue.purpose, Purpose::Lane | Purpose::Work) {
             unbound.push(queue);
@@ -138,30 +141,36 @@ async fn ensure_all(
             amiss.get_or_insert(in_the_way("queue", &queue.name, error));
         }
     }
-    // What an operator has just deleted may not be known yet; what waits in `unrouted` can wait for that.
+    // This process may not know yet what an operator has just deleted. Messages in `unrouted` can
+    // wait until it does.
     if (!unbound.is_empty() || doubts.are_old())
         && let Err(error) = mend::mend(&mut channels, topology, &unbound).await
     {
-        amiss.get_or_insert(BrokerError::caused("put back what was accepted without a queue", error));
+        amiss.get_or_insert(BrokerError::caused(
+            "put messages back that were accepted without a queue",
+            error,
+        ));
     }
     amiss.map_or(Ok(()), Err)
 }
 
-/// What is known of queues besides what the broker says now.
+/// What this process knows about queues beside the broker's present answers.
 pub(super) trait Doubts {
-    /// Whether the broker has just ended this queue's consumer. It does so before it deletes a queue, so that the queue may seem to be
-    /// there, and then be made by the comparison.
+    /// Whether the broker has just cancelled this queue's consumer. It does so before it deletes a
+    /// queue. So the queue may still seem to exist, and the comparison then creates it.
     fn is_cancelled(&self, queue: &str) -> bool;
 
-    /// Whether nothing was doubtful for a while.
+    /// Whether the last doubt is old.
     fn are_old(&self) -> bool;
 
-    /// Whether nothing was made sure of yet. What was compared once is compared again only if its consumer was cancelled: a comparison
-    /// at the moment of a deletion makes a queue, and does not say so.
+    /// Whether there was no successful check yet. A queue is compared again only if its consumer
+    /// was cancelled. A comparison at the moment of a deletion creates a queue, and does not say
+    /// so.
     fn are_first(&self) -> bool;
 }
 
-/// Asks whether everything is there. Compares nothing, and changes nothing. Returns how many messages wait in `unrouted`.
+/// Asks whether all exchanges and queues exist. It compares and changes nothing. Returns how many
+/// messages wait in `unrouted`.
 pub(super) async fn look(connection: &Connection, topology: Topology) -> Result<u32, Amiss> {
     let mut channels = Channels { connection, channel: None };
     for spec in exchanges() {
@@ -182,9 +191,9 @@ pub(super) async fn look(connection: &Connection, topology: Topology) -> Result<
     Ok(unrouted)
 }
 
-/// Why a topology is not as it should be.
+/// What is wrong with a topology.
 pub(super) enum Amiss {
-    /// Something is not there.
+    /// An exchange or queue is missing.
     Missing(BrokerError),
     /// The broker did not answer.
     Other(BrokerError),
@@ -204,7 +213,7 @@ impl Amiss {
     }
 }
 
-/// The queue of messages without a queue.
+/// The queue of unroutable messages.
 fn unrouted() -> QueueSpec {
     QueueSpec { name: UNROUTED.to_owned(), purpose: Purpose::Parking }
 }
@@ -221,7 +230,7 @@ fn in_the_way(what: &str, name: &str, error: lapin::Error) -> BrokerError {
     BrokerError::caused(said, error)
 }
 
-/// Whether the broker said that there is no such thing.
+/// Whether the broker said that a queue or exchange is missing.
 pub(super) fn is_not_found(error: &lapin::Error) -> bool {
     code_of(error) == Some(NOT_FOUND)
 }
@@ -233,7 +242,8 @@ fn code_of(error: &lapin::Error) -> Option<u16> {
     }
 }
 
-/// What one process at a time holds while it declares: an exclusive queue. It ends with its connection.
+/// The lock that one process holds while it declares: an exclusive queue. It ends with its
+/// connection.
 struct Lock {
     channel: Channel,
 }
@@ -241,7 +251,7 @@ struct Lock {
 impl Lock {
     const NAME: &'static str = "muster.declaring";
 
-    /// Waits for it. None if this process may declare nothing.
+    /// Waits for the lock. `None` if this process may not declare.
     async fn take(connection: &Connection) -> Result<Option<Self>, BrokerError> {
         let mut channels = Channels { connection, channel: None };
         let failed = |error: lapin::Error| BrokerError::caused(format!("queue {}", Self::NAME), error);
@@ -254,7 +264,7 @@ impl Lock {
                 Ok(_) => return Ok(Some(Self { channel })),
                 Err(error) if code_of(&error) == Some(FORBIDDEN) => return Ok(None),
                 Err(error) if code_of(&error) == Some(LOCKED) && since.elapsed() < LOCK_WAIT => {
-                    // Not all at the same moment.
+                    // Jitter: processes must not ask all at once.
                     tokio::time::sleep(LOCK_LOOK.mul_f64(rand::random_range(0.5..1.5))).await;
                 }
                 Err(error) => return Err(failed(error)),
@@ -262,15 +272,16 @@ impl Lock {
         }
     }
 
-    /// Lets the next process go on.
+    /// Releases the lock.
     async fn release(self) {
         let deleted = self.channel.queue_delete(Self::NAME.into(), options::QueueDeleteOptions::default());
-        // If the connection is gone, so is the queue.
+        // The queue ends with the connection.
         let _ = in_time(deleted).await;
     }
 }
 
-/// A channel that is opened again after the broker closed it, as it does at every "not found".
+/// A channel that is opened again after the broker closed it. The broker closes it at every "not
+/// found".
 struct Channels<'a> {
     connection: &'a Connection,
     channel: Option<Channel>,
@@ -284,7 +295,7 @@ impl Channels<'_> {
         }
     }
 
-    /// Declares an exchange; whether it was missing. One that is there is compared by a declaration.
+    /// Declares an exchange. Returns whether it was missing. Declaring an existing one compares it.
     async fn exchange(&mut self, spec: &ExchangeSpec, compares: bool) -> lapin::Result<bool> {
         match self.declare_exchange(spec, true).await {
             Err(error) if is_not_found(&error) => self.declare_exchange(spec, false).await.map(|()| true),
@@ -305,8 +316,8 @@ impl Channels<'_> {
         in_time(channel.exchange_declare(spec.name.into(), spec.kind.clone(), options, arguments)).await
     }
 
-    /// Declares a queue; whether it was missing, and how many messages wait in it. One that is there is compared by a
-    /// declaration: asking alone compares nothing.
+    /// Declares a queue. Returns whether it was missing, and how many messages wait in it.
+    /// Declaring an existing one compares it, while asking for it does not.
     async fn queue(&mut self, queue: &QueueSpec, compares: bool) -> lapin::Result<(bool, u32)> {
         match self.declare_queue(queue, true).await {
             Err(error) if is_not_found(&error) => {
@@ -320,7 +331,7 @@ impl Channels<'_> {
         }
     }
 
-    /// Declares a queue; how many messages wait in it.
+    /// Declares a queue. Returns how many messages wait in it.
     async fn declare_queue(&mut self, queue: &QueueSpec, passive: bool) -> lapin::Result<u32> {
         let channel = self.get().await?;
         let options = options::QueueDeclareOptions { passive, durable: true, ..Default::default() };
@@ -332,7 +343,7 @@ impl Channels<'_> {
         Ok(declared.message_count())
     }
 
-    /// Binds a queue. Binding what is bound already changes nothing.
+    /// Binds a queue. Binding it twice changes nothing.
     async fn bind(&mut self, queue: &QueueSpec) -> lapin::Result<()> {
         let (from, key) = binding(queue);
         let options = options::QueueBindOptions::default();
@@ -341,7 +352,7 @@ impl Channels<'_> {
         in_time(channel.queue_bind(name, from, key.into(), options, FieldTable::default())).await
     }
 
-    /// Takes a queue's binding away.
+    /// Removes a queue's binding.
     async fn unbind(&mut self, queue: &QueueSpec) -> lapin::Result<()> {
         let (from, key) = binding(queue);
         let channel = self.get().await?;
@@ -350,7 +361,8 @@ impl Channels<'_> {
     }
 }
 
-/// An operator may have declared everything, and forbid processes to declare. Then what is there cannot be compared.
+/// An operator may have declared everything, and not allow processes to declare. Then existing
+/// queues cannot be compared.
 fn may_be_forbidden(declared: lapin::Result<()>) -> lapin::Result<()> {
     match declared {
         Err(error) if code_of(&error) == Some(FORBIDDEN) => Ok(()),

@@ -6,17 +6,19 @@ use serde_json::{Value, json};
 use super::{arguments, binding, exchanges};
 use crate::bus::topology::{Topology, exchange};
 
-/// The most messages a durable queue holds; a publisher of more is refused (503 at the API).
+/// The most messages of a durable queue. Beyond that, the broker refuses new ones (503 at the API).
 const MAX_LENGTH: u64 = 1_000_000;
-/// The most bytes a peer's queue holds; without it a stream would have no bound.
+/// The most bytes of a peer's queue. Without it a stream would have no bound.
 const MAX_PEER_BYTES: u64 = 1024 * 1024 * 1024;
-/// A crash counts against every message of the batch that was held. Lanes must not lose innocents to it.
+/// A crash counts as a delivery of every message in the batch. Lanes must not lose good messages to
+/// it.
 const LANE_DELIVERIES: u64 = 1000;
-/// Where there is no order, a message that took its consumer down this often is given up.
+/// A queue without order gives up a message after this many crashes of its consumer.
 const WORK_DELIVERIES: u64 = 20;
 
-/// The definitions that RabbitMQ imports at boot, for the default virtual host: what the processes declare, and the
-/// policies, which AMQP cannot set. No users stand in it: compose makes the one it uses.
+/// The definitions that RabbitMQ imports at boot, for the default virtual host. They have what the
+/// processes declare, and the policies, which AMQP cannot set. They have no users: compose creates
+/// the one it uses.
 #[must_use]
 pub fn definitions(topology: Topology) -> Value {
     const VHOST: &str = "/";
@@ -54,10 +56,12 @@ pub fn definitions(topology: Topology) -> Value {
             policy("lanes", "^(drives|members)\\.[0-9]+$", work(LANE_DELIVERIES)),
             policy("work", "^(eligibility|upkeep)$", work(WORK_DELIVERIES)),
             policy("delays", "^delay\\.", json!({ "max-length": MAX_LENGTH, "overflow": "reject-publish" })),
-            // Looking at a parked message counts as a delivery; it must not vanish from being looked at.
+            // Reading a parked message counts as a delivery. The message must not vanish because
+            // operators read it.
             policy("parking", "^(dead-letters|unrouted)$",
                    json!({ "delivery-limit": MAX_LENGTH, "max-length": MAX_LENGTH, "overflow": "reject-publish" })),
-            // A peer that stays away loses its oldest events. If its queue refused them instead, the lanes would wait.
+            // A peer that stays away loses its oldest events. If its queue refused new ones
+            // instead, the lanes would wait.
             policy("peers", "^peer\\.",
                    json!({ "delivery-limit": LANE_DELIVERIES, "max-length": MAX_LENGTH,
                            "max-length-bytes": MAX_PEER_BYTES, "overflow": "drop-head" })),

@@ -1,13 +1,16 @@
-//! What was accepted while its queue was missing goes back, in order where that is provable.
+//! Puts messages back that were accepted while their queue was missing. It keeps their order where
+//! it can prove it.
 //!
-//! A message without a queue goes to `unrouted`, through the alternate exchange. So while a lane has no binding, `unrouted` holds
-//! everything that was accepted for it, in order. The lane is declared without a binding, and what waits in `unrouted` is moved to
-//! it. So that this comes to an end, `unrouted` itself is unbound for a moment: meanwhile a command for such a lane comes back to
-//! its publisher, and is not accepted. When nothing is left, the lane is bound, and `unrouted` again. A command that is published to the
-//! lane later is newer than everything in it.
+//! The alternate exchange sends unroutable messages to `unrouted`. So while a lane has no binding,
+//! `unrouted` holds all its accepted commands, in order. The lane is declared without a binding,
+//! and its commands are moved from `unrouted` to it. To come to an end, `unrouted` itself is
+//! unbound for a moment. Meanwhile the broker returns a command for such a lane to its publisher,
+//! which does not accept it. When `unrouted` is empty, the lane is bound, and `unrouted` again.
+//! Commands that are published to the lane later are newer than all commands in it.
 //!
-//! A message that is found in `unrouted` for a lane which had its binding may be older than one that was decided meanwhile. It goes
-//! to the dead letters, where an operator decides about it.
+//! `unrouted` may also hold a message for a lane that had its binding. A newer message of that lane
+//! may be decided already. So this one goes to the dead letters, where an operator decides about
+//! it.
 
 use std::time::Duration;
 
@@ -22,18 +25,18 @@ use super::{Channels, in_time};
 use crate::bus::message::header;
 use crate::bus::topology::{DEAD_LETTERS, Purpose, QueueSpec, Topology, UNROUTED, exchange};
 
-/// Messages that are moved together.
+/// The most messages that are moved together.
 const CHUNK: u16 = 500;
-/// How long a chunk is waited for after its first message.
+/// How long to wait for a full chunk after its first message.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often everything that is there is moved before `unrouted` is unbound: what comes then is little.
+/// Rounds of moving before `unrouted` is unbound. Few messages are left for the time without it.
 const ROUNDS: usize = 3;
 /// How long a message may be on its way from an exchange to a queue.
 const ON_ITS_WAY: Duration = Duration::from_millis(300);
-/// The type of the message that marks the end of what was there.
+/// The type of the message that marks the end of a round.
 const END: &str = "muster.end";
 
-/// Moves what is in `unrouted`, and binds the queues that are not bound yet.
+/// Moves the messages of `unrouted`, and binds the queues that are not bound yet.
 pub(super) async fn mend(
     channels: &mut Channels<'_>,
     topology: Topology,
@@ -60,22 +63,22 @@ pub(super) async fn mend(
     super::super::close_channel(&drain.channel).await;
     drained?;
     if drain.moved > 0 {
-        tracing::warn!(messages = drain.moved, "put messages back whose queue was missing, in order");
+        tracing::warn!(messages = drain.moved, "a queue was missing; moved its messages back in order");
     }
     if drain.marked > 0 {
         tracing::error!(
             messages = drain.marked,
-            "messages without a queue lie among the dead letters, for newer ones may be decided: see `muster dead-letters`"
+            "moved messages without a queue to the dead letters, because newer ones may be decided; see `muster dead-letters`"
         );
     }
     Ok(())
 }
 
-/// Where a message goes.
+/// The queue that a message goes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     queue: String,
-    /// Whether it says why it is there.
+    /// Whether the message gets headers that say why it is there.
     is_marked: bool,
 }
 
@@ -104,10 +107,10 @@ impl Drain {
         let stream =
             in_time(channel.basic_consume(UNROUTED.into(), "".into(), options, FieldTable::default()))
                 .await?;
-        // Of two consumers none has all of it, in order.
+        // With two consumers, neither gets all messages in order.
         if waiting(channels).await?.1 != 1 {
             super::super::close_channel(&channel).await;
-            return Err(std::io::Error::other("somebody else reads the queue unrouted").into());
+            return Err(std::io::Error::other("another consumer reads the queue unrouted").into());
         }
         Ok(Self { channel, stream, moved: 0, marked: 0 })
     }
@@ -139,7 +142,7 @@ impl Drain {
         bound
     }
 
-    /// Moves everything that is there now.
+    /// Moves all messages that wait now.
     async fn what_is_there(&mut self, place: &impl Fn(&Delivery) -> Place) -> lapin::Result<()> {
         let end = Uuid::now_v7().to_string();
         let properties =
@@ -180,7 +183,7 @@ impl Drain {
         Ok(())
     }
 
-    /// Publishes to a queue: the default exchange leads to the one of that name.
+    /// Publishes to a queue. The default exchange routes by queue name.
     async fn publish(
         &self,
         queue: &str,
@@ -192,7 +195,7 @@ impl Drain {
     }
 }
 
-/// Only an acknowledgement counts. What was not taken is still in `unrouted`.
+/// Only an acknowledgement counts. A message that was not taken is still in `unrouted`.
 fn taken(confirmation: Confirmation) -> lapin::Result<()> {
     match confirmation {
         Confirmation::Ack(None) => Ok(()),
@@ -200,7 +203,7 @@ fn taken(confirmation: Confirmation) -> lapin::Result<()> {
     }
 }
 
-/// The properties of a message among the dead letters: where it was meant for, and why it is there.
+/// The properties of a dead letter: the queue it was meant for, and why it is there.
 fn with_mark(delivery: &Delivery) -> BasicProperties {
     let mut headers = delivery.properties.headers().clone().unwrap_or_default();
     let mut say = |name: &str, text: &str| {
