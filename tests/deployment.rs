@@ -310,7 +310,7 @@ fn address(log: &Path, out: &Path) -> Option<String> {
     let logged = text(log).lines().find_map(|line| {
         let line: Value = serde_json::from_str(line).ok()?;
         let message = line["message"].as_str()?;
-        let says = message.starts_with("serving") || message == "health and metrics";
+        let says = message.starts_with("serving");
         says.then(|| format!("http://{}", line["address"].as_str().unwrap_or_default()))
     });
     logged.or_else(|| {

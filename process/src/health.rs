@@ -1,4 +1,4 @@
-//! What a process says about its health: every part that was asked, what its absence means, and what follows for the whole.
+//! The health report of a process: each part, what its absence means, and the state of the whole.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use crate::watch::Liveness;
 /// How long a part may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A part that a process can ask whether it answers.
+/// A part that a process depends on and can check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// Its name in the report.
     pub name: &'static str,
-    /// What is asked of it, in one sentence.
+    /// How it is checked, in one sentence.
     pub asks: &'static str,
     /// What its absence means, in one sentence.
     pub means: &'static str,
@@ -77,10 +77,10 @@ pub struct Answer {
     found: Result<(), Unwell>,
 }
 
-/// Why something that was asked is not well.
+/// Why a check failed.
 type Unwell = Box<dyn Error + Send + Sync>;
 
-/// Asks a part. One that does not answer in time is down.
+/// Checks a part. A part that does not answer in time is down.
 pub async fn ask<E: Into<Unwell>>(part: Part, asked: impl Future<Output = Result<(), E>>) -> Answer {
     let since = Instant::now();
     let found = match tokio::time::timeout(PATIENCE, asked).await {
@@ -92,8 +92,9 @@ pub async fn ask<E: Into<Unwell>>(part: Part, asked: impl Future<Output = Result
 
 /// The report, and whether the process can do its work.
 ///
-/// `stopping`: it was asked to stop, and serves on for a moment. `down`: something that it needs is away. `degraded`: it does its work, but something is away that it can do without, or a
-/// part of it was started again a moment ago, is stuck or has skipped something. Otherwise `up`.
+/// `stopping`: the process was asked to stop and serves on for a moment. `down`: a part that it
+/// needs is away. `degraded`: it works, but an optional part is away, or one of its own parts was
+/// restarted lately, is stuck or has skipped something. Otherwise `up`.
 #[must_use]
 pub fn report(service: &str, answers: &[Answer], liveness: &Liveness, parts: &Parts) -> (bool, Json) {
     let (missing, troubles) = (liveness.missing(), parts.troubles());

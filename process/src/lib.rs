@@ -1,4 +1,5 @@
-//! What every process of Muster does: open its connections, be watched, and end in time when it is asked to.
+//! What every process of Muster does: it opens its connections, serves health and metrics, and ends
+//! in time when asked to.
 
 pub mod described;
 pub mod health;
@@ -32,13 +33,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::parts::Parts;
 
-/// The allocator that each binary sets. A rush allocates in small pieces on many threads; the system's allocator takes a sixth of
-/// its time.
+/// The allocator that each binary sets. In a rush many threads allocate small pieces. The system's
+/// allocator takes a sixth of the time.
 pub use mimalloc::MiMalloc as Allocator;
 
-/// Writing transactions at a time, per process: lanes beyond that wait for each other.
+/// The most writing transactions at a time in a process. Further lanes wait for a free one.
 pub const WRITERS: u32 = 8;
-/// How long a process may take to end after it was asked to.
+/// How long a process may take to end after it was asked to stop.
 pub const END: Duration = Duration::from_secs(9);
 /// Upper bounds of the histograms' buckets, in seconds.
 const SECONDS: [f64; 14] =
@@ -53,20 +54,20 @@ pub struct Connections {
     pub db: Database,
     /// The broker, with its topology.
     pub broker: Broker,
-    /// How events about registrations leave.
+    /// The form of published events about registrations.
     pub events: Form,
     /// The store for uploaded files.
     pub files: Files,
     /// Where webhooks may go besides public addresses.
     pub webhook_allow: Allowed,
-    /// What is said about mails.
+    /// The settings of mails.
     pub mailing: Mailing,
-    /// How the parts stand that work with these connections.
+    /// The state of the parts that use these connections.
     pub parts: Parts,
 }
 
 impl Connections {
-    /// Opens them for one of several processes, which need a broker that they share.
+    /// Opens the connections of one of several processes. They need a shared broker.
     pub async fn open_shared(
         deployment: &Deployment,
         name: &str,
@@ -81,13 +82,13 @@ impl Connections {
         Self::open(deployment, name, shutdown).await
     }
 
-    /// Opens them; waits for servers that are not there yet, until shutdown.
+    /// Opens the connections. Waits for servers that are not up yet, until shutdown.
     pub async fn open(
         deployment: &Deployment,
         name: &str,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
-        // What can be known to be wrong is said before anything is waited for.
+        // Report wrong settings before waiting for any server.
         let mailing = deployment.mailing()?;
         deployment.cache()?;
         deployment.broker()?;
@@ -108,20 +109,20 @@ impl Connections {
         Ok(Self { db, broker, events, files, webhook_allow, mailing, parts })
     }
 
-    /// Ends them.
+    /// Closes the connections.
     pub async fn close(&self) {
         self.broker.close().await;
         self.db.close().await;
     }
 }
 
-/// The process was asked to stop before it was up. That is no failure.
+/// The process was asked to stop before it was up. This is no failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("asked to stop while starting")]
 pub struct Stopped;
 
-/// Opens the database and migrates it. Waits for a server that is not there yet, or refuses for now, until shutdown. A step of a
-/// migration that is in hand ends first.
+/// Opens the database and migrates it. Waits for a server that is not up yet or refuses for now,
+/// until shutdown. A migration step that has begun ends first.
 pub async fn database(
     deployment: &Deployment,
     name: &str,
@@ -131,7 +132,8 @@ pub async fn database(
     let open = async || {
         let connected = shutdown.run_until_cancelled(Database::connect(url.expose(), WRITERS, name)).await;
         let db = connected.ok_or(Opening::Never(Stopped.into()))?.map_err(|error| {
-            // A server may answer the next connection differently, even about a password. A file is there or not.
+            // A server may accept the next connection, even after refusing a password. A file does
+            // not change by itself.
             let is_passing = if url.expose().starts_with("sqlite:") {
                 database::is_passing(&error)
             } else {
@@ -150,7 +152,7 @@ pub async fn database(
         match open().await {
             Ok(db) => {
                 if let Some(seconds) = outage.ends() {
-                    tracing::info!(seconds, "the database takes connections now");
+                    tracing::info!(seconds, "the database accepts connections now");
                 }
                 return Ok(db);
             }
@@ -166,7 +168,7 @@ pub async fn database(
     }
 }
 
-/// Migrates it, and makes sure that it is this deployment's.
+/// Migrates the database, and checks that it belongs to this deployment.
 async fn prepare(
     db: &Database,
     deployment: &Deployment,
@@ -189,9 +191,9 @@ async fn prepare(
 
 /// Why a database cannot be used.
 enum Opening {
-    /// The server is starting, full, or cannot be reached: it may take the next connection.
+    /// The server is starting, full, or unreachable. It may take the next connection.
     NotNow(anyhow::Error),
-    /// It has to be mended.
+    /// An operator must repair it.
     Never(anyhow::Error),
 }
 
@@ -207,7 +209,7 @@ impl Opening {
     }
 }
 
-/// Opens the broker. Waits for a server that is not there yet, or refuses for now.
+/// Opens the broker. Waits for a server that is not up yet or refuses for now.
 pub async fn broker(deployment: &Deployment, name: &str) -> anyhow::Result<Broker> {
     let url = deployment.broker()?;
     let host = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty());
@@ -218,7 +220,7 @@ pub async fn broker(deployment: &Deployment, name: &str) -> anyhow::Result<Broke
         match Broker::connect(&url, deployment.lanes, &name).await {
             Ok(broker) => {
                 if let Some(seconds) = outage.ends() {
-                    tracing::info!(seconds, "the broker takes connections now");
+                    tracing::info!(seconds, "the broker accepts connections now");
                 }
                 return Ok(broker);
             }
@@ -234,7 +236,7 @@ pub async fn broker(deployment: &Deployment, name: &str) -> anyhow::Result<Broke
     }
 }
 
-/// Begins measuring. May be called once per process.
+/// Installs the metrics recorder. May be called once per process.
 pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
@@ -247,42 +249,43 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         let mut tick = tokio::time::interval(Duration::from_secs(10));
         loop {
             tick.tick().await;
-            // A panic is counted, and the next time is another.
+            // A panic is counted. The next run may succeed.
             let _ = caught_at_once(|| upkeep.run_upkeep());
         }
     });
     Ok(handle)
 }
 
-/// What a process does, on the heap: a compiler that optimises cannot lay a whole process out in one future.
+/// The work of a process, on the heap. An optimising compiler cannot lay out a whole process as one
+/// future.
 pub type Main = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
 
-/// A future on the heap whose type is forgotten, so that the layout of those around it does not include its own.
+/// A boxed future with its type erased, so that the futures around it do not include its layout.
 fn boxed<'a, T>(future: impl Future<Output = T> + Send + 'a) -> Pin<Box<dyn Future<Output = T> + Send + 'a>> {
     Box::pin(future)
 }
 
-/// Allows as many open files as the system lets a process have: each connection is one, and the usual limit of 1,024 is meant for
-/// programs that use `select(2)`.
+/// Raises the limit of open files to what the system allows. Each connection needs one, and the
+/// usual limit of 1,024 is for programs that use `select(2)`.
 pub fn allow_open_files() {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, getrlimit, setrlimit};
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
-        // Then it stays as it is.
+        // Then the limit stays as it is.
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 
-/// Runs a process: logging, signals, and an end within [`END`] of being asked.
+/// Runs a process: sets up logging and signals, and ends within [`END`] after a request to stop.
 pub fn run_to_end(
     service: &'static str,
     watching: &Watching,
     main: impl FnOnce(CancellationToken) -> Main,
 ) -> ExitCode {
     allow_open_files();
-    // First of all, so that nobody is asked to end who does not listen.
+    // Listen for signals first, so that no request to stop is missed.
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -307,7 +310,7 @@ pub fn run_to_end(
         };
         tokio::select! {
             ended = main(shutdown.clone()) => ended,
-            () = overdue => anyhow::bail!("did not end in time; what was unsettled comes again"),
+            () = overdue => anyhow::bail!("did not end in time; the broker delivers unsettled messages again"),
         }
     });
     runtime.shutdown_timeout(Duration::from_millis(500));

@@ -1,4 +1,4 @@
-//! Says once when the database is lost, and once when it is back. (The broker says so itself.)
+//! Logs once when the database is lost, and once when it is back. (The broker logs its own.)
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use shared::backoff::Outage;
 use shared::database::Database;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is asked whether it is there.
+/// How often the database is checked.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Watches it until shutdown.
+/// Watches the database until shutdown.
 pub(crate) async fn watch(db: Database, shutdown: CancellationToken) {
     let mut outage = Outage::default();
     let mut tick = tokio::time::interval(LOOK);

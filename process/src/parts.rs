@@ -1,4 +1,5 @@
-//! The parts of a process that work in the background. A part that panics or gives up is started again, and health says so.
+//! The parts of a process that work in the background. A part that panics or gives up is started
+//! again, and health says so.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,12 +12,12 @@ use shared::guard::caught;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A part that has worked this long since its last start counts as well again.
+/// A part that has worked this long since its last start counts as healthy again.
 const STEADY: Duration = Duration::from_secs(30);
-/// How many troubles are named at most; more of them say the same.
+/// The most troubles in a report. Further ones add nothing.
 const MOST: usize = 100;
 
-/// How the parts of a process stand. Cheap to clone.
+/// The state of a process's parts. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Parts(Arc<Mutex<Known>>);
 
@@ -38,22 +39,23 @@ struct Restarted {
 pub struct Trouble {
     /// The part.
     pub part: &'static str,
-    /// `restarted`: it stopped by itself a moment ago. `stuck`: it cannot get over what `about` names, and goes on with the
-    /// rest. `skipped`: it has left out what `about` names.
+    /// `restarted`: the part stopped by itself a moment ago. `stuck`: it cannot process what
+    /// `about` names, and goes on with the rest. `skipped`: it has skipped what `about` names.
     pub status: &'static str,
-    /// What it is about, if it is about one thing.
+    /// The drive, queue or other thing in question, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
-    /// How often it was started again since the process began.
+    /// How often the part was restarted since the process began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restarts: Option<u64>,
-    /// Why. Not in the report, which anybody may read: it may quote somebody's data. The log has it.
+    /// The reason. It may quote personal data, so it is in the log only. Anyone may read the
+    /// report.
     #[serde(skip)]
     pub reason: String,
 }
 
 impl Parts {
-    /// Keeps a part at work in a task of its own: see [`supervise`].
+    /// Runs a part in a task of its own; see [`supervise`].
     pub fn spawn<W: Future<Output: End> + Send + 'static>(
         &self,
         part: &'static str,
@@ -79,12 +81,12 @@ impl Parts {
         restarted.chain(known.troubles.values().cloned()).take(MOST).collect()
     }
 
-    /// A part cannot get over `about` for now.
+    /// A part cannot process `about` for now.
     pub fn is_stuck(&self, part: &'static str, about: String, reason: String) {
         self.add(part, "stuck", about, reason);
     }
 
-    /// A part has left `about` out.
+    /// A part has skipped `about`.
     pub fn has_skipped(&self, part: &'static str, about: String, reason: String) {
         self.add(part, "skipped", about, reason);
     }
@@ -103,7 +105,7 @@ impl Parts {
         }
     }
 
-    /// A part began anew: it was started again, or went on by itself behind a panic.
+    /// A part was restarted, or went on by itself after a panic.
     pub fn stumbled(&self, part: &'static str, reason: String) {
         metrics::counter!("muster_part_restarts_total", "part" => part).increment(1);
         let mut known = self.known();
@@ -116,7 +118,7 @@ impl Parts {
     }
 }
 
-/// What a part ends with: nothing, or an error.
+/// The result of a part: nothing, or an error.
 pub trait End: Send {
     /// Why it ended, in words.
     fn reason(self) -> String;
@@ -140,11 +142,10 @@ impl End for anyhow::Result<()> {
     }
 }
 
-/// Keeps a part at work until shutdown. `start` makes the work; it is called again, after a back-off, whenever the work
-/// panics, fails or ends before its time.
+/// Runs a part until shutdown. `start` creates its future. Whenever that panics, fails or ends
+/// early, `supervise` calls `start` again after a back-off.
 ///
-/// What cannot work as it is configured does not belong into the work: check it before, so that the process can refuse to
-/// start.
+/// Check the configuration before this, so that the process can refuse to start.
 pub async fn supervise<W: Future<Output: End>>(
     part: &'static str,
     parts: &Parts,
@@ -152,7 +153,7 @@ pub async fn supervise<W: Future<Output: End>>(
     mut start: impl FnMut() -> W,
 ) {
     let mut backoff = Backoff::default();
-    // The work sees the shutdown itself, and finishes what it has in hand.
+    // The part sees the shutdown itself, and finishes its present work.
     while !shutdown.is_cancelled() {
         let since = Instant::now();
         let ended = caught(async { start().await }).await;
@@ -169,7 +170,7 @@ pub async fn supervise<W: Future<Output: End>>(
         if since.elapsed() > STEADY {
             backoff = Backoff::default();
         }
-        tracing::error!(part, reason, "a part of the process stopped; starting it again");
+        tracing::error!(part, reason, "a part of the process stopped; restarting it after a back-off");
         parts.stumbled(part, reason);
         shutdown.run_until_cancelled(backoff.wait()).await;
     }

@@ -1,4 +1,5 @@
-//! How a process stops: it says so, goes on for a while if it is told to, then finishes what is in hand.
+//! How a process stops: it reports `stopping`, serves on for the grace period, then finishes its
+//! present work.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -6,27 +7,28 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// How long writing may take: nobody may be reading it.
+/// Timeout for writing to standard error. Its reader may be stuck.
 const WRITE: Duration = Duration::from_millis(500);
 
 /// Whether the process was asked to stop.
 static STOPPING: AtomicBool = AtomicBool::new(false);
-/// Whether anybody is served yet.
+/// Whether the process serves clients yet.
 static SERVING: AtomicBool = AtomicBool::new(false);
 
-/// Says that this process serves from now on: it has to be missed by balancers when it stops.
+/// Notes that this process serves clients from now on. When it stops, it serves on until load
+/// balancers have noticed.
 pub fn serves() {
     SERVING.store(true, Ordering::Relaxed);
 }
 
-/// Whether this process was asked to stop. It is not ready from then on, though it still serves.
+/// Whether this process was asked to stop. From then on it is not ready, but it still serves.
 #[must_use]
 pub fn is_stopping() -> bool {
     STOPPING.load(Ordering::Relaxed)
 }
 
-/// A token that is cancelled when the operating system asks the process to end (Ctrl-C, SIGTERM), after this grace. A second
-/// signal ends the grace.
+/// A token that is cancelled when the operating system asks the process to stop (Ctrl-C, SIGTERM),
+/// after this grace period. A second signal ends the grace period.
 pub(crate) fn on_signal(grace: Duration) -> anyhow::Result<CancellationToken> {
     let token = CancellationToken::new();
     let asked = token.clone();
@@ -44,22 +46,22 @@ pub(crate) fn on_signal(grace: Duration) -> anyhow::Result<CancellationToken> {
         if SERVING.load(Ordering::Relaxed) && !grace.is_zero() {
             tracing::info!(
                 seconds = grace.as_secs(),
-                "asked to stop; serving on until balancers have noticed"
+                "asked to stop; serving on until load balancers have noticed"
             );
             let _ = tokio::time::timeout(grace, signal()).await;
         }
-        tracing::info!("asked to stop; finishing what is in hand");
+        tracing::info!("asked to stop; finishing the present work");
         asked.cancel();
     });
     Ok(token)
 }
 
-/// Prints something for the operator. Not for ever: what it is written to may be full.
+/// Prints text for the operator, with a timeout. The reader of a pipe may be stuck.
 pub fn say(text: String) {
     in_time(move || println!("{text}"));
 }
 
-/// Says why a process ends.
+/// Prints why a process ends.
 pub(crate) fn last_words(text: String) {
     in_time(move || eprintln!("{text}"));
 }
@@ -73,8 +75,8 @@ fn in_time(write: impl FnOnce() + Send + 'static) {
     let _ = written.recv_timeout(WRITE);
 }
 
-/// Lets panics be logged like everything else. The standard library writes them to standard error and waits until that takes
-/// them.
+/// Logs panics like other messages. The standard library would write them to standard error, and
+/// block while its reader is stuck.
 pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

@@ -1,7 +1,8 @@
-//! Health and metrics of a process that serves nothing else.
+//! Health and metrics of a process that serves no other HTTP surface.
 //!
-//! `/health` and `/livez`: the process runs. `/readyz` and `/health/full`: it consumes all its queues, and broker and
-//! database answer; and which of its parts are not well. `/metrics`: Prometheus text.
+//! `/health` and `/livez`: the process runs. `/readyz` and `/health/full`: it consumes all its
+//! queues, broker and database answer, and which of its parts have trouble. `/metrics`: Prometheus
+//! text.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -31,16 +32,16 @@ use crate::parts::Parts;
 
 /// The most connections at a time.
 const CONNECTIONS: usize = 64;
-/// How long a watcher may take to ask.
+/// Timeout for a watcher's request.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often the queues are looked at.
+/// How often the queues' depths are read.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Which queues a process consumes at the moment. Cheap to clone.
+/// The queues that a process consumes at the moment. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Liveness(Arc<Mutex<BTreeMap<String, bool>>>);
 
-/// A queue is consumed as long as this lives.
+/// The queue counts as consumed while this value lives.
 #[derive(Debug)]
 #[must_use = "the queue counts as consumed as long as this lives"]
 pub struct Up {
@@ -49,7 +50,7 @@ pub struct Up {
 }
 
 impl Liveness {
-    /// All these queues are to be consumed; none is yet.
+    /// Expects all these queues to be consumed. None is yet.
     #[must_use]
     pub fn expecting(queues: impl IntoIterator<Item = String>) -> Self {
         let liveness = Self::default();
@@ -87,7 +88,7 @@ impl Drop for Up {
     }
 }
 
-/// Looks at the depth of these queues, for the metrics, until shutdown.
+/// Reads the depth of these queues for the metrics, until shutdown.
 pub async fn measure_queues(broker: Broker, queues: Vec<Queue>, parts: Parts, shutdown: CancellationToken) {
     let topology = broker.topology();
     let names: Vec<_> = queues
@@ -117,7 +118,7 @@ fn is_parking(name: &str) -> bool {
     [shared::bus::topology::DEAD_LETTERS, shared::bus::topology::UNROUTED].contains(&name)
 }
 
-/// Says in health that messages wait for an operator, or do not any more.
+/// Reports in health whether messages wait for an operator.
 fn note_parked(parts: &Parts, name: &str, ready: u64) {
     let (about, part) = (name.to_owned(), "broker");
     if ready == 0 {
@@ -131,16 +132,16 @@ fn note_parked(parts: &Parts, name: &str, ready: u64) {
     }
 }
 
-/// What a watcher can ask a process.
+/// What a process shows to a watcher.
 #[derive(Debug, Clone)]
 pub struct Watch {
     /// The process's name.
     pub service: &'static str,
     /// Its metrics.
     pub metrics: PrometheusHandle,
-    /// What it consumes.
+    /// The queues that it consumes.
     pub liveness: Liveness,
-    /// How its parts stand.
+    /// The state of its parts.
     pub parts: Parts,
     /// Its broker.
     pub broker: Broker,
@@ -148,10 +149,10 @@ pub struct Watch {
     pub db: Database,
 }
 
-/// Listens for watchers. Port 0 takes a free one; the one taken is logged.
+/// Listens for watchers. Port 0 takes a free port, and logs it.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
-    tracing::info!(address = %listener.local_addr()?, "health and metrics");
+    tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
     Ok(listener)
 }
 
@@ -163,9 +164,9 @@ impl Watch {
         while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
             let stream = match accepted {
                 Ok((stream, _)) => stream,
-                // Most likely there are no file descriptors left: trying at once would only burn time.
+                // Most likely no file descriptor is left. Trying again at once would only use CPU.
                 Err(error) => {
-                    tracing::warn!(%error, "could not accept a watcher");
+                    tracing::warn!(%error, "could not accept a watcher's connection; trying again");
                     shutdown.run_until_cancelled(backoff.wait()).await;
                     continue;
                 }
@@ -184,7 +185,7 @@ impl Watch {
                     .timer(TokioTimer::new())
                     .header_read_timeout(PATIENCE)
                     .serve_connection(TokioIo::new(stream), service);
-                // A watcher that hangs up misses its answer, nothing more.
+                // A watcher that hangs up only misses its answer.
                 let _ = shutdown.run_until_cancelled(connection).await;
                 drop(place);
             });

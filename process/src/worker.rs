@@ -1,4 +1,5 @@
-//! A process that works behind the APIs: a consumer or the scheduler. Several of each may run at once.
+//! A process that works behind the APIs: a consumer or the scheduler. Several of each may run at
+//! once.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -23,18 +24,19 @@ struct Arguments {
     #[command(flatten)]
     watching: Watching,
 
-    /// Where health and metrics are served; port 0 takes a free one.
+    /// The address for health and metrics. Port 0 takes a free one.
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
 }
 
-/// The flags of a worker's binary, for its reference.
+/// The flags of a worker's binary, for the reference.
 #[must_use]
 pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// The main function of a worker's binary: does `work` on these queues until shutdown, and answers those who watch.
+/// The main function of a worker's binary. It runs `work` on these queues until shutdown, and
+/// serves health and metrics.
 pub fn main(
     service: &'static str,
     about: &'static str,

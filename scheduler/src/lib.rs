@@ -1,9 +1,10 @@
-//! The scheduler: what falls due becomes a command, exactly once, however many schedulers run and however long they were
-//! down.
+//! The scheduler publishes a command when something falls due. It is decided exactly once, however
+//! many schedulers run and however long they were down.
 //!
-//! It needs no leader. The id of a timed command is a function of its name and its due instant, so all schedulers publish
-//! the same command and the ledger decides it once. What falls due on a timetable is found from a stored watermark; what
-//! falls due for drives is found from the drives themselves, so a change of their dates needs no notice.
+//! It needs no leader. The id of a timed command is a function of its name and its due instant. So
+//! all schedulers publish the same command, and the ledger decides it once. A stored watermark
+//! shows what falls due on the timetable. The drives' own dates show what falls due for them, so a
+//! change of dates needs no notice.
 
 pub mod tick;
 pub mod timetable;
@@ -24,12 +25,12 @@ use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler};
 use tokio_util::sync::CancellationToken;
 
-/// How long a beat is waited for.
+/// Timeout for a beat of the clock.
 const MISSED: Duration = Duration::from_secs(3);
-/// How long one look may take; the next one finds what it left.
+/// Timeout for one look. The next one finds the rest.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Keeps the scheduler at work until shutdown.
+/// Runs the scheduler until shutdown.
 pub async fn keep(db: Database, broker: Broker, parts: Parts, shutdown: CancellationToken) {
     let start = || run(db.clone(), broker.clone(), shutdown.clone());
     supervise("scheduler", &parts, &shutdown, start).await;
@@ -37,8 +38,8 @@ pub async fn keep(db: Database, broker: Broker, parts: Parts, shutdown: Cancella
 
 /// Looks every second for what is due, until shutdown.
 ///
-/// The cron library is the heartbeat only: it may miss a beat, freeze a zone or lag; what is due is computed at each beat
-/// from what is stored.
+/// The cron library gives the heartbeat only. It may miss a beat, freeze a time zone or lag. Each
+/// look computes what is due from stored data.
 pub async fn run(db: Database, broker: Broker, shutdown: CancellationToken) -> anyhow::Result<()> {
     let beat = Arc::new(Notify::new());
     let beats = beat.clone();
@@ -48,20 +49,20 @@ pub async fn run(db: Database, broker: Broker, shutdown: CancellationToken) -> a
     heart.start().await.context("start the heartbeat")?;
     let scheduler = Scheduler::new(db, broker);
     let ended = caught(look(&scheduler, &beat, &shutdown)).await;
-    // It goes on beating otherwise, once more for each start.
+    // Otherwise it goes on beating, once more for each start.
     heart.shutdown().await.context("stop the heartbeat")?;
     Ok(ended?)
 }
 
 async fn look(scheduler: &Scheduler, beat: &Notify, shutdown: &CancellationToken) {
     let mut outage = Outage::default();
-    // The library waits for the clock; should that be set back, this does not wait with it.
+    // The library waits for the system clock. If that is set back, this loop goes on without it.
     while shutdown.run_until_cancelled(tokio::time::timeout(MISSED, beat.notified())).await.is_some() {
         shared::failpoint::hit("scheduler-looking");
         match tokio::time::timeout(PATIENCE, scheduler.tick(clock::now())).await {
             Ok(Ok(published)) if published > 0 => tracing::info!(published, "published what fell due"),
             Ok(Ok(_)) => {}
-            // What is due stays due.
+            // Due commands stay due.
             Ok(Err(error)) => {
                 if outage.begins() {
                     tracing::warn!(error = %with_causes(&error), "could not look for what is due; looking again");

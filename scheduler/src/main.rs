@@ -1,4 +1,4 @@
-//! Emits what falls due. Several may run at once.
+//! Publishes commands that fall due. Several may run at once.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use process::{Connections, worker};
 static ALLOCATOR: process::Allocator = process::Allocator;
 
 fn main() -> ExitCode {
-    let about = "Emits what falls due in Muster: drives open and close, house-keeping is done";
+    let about = "Publishes the commands that fall due in Muster: drives open and close, reminders go out, old data is deleted";
     worker::main("scheduler", about, Vec::new(), |connections, _, shutdown| {
         let Connections { db, broker, parts, .. } = connections;
         Box::pin(async move {

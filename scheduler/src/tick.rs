@@ -18,28 +18,30 @@ use shared::{failpoint, settings};
 
 use crate::timetable::{Emits, TIMETABLE, due};
 
-/// The most that is published for one entry of the timetable, or for drives, at one look. The rest is found at the next.
+/// The most commands that one look publishes for an entry of the timetable, or for drives. The next
+/// look finds the rest.
 const AT_ONCE: usize = 500;
-/// How long a command that is not decided is not published again. The time doubles with each publication, up to [`LONGEST`]:
-/// a command that became a dead letter stays due, and each publication makes another dead letter.
+/// How long an undecided command waits before it is published again. The time doubles with each
+/// publication, up to [`LONGEST`]. A command that became a dead letter stays due, and each
+/// publication makes another dead letter.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_hours(1);
-/// How far the clocks of schedulers may differ.
+/// The most that the clocks of schedulers may differ.
 const AHEAD: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
-/// How far before the present a watermark is taken back, and how soon that may happen again.
+/// How far before the present a watermark is reset, and how soon that may happen again.
 const BACK: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 const AGAIN: Duration = Duration::from_mins(10);
 
 /// Why a look failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TickError {
-    /// The database could not be asked.
+    /// The database did not answer.
     #[error("database")]
     Database(#[from] DbErr),
-    /// The broker did not take it.
+    /// The broker did not accept a command.
     #[error("broker")]
     Publish(#[from] PublishError),
-    /// An entry of the timetable cannot be read; a test keeps that from happening.
+    /// An entry of the timetable cannot be read. A test prevents this.
     #[error("timetable")]
     Timetable(#[from] croner::errors::CronError),
 }
@@ -50,11 +52,11 @@ pub struct Scheduler {
     db: Database,
     broker: Broker,
     published: Cache<CommandId, Published>,
-    /// When a watermark was last taken back.
+    /// When a watermark was last reset.
     taken_back: tokio::sync::Mutex<Option<std::time::Instant>>,
 }
 
-/// What was published: how often, and when it may be published again.
+/// Published commands: how often, and when each may be published again.
 #[derive(Debug, Clone, Copy)]
 struct Published {
     times: u32,
@@ -69,24 +71,26 @@ impl Scheduler {
         Self { db, broker, published, taken_back: tokio::sync::Mutex::default() }
     }
 
-    /// Says that a look took too long.
+    /// Notes that a look took too long.
     pub(crate) fn took_too_long(&self) {
         self.db.did_not_answer();
     }
 
-    /// Publishes what has fallen due by `now`; returns how many commands that were.
+    /// Publishes the commands that are due by `now`. Returns their number.
     pub async fn tick(&self, now: Instant) -> Result<usize, TickError> {
-        // The drives first: people wait for them, and nothing has to be written to find them.
-        // A failure of one does not stop the other.
+        // Drives come first: people wait for them, and finding them writes nothing. A failure of
+        // one does not stop the other.
         let (drives, timetable) = (self.drives(now).await, self.timetable(now).await);
         Ok(drives? + timetable?)
     }
 
-    /// What falls due on the timetable: everything since the stored watermark, which moves only after the broker has it.
+    /// Publishes what falls due on the timetable since the stored watermark. The watermark moves
+    /// only after the broker has confirmed.
     async fn timetable(&self, now: Instant) -> Result<usize, TickError> {
         let mut published = 0;
         for entry in TIMETABLE {
-            // Read, and not by way of whoever writes: there is a look every second, and on SQLite writers stand in a queue.
+            // Use the reading connection. There is a look every second, and on SQLite writers wait
+            // for each other.
             let reached = match settings::watermark(&self.db.read, entry.name).await? {
                 Some(reached) if reached > now + AHEAD => self.take_back(entry.name, reached, now).await?,
                 Some(reached) => reached,
@@ -96,7 +100,7 @@ impl Scheduler {
             if instants.is_empty() {
                 continue;
             }
-            // Instants that fall due again are not those that fell due before.
+            // An instant that falls due again is another one than before.
             let name = match settings::taken_back(&self.db.read, entry.name).await? {
                 0 => entry.name.to_owned(),
                 times => format!("{} {times}", entry.name),
@@ -114,28 +118,30 @@ impl Scheduler {
         Ok(published)
     }
 
-    /// Takes a watermark back that a clock has reached which ran ahead: otherwise nothing would fall due until this clock is there.
-    /// Returns how far the work has come then. Of two schedulers whose clocks differ by so much, each does so now and then only.
+    /// Resets a watermark that is in the future, because a clock ran ahead. Otherwise nothing would
+    /// fall due until this clock reaches it. Returns the watermark. If the clocks of two schedulers
+    /// differ this much, each resets it only now and then.
     async fn take_back(&self, name: &'static str, reached: Instant, now: Instant) -> Result<Instant, DbErr> {
         let mut last = self.taken_back.lock().await;
         if last.is_some_and(|at| at.elapsed() < AGAIN) {
             return Ok(reached);
         }
-        // What should have been done meanwhile is done now.
+        // Now do what fell due meanwhile.
         let to = now - BACK;
         if settings::take_watermark_back(&self.db, name, reached, to).await?.is_none() {
             return Ok(reached);
         }
         *last = Some(std::time::Instant::now());
-        tracing::warn!(name, %reached, %now, "the clock was ahead when this was last done; it goes by this clock again");
+        tracing::warn!(name, %reached, %now, "a watermark was in the future, because a clock ran ahead; it was reset to this clock");
         Ok(to)
     }
 
-    /// Drives that are to open or close, and then those of which people are to be reminded. They stay due until that has
-    /// happened, so nothing is forgotten.
+    /// Publishes the drives that open or close, then the reminders. Each stays due until it is
+    /// decided, so none is forgotten.
     ///
-    /// The same instant can fall due twice: when clocks differ, a drive that was closed at its `closes_at` can be reopened
-    /// before it. Its log has moved on then, so it is another command.
+    /// The same instant can fall due twice. If clocks differ, a drive that was closed at its
+    /// `closes_at` can be reopened before it. Its log has grown then, so the id of the command
+    /// differs.
     async fn drives(&self, now: Instant) -> Result<usize, TickError> {
         let mut due = drives::due(&self.db.read, now, AT_ONCE as u64).await?;
         due.extend(drives::reminders(&self.db.read, now, AT_ONCE as u64).await?);
@@ -155,7 +161,7 @@ impl Scheduler {
                     What::Remind => self.seal(id, now, RemindDrive { drive_id, due: at }),
                 }
             });
-            // The others are published; this one stays due.
+            // The others are published. This one stays due.
             let failed = |panic| tracing::error!(%drive_id, kind, %panic, "could not publish what fell due");
             sealed.map_err(failed).ok()
         });

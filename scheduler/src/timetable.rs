@@ -1,4 +1,4 @@
-//! The timetable: what recurs, and when.
+//! The timetable of recurring commands.
 
 use std::str::FromStr as _;
 
@@ -10,32 +10,33 @@ use domain::clock::Instant;
 /// What recurs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name; part of the ids of what it emits.
+    /// Its name, a part of its commands' ids.
     pub name: &'static str,
     /// When: minute, hour, day of the month, month, day of the week.
     pub cron: &'static str,
-    /// Where the clock hangs.
+    /// Its time zone.
     pub zone: Tz,
-    /// What it emits.
+    /// The command.
     pub emits: Emits,
 }
 
-/// What a timetable can emit.
+/// The commands that a timetable can publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Emits {
     /// [`domain::upkeep::CleanUp`]
     CleanUp,
 }
 
-/// Everything that recurs.
+/// All recurring commands.
 pub const TIMETABLE: [Entry; 1] =
     [Entry { name: "clean-up", cron: "17 * * * *", zone: Tz::UTC, emits: Emits::CleanUp }];
 
-/// The instants after `after` and up to `until` at which a pattern falls due, in order, at most `most` of them.
+/// The instants after `after` and up to `until` at which a pattern falls due: in order, at most
+/// `most`.
 ///
-/// Daylight saving: a pattern with one minute and one hour is a fixed time; if the clock skips it, it is due when the
-/// clock has gone forward, and if it comes twice, it is due the first time. Any other pattern follows the clock that
-/// people see: what is skipped is skipped, what comes twice is due twice.
+/// Daylight saving: a pattern with one minute and one hour is a fixed time. If the clock skips it,
+/// it is due right after the skip. If it comes twice, it is due the first time. Any other pattern
+/// follows local time: skipped times are skipped, and times that come twice are due twice.
 pub fn due(
     pattern: &str,
     zone: Tz,
