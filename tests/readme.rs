@@ -202,9 +202,9 @@ fn every_constant_that_a_page_lists_exists() {
         for row in text.lines().filter(|line| line.starts_with("| `")) {
             let Some((name, rest)) = row[3..].split_once('`') else { continue };
             let is_constant = name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
-            let Some((_, link)) = rest.split_once(".rs](").filter(|_| is_constant) else { continue };
-            let path = root.join(&file).parent().unwrap().join(link.split(')').next().unwrap());
-            let source = std::fs::read_to_string(&path).unwrap();
+            let Some((_, link)) = rest.split_once("](").filter(|_| is_constant) else { continue };
+            let folder = root.join(&file).parent().unwrap().to_owned();
+            let source = std::fs::read_to_string(folder.join(link.split(')').next().unwrap())).unwrap();
             assert!(source.contains(&format!("const {name}: ")), "{file}: {row}");
             found += 1;
         }
