@@ -12,6 +12,7 @@ use domain::drive::{AdvanceDrive, CancelDrive, CloseDrive, DriveCommand, UpdateD
 use domain::id::{CommandId, DriveId, MemberId, RegistrationId};
 use domain::member::ImportMembers;
 use domain::text::with_causes;
+use domain::patch::Patch;
 use domain::upkeep::CleanUp;
 use serde_json::json;
 use shared::bus::Envelope;
@@ -86,7 +87,7 @@ async fn a_drives_life_is_stored_and_verifies(engine: Engine) {
     assert_ok(&local.decide_as(local::member(member_id), Withdraw { drive_id, member_id }).await);
     let again = local.register(drive_id, member_id).await;
     assert_eq!(outcome(&again, "state"), "waitlisted", "whoever comes back comes last");
-    let changes = Changes { capacity: Some(Some(3)), ..Changes::default() };
+    let changes = Changes { capacity: Patch::Set(3), ..Changes::default() };
     assert_eq!(outcome(&local.decide(UpdateDrive { drive_id, changes }).await, "promoted"), 1);
     let id = RegistrationId(decisions[1].id.0);
     let remove = RemoveRegistration { drive_id, registration_id: id, reason: "moved away".into() };

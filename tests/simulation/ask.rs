@@ -14,6 +14,7 @@ use domain::drive::{
 };
 use domain::eligibility::Rule;
 use domain::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId};
+use domain::patch::Patch;
 use shared::bus::{Envelope, Outgoing, Topology};
 use uuid::Uuid;
 
@@ -144,8 +145,8 @@ impl Asked {
                 let draft = draft(*opens_at, *closes_at, *ends_at, places, *min_age);
                 self.envelope(CreateDrive { drive_id, draft }, topology)
             }
-            Ask::Capacity(capacity) => update(Changes { capacity: Some(*capacity), ..changes() }),
-            Ask::Waitlist(places) => update(Changes { waitlist_capacity: Some(Some(*places)), ..changes() }),
+            Ask::Capacity(capacity) => update(Changes { capacity: (*capacity).into(), ..changes() }),
+            Ask::Waitlist(places) => update(Changes { waitlist_capacity: Patch::Set(*places), ..changes() }),
             Ask::Window { opens_at, closes_at } => update(Changes {
                 opens_at: opens_at.map(Into::into),
                 closes_at: closes_at.map(Into::into),
@@ -155,7 +156,7 @@ impl Asked {
                 let rules = rules(*min_age).into_iter().map(RuleChanges::from).collect();
                 update(Changes { rules: Some(rules), ..changes() })
             }
-            Ask::Ends(at) => update(Changes { ends_at: Some(at.map(Into::into)), ..changes() }),
+            Ask::Ends(at) => update(Changes { ends_at: at.map(Into::into).into(), ..changes() }),
             Ask::Slots(all) => {
                 let slots = slots(all).into_iter().map(SlotChanges::from).collect();
                 update(Changes { slots: Some(slots), ..changes() })

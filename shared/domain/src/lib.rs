@@ -14,6 +14,7 @@ pub mod event;
 pub mod hash;
 pub mod id;
 pub mod member;
+pub mod patch;
 pub mod refusal;
 pub mod text;
 pub mod upkeep;

@@ -7,6 +7,7 @@ use domain::drive::draft::{Changes, Draft, SlotChanges, SlotDraft};
 use domain::drive::reminder;
 use domain::drive::when::When;
 use domain::id::SlotId;
+use domain::patch::Patch;
 use domain::refusal::{Code, FieldError, Refusal};
 use poem_openapi::Object;
 use poem_openapi::types::MaybeUndefined;
@@ -187,7 +188,7 @@ impl Times {
     fn slot_changes(&mut self, slots: Vec<SlotChangesBody>) -> Vec<SlotChanges> {
         let mut read = |(index, slot): (usize, SlotChangesBody)| {
             let mut time = |name: &str, text: MaybeUndefined<String>| {
-                nullable(text).map(|text| self.read_any(format!("slots[{index}].{name}"), text))
+                nullable(text).map(|text| self.read(format!("slots[{index}].{name}"), &text))
             };
             SlotChanges {
                 slot_id: slot.slot_id.map(SlotId),
@@ -239,11 +240,11 @@ impl TryFrom<DriveBody> for Draft {
     }
 }
 
-fn nullable<T>(value: MaybeUndefined<T>) -> Option<Option<T>> {
+fn nullable<T>(value: MaybeUndefined<T>) -> Patch<T> {
     match value {
-        MaybeUndefined::Undefined => None,
-        MaybeUndefined::Null => Some(None),
-        MaybeUndefined::Value(value) => Some(Some(value)),
+        MaybeUndefined::Undefined => Patch::Keep,
+        MaybeUndefined::Null => Patch::Clear,
+        MaybeUndefined::Value(value) => Patch::Set(value),
     }
 }
 
@@ -260,16 +261,20 @@ impl TryFrom<ChangesBody> for Changes {
             time_zone: body.time_zone,
             opens_at: times.read_any("opens_at", body.opens_at),
             closes_at: times.read_any("closes_at", body.closes_at),
-            starts_at: nullable(body.starts_at).map(|text| times.read_any("starts_at", text)),
-            ends_at: nullable(body.ends_at).map(|text| times.read_any("ends_at", text)),
+            starts_at: nullable(body.starts_at).map(|text| times.read("starts_at", &text)),
+            ends_at: nullable(body.ends_at).map(|text| times.read("ends_at", &text)),
             capacity: nullable(body.capacity),
             waitlist_capacity: nullable(body.waitlist_capacity),
             slots: body.slots.map(|slots| times.slot_changes(slots)),
             rules: body.rules.map(|rules| rules.into_iter().map(Into::into).collect()),
             questions: body.questions.map(|questions| questions.into_iter().map(Into::into).collect()),
             reminders: body.reminders,
-            digest_at: nullable(body.digest_at).map(|text| times.time_of_day(text)),
-            promotes_until: nullable(body.promotes_until).map(|text| times.read_any("promotes_until", text)),
+            digest_at: match body.digest_at {
+                MaybeUndefined::Undefined => Patch::Keep,
+                MaybeUndefined::Null => Patch::Clear,
+                MaybeUndefined::Value(text) => times.time_of_day(Some(text)).into(),
+            },
+            promotes_until: nullable(body.promotes_until).map(|text| times.read("promotes_until", &text)),
         };
         times.finish(changes)
     }

@@ -12,6 +12,7 @@ use crate::drive::registration::questions::{self, Question};
 use crate::drive::when::When;
 use crate::eligibility::{DriveFacts, Rule, Rules};
 use crate::id::{CommandId, DriveId, SlotId, event_id};
+use crate::patch::Patch;
 use crate::refusal::{Code, FieldError, Refusal};
 use crate::text;
 
@@ -57,6 +58,12 @@ impl Slot {
     #[must_use]
     pub fn has_room(&self, confirmed: u32) -> bool {
         self.capacity.is_none_or(|capacity| confirmed < capacity)
+    }
+
+    /// Changes how many places it has. Without a waiting list nobody waits.
+    pub(super) fn change_places(&mut self, capacity: Patch<u32>, waitlist_capacity: Patch<u32>) {
+        self.capacity = capacity.apply(self.capacity);
+        self.waitlist_capacity = waitlist_capacity.apply(Some(self.waitlist_capacity)).unwrap_or_default();
     }
 }
 
@@ -204,15 +211,10 @@ impl Faults {
             if let Some(name) = &change.name {
                 name.trim().clone_into(&mut slot.name);
             }
-            if let Some(at) = change.starts_at {
-                slot.starts_at = at.map(|at| self.instant(&field("starts_at"), at, zone));
-            }
-            if let Some(at) = change.ends_at {
-                slot.ends_at = at.map(|at| self.instant(&field("ends_at"), at, zone));
-            }
-            slot.capacity = change.capacity.unwrap_or(slot.capacity);
-            slot.waitlist_capacity =
-                change.waitlist_capacity.map_or(slot.waitlist_capacity, Option::unwrap_or_default);
+            let mut time = |name: &str, at: Patch<When>| at.map(|at| self.instant(&field(name), at, zone));
+            slot.starts_at = time("starts_at", change.starts_at).apply(slot.starts_at);
+            slot.ends_at = time("ends_at", change.ends_at).apply(slot.ends_at);
+            slot.change_places(change.capacity, change.waitlist_capacity);
             slots.push(slot);
         }
         slots

@@ -417,7 +417,7 @@ fn command(lane: &Lane, step: &Step) -> Option<DriveCommand> {
             RemoveRegistration { drive_id, registration_id, reason: "r".into() }.into()
         }
         Step::Capacity(capacity) => {
-            let changes = Changes { capacity: Some(*capacity), ..Changes::default() };
+            let changes = Changes { capacity: (*capacity).into(), ..Changes::default() };
             UpdateDrive { drive_id, changes }.into()
         }
         Step::Move(number, position) => {
@@ -433,7 +433,7 @@ fn command(lane: &Lane, step: &Step) -> Option<DriveCommand> {
             }
         }
         Step::EndsAt(ms) => {
-            let ends_at = Some(ms.map(|ms| clock::from_ms(ms).into()));
+            let ends_at = ms.map(|ms| clock::from_ms(ms).into()).into();
             UpdateDrive { drive_id, changes: Changes { ends_at, ..Changes::default() } }.into()
         }
         Step::Close => CloseDrive { drive_id }.into(),

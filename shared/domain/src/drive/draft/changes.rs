@@ -2,7 +2,7 @@
 
 use chrono_tz::Tz;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::SlotDraft;
@@ -14,14 +14,8 @@ use crate::drive::registration::questions::{AnswerKind, Question};
 use crate::drive::when::When;
 use crate::eligibility::Rule;
 use crate::id::{CommandId, DriveId, SlotId};
+use crate::patch::Patch;
 use crate::refusal::Refusal;
-
-/// Reads a field whose absence means "as it is" and whose null means "none".
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
 
 /// What changes of a slot, or a new slot. Absent fields stay; null takes away what may be absent.
 ///
@@ -37,17 +31,17 @@ pub struct SlotChanges {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// When it begins.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub starts_at: Option<Option<When>>,
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub starts_at: Patch<When>,
     /// When it ends.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub ends_at: Option<Option<When>>,
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub ends_at: Patch<When>,
     /// Its places; null means as many as come.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub capacity: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub capacity: Patch<u32>,
     /// How many may wait; null means nobody.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub waitlist_capacity: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub waitlist_capacity: Patch<u32>,
 }
 
 impl From<SlotDraft> for SlotChanges {
@@ -55,10 +49,10 @@ impl From<SlotDraft> for SlotChanges {
         Self {
             slot_id: draft.slot_id,
             name: Some(draft.name),
-            starts_at: Some(draft.starts_at),
-            ends_at: Some(draft.ends_at),
-            capacity: Some(draft.capacity),
-            waitlist_capacity: Some(draft.waitlist_capacity),
+            starts_at: draft.starts_at.into(),
+            ends_at: draft.ends_at.into(),
+            capacity: draft.capacity.into(),
+            waitlist_capacity: draft.waitlist_capacity.into(),
         }
     }
 }
@@ -170,17 +164,17 @@ pub struct Changes {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closes_at: Option<When>,
     /// The beginning.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub starts_at: Option<Option<When>>,
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub starts_at: Patch<When>,
     /// The end.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub ends_at: Option<Option<When>>,
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub ends_at: Patch<When>,
     /// The places of a drive without slots.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub capacity: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub capacity: Patch<u32>,
     /// How many may wait for a drive without slots.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub waitlist_capacity: Option<Option<u32>>,
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub waitlist_capacity: Patch<u32>,
     /// All slots: those with an id stay, those without are new, those that are not named go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<Vec<SlotChanges>>,
@@ -194,22 +188,22 @@ pub struct Changes {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reminders: Option<Vec<u32>>,
     /// The time of the daily digest.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub digest_at: Option<Option<TimeOfDay>>,
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub digest_at: Patch<TimeOfDay>,
     /// Until when a place that becomes free goes to the head of the waiting list by itself.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub promotes_until: Option<Option<When>>,
+    #[serde(skip_serializing_if = "Patch::is_keep")]
+    pub promotes_until: Patch<When>,
 }
 
 impl Changes {
     /// Whether they may give places to those who wait: there may be more places, or a later end.
     #[must_use]
     pub fn may_move_people(&self) -> bool {
-        self.capacity.is_some()
+        !self.capacity.is_keep()
             || self.slots.is_some()
-            || self.starts_at.is_some()
-            || self.ends_at.is_some()
-            || self.promotes_until.is_some()
+            || !self.starts_at.is_keep()
+            || !self.ends_at.is_keep()
+            || !self.promotes_until.is_keep()
     }
 
     /// Applies them to a drive; says everything that is wrong with the result otherwise.
@@ -234,12 +228,8 @@ impl Changes {
         if let Some(at) = self.closes_at {
             new.closes_at = faults.instant("closes_at", at, zone);
         }
-        if let Some(at) = self.starts_at {
-            new.starts_at = at.map(|at| faults.instant("starts_at", at, zone));
-        }
-        if let Some(at) = self.ends_at {
-            new.ends_at = at.map(|at| faults.instant("ends_at", at, zone));
-        }
+        new.starts_at = self.starts_at.map(|at| faults.instant("starts_at", at, zone)).apply(new.starts_at);
+        new.ends_at = self.ends_at.map(|at| faults.instant("ends_at", at, zone)).apply(new.ends_at);
         if let Some(slots) = &self.slots {
             new.slots = if slots.is_empty() {
                 let before = old.slots.iter().find(|slot| slot.slot_id.0 == drive_id.0).cloned();
@@ -248,12 +238,10 @@ impl Changes {
                 faults.slots(slots, &old.slots, zone, cause)
             };
         }
-        if self.capacity.is_some() || self.waitlist_capacity.is_some() {
+        if !self.capacity.is_keep() || !self.waitlist_capacity.is_keep() {
             match new.slots.as_mut_slice() {
                 [only] if only.slot_id.0 == drive_id.0 => {
-                    only.capacity = self.capacity.unwrap_or(only.capacity);
-                    only.waitlist_capacity =
-                        self.waitlist_capacity.map_or(only.waitlist_capacity, Option::unwrap_or_default);
+                    only.change_places(self.capacity, self.waitlist_capacity);
                 }
                 _ => faults.no_capacity_beside_slots(true),
             }
@@ -267,10 +255,11 @@ impl Changes {
         if let Some(reminders) = &self.reminders {
             new.reminders = faults.reminders(reminders);
         }
-        new.digest_at = self.digest_at.unwrap_or(new.digest_at);
-        if let Some(at) = self.promotes_until {
-            new.promotes_until = at.map(|at| faults.instant("promotes_until", at, zone));
-        }
+        new.digest_at = self.digest_at.apply(new.digest_at);
+        new.promotes_until = self
+            .promotes_until
+            .map(|at| faults.instant("promotes_until", at, zone))
+            .apply(new.promotes_until);
         faults.check(&new, drive_id, Some(old));
         faults.finish(new)
     }
@@ -314,8 +303,8 @@ pub fn check_changes(changes: &Changes) -> Result<(), Refusal> {
         closes_at: None,
         // Only the lane knows whether the drive has slots.
         slots: changes.slots.clone().filter(|slots| !slots.is_empty()),
-        capacity: changes.capacity.filter(|_| changes.slots.is_none()),
-        waitlist_capacity: changes.waitlist_capacity.filter(|_| changes.slots.is_none()),
+        capacity: if changes.slots.is_none() { changes.capacity } else { Patch::Keep },
+        waitlist_capacity: if changes.slots.is_none() { changes.waitlist_capacity } else { Patch::Keep },
         ..changes.clone()
     };
     if changes.slots.is_none() {
