@@ -11,8 +11,8 @@ use domain::drive::registration::{AddRegistration, RegistrationState, RemoveRegi
 use domain::drive::{AdvanceDrive, CancelDrive, CloseDrive, DriveCommand, UpdateDrive};
 use domain::id::{CommandId, DriveId, MemberId, RegistrationId};
 use domain::member::ImportMembers;
-use domain::text::with_causes;
 use domain::patch::Patch;
+use domain::text::with_causes;
 use domain::upkeep::CleanUp;
 use serde_json::json;
 use shared::bus::Envelope;

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use domain::actor::Role;
 use domain::attribute::Attributes;
 use domain::drive::Status;
-use domain::eligibility::{CheckEligibility, EligibilityCommand, Rules, Verdict};
-use domain::id::{CommandId, DriveId, MemberId};
+use domain::eligibility::{CheckEligibility, EligibilityCommand, EligibilityOutcome, Rules};
+use domain::id::{CommandId, DriveId};
 use domain::refusal::{Code, Refusal};
 use moka::sync::Cache;
-use serde::Serialize;
 use shared::bus::{Envelope, Outgoing};
 use shared::failure::Failure;
 use shared::ledger::{Outcome, Row};
@@ -28,15 +27,6 @@ impl Default for Eligibility {
     fn default() -> Self {
         Self { rules: Cache::new(2_000) }
     }
-}
-
-/// What whoever asked is told.
-#[derive(Debug, Serialize)]
-struct CheckOutcome {
-    drive_id: DriveId,
-    member_id: MemberId,
-    #[serde(flatten)]
-    verdict: Verdict,
 }
 
 impl Handler for Eligibility {
@@ -98,7 +88,7 @@ impl Eligibility {
         let rules =
             self.rules.get_with((view.id, version), || Rules::compile_stored(&definition.rules, version));
         let verdict = rules.judge(attributes, &definition.facts(), envelope.accepted_at);
-        let outcome = CheckOutcome { drive_id: check.drive_id, member_id: check.member_id, verdict };
+        let outcome = EligibilityOutcome { drive_id: check.drive_id, member_id: check.member_id, verdict };
         Ok(serde_json::to_value(outcome).expect("an outcome is plain data"))
     }
 }

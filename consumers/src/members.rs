@@ -8,8 +8,9 @@ use domain::clock::Instant;
 use domain::id::{CommandId, MemberId, id_at};
 use domain::member::event::{MemberEvent, MemberUpdated, MembersImported};
 use domain::member::import::{self, ImportOutcome, Table};
-use domain::member::{ImportMembers, MemberCommand, Profile, UpdateProfile};
+use domain::member::{ImportMembers, MemberCommand, Profile, ProfileOutcome, UpdateProfile};
 use domain::refusal::{Code, FieldError, Refusal};
+use serde::Serialize;
 use shared::bus::{CloudEvent, Envelope, Outgoing};
 use shared::failure::{Failure, Reject};
 use shared::files::{Files, FilesError};
@@ -132,7 +133,7 @@ impl State {
         profile.update(command)?;
         self.profiles.insert(command.member_id, profile);
         self.changed.insert(command.member_id);
-        Ok(serde_json::json!({ "member_id": command.member_id }))
+        Ok(to_json(&ProfileOutcome { member_id: command.member_id }))
     }
 
     fn import(&mut self, cx: &Cx<'_>, id: CommandId, Table { people, report }: Table) -> ImportOutcome {
@@ -166,7 +167,7 @@ impl State {
     }
 }
 
-fn to_json(outcome: &ImportOutcome) -> serde_json::Value {
+fn to_json(outcome: &impl Serialize) -> serde_json::Value {
     serde_json::to_value(outcome).expect("an outcome is plain data")
 }
 

@@ -44,6 +44,7 @@ const JITTER: f64 = 0.1;
 
 domain::words! {
     /// What a mail tells.
+    #[schemars(rename = "MailKind")]
     pub enum Kind {
         /// A place.
         Confirmed = "confirmed",
@@ -88,6 +89,7 @@ domain::words! {
 
 domain::words! {
     /// Where a mail is.
+    #[schemars(rename = "MailState")]
     pub enum State {
         /// It is to be sent.
         Pending = "pending",

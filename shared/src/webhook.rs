@@ -28,7 +28,7 @@ use secret::Secret;
 pub const MAX_WEBHOOKS: u64 = 100;
 /// The longest address, in bytes.
 pub const MAX_URL: usize = 2000;
-/// The longest description, in bytes.
+/// The longest description, in characters.
 pub const MAX_DESCRIPTION: usize = 200;
 /// The most drives that a webhook may name.
 pub const MAX_DRIVES: usize = 100;
@@ -63,6 +63,7 @@ impl Filter {
 
 domain::words! {
     /// Why a webhook is switched off.
+    #[schemars(rename = "WebhookDisabledReason")]
     pub enum Disabled {
         /// Whoever may change it said so.
         ByHand = "by-hand",
@@ -145,6 +146,7 @@ impl Webhook {
 
 domain::words! {
     /// How a delivery stands.
+    #[schemars(rename = "DeliveryState")]
     pub enum State {
         /// It is, or will be, tried.
         Pending = "pending",

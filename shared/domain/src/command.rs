@@ -1,9 +1,11 @@
 //! Commands: what is asked. One struct, one kind, one queue.
 
-use schemars::{Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
+
+use crate::code::Code;
 
 crate::words! {
     /// A kind of work, with one kind of consumer. `drives` and `members` are split into lanes.
@@ -40,6 +42,10 @@ pub trait Command: Serialize + DeserializeOwned + Send + Sync + 'static {
     const KIND: &'static str;
     /// The queue that decides it.
     const QUEUE: Queue;
+    /// What whoever asked is told when it was done.
+    type Outcome: JsonSchema;
+    /// Why it may be refused.
+    const REFUSALS: &'static [Code];
 
     /// Commands with the same key are decided in the order in which the broker took them. Ignored by queues without
     /// lanes.
@@ -61,6 +67,8 @@ pub enum Undecodable {
 pub trait CommandSet: Sized + Send + Sync + 'static {
     /// The queue.
     const QUEUE: Queue;
+    /// Why commands of each kind may be refused.
+    const REFUSALS: &'static [(&'static str, &'static [Code])];
 
     /// Reads the body of a command of this kind; says why it cannot be read otherwise.
     fn decode(kind: &str, payload: &[u8]) -> Result<Self, Undecodable>;
@@ -73,9 +81,13 @@ pub trait CommandSet: Sized + Send + Sync + 'static {
 
     /// Every kind, with the schema of its body.
     fn schemas(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)>;
+
+    /// Every kind, with the schema of its outcome.
+    fn outcomes(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)>;
 }
 
-/// Declares the commands of one queue: an enum with a variant per command, its decoding, and [`Command`] for each.
+/// Declares the commands of one queue: an enum with a variant per command, its decoding, and [`Command`] for each. After
+/// `->` stands what its client is told when it was done, and after `or` why it may be refused.
 ///
 /// `by |command| key` names whose order matters.
 #[macro_export]
@@ -83,7 +95,7 @@ macro_rules! commands {
     (
         $(#[$doc:meta])*
         pub enum $set:ident on $queue:ident by |$command:ident| $key:expr;
-        $($kind:literal => $name:ident,)+
+        $($kind:literal => $name:ident -> $outcome:ident or $refusals:expr,)+
     ) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
@@ -92,6 +104,7 @@ macro_rules! commands {
 
         impl $crate::command::CommandSet for $set {
             const QUEUE: $crate::command::Queue = $crate::command::Queue::$queue;
+            const REFUSALS: &'static [(&'static str, &'static [$crate::code::Code])] = &[$(($kind, $refusals),)+];
 
             fn decode(kind: &str, payload: &[u8]) -> Result<Self, $crate::command::Undecodable> {
                 match kind {
@@ -111,11 +124,17 @@ macro_rules! commands {
             fn schemas(generator: &mut schemars::SchemaGenerator) -> Vec<(&'static str, schemars::Schema)> {
                 vec![$(($kind, generator.subschema_for::<$name>()),)+]
             }
+
+            fn outcomes(generator: &mut schemars::SchemaGenerator) -> Vec<(&'static str, schemars::Schema)> {
+                vec![$(($kind, generator.subschema_for::<$outcome>()),)+]
+            }
         }
 
         $(impl $crate::command::Command for $name {
             const KIND: &'static str = $kind;
             const QUEUE: $crate::command::Queue = $crate::command::Queue::$queue;
+            type Outcome = $outcome;
+            const REFUSALS: &'static [$crate::code::Code] = $refusals;
 
             fn lane_key(&self) -> uuid::Uuid {
                 let $command = self;

@@ -10,6 +10,7 @@ pub mod digest;
 pub mod draft;
 pub mod event;
 pub mod message;
+mod refusals;
 pub mod registration;
 pub mod reminder;
 pub mod state;
@@ -23,13 +24,15 @@ use self::message::MessageDrive;
 use crate::clock::Instant;
 use crate::command::CommandSet as _;
 use crate::drive::registration::{
-    AddRegistration, ChangeAnswers, CheckIn, MoveInWaitingList, Register, RemoveRegistration, UndoCheckIn,
-    Withdraw,
+    AddRegistration, ChangeAnswers, CheckIn, CheckInOutcome, MoveInWaitingList, Register,
+    RegistrationOutcome, RemoveRegistration, UndoCheckIn, Withdraw,
 };
 use crate::id::DriveId;
+use crate::refusal::Code;
 
 crate::words! {
     /// What a drive is for.
+    #[schemars(rename = "DriveKind")]
     pub enum Kind {
         /// Campus recruitment.
         Placement = "placement",
@@ -48,6 +51,7 @@ crate::words! {
 
 crate::words! {
     /// Where a drive is in its life.
+    #[schemars(rename = "DriveStatus")]
     pub enum Status {
         /// Seen by organisers only.
         Draft = "draft",
@@ -76,23 +80,23 @@ pub enum ClosedBy {
 crate::commands! {
     /// Everything that is decided on a drive's lane.
     pub enum DriveCommand on Drives by |command| command.drive_id.0;
-    "create-drive" => CreateDrive,
-    "update-drive" => UpdateDrive,
-    "publish-drive" => PublishDrive,
-    "close-drive" => CloseDrive,
-    "reopen-drive" => ReopenDrive,
-    "cancel-drive" => CancelDrive,
-    "advance-drive" => AdvanceDrive,
-    "remind-drive" => RemindDrive,
-    "message-drive" => MessageDrive,
-    "register" => Register,
-    "withdraw" => Withdraw,
-    "add-registration" => AddRegistration,
-    "remove-registration" => RemoveRegistration,
-    "change-answers" => ChangeAnswers,
-    "move-in-waiting-list" => MoveInWaitingList,
-    "check-in" => CheckIn,
-    "undo-check-in" => UndoCheckIn,
+    "create-drive" => CreateDrive -> DriveOutcome or refusals::CREATE,
+    "update-drive" => UpdateDrive -> DriveOutcome or refusals::UPDATE,
+    "publish-drive" => PublishDrive -> DriveOutcome or refusals::PUBLISH,
+    "close-drive" => CloseDrive -> DriveOutcome or refusals::CLOSE,
+    "reopen-drive" => ReopenDrive -> DriveOutcome or refusals::REOPEN,
+    "cancel-drive" => CancelDrive -> DriveOutcome or refusals::CANCEL,
+    "advance-drive" => AdvanceDrive -> DriveOutcome or refusals::BY_SCHEDULE,
+    "remind-drive" => RemindDrive -> DriveOutcome or refusals::BY_SCHEDULE,
+    "message-drive" => MessageDrive -> DriveOutcome or refusals::MESSAGE,
+    "register" => Register -> RegistrationOutcome or refusals::REGISTER,
+    "withdraw" => Withdraw -> RegistrationOutcome or refusals::WITHDRAW,
+    "add-registration" => AddRegistration -> RegistrationOutcome or refusals::ADD,
+    "remove-registration" => RemoveRegistration -> RegistrationOutcome or refusals::REMOVE,
+    "change-answers" => ChangeAnswers -> RegistrationOutcome or refusals::CHANGE_ANSWERS,
+    "move-in-waiting-list" => MoveInWaitingList -> RegistrationOutcome or refusals::MOVE,
+    "check-in" => CheckIn -> CheckInOutcome or refusals::CHECK_IN,
+    "undo-check-in" => UndoCheckIn -> CheckInOutcome or refusals::CHECK_IN,
 }
 
 impl DriveCommand {
@@ -100,6 +104,11 @@ impl DriveCommand {
     #[must_use]
     pub fn drive_id(&self) -> DriveId {
         DriveId(self.lane_key())
+    }
+
+    /// Whether its clients know that a command of this kind may be refused for this reason.
+    pub(crate) fn may_be_refused(kind: &str, code: Code) -> bool {
+        Self::REFUSALS.iter().any(|(known, codes)| *known == kind && codes.contains(&code))
     }
 }
 
@@ -151,6 +160,7 @@ pub struct CancelDrive {
     /// The drive.
     pub drive_id: DriveId,
     /// Why, for everyone to read.
+    #[schemars(length(min = 1, max = registration::MAX_REASON))]
     pub reason: String,
 }
 
@@ -170,4 +180,26 @@ pub struct RemindDrive {
     pub drive_id: DriveId,
     /// The instant that has come.
     pub due: Instant,
+}
+
+/// What came of a command about a drive.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct DriveOutcome {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// Where it is now.
+    pub status: Status,
+    /// The version of its rules.
+    pub rules_version: u32,
+    /// How many got a place from the waiting list by it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub promoted: usize,
+    /// What another time zone means for the drive's times, if the zone alone changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }

@@ -25,6 +25,7 @@ use self::evaluate::World;
 use self::expression::{Expression, Read};
 use crate::attribute::{Attribute, Attributes};
 use crate::clock::Instant;
+use crate::code::Code;
 use crate::id::{DriveId, MemberId};
 use crate::text::line_fault;
 
@@ -35,21 +36,24 @@ use crate::text::line_fault;
 pub const READING: u32 = 2;
 /// The most rules of one drive.
 pub const MAX_RULES: usize = 32;
-/// The longest expression, in bytes.
+/// The longest expression, in characters.
 pub const MAX_EXPRESSION: usize = 1000;
-/// The longest name of a rule, in bytes.
+/// The longest name of a rule, in characters.
 pub const MAX_NAME: usize = 64;
-/// The longest message of a rule, in bytes.
+/// The longest message of a rule, in characters.
 pub const MAX_MESSAGE: usize = 500;
 
 /// One condition on those who register.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rule {
     /// Unique in its drive: `minimum_marks`.
+    #[schemars(length(min = 1, max = MAX_NAME))]
     pub name: String,
-    /// The expression; it must be true.
+    /// CEL over `member.*`, `drive.*` and `now`; it must be true: `member.degree_p >= 60`.
+    #[schemars(length(min = 1, max = MAX_EXPRESSION))]
     pub when: String,
     /// What a member reads when it is not.
+    #[schemars(length(min = 1, max = MAX_MESSAGE))]
     pub message: String,
 }
 
@@ -69,7 +73,7 @@ pub struct RuleError {
 }
 
 /// What the rules of one drive say about one member.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// Which version of the drive's rules.
     pub rules_version: u32,
@@ -80,7 +84,7 @@ pub struct Verdict {
 }
 
 /// What one rule says about one member.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleVerdict {
     /// The rule.
     pub name: String,
@@ -349,7 +353,7 @@ pub(crate) fn is_comparable(number: &serde_json::Number) -> bool {
 crate::commands! {
     /// What is decided without order, and changes nothing.
     pub enum EligibilityCommand on Eligibility by |command| command.drive_id.0;
-    "check-eligibility" => CheckEligibility,
+    "check-eligibility" => CheckEligibility -> EligibilityOutcome or &[Code::DriveNotFound, Code::MemberNotFound],
 }
 
 /// Asks what a drive's rules say about a member, without registering.
@@ -359,6 +363,18 @@ pub struct CheckEligibility {
     pub drive_id: DriveId,
     /// The member.
     pub member_id: MemberId,
+}
+
+/// What came of an eligibility check.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct EligibilityOutcome {
+    /// The drive.
+    pub drive_id: DriveId,
+    /// The member.
+    pub member_id: MemberId,
+    /// What the rules say.
+    #[serde(flatten)]
+    pub verdict: Verdict,
 }
 
 #[cfg(test)]

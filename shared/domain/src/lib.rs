@@ -7,6 +7,7 @@ pub mod actor;
 pub mod address;
 pub mod attribute;
 pub mod clock;
+pub mod code;
 pub mod command;
 pub mod drive;
 pub mod eligibility;

@@ -12,14 +12,15 @@ use uuid::Uuid;
 use crate::attribute::{Attribute, Attributes, MAX_ATTRIBUTE_NAME, is_attribute_name};
 use crate::eligibility::is_comparable;
 use crate::id::MemberId;
+use crate::member::import::ImportOutcome;
 use crate::refusal::{Code, FieldError, Refusal};
 use crate::text::{line_fault, lines_fault};
 
-/// The longest name of a person, in bytes.
+/// The longest name of a person, in characters.
 pub const MAX_NAME: usize = 200;
 /// The most attributes of one member.
 pub const MAX_ATTRIBUTES: usize = 64;
-/// The longest text of an attribute, in bytes.
+/// The longest text of an attribute, in characters.
 pub const MAX_TEXT: usize = 500;
 
 /// What is wrong with an attribute, if anything is.
@@ -42,8 +43,8 @@ pub fn attribute_fault(name: &str, value: Option<&Attribute>) -> Option<String> 
 crate::commands! {
     /// Everything that is decided on a member's lane.
     pub enum MemberCommand on Members by |command| command.orders_by();
-    "update-profile" => UpdateProfile,
-    "import-members" => ImportMembers,
+    "update-profile" => UpdateProfile -> ProfileOutcome or &[Code::AttributeLocked, Code::InvalidProfile],
+    "import-members" => ImportMembers -> ImportOutcome or &[Code::InvalidFile],
 }
 
 /// Changes what a member says about themselves. Also sent when someone signs up.
@@ -52,6 +53,7 @@ pub struct UpdateProfile {
     /// Whose profile.
     pub member_id: MemberId,
     /// The new name.
+    #[schemars(length(min = 1, max = MAX_NAME))]
     pub name: Option<String>,
     /// Attributes to set, or (null) to remove.
     #[serde(default)]
@@ -83,6 +85,13 @@ impl UpdateProfile {
         }
         faults
     }
+}
+
+/// What came of a change of a profile.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ProfileOutcome {
+    /// Whose profile.
+    pub member_id: MemberId,
 }
 
 /// Takes people and their attributes in from a CSV file that was stored before.

@@ -12,7 +12,7 @@ use crate::eligibility::CheckEligibility;
 crate::commands! {
     /// What is done without order, for Muster itself.
     pub enum UpkeepCommand on Upkeep by |_command| Uuid::nil();
-    "clean-up" => CleanUp,
+    "clean-up" => CleanUp -> CleanUpOutcome or &[],
 }
 
 /// Deletes what nobody needs any more: uploaded files that were not imported, old decisions about commands that change
@@ -42,7 +42,7 @@ pub fn expiry(kind: &str, decided_at: Instant) -> Option<Instant> {
 }
 
 /// What a clean-up has done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CleanUpOutcome {
     /// Files deleted.
     pub files: u64,

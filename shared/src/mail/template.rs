@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::{Kind, Language};
 
-/// The longest subject, in bytes.
+/// The longest subject, in characters.
 pub const MAX_SUBJECT: usize = 300;
-/// The longest text, and the longest HTML, in bytes.
+/// The longest text, and the longest HTML, in characters.
 pub const MAX_TEXT: usize = 50_000;
 /// What a template may come to, in bytes: it can repeat things.
 const MAX_RENDERED: usize = 200_000;
@@ -180,8 +180,8 @@ impl Template {
             let Some(source) = source else { continue };
             if text::is_blank(source) {
                 faults.push(FieldError::new(field, "it is empty"));
-            } else if source.len() > most {
-                faults.push(FieldError::new(field, format!("it has more than {most} bytes")));
+            } else if text::is_longer(source, most) {
+                faults.push(FieldError::new(field, format!("it has more than {most} characters")));
             } else if let Some(detail) =
                 text::optional_line_fault(source, most).filter(|_| field == "subject")
             {

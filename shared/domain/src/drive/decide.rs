@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    AdvanceDrive, CancelDrive, ClosedBy, CreateDrive, DriveCommand, ReopenDrive, Status, UpdateDrive, change,
+    AdvanceDrive, CancelDrive, ClosedBy, CreateDrive, DriveCommand, DriveOutcome, ReopenDrive, Status,
+    UpdateDrive, change,
 };
 use crate::actor::Actor;
 use crate::attribute::Attributes;
@@ -50,25 +51,6 @@ pub struct Decision {
     pub result: Result<serde_json::Value, Refusal>,
     /// What the decision rested on, if that is personal: kept beside the log, where it can be erased.
     pub facts: Option<String>,
-}
-
-/// What organisers are told about a drive they changed.
-#[derive(Debug, Serialize)]
-struct DriveOutcome {
-    drive_id: DriveId,
-    status: Status,
-    rules_version: u32,
-    /// How many got a place from the waiting list by it.
-    #[serde(skip_serializing_if = "is_zero")]
-    promoted: usize,
-    /// What another time zone means for the drive's times, if the zone alone changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<String>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &usize) -> bool {
-    *number == 0
 }
 
 /// Decides about one command.
@@ -121,6 +103,7 @@ fn lifecycle(
             Decision { events, result: Ok(to_json(&outcome)), facts: None }
         }
         Err(refusal) => {
+            debug_assert!(DriveCommand::may_be_refused(command.kind(), refusal.code), "{refusal:?}");
             // What does not exist has no log.
             let refused = DriveRefused { kind: command.kind().to_owned(), code: refusal.code };
             let events = state.drive.iter().map(|_| Event::DriveRefused(refused.clone())).collect();

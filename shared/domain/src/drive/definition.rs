@@ -16,11 +16,11 @@ use crate::patch::Patch;
 use crate::refusal::{Code, FieldError, Refusal};
 use crate::text;
 
-/// The longest title, in bytes.
+/// The longest title, in characters.
 pub const MAX_TITLE: usize = 200;
-/// The longest description, in bytes.
+/// The longest description, in characters.
 pub const MAX_DESCRIPTION: usize = 20_000;
-/// The longest venue, in bytes.
+/// The longest venue, in characters.
 pub const MAX_VENUE: usize = 500;
 /// The most slots of one drive.
 pub const MAX_SLOTS: usize = 100;
@@ -31,7 +31,7 @@ pub const MAX_PLACES: u32 = 10_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Admission {
-    /// Whoever comes first, in the order of the drive's lane.
+    /// First come, first served, in the order of the drive's lane.
     #[default]
     FirstCome,
 }

@@ -14,13 +14,15 @@ use crate::clock::{self, Instant};
 use crate::drive::event::DriveDigested;
 use crate::drive::state::{Drive, State};
 
+/// The `format` of a time of the day in a schema.
+pub const FORMAT_NAME: &str = "time-of-day";
 /// How a time of the day is written.
 const FORMAT: &str = "%H:%M";
 
-/// A time of the day, by a clock that hangs elsewhere: `08:00`.
+/// A time of the day by the clock in the drive's time zone: `08:00`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = FORMAT_NAME))]
 pub struct TimeOfDay(NaiveTime);
 
 impl FromStr for TimeOfDay {

@@ -8,47 +8,57 @@ use uuid::Uuid;
 
 pub use self::changes::{Changes, QuestionChanges, RuleChanges, SlotChanges, check_changes};
 use super::{Kind, reminder};
-use crate::drive::definition::{Admission, Definition, Faults, implicit_slot};
+use crate::drive::definition::{
+    Admission, Definition, Faults, MAX_DESCRIPTION, MAX_PLACES, MAX_SLOTS, MAX_TITLE, MAX_VENUE,
+    implicit_slot,
+};
 use crate::drive::digest::TimeOfDay;
-use crate::drive::registration::questions::Question;
+use crate::drive::registration::questions::{MAX_QUESTIONS, Question};
 use crate::drive::when::When;
-use crate::eligibility::Rule;
+use crate::eligibility::{MAX_RULES, Rule};
 use crate::id::{CommandId, DriveId, SlotId};
 use crate::refusal::Refusal;
 
-/// A slot as an organiser writes it.
+/// A slot with places of its own, as an organiser writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SlotDraft {
-    /// When changing a drive: the slot that is meant; absent for a new one.
+    /// A new drive has no slots yet: leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot_id: Option<SlotId>,
-    /// Unique in the drive.
+    /// One line, unique in the drive.
+    #[schemars(length(min = 1, max = MAX_TITLE))]
     pub name: String,
-    /// When it begins.
+    /// When it begins, if not with the drive.
     #[serde(default)]
     pub starts_at: Option<When>,
     /// When it ends.
     #[serde(default)]
     pub ends_at: Option<When>,
     /// Its places; absent means as many as come.
+    #[schemars(range(min = 1, max = MAX_PLACES))]
     #[serde(default)]
     pub capacity: Option<u32>,
     /// How many may wait; absent means nobody.
+    #[schemars(range(max = MAX_PLACES))]
     #[serde(default)]
     pub waitlist_capacity: Option<u32>,
 }
 
 /// A drive as an organiser writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DriveDraft")]
 pub struct Draft {
-    /// Its title.
+    /// Its title, on one line.
+    #[schemars(length(min = 1, max = MAX_TITLE))]
     pub title: String,
     /// What it is for.
     pub kind: Kind,
     /// Free text.
+    #[schemars(length(max = MAX_DESCRIPTION))]
     #[serde(default)]
     pub description: String,
-    /// Where.
+    /// Where it is, on one line.
+    #[schemars(length(max = MAX_VENUE))]
     #[serde(default)]
     pub venue: String,
     /// An IANA zone, such as `Asia/Kolkata`.
@@ -64,31 +74,39 @@ pub struct Draft {
     #[serde(default)]
     pub ends_at: Option<When>,
     /// The places of a drive without slots; absent means as many as come.
+    #[schemars(range(min = 1, max = MAX_PLACES))]
     #[serde(default)]
     pub capacity: Option<u32>,
     /// How many may wait for a drive without slots; absent means nobody.
+    #[schemars(range(max = MAX_PLACES))]
     #[serde(default)]
     pub waitlist_capacity: Option<u32>,
     /// Slots with places of their own; empty means one implicit slot.
+    #[schemars(length(max = MAX_SLOTS))]
     #[serde(default)]
     pub slots: Vec<SlotDraft>,
-    /// Who may come; empty means anyone.
+    /// Who may come: all rules must hold; empty means anyone.
+    #[schemars(length(max = MAX_RULES))]
     #[serde(default)]
     pub rules: Vec<Rule>,
     /// What is asked; empty means nothing.
+    #[schemars(length(max = MAX_QUESTIONS))]
     #[serde(default)]
     pub questions: Vec<Question>,
     /// How people get in.
     #[serde(default)]
     pub admission: Admission,
-    /// So many seconds before it begins, or their slot does, those who hold a place are reminded; empty means never.
+    /// Reminder offsets in seconds before the start of the drive, or of the participant's slot. Only confirmed participants are
+    /// reminded. Absent means a day and an hour; empty means never.
+    #[schemars(length(max = reminder::MOST), inner(range(min = *reminder::RANGE.start(), max = *reminder::RANGE.end())))]
     #[serde(default = "reminder::unsaid", skip_serializing_if = "reminder::is_unsaid")]
     pub reminders: Vec<u32>,
-    /// When those who run Muster are told each day how it stands, by the clock where it is; absent means never.
+    /// When admins get a daily digest, by the clock in the drive's time zone, from when registration opens until the drive
+    /// is over; absent means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest_at: Option<TimeOfDay>,
-    /// Until when a place that becomes free goes to the head of the waiting list by itself; absent
-    /// means until the end.
+    /// Until when a place that becomes free goes to the head of the waiting list by itself, this instant excluded. Absent means
+    /// until the end of the slot or the drive, which is the latest in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotes_until: Option<When>,
 }
@@ -97,31 +115,52 @@ impl Draft {
     /// Checks it and makes it a definition; says everything that is wrong otherwise. New slots get ids that are
     /// functions of `cause`.
     pub fn define(&self, drive_id: DriveId, cause: CommandId) -> Result<Definition, Refusal> {
+        // Every field is named here and below, so that a new one cannot be forgotten.
+        let Self {
+            title,
+            kind,
+            description,
+            venue,
+            time_zone,
+            opens_at,
+            closes_at,
+            starts_at,
+            ends_at,
+            capacity,
+            waitlist_capacity,
+            slots,
+            rules,
+            questions,
+            admission,
+            reminders,
+            digest_at,
+            promotes_until,
+        } = self.clone();
         let mut faults = Faults::default();
-        let zone = faults.zone(&self.time_zone);
+        let zone = faults.zone(&time_zone);
         let definition = Definition {
-            title: self.title.trim().to_owned(),
-            kind: self.kind,
-            description: self.description.clone(),
-            venue: self.venue.clone(),
+            title: title.trim().to_owned(),
+            kind,
+            description,
+            venue,
             time_zone: zone,
-            opens_at: faults.instant("opens_at", self.opens_at, zone),
-            closes_at: faults.instant("closes_at", self.closes_at, zone),
-            starts_at: self.starts_at.map(|at| faults.instant("starts_at", at, zone)),
-            ends_at: self.ends_at.map(|at| faults.instant("ends_at", at, zone)),
-            admission: self.admission,
-            slots: if self.slots.is_empty() {
-                vec![implicit_slot(drive_id, self.capacity, self.waitlist_capacity)]
+            opens_at: faults.instant("opens_at", opens_at, zone),
+            closes_at: faults.instant("closes_at", closes_at, zone),
+            starts_at: starts_at.map(|at| faults.instant("starts_at", at, zone)),
+            ends_at: ends_at.map(|at| faults.instant("ends_at", at, zone)),
+            admission,
+            slots: if slots.is_empty() {
+                vec![implicit_slot(drive_id, capacity, waitlist_capacity)]
             } else {
-                faults.no_capacity_beside_slots(self.capacity.is_some() || self.waitlist_capacity.is_some());
-                let slots: Vec<_> = self.slots.iter().cloned().map(SlotChanges::from).collect();
+                faults.no_capacity_beside_slots(capacity.is_some() || waitlist_capacity.is_some());
+                let slots: Vec<_> = slots.into_iter().map(SlotChanges::from).collect();
                 faults.slots(&slots, &[], zone, cause)
             },
-            rules: self.rules.clone(),
-            questions: self.questions.clone(),
-            reminders: faults.reminders(&self.reminders),
-            digest_at: self.digest_at,
-            promotes_until: self.promotes_until.map(|at| faults.instant("promotes_until", at, zone)),
+            rules,
+            questions,
+            reminders: faults.reminders(&reminders),
+            digest_at,
+            promotes_until: promotes_until.map(|at| faults.instant("promotes_until", at, zone)),
         };
         faults.check(&definition, drive_id, None);
         faults.finish(definition)

@@ -17,9 +17,9 @@ pub const MAX_TEXT: usize = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Audience {
-    /// Whoever holds a place.
+    /// Those who hold a place.
     Confirmed,
-    /// Whoever waits for one.
+    /// Those who wait for one.
     Waitlisted,
     /// Both.
     #[default]
@@ -44,8 +44,10 @@ pub struct MessageDrive {
     /// The drive.
     pub drive_id: DriveId,
     /// What it is about, on one line.
+    #[schemars(length(min = 1, max = MAX_SUBJECT))]
     pub subject: String,
     /// What it says.
+    #[schemars(length(min = 1, max = MAX_TEXT))]
     pub text: String,
     /// To whom.
     #[serde(default)]

@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use self::questions::Answers;
 use crate::clock::{self, Instant};
+use crate::eligibility::Verdict;
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
 use crate::refusal::FieldError;
 use crate::text;
 
-/// The longest reason of an organiser, in bytes.
+/// The longest reason of an organiser, in characters.
 pub const MAX_REASON: usize = 500;
-/// The longest name of a gate or of a device, in bytes.
+/// The longest name of a gate or of a device, in characters.
 pub const MAX_GATE: usize = 100;
 
 crate::words! {
@@ -97,6 +98,7 @@ pub struct AddRegistration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot_id: Option<SlotId>,
     /// Why; about a person, so it is not logged.
+    #[schemars(length(min = 1, max = MAX_REASON))]
     pub reason: String,
 }
 
@@ -108,6 +110,7 @@ pub struct RemoveRegistration {
     /// Which registration.
     pub registration_id: RegistrationId,
     /// Why; about a person, so it is not logged.
+    #[schemars(length(min = 1, max = MAX_REASON))]
     pub reason: String,
 }
 
@@ -132,8 +135,10 @@ pub struct MoveInWaitingList {
     pub registration_id: RegistrationId,
     /// Where they shall stand in the waiting list of their slot, from 1. Beyond its end means at
     /// its end.
+    #[schemars(range(min = 1))]
     pub position: u32,
     /// Why; about a person, so it is not logged.
+    #[schemars(length(min = 1, max = MAX_REASON))]
     pub reason: String,
 }
 
@@ -148,9 +153,11 @@ pub struct CheckIn {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Instant>,
     /// Where they came in: the name of a gate or desk. The log says it.
+    #[schemars(length(min = 1, max = MAX_GATE))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<String>,
     /// What they were checked in with. It may be about a person, so it is not logged.
+    #[schemars(length(min = 1, max = MAX_GATE))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
 }
@@ -177,6 +184,39 @@ pub struct UndoCheckIn {
     pub drive_id: DriveId,
     /// Whose registration.
     pub registration_id: RegistrationId,
+}
+
+/// What came of a command about a registration.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct RegistrationOutcome {
+    /// The registration.
+    pub registration_id: RegistrationId,
+    /// Its drive.
+    pub drive_id: DriveId,
+    /// Its slot; the drive's own id if the drive has no slots.
+    pub slot_id: SlotId,
+    /// Where it is now.
+    pub state: RegistrationState,
+    /// If it is confirmed: how many places of the slot were taken with this one.
+    pub place: Option<u32>,
+    /// Where it came to stand in the waiting list, from 1, if the command put it there.
+    pub waitlist_position: Option<u32>,
+    /// What the rules say about someone whom an organiser added regardless.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+}
+
+/// What came of a check-in, or of taking one back.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct CheckInOutcome {
+    /// The registration as it is.
+    #[serde(flatten)]
+    pub registration: RegistrationOutcome,
+    /// When they came; null: they have not.
+    #[schemars(with = "Option<Instant>")]
+    pub checked_in_at: Option<String>,
+    /// Whether it was so already: the same ticket may be shown twice.
+    pub repeated: bool,
 }
 
 /// What is wrong with an organiser's reason, if anything is.

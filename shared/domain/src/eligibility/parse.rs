@@ -18,7 +18,7 @@ use crate::eligibility::moment::Moment;
 
 /// The deepest nesting of brackets, and of the parsed expression.
 const MAX_DEPTH: usize = 24;
-/// The parser recurses deeply for each bracket; it gets a stack that [`MAX_EXPRESSION`] bytes cannot exhaust.
+/// The parser recurses deeply for each bracket; it gets a stack that [`MAX_EXPRESSION`] characters cannot exhaust.
 const PARSER_STACK: usize = 64 * 1024 * 1024;
 
 /// CEL's grammar. To make it registers all of CEL's functions, too, so it is made once.
@@ -45,8 +45,12 @@ fn bounds(source: &str) -> Result<(), Fault> {
     if source.trim().is_empty() {
         return Err(Fault::at(source, 0, "an expression is needed"));
     }
-    if source.len() > MAX_EXPRESSION {
-        return Err(Fault::at(source, 0, format_args!("an expression has at most {MAX_EXPRESSION} bytes")));
+    if source.chars().count() > MAX_EXPRESSION {
+        return Err(Fault::at(
+            source,
+            0,
+            format_args!("an expression has at most {MAX_EXPRESSION} characters"),
+        ));
     }
     let mut depth = 0_usize;
     for (offset, character) in source.chars().enumerate() {

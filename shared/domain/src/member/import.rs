@@ -7,6 +7,7 @@ mod rows;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::column::{CellKind, ColumnReport, KindReport};
@@ -48,7 +49,8 @@ pub struct Person {
 }
 
 /// A row that cannot go in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ImportBadRow")]
 pub struct BadRow {
     /// The line on which it begins, from 1.
     pub line: u64,
@@ -59,7 +61,8 @@ pub struct BadRow {
 }
 
 /// Why rows cannot go in: all of those with one code, in one column.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ImportReason")]
 pub struct Reason {
     /// As in [`BadRow`].
     pub code: String,
@@ -75,7 +78,7 @@ pub struct Reason {
 }
 
 /// What came of an import: `rows` = `imported` + `updated` + `unchanged` + `rejected_count`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ImportOutcome {
     /// Rows that are not empty, without the header.
     #[serde(default)]
@@ -299,8 +302,8 @@ impl Header {
         })?;
         let email = email.to_string();
         let name = self.name.map_or("", cell);
-        if name.len() > MAX_NAME {
-            return Err(Fault::new("name-too-long", format!("a name has at most {MAX_NAME} bytes")));
+        if name.chars().count() > MAX_NAME {
+            return Err(Fault::new("name-too-long", format!("a name has at most {MAX_NAME} characters")));
         }
         if let Some(fault) = optional_line_fault(name, MAX_NAME) {
             return Err(Fault::new("name-invalid", format!("the name cannot be used: {fault}")));

@@ -7,13 +7,17 @@ use uuid::Uuid;
 
 use super::SlotDraft;
 use crate::clock::Instant;
-use crate::drive::Kind;
-use crate::drive::definition::{Admission, Definition, Faults, Slot, implicit_slot};
+use crate::drive::definition::{
+    Admission, Definition, Faults, MAX_DESCRIPTION, MAX_PLACES, MAX_SLOTS, MAX_TITLE, MAX_VENUE, Slot,
+    implicit_slot,
+};
 use crate::drive::digest::TimeOfDay;
-use crate::drive::registration::questions::{AnswerKind, Question};
+use crate::drive::registration::questions::{AnswerKind, MAX_CHOICES, MAX_QUESTIONS, Question};
 use crate::drive::when::When;
-use crate::eligibility::Rule;
+use crate::drive::{Kind, reminder};
+use crate::eligibility::{self, MAX_RULES, Rule};
 use crate::id::{CommandId, DriveId, SlotId};
+use crate::member::MAX_TEXT;
 use crate::patch::Patch;
 use crate::refusal::Refusal;
 
@@ -28,6 +32,7 @@ pub struct SlotChanges {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot_id: Option<SlotId>,
     /// Unique in the drive; a new slot needs one.
+    #[schemars(length(min = 1, max = MAX_TITLE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// When it begins.
@@ -37,9 +42,11 @@ pub struct SlotChanges {
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub ends_at: Patch<When>,
     /// Its places; null means as many as come.
+    #[schemars(range(min = 1, max = MAX_PLACES))]
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub capacity: Patch<u32>,
     /// How many may wait; null means nobody.
+    #[schemars(range(max = MAX_PLACES))]
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub waitlist_capacity: Patch<u32>,
 }
@@ -61,11 +68,14 @@ impl From<SlotDraft> for SlotChanges {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct RuleChanges {
     /// The rule that is meant; a new one if the drive has none of this name.
+    #[schemars(length(min = 1, max = eligibility::MAX_NAME))]
     pub name: String,
     /// The condition; a new rule needs one.
+    #[schemars(length(min = 1, max = eligibility::MAX_EXPRESSION))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
     /// What a member reads when it does not hold; a new rule needs one.
+    #[schemars(length(min = 1, max = eligibility::MAX_MESSAGE))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -94,7 +104,8 @@ impl RuleChanges {
 pub struct QuestionChanges {
     /// The question that is meant; a new one if the drive has none of this name.
     pub name: String,
-    /// What is asked; a new question needs it.
+    /// What is asked, on one line; a new question needs it.
+    #[schemars(length(min = 1, max = MAX_TEXT))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// What kind of answer it wants; a new question needs it.
@@ -104,6 +115,7 @@ pub struct QuestionChanges {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required: Option<bool>,
     /// What can be chosen. With a `kind` other than `choice`, absent means nothing.
+    #[schemars(length(max = MAX_CHOICES))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub choices: Option<Vec<String>>,
 }
@@ -141,20 +153,24 @@ impl QuestionChanges {
 /// What changes of a drive. Absent fields stay; null takes away what may be absent.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(rename = "DriveChanges")]
 pub struct Changes {
-    /// The title.
+    /// The title, on one line.
+    #[schemars(length(min = 1, max = MAX_TITLE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// The kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
     /// The description.
+    #[schemars(length(max = MAX_DESCRIPTION))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// The venue.
+    #[schemars(length(max = MAX_VENUE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub venue: Option<String>,
-    /// The zone; instants that are not changed with it stay the instants they are.
+    /// An IANA zone, such as `Asia/Kolkata`. Instants that are not changed with it stay the instants they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
     /// The beginning of registration.
@@ -170,24 +186,31 @@ pub struct Changes {
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub ends_at: Patch<When>,
     /// The places of a drive without slots.
+    #[schemars(range(min = 1, max = MAX_PLACES))]
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub capacity: Patch<u32>,
     /// How many may wait for a drive without slots.
+    #[schemars(range(max = MAX_PLACES))]
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub waitlist_capacity: Patch<u32>,
-    /// All slots: those with an id stay, those without are new, those that are not named go.
+    /// All slots: those with an id stay, those without are new, those that are not named go. Of a slot that stays, absent
+    /// fields stay.
+    #[schemars(length(max = MAX_SLOTS))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<Vec<SlotChanges>>,
-    /// All rules, by their names: those that are not named go.
+    /// All rules, by their names: those that are not named go. Of a rule that stays, absent fields stay.
+    #[schemars(length(max = MAX_RULES))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<Vec<RuleChanges>>,
-    /// All questions, by their names: those that are not named go.
+    /// All questions, by their names: those that are not named go. Of a question that stays, absent fields stay.
+    #[schemars(length(max = MAX_QUESTIONS))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub questions: Option<Vec<QuestionChanges>>,
-    /// All reminders.
+    /// All reminder offsets, in seconds before a start.
+    #[schemars(length(max = reminder::MOST), inner(range(min = *reminder::RANGE.start(), max = *reminder::RANGE.end())))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reminders: Option<Vec<u32>>,
-    /// The time of the daily digest.
+    /// When admins get a daily digest, by the clock in the drive's time zone.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub digest_at: Patch<TimeOfDay>,
     /// Until when a place that becomes free goes to the head of the waiting list by itself.
@@ -213,53 +236,69 @@ impl Changes {
         drive_id: DriveId,
         cause: CommandId,
     ) -> Result<Definition, Refusal> {
+        // Every field is named here and below, so that a new one cannot be forgotten.
+        let Self {
+            title,
+            kind,
+            description,
+            venue,
+            time_zone,
+            opens_at,
+            closes_at,
+            starts_at,
+            ends_at,
+            capacity,
+            waitlist_capacity,
+            slots,
+            rules,
+            questions,
+            reminders,
+            digest_at,
+            promotes_until,
+        } = self.clone();
         let mut faults = Faults::default();
-        let zone = self.time_zone.as_ref().map_or(old.time_zone, |text| faults.zone(text));
-        let mut new = Definition { time_zone: zone, ..old.clone() };
-        if let Some(title) = &self.title {
-            title.trim().clone_into(&mut new.title);
-        }
-        new.kind = self.kind.unwrap_or(new.kind);
-        new.description = self.description.clone().unwrap_or(new.description);
-        new.venue = self.venue.clone().unwrap_or(new.venue);
-        if let Some(at) = self.opens_at {
-            new.opens_at = faults.instant("opens_at", at, zone);
-        }
-        if let Some(at) = self.closes_at {
-            new.closes_at = faults.instant("closes_at", at, zone);
-        }
-        new.starts_at = self.starts_at.map(|at| faults.instant("starts_at", at, zone)).apply(new.starts_at);
-        new.ends_at = self.ends_at.map(|at| faults.instant("ends_at", at, zone)).apply(new.ends_at);
-        if let Some(slots) = &self.slots {
-            new.slots = if slots.is_empty() {
+        let zone = time_zone.map_or(old.time_zone, |text| faults.zone(&text));
+        let mut time = |field: &str, at: When| faults.instant(field, at, zone);
+        let opens_at = opens_at.map_or(old.opens_at, |at| time("opens_at", at));
+        let closes_at = closes_at.map_or(old.closes_at, |at| time("closes_at", at));
+        let starts_at = starts_at.map(|at| time("starts_at", at)).apply(old.starts_at);
+        let ends_at = ends_at.map(|at| time("ends_at", at)).apply(old.ends_at);
+        let promotes_until = promotes_until.map(|at| time("promotes_until", at)).apply(old.promotes_until);
+        let mut slots = match slots {
+            Some(slots) if slots.is_empty() => {
                 let before = old.slots.iter().find(|slot| slot.slot_id.0 == drive_id.0).cloned();
                 vec![before.unwrap_or_else(|| implicit_slot(drive_id, None, None))]
-            } else {
-                faults.slots(slots, &old.slots, zone, cause)
-            };
-        }
-        if !self.capacity.is_keep() || !self.waitlist_capacity.is_keep() {
-            match new.slots.as_mut_slice() {
-                [only] if only.slot_id.0 == drive_id.0 => {
-                    only.change_places(self.capacity, self.waitlist_capacity);
-                }
+            }
+            Some(slots) => faults.slots(&slots, &old.slots, zone, cause),
+            None => old.slots.clone(),
+        };
+        if !capacity.is_keep() || !waitlist_capacity.is_keep() {
+            match slots.as_mut_slice() {
+                [only] if only.slot_id.0 == drive_id.0 => only.change_places(capacity, waitlist_capacity),
                 _ => faults.no_capacity_beside_slots(true),
             }
         }
-        if let Some(rules) = &self.rules {
-            new.rules = faults.rules(rules, &old.rules);
-        }
-        if let Some(questions) = &self.questions {
-            new.questions = faults.questions(questions, &old.questions);
-        }
-        if let Some(reminders) = &self.reminders {
-            new.reminders = faults.reminders(reminders);
-        }
-        new.digest_at = self.digest_at.apply(new.digest_at);
-        new.promotes_until = self
-            .promotes_until
-            .map(|at| faults.instant("promotes_until", at, zone))
-            .apply(new.promotes_until);
+        let new = Definition {
+            title: title.map_or_else(|| old.title.clone(), |title| title.trim().to_owned()),
+            kind: kind.unwrap_or(old.kind),
+            description: description.unwrap_or_else(|| old.description.clone()),
+            venue: venue.unwrap_or_else(|| old.venue.clone()),
+            time_zone: zone,
+            opens_at,
+            closes_at,
+            starts_at,
+            ends_at,
+            admission: old.admission,
+            slots,
+            rules: rules.map_or_else(|| old.rules.clone(), |rules| faults.rules(&rules, &old.rules)),
+            questions: questions.map_or_else(
+                || old.questions.clone(),
+                |questions| faults.questions(&questions, &old.questions),
+            ),
+            reminders: reminders.map_or_else(|| old.reminders.clone(), |all| faults.reminders(&all)),
+            digest_at: digest_at.apply(old.digest_at),
+            promotes_until,
+        };
         faults.check(&new, drive_id, Some(old));
         faults.finish(new)
     }

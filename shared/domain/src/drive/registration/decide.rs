@@ -10,7 +10,8 @@ pub(crate) use self::answers::change_answers;
 pub(crate) use self::check_in::{check_in, undo_check_in};
 pub(crate) use self::waiting_list::move_in_waiting_list;
 use super::{
-    AddRegistration, Register, Registration, RegistrationState, RemoveRegistration, Withdraw, questions,
+    AddRegistration, Register, Registration, RegistrationOutcome, RegistrationState, RemoveRegistration,
+    Withdraw, questions,
 };
 use crate::actor::Role;
 use crate::attribute::Attributes;
@@ -23,25 +24,11 @@ use crate::drive::event::{
 };
 use crate::drive::registration::questions::Answers;
 use crate::drive::state::{Drive, Places, State};
-use crate::drive::{ClosedBy, Status};
+use crate::drive::{ClosedBy, DriveCommand, Status};
 use crate::eligibility::{READING, Verdict};
 use crate::hash::{base64url, sha256};
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
 use crate::refusal::{Code, Refusal};
-
-/// What whoever asked is told about a registration.
-#[derive(Debug, Serialize)]
-struct RegistrationOutcome {
-    registration_id: RegistrationId,
-    drive_id: DriveId,
-    slot_id: SlotId,
-    state: RegistrationState,
-    place: Option<u32>,
-    waitlist_position: Option<u32>,
-    /// What the rules say about someone whom an organiser added regardless.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    verdict: Option<Verdict>,
-}
 
 /// What a decision rested on. Its JSON is kept beside the log, its hash stands in it.
 #[derive(Debug, Default, Serialize)]
@@ -402,6 +389,7 @@ impl Attempt<'_> {
     }
 
     fn refuse(self, refusal: Refusal) -> Decision {
+        debug_assert!(DriveCommand::may_be_refused(self.kind, refusal.code), "{}: {refusal:?}", self.kind);
         let events = match &self.state.drive {
             // What does not exist has no log.
             None => Vec::new(),

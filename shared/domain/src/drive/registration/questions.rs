@@ -7,7 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value as Json;
 
-use crate::attribute::{Attribute, Attributes, is_attribute_name};
+use crate::attribute::{Attribute, Attributes, MAX_ATTRIBUTE_NAME, is_attribute_name};
 use crate::member::MAX_TEXT;
 use crate::refusal::FieldError;
 use crate::text;
@@ -22,6 +22,7 @@ const MAX_SHOWN: usize = 100;
 /// Answers by the question's name: a flat object. Where it is read, a null is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(with = "BTreeMap<String, Option<Attribute>>")]
 pub struct Answers(Attributes);
 
 impl Answers {
@@ -85,15 +86,19 @@ pub enum AnswerKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Question {
     /// Unique in its drive: `shirt_size`.
+    #[schemars(length(min = 1, max = MAX_ATTRIBUTE_NAME))]
     pub name: String,
-    /// What is asked.
+    /// What is asked, on one line.
+    #[schemars(length(min = 1, max = MAX_TEXT))]
     pub text: String,
     /// What kind of answer it wants.
     pub kind: AnswerKind,
     /// Whether it must be answered.
     #[serde(default)]
     pub required: bool,
-    /// For [`AnswerKind::Choice`]: what can be chosen.
+    /// For `choice`: what can be chosen. Readers must be able to tell any two apart: case, accents and white space do not
+    /// count.
+    #[schemars(length(max = MAX_CHOICES), inner(length(min = 1, max = MAX_TEXT)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<String>,
 }

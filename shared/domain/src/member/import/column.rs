@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
@@ -15,7 +16,7 @@ const MOST_DIGITS: usize = 15;
 const LINES: usize = 5;
 
 /// What a cell was taken for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CellKind {
     /// A number.
@@ -131,7 +132,8 @@ fn canonical(text: &str) -> String {
 }
 
 /// What the cells of a column were taken for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ImportColumn")]
 pub struct ColumnReport {
     /// The attribute.
     pub name: String,
@@ -142,7 +144,8 @@ pub struct ColumnReport {
 }
 
 /// The cells of a column that were taken for one kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ImportColumnKind")]
 pub struct KindReport {
     /// The kind.
     pub kind: CellKind,

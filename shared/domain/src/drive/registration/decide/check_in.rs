@@ -1,26 +1,14 @@
 //! Who has come.
 
-use serde::Serialize;
-
-use super::{Attempt, Facts, RegistrationOutcome, hash, live};
+use super::{Attempt, Facts, hash, live};
 use crate::clock::{self, Instant};
 use crate::command::Command as _;
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::event::{Event, RegistrationCheckInUndone, RegistrationCheckedIn};
-use crate::drive::registration::{CheckIn, Registration, RegistrationState, UndoCheckIn};
+use crate::drive::registration::{CheckIn, CheckInOutcome, Registration, RegistrationState, UndoCheckIn};
 use crate::drive::state::State;
 use crate::id::RegistrationId;
 use crate::refusal::{Code, Refusal};
-
-#[derive(Debug, Serialize)]
-struct CheckInOutcome {
-    #[serde(flatten)]
-    registration: RegistrationOutcome,
-    /// When they came.
-    checked_in_at: Option<String>,
-    /// Whether it was so already: the same ticket may be shown twice.
-    repeated: bool,
-}
 
 /// An organiser notes that somebody has come.
 pub(crate) fn check_in(state: &State, command: &CheckIn, cx: &Context<'_>) -> Decision {

@@ -1,10 +1,12 @@
 //! What organisers do to a waiting list by hand.
 
-use super::{Attempt, Facts, RegistrationOutcome, hash, live};
+use super::{Attempt, Facts, hash, live};
 use crate::command::Command as _;
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::event::{Event, RegistrationMoved};
-use crate::drive::registration::{AddRegistration, MoveInWaitingList, Registration, RegistrationState};
+use crate::drive::registration::{
+    AddRegistration, MoveInWaitingList, Registration, RegistrationOutcome, RegistrationState,
+};
 use crate::drive::state::{Drive, State};
 use crate::refusal::{Code, Refusal};
 
