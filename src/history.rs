@@ -40,7 +40,7 @@ impl History {
     pub async fn read_on(&mut self, client: &Client) -> anyhow::Result<()> {
         loop {
             let after = self.fold.sequence();
-            let path = format!("/admin/v1/drives/{}/log?limit=200&after={after}", self.drive_id);
+            let path = format!("/admin/v1/drives/{}/log?limit=200&cursor={after}", self.drive_id);
             let page = client.get(As::Admin, &path).await?;
             for item in page["items"].as_array().into_iter().flatten() {
                 let entry = entry(self.drive_id, item).context("an entry lacks a part")?;
@@ -56,7 +56,7 @@ impl History {
                     self.full = Some(step.event.time);
                 }
             }
-            if page["next_after"].is_null() {
+            if page["next_cursor"].is_null() {
                 return Ok(());
             }
         }

@@ -148,8 +148,8 @@ async fn ids_and_parameters_that_are_unknown_or_absurd() {
     for (method, path, body, code) in [
         (Method::POST, format!("/api/v1/drives/{unknown}/registrations"), json!({}), "drive-not-found"),
         (
-            Method::DELETE,
-            format!("/api/v1/drives/{unknown}/registrations/mine"),
+            Method::POST,
+            format!("/api/v1/drives/{unknown}/registrations/mine/withdrawal"),
             json!({}),
             "drive-not-found",
         ),
@@ -169,8 +169,8 @@ async fn ids_and_parameters_that_are_unknown_or_absurd() {
             "drive-not-found",
         ),
         (
-            Method::DELETE,
-            format!("/admin/v1/drives/{unknown}/registrations/{unknown}"),
+            Method::POST,
+            format!("/admin/v1/drives/{unknown}/registrations/{unknown}/removal"),
             json!({ "reason": "r" }),
             "drive-not-found",
         ),
@@ -247,6 +247,23 @@ async fn ids_and_parameters_that_are_unknown_or_absurd() {
     )
     .await;
     assert_eq!(odd.status, 202, "a preference that cannot be read is ignored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_count_characters_and_all_faults_come_at_once() {
+    let (_muster, admin) = started().await;
+    let hindi = "\u{915}\u{94d}\u{937}\u{947}".repeat(50);
+    assert_eq!((hindi.chars().count(), hindi.len()), (200, 600));
+    let created = admin.post("/admin/v1/drives", &drive(json!({ "title": hindi }))).await;
+    assert_eq!(created.status, 202, "{created:?}");
+    let longer = admin.post("/admin/v1/drives", &drive(json!({ "title": format!("{hindi}\u{915}") }))).await;
+    assert_problem(&longer, 422, "invalid-drive", "201 characters");
+    let body = json!({ "title": format!("{hindi}!"), "kind": "party", "opens_at": "soon", "colour": "red" });
+    let found = admin.post("/admin/v1/drives", &drive(body)).await;
+    assert_problem(&found, 422, "invalid-body", "many faults");
+    let errors = found.body["errors"].as_array().unwrap();
+    let fields: Vec<_> = errors.iter().map(|error| error["field"].as_str().unwrap()).collect();
+    assert_eq!(fields, ["colour", "kind", "opens_at", "title"], "{errors:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -381,7 +398,7 @@ async fn requests_that_the_state_of_a_drive_refuses() {
     let ann = Client::member(&muster.process.url, "ann").await;
     let ben = Client::member(&muster.process.url, "ben").await;
     let register = |drive: &str| format!("/api/v1/drives/{drive}/registrations");
-    let own = |drive: &str| format!("/api/v1/drives/{drive}/registrations/mine");
+    let own = |drive: &str| format!("/api/v1/drives/{drive}/registrations/mine/withdrawal");
     let path = |what: &str| format!("/admin/v1/drives/{simple}{what}");
     for who in [&ann, &ben] {
         assert_eq!(who.decide(Method::POST, &register(&simple), &json!({})).await.status, 200);
@@ -402,7 +419,7 @@ async fn requests_that_the_state_of_a_drive_refuses() {
             "answers-invalid",
         ),
         (&ann, Method::POST, register(&future), json!({}), 409, "drive-not-open"),
-        (&ann, Method::DELETE, own(&slotted), json!({}), 404, "not-registered"),
+        (&ann, Method::POST, own(&slotted), json!({}), 404, "not-registered"),
         (&ann, Method::POST, register(&simple), json!({ "member_id": unknown }), 403, "forbidden"),
         (&admin, Method::PATCH, path(""), json!({ "capacity": 1 }), 409, "capacity-below-confirmed"),
         (&admin, Method::PATCH, path(""), json!({ "slots": [{ "name": "x" }] }), 409, "slot-in-use"),
@@ -418,8 +435,8 @@ async fn requests_that_the_state_of_a_drive_refuses() {
         (&admin, Method::POST, path("/reopen"), json!({}), 409, "drive-not-closed"),
         (
             &admin,
-            Method::DELETE,
-            path(&format!("/registrations/{unknown}")),
+            Method::POST,
+            path(&format!("/registrations/{unknown}/removal")),
             json!({ "reason": "r" }),
             404,
             "registration-not-found",

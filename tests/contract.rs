@@ -131,7 +131,8 @@ async fn an_idempotency_key_makes_a_repetition_the_same_command() {
         .header("prefer", "wait=10");
     let elsewhere = answer(elsewhere.json(&json!({}))).await;
     assert_eq!((elsewhere.status.as_u16(), &elsewhere.body["drive_id"]), (200, &json!(other)));
-    let withdrawing = ann.request(Method::DELETE, &format!("/api/v1/drives/{other}/registrations/mine"));
+    let withdrawal = format!("/api/v1/drives/{other}/registrations/mine/withdrawal");
+    let withdrawing = ann.request(Method::POST, &withdrawal);
     let withdrawn =
         answer(withdrawing.header("idempotency-key", "click-1").header("prefer", "wait=10")).await;
     assert_eq!((withdrawn.status.as_u16(), &withdrawn.body["kind"]), (200, &json!("withdraw")));
@@ -182,7 +183,7 @@ async fn the_whole_life_of_a_drive_through_both_surfaces() {
     assert_eq!(own["items"][0]["waitlist_position"], 2);
     assert_eq!(own["items"][0]["title"], "Camp");
     let withdrawn =
-        people[0].decide(Method::DELETE, &format!("{public}/registrations/mine"), &json!({})).await;
+        people[0].decide(Method::POST, &format!("{public}/registrations/mine/withdrawal"), &json!({})).await;
     assert_eq!(withdrawn.body["outcome"]["state"], "withdrawn");
     let own = people[2].get("/api/v1/me/registrations").await.body;
     assert_eq!(own["items"][0]["waitlist_position"], 1);
@@ -203,7 +204,11 @@ async fn the_whole_life_of_a_drive_through_both_surfaces() {
     assert_eq!(added.body["outcome"]["waitlist_position"], 2);
     let ben = list["items"][0]["registration_id"].as_str().unwrap();
     let removed = admin
-        .decide(Method::DELETE, &path(&format!("/registrations/{ben}")), &json!({ "reason": "no show" }))
+        .decide(
+            Method::POST,
+            &path(&format!("/registrations/{ben}/removal")),
+            &json!({ "reason": "no show" }),
+        )
         .await;
     assert_eq!(removed.body["outcome"]["state"], "removed");
 
@@ -291,7 +296,7 @@ async fn a_service_acts_for_members_until_it_is_revoked() {
     assert_eq!(service.decide(Method::POST, &path, &json!({})).await.code(), "invalid-body");
     assert_eq!(service.get("/api/v1/me").await.code(), "forbidden");
     assert_eq!(
-        service.decide(Method::DELETE, &format!("{path}/mine"), &body).await.body["outcome"]["state"],
+        service.decide(Method::POST, &format!("{path}/mine/withdrawal"), &body).await.body["outcome"]["state"],
         "withdrawn"
     );
 

@@ -225,8 +225,8 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
                 let mut receipts =
                     vec![click(client, members, &Method::POST, &path, &format!("come {id}")).await];
                 if number % 2 == 0 {
-                    let path = format!("{path}/mine");
-                    receipts.push(click(client, members, &Method::DELETE, &path, &format!("go {id}")).await);
+                    let path = format!("{path}/mine/withdrawal");
+                    receipts.push(click(client, members, &Method::POST, &path, &format!("go {id}")).await);
                 }
                 receipts
             }

@@ -104,8 +104,8 @@ async fn what_is_decided_arrives_with_a_calendar_and_in_ones_own_language() {
         register(member, &drive).await;
     }
     muster.received(3).await;
-    let path = format!("/api/v1/drives/{drive}/registrations/mine");
-    let withdrawn = asha.decide(Method::DELETE, &path, &json!({})).await;
+    let path = format!("/api/v1/drives/{drive}/registrations/mine/withdrawal");
+    let withdrawn = asha.decide(Method::POST, &path, &json!({})).await;
     assert_eq!(withdrawn.status, 200, "{withdrawn:?}");
     muster.received(5).await;
     let cancel = json!({ "reason": "No doctors & no beds" });
@@ -286,8 +286,8 @@ async fn one_click_ends_what_can_be_done_without_and_the_inbox_has_it_all() {
     register(&member, &second).await;
     let all = format!("/admin/v1/drives/{second}/registrations");
     let list = muster.admin.get(&all).await.body;
-    let path = format!("{all}/{}", list["items"][0]["registration_id"].as_str().unwrap());
-    let removed = muster.admin.decide(Method::DELETE, &path, &json!({ "reason": "by mistake" })).await;
+    let path = format!("{all}/{}/removal", list["items"][0]["registration_id"].as_str().unwrap());
+    let removed = muster.admin.decide(Method::POST, &path, &json!({ "reason": "by mistake" })).await;
     assert_eq!(removed.status, 200, "{removed:?}");
     let mails = muster.received(2).await;
     assert_eq!(subject(&mails[1]), "Your registration was removed: Blood drive", "that is essential");

@@ -338,7 +338,7 @@ fn line(event: &CloudEvent) -> String {
 /// A drive's log, as the API shows it.
 async fn log(admin: &Client, drive: &str) -> Vec<CloudEvent> {
     let page = admin.get(&format!("/admin/v1/drives/{drive}/log?limit=200")).await.body;
-    assert_eq!(page["next_after"], Value::Null);
+    assert_eq!(page["next_cursor"], Value::Null);
     let items = page["items"].as_array().unwrap().iter();
     items.map(|item| serde_json::from_str(item["event"].as_str().unwrap()).unwrap()).collect()
 }
@@ -380,7 +380,7 @@ async fn print_every_event_once_and_in_order(form: Form) {
             let path = format!("/api/v1/drives/{drive}/registrations");
             member.decide(Method::POST, &path, &json!({})).await;
             if number == 4 {
-                member.decide(Method::DELETE, &format!("{path}/mine"), &json!({})).await;
+                member.decide(Method::POST, &format!("{path}/mine/withdrawal"), &json!({})).await;
             }
         }
         if number == 2 {

@@ -185,11 +185,11 @@ async fn log(admin: &Client, drive_id: &str) -> Vec<Value> {
     let mut events = Vec::new();
     let mut after = 0;
     loop {
-        let page = admin.get(&format!("/admin/v1/drives/{drive_id}/log?limit=200&after={after}")).await.body;
+        let page = admin.get(&format!("/admin/v1/drives/{drive_id}/log?limit=200&cursor={after}")).await.body;
         for item in page["items"].as_array().unwrap() {
             events.push(serde_json::from_str::<Value>(item["event"].as_str().unwrap()).unwrap());
         }
-        match page["next_after"].as_u64() {
+        match page["next_cursor"].as_str().map(|text| text.parse().unwrap()) {
             Some(next) => after = next,
             None => return events,
         }

@@ -204,7 +204,7 @@ async fn a_click_that_came_too_early_does_not_bind_its_key() {
     let ben = Client::member(url, "ben").await;
     let full = click(&ben, Method::POST, &path, "k", None, true).await;
     assert_eq!(full.code(), "drive-full");
-    ann.decide(Method::DELETE, &format!("{path}/mine"), &json!({})).await;
+    ann.decide(Method::POST, &format!("{path}/mine/withdrawal"), &json!({})).await;
     let again = click(&ben, Method::POST, &path, "k", None, true).await;
     assert_eq!((again.code(), id(&again)), ("drive-full", id(&full)));
     let another = click(&ben, Method::POST, &path, "another", None, true).await;

@@ -28,7 +28,7 @@ async fn a_number_beyond_the_end_is_told_to_start_over_and_goes_on_from_there() 
             let click = if end % 2 == 1 {
                 (Method::POST, registrations.clone())
             } else {
-                (Method::DELETE, format!("{registrations}/mine"))
+                (Method::POST, format!("{registrations}/mine/withdrawal"))
             };
             person.decide(click.0, &click.1, &json!({})).await;
             let (next, data) = stream.told().await;

@@ -104,7 +104,7 @@ fn register(drive_id: &str) -> (Method, String) {
 }
 
 fn withdraw(drive_id: &str) -> (Method, String) {
-    (Method::DELETE, format!("/api/v1/drives/{drive_id}/registrations/mine"))
+    (Method::POST, format!("/api/v1/drives/{drive_id}/registrations/mine/withdrawal"))
 }
 
 async fn decided(client: &Client, (method, path): (Method, String)) -> Value {
@@ -388,7 +388,7 @@ async fn whoever_never_reads_costs_nobody_anything() {
 pub async fn log(admin: &Client, drive_id: &str) -> Vec<Value> {
     let (mut entries, mut after) = (Vec::new(), 0);
     loop {
-        let page = admin.get(&format!("/admin/v1/drives/{drive_id}/log?after={after}&limit=200")).await;
+        let page = admin.get(&format!("/admin/v1/drives/{drive_id}/log?cursor={after}&limit=200")).await;
         let items = page.body["items"].as_array().unwrap_or_else(|| panic!("{page:?}")).clone();
         let Some(last) = items.last() else { return entries };
         after = last["sequence"].as_u64().unwrap();

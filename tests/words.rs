@@ -99,6 +99,13 @@ fn fields(found: &Answer) -> Vec<&str> {
     places.into_iter().flatten().filter_map(|place| place["field"].as_str()).collect()
 }
 
+/// Whether the document says that the operation gives this error with this status.
+fn is_documented(operation: &Value, found: &Answer) -> bool {
+    let answer = &operation["responses"][found.status.as_str()]["content"]["application/problem+json"];
+    let codes = answer["schema"]["allOf"][1]["properties"]["code"]["enum"].as_array();
+    codes.is_some_and(|codes| codes.contains(&found.body["code"]))
+}
+
 async fn send(client: &Client, method: Method, path: &str, body: Option<Vec<u8>>) -> Answer {
     let mut request = client.request(method, path);
     if let Some(body) = body {
@@ -118,7 +125,13 @@ async fn operations(client: &Client) -> Vec<Operation> {
         for (path, operations) in document["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {
                 let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-                all.push((method, format!("{prefix}{path}"), operation.clone()));
+                let mut operation = operation.clone();
+                for answer in operation["responses"].as_object_mut().unwrap().values_mut() {
+                    if let Some(shared) = answer["$ref"].as_str().and_then(|name| name.strip_prefix('#')) {
+                        *answer = document.pointer(shared).unwrap().clone();
+                    }
+                }
+                all.push((method, format!("{prefix}{path}"), operation));
             }
         }
     }
@@ -167,6 +180,7 @@ async fn on_every_route_that_the_documents_name() {
                 let found = send(client, method.clone(), &at, Some(body.to_vec())).await;
                 let label = format!("{label} {}", String::from_utf8_lossy(body));
                 wrong.check_code(&found, status, code, &label);
+                wrong.unless(is_documented(&operation, &found), &label, &found);
                 if body.starts_with(b"{\"no") {
                     wrong.unless(fields(&found).contains(&"no_such_field"), &label, &found);
                 }
@@ -197,6 +211,7 @@ async fn on_every_route_that_the_documents_name() {
                 let found = send(client, method.clone(), &at, None).await;
                 let label = format!("{method} {at}");
                 wrong.check_code(&found, 400, "invalid-parameter", &label);
+                wrong.unless(is_documented(&operation, &found), &label, &found);
                 wrong.unless(fields(&found) == [name], &label, &found);
             }
         }

@@ -8,9 +8,9 @@ use poem::{FromRequest, Request, RequestBody};
 use crate::problem::Problem;
 
 /// The longest idempotency key, in bytes.
-const MAX_KEY: usize = 255;
+pub(crate) const MAX_KEY: usize = 255;
 /// The longest wait for a decision.
-const MAX_WAIT: Duration = Duration::from_secs(30);
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// What a client asks of a write besides its body: `Idempotency-Key`
 /// ([draft](https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/)) and `Prefer: wait` (RFC 7240).

@@ -131,16 +131,16 @@ impl Owner {
 
 impl Caller {
     /// The member on whose behalf a command is: a member's own id, or the one that a service names.
-    pub fn on_behalf_of(self, named: Option<Uuid>) -> Result<MemberId, Problem> {
-        let own = self.0.id;
+    pub fn on_behalf_of(self, named: Option<MemberId>) -> Result<MemberId, Problem> {
+        let own = MemberId(self.0.id);
         match (self.0.role, named) {
-            (Role::Service, Some(named)) => Ok(MemberId(named)),
+            (Role::Service, Some(named)) => Ok(named),
             (Role::Service, None) => {
                 Err(Problem::invalid_body().detail("a service names the member it acts for: member_id"))
             }
             // Organisers are people, too; for others they have their own surface.
-            (Role::Member | Role::Admin, None) => Ok(MemberId(own)),
-            (Role::Member | Role::Admin, Some(named)) if named == own => Ok(MemberId(own)),
+            (Role::Member | Role::Admin, None) => Ok(own),
+            (Role::Member | Role::Admin, Some(named)) if named == own => Ok(own),
             _ => Err(Problem::forbidden().detail("members act for themselves only")),
         }
     }

@@ -14,11 +14,15 @@ use poem::error::ReadBodyError;
 use poem::{Request, RequestBody, Result};
 use poem_openapi::payload::{ParsePayload, Payload};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
-use poem_openapi::types::{ParseFromJSON, Type};
-use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, Object};
+use poem_openapi::types::Type as _;
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use crate::problem::Problem;
+use crate::schema::{self, Way};
 use crate::{faults, json};
 
 /// The largest JSON body, in bytes.
@@ -63,11 +67,17 @@ pub struct BodyHash {
 }
 
 /// Nothing more to say.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Nothing {}
 
+/// What a JSON body can be read as.
+pub trait Readable: DeserializeOwned + JsonSchema + Send + 'static {}
+
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Readable for T {}
+
 /// A JSON body and its hashes. An empty body counts as `{}`.
+///
+/// It is strict: names that its schema does not have are refused, though `T` may ignore them.
 #[derive(Debug)]
 pub struct JsonBody<T> {
     /// What it says.
@@ -76,7 +86,7 @@ pub struct JsonBody<T> {
     pub hash: BodyHash,
 }
 
-impl<T: Type> Payload for JsonBody<T> {
+impl<T: Readable> Payload for JsonBody<T> {
     const CONTENT_TYPE: &'static str = "application/json";
 
     fn check_content_type(content_type: &str) -> bool {
@@ -84,15 +94,15 @@ impl<T: Type> Payload for JsonBody<T> {
     }
 
     fn schema_ref() -> MetaSchemaRef {
-        T::schema_ref()
+        schema::reference::<T>(Way::In)
     }
 
     fn register(registry: &mut Registry) {
-        T::register(registry);
+        schema::register::<T>(Way::In, registry);
     }
 }
 
-impl<T: ParseFromJSON> ParsePayload for JsonBody<T> {
+impl<T: Readable> ParsePayload for JsonBody<T> {
     const IS_REQUIRED: bool = false;
 
     async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
@@ -101,33 +111,26 @@ impl<T: ParseFromJSON> ParsePayload for JsonBody<T> {
     }
 }
 
-impl<T: ParseFromJSON> JsonBody<T> {
+impl<T: Readable> JsonBody<T> {
     fn parse(bytes: &[u8]) -> Result<Self> {
         let json = json::read(bytes)?;
         if let Some(field) = nul_at(&json) {
-            return Err(misfit(vec![FieldError::new(field, NUL)]));
+            return Err(faults::misfit(vec![FieldError::new(field, NUL)]).into());
         }
+        faults::check::<T>(&json)?;
         let hash = BodyHash { exact: sha256(bytes), meaning: json::meaning(&json) };
-        // The framework reads texts from these as well.
-        if has_number_or_boolean(&json) {
-            let faults = faults::of_form::<T>(&json);
-            if !faults.is_empty() {
-                return Err(misfit(faults));
-            }
-        }
-        match T::parse_from_json(Some(json)) {
-            Ok(value) => Ok(Self { value, hash }),
-            Err(_) => Err(Self::unfit(bytes)),
-        }
-    }
-
-    /// What is wrong with a body that is JSON. It is read once more: keeping it for this would cost every other request.
-    fn unfit(bytes: &[u8]) -> poem::Error {
-        misfit(json::read(bytes).map(|json| faults::of_body::<T>(&json)).unwrap_or_default())
+        let value = serde_json::from_value(json).map_err(|error| {
+            tracing::warn!(%error, "a body has the form of its schema and cannot be read; this is a bug");
+            faults::misfit(vec![FieldError::new(
+                "",
+                "it does not have the form that the documentation shows",
+            )])
+        })?;
+        Ok(Self { value, hash })
     }
 }
 
-impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
+impl<'a, T: Readable> ApiExtractor<'a> for JsonBody<T> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
 
     type ParamType = ();
@@ -247,24 +250,6 @@ fn nul_at(json: &Json) -> Option<String> {
         }),
         Json::Null | Json::Bool(_) | Json::Number(_) => None,
     }
-}
-
-fn has_number_or_boolean(json: &Json) -> bool {
-    match json {
-        Json::Number(_) | Json::Bool(_) => true,
-        Json::Array(items) => items.iter().any(has_number_or_boolean),
-        Json::Object(fields) => fields.values().any(has_number_or_boolean),
-        Json::Null | Json::String(_) => false,
-    }
-}
-
-/// The problem of a body with these faults; the first of them is the detail.
-fn misfit(faults: Vec<FieldError>) -> poem::Error {
-    let first = faults.first().map(|fault| match fault.field.as_str() {
-        "" => fault.detail.clone(),
-        field => format!("{field}: {}", fault.detail),
-    });
-    Problem::invalid_body().detail(first.unwrap_or_default()).errors(faults).into()
 }
 
 fn request_meta<P: Payload + ParsePayload>() -> MetaRequest {

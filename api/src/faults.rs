@@ -1,214 +1,252 @@
 //! What is wrong with input that does not have its documented form: place by place, and in our own words.
 //!
-//! The framework says of a body that something in it cannot be parsed, in words about its own types. So when it does, the
-//! body is compared with the schema that stands in the OpenAPI document.
+//! A body is compared with the schema that stands in the OpenAPI document. So a field that no
+//! command knows is refused here and nowhere else, and a client hears of all faults at once.
 
+mod form;
 mod parameters;
 
-use std::collections::BTreeMap;
-
-use domain::refusal::FieldError;
+use domain::clock::Instant;
+use domain::drive::digest::{self, TimeOfDay};
+use domain::drive::when::{self, When};
+use domain::refusal::{Code, FieldError, Refusal};
 use domain::text::shortened;
-use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
-use poem_openapi::types::{ParseError, ParseFromJSON, Type};
+use schemars::JsonSchema;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
+use self::form::{Field, Form, Shape};
 pub(crate) use self::parameters::{of_parameter, path_parameter};
+use crate::problem::Problem;
 
 /// The most faults that are told of one body.
 const MOST: usize = 20;
-/// The most names of one object that are looked at one by one.
-const MOST_NAMES: usize = 1000;
 /// The longest value and name that are repeated, in bytes.
 const SHOWN: usize = 60;
-/// Words of the libraries that read JSON and parameters. A sentence with one of them is theirs.
-const FOREIGN: [&str; 8] = [
-    "did not match",
-    "expected",
-    "invalid type",
-    "invalid value",
-    "unknown ",
-    "missing field",
-    "duplicate",
-    "parse",
-];
 
-/// Where a body does not have the form that is documented for a `T`; empty if nothing is found.
+/// Refuses a body that does not have the form of a `T`, with all its faults.
 ///
-/// The framework takes numbers and booleans for texts, so a body can be readable and have faults.
-pub(crate) fn of_form<T: Type>(body: &Value) -> Vec<FieldError> {
-    walked::<T>(body).faults
-}
-
-/// What is wrong with a body that could not be read as a `T`; not empty.
-pub(crate) fn of_body<T: ParseFromJSON>(body: &Value) -> Vec<FieldError> {
-    let Walked { mut faults, free } = walked::<T>(body);
-    if faults.is_empty() {
-        faults = in_free_places::<T>(body, &free);
+/// Limits alone refuse nothing here. What decides checks them, together with what depends on more
+/// than one field.
+pub(crate) fn check<T: JsonSchema + 'static>(body: &Value) -> Result<(), Problem> {
+    let mut walk = Walk { faults: Vec::new() };
+    walk.value(form::of::<T>(), body, &Place::default());
+    let worst = walk.faults.iter().map(|(weight, _)| *weight).max();
+    let faults = walk.faults.into_iter().map(|(_, fault)| fault);
+    match worst {
+        None | Some(Weight::Limit) => Ok(()),
+        Some(Weight::Instant) => Err(Refusal::new(Code::InvalidDrive).with_errors(faults.collect()).into()),
+        Some(Weight::Form) => Err(misfit(faults.collect())),
     }
-    if faults.is_empty() {
-        faults.push(FieldError::new("", "it does not have the form that the documentation shows"));
+}
+
+/// What is wrong with a value that should be what a document's schema says.
+#[cfg(test)]
+pub(crate) fn against(schema: &Value, all: &Map<String, Value>, value: &Value) -> Vec<FieldError> {
+    let mut walk = Walk { faults: Vec::new() };
+    walk.value(&form::read(schema, all), value, &Place::default());
+    walk.faults.into_iter().map(|(_, fault)| fault).collect()
+}
+
+/// The problem of a body with these faults; the first of them is the detail.
+pub(crate) fn misfit(faults: Vec<FieldError>) -> Problem {
+    let first = faults.first().map(|fault| match fault.field.as_str() {
+        "" => fault.detail.clone(),
+        field => format!("{field}: {}", fault.detail),
+    });
+    Problem::invalid_body().detail(first.unwrap_or_default()).errors(faults)
+}
+
+/// What kind of fault it is. The worst one of a body decides its problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    /// It is too long, too large or too many.
+    Limit,
+    /// A drive's instant or time of the day cannot be read.
+    Instant,
+    /// It is not what the schema shows.
+    Form,
+}
+
+/// Where something stands in a body, as people write it: `slots[0].name`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place<'a> {
+    within: Option<&'a Place<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Step<'a> {
+    #[default]
+    Whole,
+    Field(&'a str),
+    Item(usize),
+}
+
+impl Place<'_> {
+    fn field<'a>(&'a self, name: &'a str) -> Place<'a> {
+        Place { within: Some(self), step: Step::Field(name) }
     }
-    faults.truncate(MOST);
-    faults
-}
 
-/// What a comparison with a schema has found.
-struct Walked {
-    faults: Vec<FieldError>,
-    free: Vec<Place>,
-}
+    fn item(&self, index: usize) -> Place<'_> {
+        Place { within: Some(self), step: Step::Item(index) }
+    }
 
-fn walked<T: Type>(body: &Value) -> Walked {
-    let mut registry = Registry::new();
-    T::register(&mut registry);
-    let mut walk = Walk { schemas: &registry.schemas, faults: Vec::new(), free: Vec::new() };
-    walk.value(&T::schema_ref(), body, &Place::default());
-    Walked { faults: walk.faults, free: walk.free }
-}
-
-/// Where something stands in a body.
-#[derive(Debug, Clone, Default)]
-struct Place {
-    /// As people write it: `slots[0].name`.
-    shown: String,
-    /// As RFC 6901 does: `/slots/0/name`.
-    pointer: String,
-}
-
-impl Place {
-    fn field(&self, name: &str) -> Self {
-        let dot = if self.shown.is_empty() { "" } else { "." };
-        let escaped = name.replace('~', "~0").replace('/', "~1");
-        Self {
-            shown: format!("{}{dot}{}", self.shown, shortened(name.to_owned(), SHOWN)),
-            pointer: format!("{}/{escaped}", self.pointer),
+    fn shown(&self) -> String {
+        let mut shown = self.within.map(Place::shown).unwrap_or_default();
+        match self.step {
+            Step::Whole => {}
+            Step::Field(name) => {
+                if !shown.is_empty() {
+                    shown.push('.');
+                }
+                shown.push_str(&shortened(name.to_owned(), SHOWN));
+            }
+            Step::Item(index) => shown.push_str(&format!("[{index}]")),
         }
-    }
-
-    fn item(&self, index: usize) -> Self {
-        Self { shown: format!("{}[{index}]", self.shown), pointer: format!("{}/{index}", self.pointer) }
+        shown
     }
 }
 
-/// Compares a body with a schema.
-struct Walk<'a> {
-    schemas: &'a BTreeMap<String, MetaSchema>,
-    faults: Vec<FieldError>,
-    /// Places whose form the schema leaves open.
-    free: Vec<Place>,
+/// Compares a body with its form.
+struct Walk {
+    faults: Vec<(Weight, FieldError)>,
 }
 
-impl Walk<'_> {
-    fn fault(&mut self, place: &Place, detail: impl Into<String>) {
+impl Walk {
+    fn fault(&mut self, weight: Weight, place: &Place<'_>, detail: impl Into<String>) {
         if self.faults.len() < MOST {
-            self.faults.push(FieldError::new(place.shown.clone(), detail));
+            self.faults.push((weight, FieldError::new(place.shown(), detail)));
         }
     }
 
-    fn value(&mut self, schema: &MetaSchemaRef, value: &Value, place: &Place) {
-        let schemas = self.schemas;
-        let schema: &MetaSchema = match schema {
-            MetaSchemaRef::Inline(schema) => schema,
-            MetaSchemaRef::Reference(name) => match schemas.get(name) {
-                Some(schema) => schema,
-                None => return,
-            },
-        };
-        // A reference with a description of its own stands in a list of one.
-        for part in schema.all_of.iter().chain(&schema.any_of).take(1) {
-            self.value(part, value, place);
-        }
-        match (schema.ty, value) {
-            ("object", Value::Object(fields)) => self.object(schema, fields, place),
-            ("array", Value::Array(items)) => {
-                for (index, item) in items.iter().enumerate() {
-                    if let Some(schema) = &schema.items {
-                        self.value(schema, item, &place.item(index));
+    fn value(&mut self, form: &Form, value: &Value, place: &Place<'_>) {
+        match (&form.shape, value) {
+            (_, Value::Null) if form.may_be_null => {}
+            (Shape::Anything, _) | (Shape::Number, Value::Number(_)) | (Shape::Truth, Value::Bool(_)) => {}
+            (Shape::Object { fields, others }, Value::Object(found)) => {
+                self.object(fields, others.as_deref(), found, place);
+            }
+            (Shape::List { items, most }, Value::Array(found)) => {
+                if found.len() as u64 > *most {
+                    self.fault(Weight::Limit, place, format!("it has more than {most} items"));
+                }
+                for (index, item) in found.iter().enumerate() {
+                    self.value(items, item, &place.item(index));
+                }
+            }
+            (Shape::Text { format, words, least, most }, Value::String(text)) => {
+                if !words.is_empty() && !words.contains(text) {
+                    self.misfit(form, value, place);
+                } else if let Err((weight, detail)) =
+                    format.as_deref().map_or(Ok(()), |format| parsed(format, text))
+                {
+                    match detail {
+                        Some(detail) => self.fault(weight, place, detail),
+                        None => self.misfit(form, value, place),
                     }
+                } else if let Some(detail) = length_fault(text, *least, *most) {
+                    self.fault(Weight::Limit, place, detail);
                 }
             }
-            ("", _) if schema.all_of.is_empty() && schema.any_of.is_empty() => self.free.push(place.clone()),
-            ("", _) => {}
-            _ if fits(schema, value) => {}
-            _ => self.fault(place, format!("{} is needed here, not {}", needed(schema), found(value))),
+            (Shape::Whole { holds, allowed }, Value::Number(number)) => {
+                let number = number.as_i64().map(i128::from).or(number.as_u64().map(i128::from));
+                match number {
+                    Some(number) if !(holds.0..=holds.1).contains(&number) => self.misfit(form, value, place),
+                    Some(number) if !(allowed.0..=allowed.1).contains(&number) => {
+                        self.fault(
+                            Weight::Limit,
+                            place,
+                            format!("it is from {} to {}", allowed.0, allowed.1),
+                        );
+                    }
+                    Some(_) => {}
+                    None => self.misfit(form, value, place),
+                }
+            }
+            (Shape::OneOf(forms), value) if forms.iter().any(|form| fits(form, value)) => {}
+            _ => self.misfit(form, value, place),
         }
     }
 
-    fn object(&mut self, schema: &MetaSchema, fields: &Map<String, Value>, place: &Place) {
-        let known = |name: &str| schema.properties.iter().find(|(known, _)| *known == name);
-        for (name, value) in fields {
-            match known(name) {
-                Some((name, _)) if value.is_null() && !schema.required.contains(name) => {}
-                Some((_, part)) => self.value(part, value, &place.field(name)),
-                // An object of any names.
-                None if schema.additional_properties.is_some() => {}
-                None if schema.properties.is_empty() => {
-                    self.fault(&place.field(name), "there is no such field; nothing is needed here");
+    fn misfit(&mut self, form: &Form, value: &Value, place: &Place<'_>) {
+        self.fault(Weight::Form, place, format!("{} is needed here, not {}", needed(form), found(value)));
+    }
+
+    fn object(
+        &mut self,
+        fields: &[Field],
+        others: Option<&Form>,
+        found: &Map<String, Value>,
+        place: &Place<'_>,
+    ) {
+        for (name, value) in found {
+            let field = fields.iter().find(|field| field.name == *name);
+            match (field.map(|field| &field.form).or(others), fields) {
+                (Some(form), _) => self.value(form, value, &place.field(name)),
+                (None, []) => {
+                    let detail = "there is no such field; nothing is needed here";
+                    self.fault(Weight::Form, &place.field(name), detail);
                 }
-                None => {
-                    let names: Vec<_> = schema.properties.iter().map(|(name, _)| *name).collect();
+                (None, _) => {
+                    let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
                     let detail = format!("there is no such field; there are {}", names.join(", "));
-                    self.fault(&place.field(name), detail);
+                    self.fault(Weight::Form, &place.field(name), detail);
                 }
             }
         }
-        for name in schema.required.iter().filter(|name| !fields.contains_key(**name)) {
-            self.fault(&place.field(name), "this field is needed");
+        for field in fields.iter().filter(|field| field.is_needed && !found.contains_key(&field.name)) {
+            self.fault(Weight::Form, &place.field(&field.name), "this field is needed");
         }
     }
 }
 
-/// Whether a value that is neither list nor object has the form that a schema shows.
-fn fits(schema: &MetaSchema, value: &Value) -> bool {
-    match (schema.ty, value) {
-        ("string", Value::String(text)) => match schema.format {
-            Some("uuid") => text.parse::<uuid::Uuid>().is_ok(),
-            Some("date-time") => text.parse::<domain::clock::Instant>().is_ok(),
-            _ => schema.enum_items.is_empty() || schema.enum_items.contains(value),
-        },
-        ("boolean", Value::Bool(_)) | ("number", Value::Number(_)) => true,
-        ("integer", Value::Number(number)) => {
-            let (least, most) = bounds(schema.format);
-            let number = number.as_i64().map(i128::from).or(number.as_u64().map(i128::from));
-            number.is_some_and(|number| (least..=most).contains(&number))
-        }
-        _ => false,
-    }
+/// Whether a value has a form, limits aside.
+fn fits(form: &Form, value: &Value) -> bool {
+    let mut walk = Walk { faults: Vec::new() };
+    walk.value(form, value, &Place::default());
+    walk.faults.iter().all(|(weight, _)| *weight == Weight::Limit)
 }
 
-/// The integers of a format.
-fn bounds(format: Option<&str>) -> (i128, i128) {
+/// Whether a text has the form that its format names; why not, in words of ours if there are any.
+fn parsed(format: &str, text: &str) -> Result<(), (Weight, Option<String>)> {
+    let drive = |detail: String| (Weight::Instant, Some(detail));
     match format {
-        Some("uint8") => (0, u8::MAX.into()),
-        Some("uint16") => (0, u16::MAX.into()),
-        Some("uint32") => (0, u32::MAX.into()),
-        Some("uint64") => (0, u64::MAX.into()),
-        Some("int8") => (i8::MIN.into(), i8::MAX.into()),
-        Some("int16") => (i16::MIN.into(), i16::MAX.into()),
-        Some("int32") => (i32::MIN.into(), i32::MAX.into()),
-        _ => (i64::MIN.into(), i64::MAX.into()),
+        "uuid" => text.parse::<Uuid>().map(drop).map_err(|_| (Weight::Form, None)),
+        "date-time" => text.parse::<Instant>().map(drop).map_err(|_| (Weight::Form, None)),
+        when::FORMAT => text.parse::<When>().map(drop).map_err(drive),
+        digest::FORMAT_NAME => text.parse::<TimeOfDay>().map(drop).map_err(drive),
+        _ => Ok(()),
     }
 }
 
-/// What a schema wants, with an article.
-fn needed(schema: &MetaSchema) -> String {
-    match (schema.ty, schema.format) {
-        ("string", Some("uuid")) => "an id such as 019ab000-0000-7000-8000-00000000d001".to_owned(),
-        ("string", Some("date-time")) => "an instant such as 2026-12-01T09:00:00Z".to_owned(),
-        ("string", _) if schema.enum_items.is_empty() => "a text".to_owned(),
-        ("string", _) => {
-            let words: Vec<_> = schema.enum_items.iter().filter_map(Value::as_str).collect();
-            format!("one of {}", words.join(", "))
+fn length_fault(text: &str, least: u64, most: u64) -> Option<String> {
+    let fits = most == u64::MAX && least == 0;
+    let length = if fits { 0 } else { text.chars().count() as u64 };
+    (!(least..=most).contains(&length)).then(|| format!("it has {least} to {most} characters"))
+}
+
+/// What a form wants, with an article.
+fn needed(form: &Form) -> String {
+    match &form.shape {
+        Shape::Text { words, .. } if !words.is_empty() => format!("one of {}", words.join(", ")),
+        Shape::Text { format, .. } => match format.as_deref() {
+            Some("uuid") => "an id such as 019ab000-0000-7000-8000-00000000d001".to_owned(),
+            Some("date-time") => "an instant such as 2026-12-01T09:00:00Z".to_owned(),
+            _ => "a text".to_owned(),
+        },
+        Shape::Whole { holds: (least, most), .. } => format!("a whole number from {least} to {most}"),
+        Shape::Number => "a number".to_owned(),
+        Shape::Truth => "true or false".to_owned(),
+        Shape::List { .. } => "a list".to_owned(),
+        Shape::Object { .. } | Shape::Anything => "an object".to_owned(),
+        Shape::OneOf(forms) => {
+            let all: Vec<_> = forms.iter().map(needed).collect();
+            all.split_last().map_or_else(String::new, |(last, rest)| match rest {
+                [] => last.clone(),
+                rest => format!("{}, or {last}", rest.join(", ")),
+            })
         }
-        ("integer", format) => {
-            let (least, most) = bounds(format);
-            format!("a whole number from {least} to {most}")
-        }
-        ("number", _) => "a number".to_owned(),
-        ("boolean", _) => "true or false".to_owned(),
-        ("array", _) => "a list".to_owned(),
-        _ => "an object".to_owned(),
     }
 }
 
@@ -224,120 +262,80 @@ fn found(value: &Value) -> String {
     }
 }
 
-/// What is wrong in places whose form the schema leaves open. They are objects of values, such as attributes and answers:
-/// each value is tried by itself.
-fn in_free_places<T: ParseFromJSON>(body: &Value, free: &[Place]) -> Vec<FieldError> {
-    let mut rest = body.clone();
-    for place in free {
-        if let Some(value) = rest.pointer_mut(&place.pointer) {
-            *value = Value::Object(Map::new());
-        }
-    }
-    let tried = |place: &Place, value: Value| {
-        let mut body = rest.clone();
-        *body.pointer_mut(&place.pointer)? = value;
-        T::parse_from_json(Some(body)).err().map(ParseError::into_message)
-    };
-    // What is left is read as it should be, or the fault is elsewhere.
-    if T::parse_from_json(Some(rest.clone())).is_err() {
-        return Vec::new();
-    }
-    let mut faults = Vec::new();
-    for place in free {
-        match body.pointer(&place.pointer) {
-            Some(Value::Object(fields)) => {
-                for (name, value) in fields.iter().take(MOST_NAMES) {
-                    let alone = Map::from_iter([(name.clone(), value.clone())]);
-                    if let Some(said) = tried(place, Value::Object(alone)) {
-                        faults.push(FieldError::new(place.field(name).shown, sentence(&said, value)));
-                    }
-                }
-            }
-            Some(value) if tried(place, value.clone()).is_some() => {
-                let detail = format!("an object is needed here, not {}", found(value));
-                faults.push(FieldError::new(place.shown.clone(), detail));
-            }
-            _ => {}
-        }
-    }
-    faults
-}
-
-/// What is said about a value, without the framework's words around it.
-fn sentence(said: &str, value: &Value) -> String {
-    let said = said.strip_prefix("failed to parse \"any\": ").unwrap_or(said);
-    let said = said.split(" (occurred while").next().unwrap_or_default();
-    if FOREIGN.iter().any(|word| said.contains(word)) {
-        format!("a text, a number, true, false or a date is needed here, not {}", found(value))
-    } else {
-        said.to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use poem_openapi::types::{Any, MaybeUndefined};
-    use poem_openapi::{Enum, Object};
+    use std::collections::BTreeMap;
+
+    use domain::attribute::Attribute;
+    use serde::Deserialize;
     use serde_json::json;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::at::At;
 
-    #[derive(Debug, Enum)]
-    #[oai(rename = "ColourForTest", rename_all = "snake_case")]
-    enum Colour {
-        Red,
-        Green,
+    domain::words! {
+        /// A colour.
+        pub enum ColourForTest {
+            /// Like blood.
+            Red = "red",
+            /// Like grass.
+            Green = "green",
+        }
     }
 
-    #[derive(Debug, Object)]
-    #[oai(rename = "PartForTest", deny_unknown_fields)]
-    struct Part {
+    #[derive(Debug, Deserialize, JsonSchema)]
+    struct PartForTest {
+        #[schemars(length(max = 3))]
+        #[allow(dead_code)]
         name: String,
-        colour: Option<Colour>,
+        #[allow(dead_code)]
+        colour: Option<ColourForTest>,
     }
 
-    #[derive(Debug, Object)]
-    #[oai(rename = "WholeForTest", deny_unknown_fields)]
-    struct Whole {
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[allow(dead_code)]
+    struct WholeForTest {
         title: String,
         /// A reference with a description.
-        first: Option<Part>,
-        #[oai(default)]
-        parts: Vec<Part>,
-        count: MaybeUndefined<u32>,
+        first: Option<PartForTest>,
+        #[serde(default)]
+        parts: Vec<PartForTest>,
+        #[schemars(range(max = 10))]
+        count: Option<u32>,
         id: Option<Uuid>,
-        since: Option<At>,
+        since: Option<Instant>,
+        starts_at: Option<When>,
         on: Option<bool>,
-        attributes: Option<Any<BTreeMap<String, Option<bool>>>>,
+        #[serde(default)]
+        attributes: BTreeMap<String, Option<Attribute>>,
     }
 
     fn told(body: &Value) -> Vec<(String, String)> {
-        assert!(Whole::parse_from_json(Some(body.clone())).is_err(), "{body}");
-        of_body::<Whole>(body).into_iter().map(|fault| (fault.field, fault.detail)).collect()
+        let Err(problem) = check::<WholeForTest>(body) else { return Vec::new() };
+        problem.body.errors.into_iter().map(|fault| (fault.field, fault.detail)).collect()
     }
 
     #[test]
     fn each_fault_of_a_body_has_its_place_and_says_what_is_needed() {
         let body = json!({
             "first": { "name": 7, "colour": "blue", "size": 1 },
-            "parts": [{ "name": "a" }, [], { "name": "b", "colour": null }, {}],
-            "count": -1, "id": "x", "since": "tomorrow", "on": "yes", "Title": "t",
+            "parts": [{ "name": "a" }, [], { "name": "b", "colour": null }, {}, { "name": "long" }],
+            "count": -1, "id": "x", "since": "tomorrow", "starts_at": "soon", "on": "yes", "Title": "t",
         });
         let told = told(&body);
         let told: Vec<_> = told.iter().map(|(field, detail)| (field.as_str(), detail.as_str())).collect();
         for (field, detail) in [
-            ("Title", "there is no such field; there are title, first"),
+            ("Title", "there is no such field; there are "),
             ("title", "this field is needed"),
             ("first.name", "a text is needed here, not 7"),
             ("first.colour", "one of red, green is needed here, not the text \"blue\""),
-            ("first.size", "there is no such field; there are name, colour"),
+            ("first.size", "there is no such field; there are "),
             ("parts[1]", "an object is needed here, not a list"),
             ("parts[3].name", "this field is needed"),
+            ("parts[4].name", "it has 0 to 3 characters"),
             ("count", "a whole number from 0 to 4294967295 is needed here, not -1"),
             ("id", "an id such as"),
             ("since", "an instant such as"),
+            ("starts_at", "\"soon\" is neither"),
             ("on", "true or false is needed here, not the text \"yes\""),
         ] {
             assert!(
@@ -345,32 +343,34 @@ mod tests {
                 "{field}: {told:#?}"
             );
         }
-        assert_eq!(told.len(), 11, "{told:#?}");
+        assert_eq!(told.len(), 13, "{told:#?}");
     }
 
     #[test]
-    fn values_of_open_form_are_told_one_by_one() {
+    fn values_of_open_names_are_told_one_by_one() {
         let found =
-            told(&json!({ "title": "t", "attributes": { "a": true, "b/c": [1], "d": null, "e~": "x" } }));
+            told(&json!({ "title": "t", "attributes": { "a": true, "b/c": [1], "d": null, "e~": {} } }));
         let fields: Vec<_> = found.iter().map(|(field, _)| field.as_str()).collect();
         assert_eq!(fields, ["attributes.b/c", "attributes.e~"], "{found:?}");
-        assert!(found[0].1.ends_with("is needed here, not a list"), "{found:?}");
-        assert_eq!(of_form::<Whole>(&json!({ "title": 7 })).len(), 1, "a number is no text");
-        assert_eq!(of_form::<Whole>(&json!({ "title": "t", "count": null, "on": true })), []);
+        assert_eq!(found[0].1, "true or false, a number, or a text is needed here, not a list");
+        assert_eq!(told(&json!({ "title": 7 })).len(), 1, "a number is no text");
+        assert_eq!(told(&json!({ "title": "t", "count": null, "on": true })), []);
         let found = told(&json!({ "title": "t", "attributes": [1] }));
         assert_eq!(found, [("attributes".to_owned(), "an object is needed here, not a list".to_owned())]);
         assert_eq!(told(&json!([])), [(String::new(), "an object is needed here, not a list".to_owned())]);
     }
 
     #[test]
-    fn a_sentence_of_ours_is_kept_and_one_of_a_library_is_not() {
-        let ours =
-            "failed to parse \"any\": a text has at most 500 bytes (occurred while parsing \"optional_any\")";
-        assert_eq!(sentence(ours, &json!(1)), "a text has at most 500 bytes");
-        let theirs = "failed to parse \"any\": data did not match any variant of untagged enum Attribute";
+    fn the_worst_fault_decides_the_problem() {
+        let code = |body: Value| check::<WholeForTest>(&body).err().map(|problem| problem.body.code);
         assert_eq!(
-            sentence(theirs, &json!([1])),
-            "a text, a number, true, false or a date is needed here, not a list"
+            code(json!({ "title": "t", "count": 11 })),
+            None,
+            "limits are checked where it is decided"
         );
+        let instant = json!({ "title": "t", "count": 11, "starts_at": "soon" });
+        assert_eq!(code(instant.clone()).as_deref(), Some("invalid-drive"));
+        assert_eq!(told(&instant).len(), 2, "and the limit is told beside it");
+        assert_eq!(code(json!({ "starts_at": "soon" })).as_deref(), Some("invalid-body"));
     }
 }

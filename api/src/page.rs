@@ -2,6 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::text::is_longer;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::signing::SigningKey;
@@ -13,7 +15,38 @@ pub const MAX_LIMIT: u64 = 200;
 /// The items of a page unless the client says otherwise.
 const DEFAULT_LIMIT: u64 = 50;
 /// The longest cursor that is read, in bytes.
-const MAX_CURSOR: usize = 512;
+pub(crate) const MAX_CURSOR: usize = 512;
+/// The longest text that is looked for, in characters.
+pub(crate) const MAX_SEARCH: usize = 200;
+
+/// A part of a list.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "{T}Page")]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// For the parameter `cursor`; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Makes a page of what was found: one more than `limit`, if there is more. `cursor` says where the next one goes on.
+    pub fn of<F>(
+        mut found: Vec<F>,
+        limit: u64,
+        cursor: impl FnOnce(&F) -> String,
+        item: impl FnMut(F) -> T,
+    ) -> Self {
+        let more = cut(&mut found, limit);
+        let next_cursor = found.last().filter(|_| more).map(cursor);
+        Self { items: found.into_iter().map(item).collect(), next_cursor }
+    }
+
+    /// Everything there is.
+    pub fn whole(items: Vec<T>) -> Self {
+        Self { items, next_cursor: None }
+    }
+}
 
 /// The number of items that a client asks for.
 pub fn limit(asked: Option<u64>) -> Result<u64, Problem> {
@@ -29,7 +62,9 @@ pub fn limit(asked: Option<u64>) -> Result<u64, Problem> {
 /// A text to look for: bounded, and nothing if it is empty.
 pub fn search_text(asked: Option<String>) -> Result<Option<String>, Problem> {
     match asked.map(|text| text.trim().to_owned()) {
-        Some(text) if text.len() > 200 => Err(Problem::parameter("q", "it has at most 200 bytes")),
+        Some(text) if is_longer(&text, MAX_SEARCH) => {
+            Err(Problem::parameter("q", &format!("it has at most {MAX_SEARCH} characters")))
+        }
         Some(text) if text.contains('\0') => {
             Err(Problem::parameter("q", "it must not contain the character U+0000"))
         }

@@ -11,7 +11,7 @@ use crate::problem::Problem;
 
 /// The shortest password, in characters (NIST SP 800-63B-4 §3.1.1.2 leaves 8 with other factors, 15 alone; this is a
 /// compromise that the accounts' own work will revisit).
-const MIN_PASSWORD: usize = 10;
+pub(crate) const MIN_PASSWORD: usize = 10;
 /// The longest password, in bytes: hashing is paid by us.
 const MAX_PASSWORD: usize = 256;
 /// The longest text that is composed, in bytes. Decomposed letters take a few times as many as composed ones.

@@ -3,8 +3,10 @@
 //! There are two kinds. A *refusal* is a decision that came through the lanes ([`domain::refusal`]); its status is
 //! decided here. Everything else is said by the API itself, before anything was accepted.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use domain::eligibility::Verdict;
 use domain::id::CommandId;
 use domain::refusal::{Code, FieldError, Refusal};
 use domain::text::with_causes;
@@ -18,19 +20,19 @@ use poem_openapi::error::{
     AuthorizationError, ContentTypeError, ParseParamError, ParsePathError, ParseRequestPayloadError,
 };
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
-use poem_openapi::types::{Any, Type as _};
-use poem_openapi::{ApiResponse, Object, OperationId};
+use poem_openapi::{ApiResponse, OperationId};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
 use shared::bus::PublishError;
 use shared::failure::Failure;
 use uuid::Uuid;
 
 use crate::faults;
+use crate::schema::{self, Way};
 
 /// What an error's body says.
-#[derive(Debug, Clone, Serialize, Deserialize, Object)]
-#[oai(rename = "Problem", skip_serializing_if_is_none, skip_serializing_if_is_empty)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Problem")]
 pub struct ProblemBody {
     /// `urn:muster:problem:` and the code.
     pub r#type: String,
@@ -39,40 +41,42 @@ pub struct ProblemBody {
     /// The HTTP status.
     pub status: u16,
     /// Stable; programs and translations rely on it.
+    #[schemars(with = "ProblemCode")]
     pub code: String,
     /// What this one is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// What is wrong with the input, place by place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<ProblemError>,
+    pub errors: Vec<FieldError>,
     /// For `not-eligible`: every rule, whether it holds, and what was compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<Any<Json>>,
+    pub verdict: Option<Box<Verdict>>,
     /// The command that was refused, if it was accepted first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_id: Option<Uuid>,
 }
 
-/// One thing that is wrong with an input.
-#[derive(Debug, Clone, Serialize, Deserialize, Object)]
-#[oai(skip_serializing_if_is_none)]
-pub struct ProblemError {
-    /// Where: `rules[0].when`.
-    pub field: String,
-    /// What is wrong.
-    pub detail: String,
-    /// For an expression: the line, from 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub line: Option<u32>,
-    /// For an expression: the column, from 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub column: Option<u32>,
-}
+/// The media type of an error.
+pub(crate) const PROBLEM: &str = "application/problem+json";
 
-impl From<FieldError> for ProblemError {
-    fn from(error: FieldError) -> Self {
-        Self { field: error.field, detail: error.detail, line: error.line, column: error.column }
+/// Every code that a problem can have.
+struct ProblemCode;
+
+impl JsonSchema for ProblemCode {
+    fn schema_name() -> Cow<'static, str> {
+        "ProblemCode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let refusals = Code::ALL.into_iter().map(Code::as_str);
+        let mut codes: Vec<_> = refusals.chain(Problem::OWN.iter().map(|(_, code, _)| *code)).collect();
+        codes.sort_unstable();
+        json_schema!({
+            "type": "string",
+            "enum": codes,
+            "description": "A stable code. New ones may be added.",
+        })
     }
 }
 
@@ -163,8 +167,13 @@ impl Problem {
     /// The same, with what is wrong place by place.
     #[must_use]
     pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
-        self.body.errors = errors.into_iter().map(Into::into).collect();
+        self.body.errors = errors;
         self
+    }
+
+    /// Refuses a body that has these faults, if it has any.
+    pub fn unless_empty(faults: Vec<FieldError>) -> Result<(), Self> {
+        if faults.is_empty() { Ok(()) } else { Err(Self::invalid_body().errors(faults)) }
     }
 
     /// What is wrong with one parameter.
@@ -232,10 +241,8 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let mut problem = Self::new(status_of(refusal.code), refusal.code.as_str(), refusal.code.title());
         problem.body.detail = refusal.detail;
-        problem.body.errors = refusal.errors.into_iter().map(Into::into).collect();
-        problem.body.verdict = refusal
-            .verdict
-            .map(|verdict| Any(serde_json::to_value(verdict).expect("a verdict is plain data")));
+        problem.body.errors = refusal.errors;
+        problem.body.verdict = refusal.verdict;
         problem
     }
 }
@@ -305,8 +312,7 @@ impl ResponseError for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_vec(&self.body).expect("a problem is plain data");
-        let mut response =
-            Response::builder().status(self.status()).content_type("application/problem+json").body(body);
+        let mut response = Response::builder().status(self.status()).content_type(PROBLEM).body(body);
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -321,7 +327,7 @@ impl IntoResponse for Problem {
 impl ApiResponse for Problem {
     fn meta() -> MetaResponses {
         let content =
-            MetaMediaType { content_type: "application/problem+json", schema: ProblemBody::schema_ref() };
+            MetaMediaType { content_type: PROBLEM, schema: schema::reference::<ProblemBody>(Way::Out) };
         MetaResponses {
             responses: vec![MetaResponse {
                 description: "Anything else is a problem with a stable code",
@@ -334,7 +340,7 @@ impl ApiResponse for Problem {
     }
 
     fn register(registry: &mut Registry) {
-        ProblemBody::register(registry);
+        schema::register::<ProblemBody>(Way::Out, registry);
     }
 }
 

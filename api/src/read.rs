@@ -8,11 +8,11 @@ use std::time::Duration;
 use poem::http::{HeaderValue, StatusCode, Uri, header};
 use poem::{FromRequest, IntoResponse, Request, RequestBody, Response};
 use poem_openapi::ApiResponse;
-use poem_openapi::payload::{Json, Payload as _};
 use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
-use poem_openapi::types::{ToJSON, Type};
+use poem_openapi::types::Type as _;
 use process::parts::Parts;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::bus::broker::Source;
 use shared::bus::{Broker, Received, Subscription};
@@ -20,7 +20,9 @@ use shared::cache::{Cache, Cached};
 use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
+use crate::payload::JSON;
 use crate::problem::Problem;
+use crate::schema::{self, Way};
 
 /// The oldest answer about drives: `places_left` is never older.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(1);
@@ -106,7 +108,7 @@ impl Answer {
         if knows(known, &self.cached.etag) {
             response.set_status(StatusCode::NOT_MODIFIED);
         } else {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Json::<Value>::CONTENT_TYPE));
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
             response.set_body(self.cached.body.clone());
         }
         response
@@ -155,7 +157,7 @@ impl<T: Send> IntoResponse for Tagged<T> {
     }
 }
 
-impl<T: Type> ApiResponse for Tagged<T> {
+impl<T: JsonSchema> ApiResponse for Tagged<T> {
     fn meta() -> MetaResponses {
         let etag = || MetaHeader {
             name: "ETag".to_owned(),
@@ -164,7 +166,7 @@ impl<T: Type> ApiResponse for Tagged<T> {
             deprecated: false,
             schema: String::schema_ref(),
         };
-        let content = MetaMediaType { content_type: Json::<Value>::CONTENT_TYPE, schema: T::schema_ref() };
+        let content = MetaMediaType { content_type: JSON, schema: schema::reference::<T>(Way::Out) };
         let response = |status, description, content| MetaResponse {
             description,
             status: Some(status),
@@ -181,7 +183,7 @@ impl<T: Type> ApiResponse for Tagged<T> {
     }
 
     fn register(registry: &mut Registry) {
-        T::register(registry);
+        schema::register::<T>(Way::Out, registry);
     }
 }
 
@@ -192,7 +194,7 @@ pub async fn through<T, F>(
     load: impl FnOnce() -> F + Send,
 ) -> Result<Content, Problem>
 where
-    T: ToJSON,
+    T: Serialize,
     F: Future<Output = Result<T, Problem>> + Send,
 {
     // Most reads end here. What asks the database is a large future: made, and moved about, only for those who need it.
@@ -207,12 +209,12 @@ where
 
 /// An answer for whoever asks now and nobody else, with its entity tag.
 #[must_use]
-pub fn fresh<T: ToJSON>(value: &T) -> Content {
+pub fn fresh<T: Serialize>(value: &T) -> Content {
     Content { cached: Cached::new(render(value), Duration::ZERO), is_for_everyone: false }
 }
 
-fn render(value: &impl ToJSON) -> bytes::Bytes {
-    serde_json::to_vec(&value.to_json()).expect("an answer is plain data").into()
+fn render(value: &impl Serialize) -> bytes::Bytes {
+    serde_json::to_vec(value).expect("an answer is plain data").into()
 }
 
 /// The key under which a drive's answer is cached.

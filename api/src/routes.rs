@@ -17,6 +17,37 @@ pub mod webhook;
 
 use poem_openapi::OpenApiService;
 
+/// What operations are about.
+#[derive(Debug, Clone, Copy, poem_openapi::Tags)]
+pub(crate) enum Tags {
+    /// Signing up, logging in, the own profile
+    Accounts,
+    /// What people sign up for
+    Drives,
+    /// Who has a place, and who waits for one
+    Registrations,
+    /// Waiting lists, changed by hand
+    WaitingLists,
+    /// Who has come
+    CheckIn,
+    /// What came of a write
+    Commands,
+    /// What was decided about a member
+    Inbox,
+    /// What a member wants by mail
+    Preferences,
+    /// Events as they happen
+    Streams,
+    /// People, as organisers see them
+    Members,
+    /// Machines that act for members
+    ServiceAccounts,
+    /// Events sent to addresses
+    Webhooks,
+    /// Mails and their templates
+    Mails,
+}
+
 /// The version in the documents and in every path.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 

@@ -22,8 +22,7 @@ use poem::web::Html;
 use poem::{
     Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, Route, RouteMethod, get,
 };
-use poem_openapi::{OpenApi, OpenApiService, OperationId};
-use serde_json::{Value, json};
+use poem_openapi::{OpenApiService, OperationId};
 use shared::telemetry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -33,6 +32,7 @@ use tracing::{Instrument as _, debug_span};
 use self::methods::Methods;
 use crate::context::Context;
 use crate::kept::Kept;
+pub use crate::openapi::document;
 use crate::operations::{self, Operations};
 use crate::problem::{Problem, from_error};
 use crate::{asyncapi, routes};
@@ -141,38 +141,6 @@ fn documentation(document: &str) -> String {
 fn json_file(document: impl Into<Arc<str>>) -> RouteMethod {
     let document = document.into();
     get(make_sync(move |_| Response::builder().content_type("application/json").body(document.to_string())))
-}
-
-/// A surface's OpenAPI document: what the routes say, and the two headers that every write understands.
-#[must_use]
-pub fn document<A: OpenApi, W: poem_openapi::Webhook>(service: &OpenApiService<A, W>) -> String {
-    let mut document: Value = serde_json::from_str(&service.spec()).expect("the document is JSON");
-    let header = |name: &str, description: &str| {
-        json!({ "name": name, "in": "header", "required": false, "description": description,
-                "schema": { "type": "string" } })
-    };
-    let headers = [
-        header("Idempotency-Key", "Makes a repetition the same command: any text of at most 255 characters"),
-        header("Prefer", "wait=N waits for the decision, at most N (30) seconds"),
-    ];
-    let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
-    for operation in operations.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut()) {
-        // These tokens may stand in the address as well, so they are checked in the open.
-        match operation["operationId"].as_str() {
-            Some("watch-inbox") => {
-                operation["security"] = json!([{ "access_token": [] }]);
-            }
-            Some("watch-log") => {
-                operation["security"] = json!([{ "admin_access_token": [] }]);
-            }
-            _ => {}
-        }
-        if operation["responses"].get("202").is_some() {
-            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-            operation["parameters"] = parameters.into_iter().chain(headers.clone()).collect();
-        }
-    }
-    serde_json::to_string_pretty(&document).expect("JSON can be written")
 }
 
 /// What comes before all routes.

@@ -7,6 +7,7 @@
 //! ([decision 27](../../docs/decisions/0027-idempotency-compares-the-meaning-of-requests.md)).
 
 mod attempts;
+mod status;
 
 use std::time::Duration;
 
@@ -17,14 +18,7 @@ use domain::hash::Digest256;
 use domain::id::{CommandId, DriveId};
 use domain::refusal::Refusal;
 use domain::upkeep;
-use poem::Response;
-use poem::http::StatusCode;
-use poem_openapi::payload::{Json, Payload as _};
-use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
-use poem_openapi::types::{Any, ToJSON as _, Type as _};
-use poem_openapi::{ApiResponse, Object};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use shared::bus::Envelope;
 use shared::ledger::{self, Row, Status};
 use shared::receipt::{self, Claims, RECEIPT_TYPE};
@@ -32,6 +26,8 @@ use shared::telemetry;
 use tracing::{Instrument as _, debug_span};
 use uuid::Uuid;
 
+use self::status::Accepted;
+pub use self::status::{CommandStatus, Receipt, Submitted};
 use crate::asked::Asked;
 use crate::at::At;
 use crate::body::BodyHash;
@@ -41,147 +37,7 @@ use crate::problem::Problem;
 /// How long the cache remembers when a key was first accepted. The ledger takes over once the command is decided.
 const CLAIM_LASTS: Duration = Duration::from_secs(24 * 3600);
 
-/// The proof that a command was accepted.
-#[derive(Debug, Clone, Object, Serialize)]
-#[oai(skip_serializing_if_is_none)]
-pub struct Receipt {
-    /// The command; its status is at `/api/v1/commands/{command_id}`.
-    pub command_id: Uuid,
-    /// What was asked for.
-    pub kind: String,
-    /// Always `accepted`.
-    pub status: String,
-    /// When it was accepted: windows are judged by this instant.
-    pub accepted_at: At,
-    /// The drive it is about, if it is about one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub drive_id: Option<Uuid>,
-    /// A compact JWS (EdDSA) over all this and the SHA-256 of the exact request body; its key is in `/.well-known/jwks.json`.
-    pub receipt: String,
-}
-
-/// What came of a command, so far.
-#[derive(Debug, Clone, Object)]
-#[oai(skip_serializing_if_is_none)]
-pub struct CommandStatus {
-    /// The command.
-    pub command_id: Uuid,
-    /// What was asked for. May be absent for a moment, while it is `accepted` and another process took it.
-    pub kind: Option<String>,
-    /// `accepted`, then `succeeded`, `refused` or (an operator is needed) `failed`.
-    pub status: String,
-    /// When it was accepted. May be absent as `kind` may.
-    pub accepted_at: Option<At>,
-    /// When it was decided.
-    pub decided_at: Option<At>,
-    /// The drive it is about.
-    pub drive_id: Option<Uuid>,
-    /// The number of its first event in the drive's log.
-    pub sequence: Option<u64>,
-    /// What was done.
-    pub outcome: Option<Any<Value>>,
-    /// Why it was not done: `code`, `title`, `detail`, and for `not-eligible` the `verdict`.
-    pub problem: Option<Any<Value>>,
-}
-
-impl From<&Row> for CommandStatus {
-    fn from(row: &Row) -> Self {
-        let (outcome, problem) = match row.status {
-            Status::Succeeded => (row.result.clone().map(Any), None),
-            Status::Refused => (None, row.result.clone().map(|problem| Any(with_title(problem)))),
-            Status::Failed => (None, row.result.clone().map(Any)),
-        };
-        Self {
-            command_id: row.id.0,
-            kind: Some(row.kind.clone()),
-            status: row.status.as_str().to_owned(),
-            accepted_at: Some(At(row.accepted_at)),
-            decided_at: Some(At(row.decided_at)),
-            drive_id: row.drive_id.map(|id| id.0),
-            sequence: row.sequence,
-            outcome,
-            problem,
-        }
-    }
-}
-
-fn with_title(mut problem: Value) -> Value {
-    if let Ok(refusal) = serde_json::from_value::<Refusal>(problem.clone())
-        && let Some(fields) = problem.as_object_mut()
-    {
-        fields.insert("title".to_owned(), refusal.code.title().into());
-    }
-    problem
-}
-
-/// The answer to a write that was accepted.
-#[derive(Debug)]
-pub enum Submitted {
-    /// 202: it will be decided.
-    Accepted(Receipt),
-    /// 200: it was decided while the client waited so many seconds at most.
-    Decided(CommandStatus, u64),
-}
-
-impl poem::IntoResponse for Submitted {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Accepted(receipt) => {
-                let location = format!("/api/v1/commands/{}", receipt.command_id);
-                poem::web::Json(receipt)
-                    .with_status(StatusCode::ACCEPTED)
-                    .with_header("Location", location)
-                    .into_response()
-            }
-            Self::Decided(status, seconds) => Json(status.to_json())
-                .with_header("Preference-Applied", format!("wait={seconds}"))
-                .into_response(),
-        }
-    }
-}
-
-impl ApiResponse for Submitted {
-    fn meta() -> MetaResponses {
-        let json = |schema| vec![MetaMediaType { content_type: Json::<Value>::CONTENT_TYPE, schema }];
-        let header = |name: &str, description: &str| MetaHeader {
-            name: name.to_owned(),
-            description: Some(description.to_owned()),
-            required: true,
-            deprecated: false,
-            schema: String::schema_ref(),
-        };
-        let response = |status, description, content, headers| MetaResponse {
-            description,
-            status: Some(status),
-            status_range: None,
-            content,
-            headers,
-        };
-        MetaResponses {
-            responses: vec![
-                response(
-                    200,
-                    "Decided while the client waited",
-                    json(CommandStatus::schema_ref()),
-                    vec![header("Preference-Applied", "How long the decision was waited for at most")],
-                ),
-                response(
-                    202,
-                    "Accepted: it will be decided, exactly once",
-                    json(Receipt::schema_ref()),
-                    vec![header("Location", "Where its status is")],
-                ),
-            ],
-        }
-    }
-
-    fn register(registry: &mut Registry) {
-        Receipt::register(registry);
-        CommandStatus::register(registry);
-    }
-}
-
-/// A command with what is known about its request.
+/// What is known about the request for a command.
 #[derive(Debug)]
 pub struct Submission {
     /// Who asks.
@@ -210,7 +66,7 @@ impl Context {
         &self,
         submission: Submission,
         command: impl FnOnce(CommandId) -> C,
-    ) -> Result<Submitted, Problem> {
+    ) -> Result<Submitted<C>, Problem> {
         let Submission { actor, asked, body_hash } = submission;
         let mut accepted_at = clock::now();
         let id = match &asked.key {
@@ -260,7 +116,8 @@ impl Context {
         {
             return decided(row, patience);
         }
-        Ok(Submitted::Accepted(self.receipt(id, C::KIND, drive_id, actor, accepted_at, &body_hash)))
+        let receipt = self.receipt(id, C::KIND, drive_id, actor, accepted_at, &body_hash);
+        Ok(Submitted::accepted(receipt))
     }
 
     /// The id as one for a command of this kind.
@@ -269,12 +126,12 @@ impl Context {
     }
 
     /// The answer to a repetition of what was decided before: the decision to whoever waits, the receipt to others.
-    fn answer(&self, asked: &Asked, row: Row, body_hash: &BodyHash) -> Result<Submitted, Problem> {
+    fn answer<C>(&self, asked: &Asked, row: Row, body_hash: &BodyHash) -> Result<Submitted<C>, Problem> {
         if let Some(patience) = asked.wait {
             return decided(row, patience);
         }
         let receipt = self.receipt(row.id, &row.kind, row.drive_id, row.actor, row.accepted_at, body_hash);
-        Ok(Submitted::Accepted(receipt))
+        Ok(Submitted::accepted(receipt))
     }
 
     async fn claim(&self, id: CommandId, mine: &Claim) -> Claim {
@@ -294,11 +151,11 @@ impl Context {
     ) -> Receipt {
         let claims = Claims::new(id, kind, drive_id, actor, accepted_at, &body_hash.exact);
         Receipt {
-            command_id: id.0,
+            command_id: id,
             kind: kind.to_owned(),
-            status: "accepted".to_owned(),
+            status: Accepted::Accepted,
             accepted_at: At(accepted_at),
-            drive_id: drive_id.map(|id| id.0),
+            drive_id,
             receipt: self.key.sign(RECEIPT_TYPE, &claims),
         }
     }
@@ -311,7 +168,7 @@ impl Context {
         let row = ledger::find(&self.db.read, [id]).await?.remove(&id);
         let may_know = |actor: Actor| actor == caller || caller.role == Role::Admin;
         match row {
-            Some(row) if may_know(row.actor) => Ok(CommandStatus::from(&row)),
+            Some(row) if may_know(row.actor) => Ok(CommandStatus::from(row)),
             None if self.key.made(id) => {
                 let claim = Box::pin(self.cache.claimed(&claim_key(id))).await;
                 let claim = claim.and_then(|text| serde_json::from_str::<Claim>(&text).ok());
@@ -324,17 +181,12 @@ impl Context {
                 if is_old && self.key.is_passing(id) {
                     return Err(Problem::forgotten());
                 }
-                Ok(CommandStatus {
-                    command_id: id.0,
-                    kind: claim.as_ref().map(|claim| claim.kind.clone()),
-                    status: "accepted".to_owned(),
-                    accepted_at: accepted_at.map(At),
-                    decided_at: None,
-                    drive_id: claim.and_then(|claim| claim.drive_id).map(|id| id.0),
-                    sequence: None,
-                    outcome: None,
-                    problem: None,
-                })
+                Ok(CommandStatus::accepted(
+                    id,
+                    claim.as_ref().map(|claim| claim.kind.clone()),
+                    accepted_at,
+                    claim.and_then(|claim| claim.drive_id),
+                ))
             }
             // Other people's commands are none of the caller's business, not even that they are there.
             _ => Err(Problem::command_not_found()),
@@ -352,9 +204,9 @@ fn claim_key(id: CommandId) -> String {
 }
 
 /// A decision as an answer: what was done, or the problem with its own status.
-fn decided(row: Row, patience: Duration) -> Result<Submitted, Problem> {
+fn decided<C>(row: Row, patience: Duration) -> Result<Submitted<C>, Problem> {
     match (row.status, &row.result) {
-        (Status::Succeeded, _) => Ok(Submitted::Decided(CommandStatus::from(&row), patience.as_secs())),
+        (Status::Succeeded, _) => Ok(Submitted::decided(CommandStatus::from(row), patience.as_secs())),
         (Status::Refused, Some(result)) => match serde_json::from_value::<Refusal>(result.clone()) {
             Ok(refusal) => Err(Problem::from(refusal).about(row.id)),
             Err(_) => Err(Problem::internal().about(row.id)),
@@ -362,26 +214,5 @@ fn decided(row: Row, patience: Duration) -> Result<Submitted, Problem> {
         _ => Err(Problem::internal()
             .detail("the command could not be decided; an operator has to look")
             .about(row.id)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// It is written by one library and described by another.
-    #[test]
-    fn a_receipt_is_written_as_it_is_described() {
-        for drive_id in [None, Some(Uuid::nil())] {
-            let receipt = Receipt {
-                command_id: Uuid::max(),
-                kind: "register-for-drive".to_owned(),
-                status: "accepted".to_owned(),
-                accepted_at: At(clock::now()),
-                drive_id,
-                receipt: "a.b.c".to_owned(),
-            };
-            assert_eq!(serde_json::to_value(&receipt).ok(), receipt.to_json());
-        }
     }
 }

@@ -206,7 +206,7 @@ impl Stage {
             let path = &paths[applicant % paths.len()];
             let (method, path) = match action {
                 Action::Register => ("POST", path.clone()),
-                Action::Withdraw => ("DELETE", format!("{path}/mine")),
+                Action::Withdraw => ("POST", format!("{path}/mine/withdrawal")),
             };
             let mut more = String::new();
             if has_keys {

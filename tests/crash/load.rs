@@ -128,9 +128,9 @@ impl Load {
     pub async fn click(&self, drive: DriveId, member: MemberId, withdraws: bool, key: &str) -> Receipt {
         let (token, since) = (self.token(member), Instant::now());
         let path = format!("/api/v1/drives/{drive}/registrations");
-        let (method, path) = if withdraws { (Method::DELETE, path + "/mine") } else { (Method::POST, path) };
+        let path = if withdraws { path + "/mine/withdrawal" } else { path };
         loop {
-            match self.send(&token, method.clone(), &path, key, &json!({})).await {
+            match self.send(&token, Method::POST, &path, key, &json!({})).await {
                 Some((StatusCode::ACCEPTED, body)) => {
                     self.accepted.fetch_add(1, Ordering::Relaxed);
                     return Receipt::answered(&body, since);

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use poem_openapi::registry::MetaSchema;
 use serde_json::Value;
 
+use super::form::{Form, Shape, bounds};
 use super::needed;
-use crate::routes;
+use crate::{openapi, routes};
 
 /// The name of a path's parameter. The framework numbers them: `param0`.
 pub(crate) fn path_parameter<'a>(operation: Option<&str>, numbered: &'a str) -> &'a str {
@@ -20,37 +20,45 @@ pub(crate) fn path_parameter<'a>(operation: Option<&str>, numbered: &'a str) -> 
 pub(crate) fn of_parameter(said: &str) -> String {
     let name = said.split('"').nth(1).unwrap_or_default();
     let name = name.strip_prefix("optional_").unwrap_or(name);
+    let text = |format: Option<&str>, words| Shape::Text {
+        format: format.map(ToOwned::to_owned),
+        words,
+        least: 0,
+        most: u64::MAX,
+    };
     // It writes `integer_int64` and `integer(uint64)`.
-    let schema = match name.trim_end_matches(')').split_once(['_', '(']) {
+    let shape = match name.trim_end_matches(')').split_once(['_', '(']) {
         Some(("integer", format)) => {
-            MetaSchema { format: known_format(format), ..MetaSchema::new("integer") }
+            let holds = bounds(Some(format));
+            Shape::Whole { holds, allowed: holds }
         }
-        Some(("string", format)) => MetaSchema { format: known_format(format), ..MetaSchema::new("string") },
-        _ if name == "boolean" => MetaSchema::new("boolean"),
+        Some(("string", format)) => text(Some(format), Vec::new()),
+        _ if name == "boolean" => Shape::Truth,
         _ => match DOCUMENTS.words.get(name) {
-            Some(words) => MetaSchema { enum_items: words.clone(), ..MetaSchema::new("string") },
+            Some(words) => text(None, words.clone()),
             None => return "its value cannot be read".to_owned(),
         },
     };
-    format!("it needs to be {}", needed(&schema))
+    format!("it needs to be {}", needed(&Form { may_be_null: false, shape }))
 }
 
 /// What the OpenAPI documents say about parameters.
 #[derive(Default)]
 struct Documents {
     /// The words of each enumeration, by its name.
-    words: HashMap<String, Vec<Value>>,
+    words: HashMap<String, Vec<String>>,
     /// The parameters in each path, by the operation's id.
     paths: HashMap<String, Vec<String>>,
 }
 
 static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| {
     let mut documents = Documents::default();
-    for text in [routes::members().spec(), routes::admins().spec()] {
+    for text in [openapi::document(&routes::members()), openapi::document(&routes::admins())] {
         let document: Value = serde_json::from_str(&text).unwrap_or_default();
         let fields = |value: &Value| value.as_object().cloned().unwrap_or_default();
         for (name, schema) in fields(&document["components"]["schemas"]) {
-            documents.words.extend(schema["enum"].as_array().map(|words| (name, words.clone())));
+            let words = schema["enum"].as_array().map(|words| words.iter().filter_map(Value::as_str));
+            documents.words.extend(words.map(|words| (name, words.map(ToOwned::to_owned).collect())));
         }
         for (path, operations) in fields(&document["paths"]) {
             let name = |part: &str| part.strip_prefix('{')?.strip_suffix('}').map(ToOwned::to_owned);
@@ -63,12 +71,6 @@ static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| {
     }
     documents
 });
-
-fn known_format(format: &str) -> Option<&'static str> {
-    let known =
-        ["uuid", "date-time", "uint64", "uint32", "uint16", "uint8", "int64", "int32", "int16", "int8"];
-    known.into_iter().find(|known| *known == format)
-}
 
 #[cfg(test)]
 mod tests {

@@ -4,48 +4,49 @@ use std::collections::BTreeMap;
 
 use domain::actor::{Actor, Role};
 use domain::address::{EmailAddress, shown_email};
-use domain::attribute::Attribute;
+use domain::attribute::{Attribute, Attributes};
 use domain::clock;
 use domain::id::{CommandId, MemberId};
-use domain::member::UpdateProfile;
+use domain::member::{MAX_ATTRIBUTES, MAX_NAME, UpdateProfile};
 use domain::refusal::FieldError;
 use domain::text::line_fault;
 use poem::web::Data;
 use poem_openapi::param::Path;
-use poem_openapi::payload::Json;
-use poem_openapi::types::Any;
-use poem_openapi::{ApiResponse, Object, OpenApi};
-use serde_json::Value;
+use poem_openapi::{ApiResponse, OpenApi};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::bus::Envelope;
 use shared::store::accounts::{self, Account};
 use shared::store::{members as profiles, webhooks};
 use shared::webhook::Disabled;
 use uuid::Uuid;
 
-use crate::asked::Asked;
+use super::Tags;
 use crate::auth::{self, Admin, Caller, TOKEN_LASTS};
 use crate::body::JsonBody;
 use crate::context::Context;
 use crate::password::{self, Verified};
+use crate::payload::Json;
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
-use crate::submit::{Submission, Submitted};
+use crate::submit::Submitted;
+use crate::write::Write;
 
-/// Who wants to become a member.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
+/// A new account.
+#[derive(Debug, Deserialize, JsonSchema)]
 struct SignUp {
     /// Unique; compared without case, in composed form, and with the domain in ASCII.
     email: String,
-    /// At least 10 characters.
+    /// What to log in with.
+    #[schemars(length(min = password::MIN_PASSWORD))]
     password: String,
     /// How the organisers see them.
+    #[schemars(length(min = 1, max = MAX_NAME))]
     name: String,
 }
 
-/// Who wants to come in.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
+/// Credentials.
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Login {
     /// As at signing up.
     email: String,
@@ -53,14 +54,15 @@ struct Login {
     password: String,
 }
 
-/// A way in for half an hour.
-#[derive(Debug, Object)]
+/// An access token, valid for half an hour.
+#[derive(Debug, Serialize, JsonSchema)]
 struct Tokens {
     /// The account.
-    member_id: Uuid,
+    member_id: MemberId,
     /// For `Authorization: Bearer`.
     access_token: String,
-    /// Always `Bearer`.
+    /// Always the same.
+    #[schemars(extend("const" = "Bearer"))]
     token_type: String,
     /// In seconds.
     expires_in: u64,
@@ -76,7 +78,7 @@ enum SignedUp {
 fn tokens(cx: &Context, account: &Account) -> Tokens {
     let actor = Actor { role: account.role, id: account.id.0 };
     Tokens {
-        member_id: account.id.0,
+        member_id: account.id,
         access_token: auth::issue(&cx.key, actor, clock::now()),
         token_type: "Bearer".to_owned(),
         expires_in: TOKEN_LASTS.as_secs(),
@@ -87,7 +89,7 @@ fn tokens(cx: &Context, account: &Account) -> Tokens {
 #[derive(Debug)]
 pub struct AuthRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Accounts")]
 impl AuthRoutes {
     /// Sign up
     ///
@@ -170,37 +172,38 @@ async fn create(cx: &Context, account: &Account, profile: UpdateProfile) -> Resu
 }
 
 /// A person's own account and profile.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Me {
     /// The account.
-    member_id: Uuid,
+    member_id: MemberId,
     /// The address to log in with.
     email: String,
-    /// `member` or `admin`.
-    role: String,
+    /// What the account may do.
+    role: Role,
     /// How organisers see them.
     name: String,
     /// A flat object of texts, numbers, booleans and dates: what rules read.
-    attributes: Any<Value>,
+    attributes: Attributes,
     /// The names of the attributes that an organiser has set, and only an organiser changes.
     verified: Vec<String>,
 }
 
 /// What a person changes about themselves.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct ProfileChanges {
     /// The new name.
+    #[schemars(length(min = 1, max = MAX_NAME))]
     name: Option<String>,
     /// Attributes to set, or (null) to remove: a flat object of texts, numbers, booleans and dates (`2001-02-03`).
-    attributes: Option<Any<BTreeMap<String, Option<Attribute>>>>,
+    #[schemars(extend("maxProperties" = MAX_ATTRIBUTES))]
+    attributes: Option<BTreeMap<String, Option<Attribute>>>,
 }
 
 /// The own profile.
 #[derive(Debug)]
 pub struct MeRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Accounts")]
 impl MeRoutes {
     /// Read the own profile
     #[oai(path = "/me", method = "get", operation_id = "read-profile")]
@@ -216,11 +219,11 @@ impl MeRoutes {
         let profile =
             profiles::profiles(&cx.db.read, [member_id]).await?.remove(&member_id).unwrap_or_default();
         let me = Me {
-            member_id: member_id.0,
+            member_id,
             email: shown_email(&account.email),
-            role: account.role.to_string(),
+            role: account.role,
             name: profile.name,
-            attributes: Any(serde_json::to_value(&profile.attributes).unwrap_or_default()),
+            attributes: profile.attributes,
             verified: profile.verified,
         };
         Ok(Tagged::new(fresh(&me), reading))
@@ -232,33 +235,29 @@ impl MeRoutes {
     #[oai(path = "/me", method = "patch", operation_id = "update-profile")]
     async fn update(
         &self,
-        cx: Data<&Context>,
         caller: Caller,
-        asked: Asked,
-        body: JsonBody<ProfileChanges>,
-    ) -> Result<Submitted, Problem> {
+        write: Write<ProfileChanges>,
+    ) -> Result<Submitted<UpdateProfile>, Problem> {
         let member_id = caller.person()?;
-        let ProfileChanges { name, attributes } = body.value;
-        let command =
-            UpdateProfile { member_id, name, attributes: attributes.map(|any| any.0).unwrap_or_default() };
-        let faults = command.faults();
-        if !faults.is_empty() {
-            return Err(Problem::invalid_body().errors(faults));
-        }
-        cx.submit(Submission { actor: caller.0, asked, body_hash: body.hash }, |_| command).await
+        let command = |ProfileChanges { name, attributes }| {
+            let command = UpdateProfile { member_id, name, attributes: attributes.unwrap_or_default() };
+            Problem::unless_empty(command.faults())?;
+            Ok(command)
+        };
+        write.submit(caller, command).await
     }
 }
 
-/// A machine that wants in.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
+/// A new service account.
+#[derive(Debug, Deserialize, JsonSchema)]
 struct NewServiceAccount {
     /// What it is for.
+    #[schemars(length(min = 1, max = MAX_NAME))]
     name: String,
 }
 
-/// A machine's way in.
-#[derive(Debug, Object)]
+/// A service account with its token.
+#[derive(Debug, Serialize, JsonSchema)]
 struct ServiceAccount {
     /// For revoking it.
     service_account_id: Uuid,
@@ -284,7 +283,7 @@ enum ServiceRevoked {
 #[derive(Debug)]
 pub struct ServiceAccountRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::ServiceAccounts")]
 impl ServiceAccountRoutes {
     /// Let a machine in
     ///
@@ -297,7 +296,7 @@ impl ServiceAccountRoutes {
         body: JsonBody<NewServiceAccount>,
     ) -> Result<ServiceCreated, Problem> {
         let name = body.value.name.trim();
-        if let Some(fault) = line_fault(name, domain::member::MAX_NAME) {
+        if let Some(fault) = line_fault(name, MAX_NAME) {
             return Err(Problem::invalid_body().errors(vec![FieldError::new("name", fault)]));
         }
         let (id, now) = (Uuid::now_v7(), clock::now());

@@ -2,35 +2,33 @@
 
 use domain::drive::registration::ChangeAnswers;
 use domain::drive::registration::questions::Answers;
-use domain::id::DriveId;
-use poem::web::Data;
+use domain::id::{DriveId, MemberId};
+use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
-use poem_openapi::types::Any;
-use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::asked::Asked;
+use super::Tags;
 use crate::auth::Caller;
-use crate::body::JsonBody;
-use crate::context::Context;
 use crate::problem::Problem;
-use crate::submit::{Submission, Submitted};
+use crate::submit::Submitted;
+use crate::write::Write;
 
 /// All answers to a drive's questions.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-struct Answering {
+#[derive(Debug, Deserialize, JsonSchema)]
+struct AnswersRequest {
     /// By the questions' names; null is no answer.
-    answers: Any<Answers>,
+    answers: Answers,
     /// For services: the member. Members answer for themselves.
-    member_id: Option<Uuid>,
+    member_id: Option<MemberId>,
 }
 
 /// Answers to a drive's questions.
 #[derive(Debug)]
 pub struct AnswerRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Registrations")]
 impl AnswerRoutes {
     /// Change the answers
     ///
@@ -44,15 +42,14 @@ impl AnswerRoutes {
     )]
     async fn change(
         &self,
-        cx: Data<&Context>,
         caller: Caller,
-        asked: Asked,
         drive_id: Path<Uuid>,
-        body: JsonBody<Answering>,
-    ) -> Result<Submitted, Problem> {
-        let Answering { answers, member_id } = body.value;
-        let member_id = caller.on_behalf_of(member_id)?;
-        let command = ChangeAnswers { drive_id: DriveId(drive_id.0), member_id, answers: answers.0 };
-        cx.submit(Submission { actor: caller.0, asked, body_hash: body.hash }, |_| command).await
+        write: Write<AnswersRequest>,
+    ) -> Result<Submitted<ChangeAnswers>, Problem> {
+        let drive_id = DriveId(drive_id.0);
+        let command = |AnswersRequest { answers, member_id }| {
+            Ok(ChangeAnswers { drive_id, member_id: caller.on_behalf_of(member_id)?, answers })
+        };
+        write.submit(caller, command).await
     }
 }

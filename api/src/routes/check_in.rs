@@ -1,31 +1,31 @@
 //! Who has come: organisers check in those who hold a place.
 
-#![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
-
-use chrono::{DateTime, Utc};
-use domain::drive::registration::{CheckIn, UndoCheckIn};
+use domain::clock::Instant;
+use domain::drive::registration::{CheckIn, MAX_GATE, UndoCheckIn};
 use domain::id::{DriveId, RegistrationId};
-use poem::web::Data;
+use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
-use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::asked::Asked;
+use super::Tags;
 use crate::auth::Admin;
-use crate::body::{JsonBody, Nothing};
-use crate::context::Context;
+use crate::body::Nothing;
 use crate::problem::Problem;
-use crate::submit::{Submission, Submitted};
+use crate::submit::Submitted;
+use crate::write::Write;
 
 /// Where and when somebody came.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-struct Coming {
-    /// When they came. Left out: now. An instant in the future, or before the registration, is moved to now or to the registration.
-    at: Option<DateTime<Utc>>,
-    /// The gate or desk: one line, at most 100 bytes. The drive's log says it, so it is no place for personal data.
+#[derive(Debug, Deserialize, JsonSchema)]
+struct CheckInRequest {
+    /// When they came. Absent: now. An instant in the future, or before the registration, is moved to now or to the registration.
+    at: Option<Instant>,
+    /// The gate or desk, on one line. The drive's log says it, so it is no place for personal data.
+    #[schemars(length(min = 1, max = MAX_GATE))]
     gate: Option<String>,
-    /// The device that read the ticket: one line, at most 100 bytes. Kept with the decision; the log has its salted hash.
+    /// The device that read the ticket, on one line. Kept with the decision; the log has its salted hash.
+    #[schemars(length(min = 1, max = MAX_GATE))]
     device: Option<String>,
 }
 
@@ -33,7 +33,7 @@ struct Coming {
 #[derive(Debug)]
 pub struct CheckInRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::CheckIn")]
 impl CheckInRoutes {
     /// Check somebody in
     ///
@@ -46,21 +46,18 @@ impl CheckInRoutes {
     )]
     async fn check_in(
         &self,
-        cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
         drive_id: Path<Uuid>,
         registration_id: Path<Uuid>,
-        body: JsonBody<Coming>,
-    ) -> Result<Submitted, Problem> {
-        let Coming { at, gate, device } = body.value;
+        write: Write<CheckInRequest>,
+    ) -> Result<Submitted<CheckIn>, Problem> {
         let (drive_id, registration_id) = (DriveId(drive_id.0), RegistrationId(registration_id.0));
-        let command = CheckIn { drive_id, registration_id, at, gate, device };
-        let faults = command.faults();
-        if !faults.is_empty() {
-            return Err(Problem::invalid_body().errors(faults));
-        }
-        cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
+        let command = |CheckInRequest { at, gate, device }| {
+            let command = CheckIn { drive_id, registration_id, at, gate, device };
+            Problem::unless_empty(command.faults())?;
+            Ok(command)
+        };
+        write.submit(admin, command).await
     }
 
     /// Take a check-in back
@@ -73,15 +70,12 @@ impl CheckInRoutes {
     )]
     async fn undo(
         &self,
-        cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
         drive_id: Path<Uuid>,
         registration_id: Path<Uuid>,
-        body: JsonBody<Nothing>,
-    ) -> Result<Submitted, Problem> {
+        write: Write<Nothing>,
+    ) -> Result<Submitted<UndoCheckIn>, Problem> {
         let (drive_id, registration_id) = (DriveId(drive_id.0), RegistrationId(registration_id.0));
-        let command = UndoCheckIn { drive_id, registration_id };
-        cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
+        write.submit(admin, |_| Ok(UndoCheckIn { drive_id, registration_id })).await
     }
 }

@@ -6,6 +6,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
 use uuid::Uuid;
 
+use super::Tags;
 use crate::auth::Caller;
 use crate::context::Context;
 use crate::problem::Problem;
@@ -16,7 +17,7 @@ use crate::submit::CommandStatus;
 #[derive(Debug)]
 pub struct CommandRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Commands")]
 impl CommandRoutes {
     /// Read what came of a command
     ///

@@ -2,45 +2,68 @@
 
 #![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
 
-mod body;
-mod parts;
 mod view;
 
 use domain::clock::Instant;
 use domain::drive::draft::{self, Changes, Draft};
-use domain::drive::message::{self, MessageDrive};
-use domain::drive::{self, CancelDrive, CloseDrive, CreateDrive, PublishDrive, ReopenDrive, UpdateDrive};
+use domain::drive::message::{self, Audience, MAX_SUBJECT, MAX_TEXT, MessageDrive};
+use domain::drive::registration::MAX_REASON;
+use domain::drive::when::When;
+use domain::drive::{
+    self, CancelDrive, CloseDrive, CreateDrive, Kind, PublishDrive, ReopenDrive, Status, UpdateDrive,
+};
 use domain::hash::base64url;
 use domain::id::DriveId;
 use domain::refusal::{Code, Refusal};
 use poem::web::Data;
+use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
-use poem_openapi::payload::Json;
-use poem_openapi::{Object, OpenApi};
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::log;
 use shared::store::drives;
 use uuid::Uuid;
 
-use self::body::{Cancelling, ChangesBody, DriveBody, Reopening, Times, Writing};
-use self::parts::{Kind, Status};
 use self::view::Drive;
+use super::Tags;
 use super::registration::checked_reason;
-use crate::asked::Asked;
 use crate::auth::Admin;
-use crate::body::{JsonBody, Nothing};
+use crate::body::Nothing;
 use crate::context::Context;
-use crate::page;
+use crate::page::{self, Page};
+use crate::payload::Json;
 use crate::problem::Problem;
 use crate::read::{self, Reading, Tagged, fresh};
-use crate::submit::{Submission, Submitted};
+use crate::schema::Word;
+use crate::submit::Submitted;
+use crate::write::Write;
 
-/// A page of drives.
-#[derive(Debug, Object)]
-struct DriveList {
-    items: Vec<Drive>,
-    /// For the parameter `cursor`; null at the end.
-    next_cursor: Option<String>,
+/// The new end of registration.
+#[derive(Debug, Deserialize, JsonSchema)]
+struct ReopenRequest {
+    /// Needed when the old one is over.
+    closes_at: Option<When>,
+}
+
+/// Why a drive is cancelled.
+#[derive(Debug, Deserialize, JsonSchema)]
+struct CancelRequest {
+    /// For everyone to read.
+    #[schemars(length(min = 1, max = MAX_REASON))]
+    reason: String,
+}
+
+/// What an organiser writes to those who signed up for a drive.
+#[derive(Debug, Deserialize, JsonSchema)]
+struct MessageRequest {
+    /// One line.
+    #[schemars(length(min = 1, max = MAX_SUBJECT))]
+    subject: String,
+    /// Plain text.
+    #[schemars(length(min = 1, max = MAX_TEXT))]
+    text: String,
+    /// Absent: all.
+    to: Option<Audience>,
 }
 
 /// What a list of drives was asked for.
@@ -59,16 +82,16 @@ impl Wanted {
     fn read(
         cx: &Context,
         name: &'static str,
-        status: Option<Status>,
-        kind: Option<Kind>,
+        status: Option<Word<Status>>,
+        kind: Option<Word<Kind>>,
         q: Option<String>,
         cursor: Option<&str>,
         limit: Option<u64>,
     ) -> Result<Self, Problem> {
         let mut wanted = Self {
             name,
-            status: status.map(Into::into),
-            kind: kind.map(Into::into),
+            status: status.map(|Word(status)| status),
+            kind: kind.map(|Word(kind)| kind),
             q: page::search_text(q)?,
             after: None,
             limit: page::limit(limit)?,
@@ -82,13 +105,13 @@ impl Wanted {
     }
 
     /// The list, among drives in these states.
-    async fn list(&self, cx: &Context, visible: &[drive::Status]) -> Result<DriveList, Problem> {
+    async fn list(&self, cx: &Context, visible: &[drive::Status]) -> Result<Page<Drive>, Problem> {
         let statuses = match self.status {
             Some(status) => visible.iter().copied().filter(|visible| *visible == status).collect(),
             None => visible.to_vec(),
         };
         if statuses.is_empty() {
-            return Ok(DriveList { items: Vec::new(), next_cursor: None });
+            return Ok(Page::whole(Vec::new()));
         }
         let query = drives::Query {
             statuses,
@@ -97,11 +120,9 @@ impl Wanted {
             after: self.after,
             limit: self.limit + 1,
         };
-        let mut found = drives::list(&cx.db.read, &query).await?;
-        let more = page::cut(&mut found, self.limit);
-        let next_cursor =
-            found.last().filter(|_| more).map(|last| self.pages(cx).cursor(&(last.created_at, last.id)));
-        Ok(DriveList { items: found.into_iter().map(Drive::from).collect(), next_cursor })
+        let found = drives::list(&cx.db.read, &query).await?;
+        let cursor = |last: &drives::DriveView| self.pages(cx).cursor(&(last.created_at, last.id));
+        Ok(Page::of(found, self.limit, cursor, Drive::from))
     }
 }
 
@@ -119,7 +140,7 @@ async fn find(cx: &Context, id: DriveId, visible: &[drive::Status]) -> Result<Dr
 #[derive(Debug)]
 pub struct DriveRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Drives")]
 impl DriveRoutes {
     /// List drives
     #[oai(path = "/drives", method = "get", operation_id = "list-drives")]
@@ -127,13 +148,13 @@ impl DriveRoutes {
         &self,
         cx: Data<&Context>,
         reading: Reading,
-        status: Query<Option<Status>>,
-        kind: Query<Option<Kind>>,
+        status: Query<Option<Word<Status>>>,
+        kind: Query<Option<Word<Kind>>>,
         /// In the title.
         q: Query<Option<String>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
-    ) -> Result<Tagged<DriveList>, Problem> {
+    ) -> Result<Tagged<Page<Drive>>, Problem> {
         let wanted = Wanted::read(&cx, "drives", status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
         let key = format!("drives:{}", serde_json::to_string(&wanted).expect("a question is plain data"));
         let cached = read::through(&cx.cache, &key, || wanted.list(&cx, &PUBLIC)).await?;
@@ -155,7 +176,7 @@ impl DriveRoutes {
 }
 
 /// An entry of a drive's log.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct LogEntry {
     /// Its number, from 1, without gaps.
     sequence: u64,
@@ -165,19 +186,11 @@ struct LogEntry {
     event: String,
 }
 
-/// A part of a drive's log.
-#[derive(Debug, Object)]
-struct LogPage {
-    items: Vec<LogEntry>,
-    /// For the parameter `after`; null at the end.
-    next_after: Option<u64>,
-}
-
 /// Drives, as organisers run them.
 #[derive(Debug)]
 pub struct AdminDriveRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Drives")]
 impl AdminDriveRoutes {
     /// List drives, drafts included
     #[oai(path = "/drives", method = "get", operation_id = "list-all-drives")]
@@ -186,13 +199,13 @@ impl AdminDriveRoutes {
         cx: Data<&Context>,
         _admin: Admin,
         reading: Reading,
-        status: Query<Option<Status>>,
-        kind: Query<Option<Kind>>,
+        status: Query<Option<Word<Status>>>,
+        kind: Query<Option<Word<Kind>>>,
         /// In the title.
         q: Query<Option<String>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
-    ) -> Result<Tagged<DriveList>, Problem> {
+    ) -> Result<Tagged<Page<Drive>>, Problem> {
         let wanted = Wanted::read(&cx, "all-drives", status.0, kind.0, q.0, cursor.0.as_deref(), limit.0)?;
         let list = wanted.list(&cx, &drive::Status::ALL).await?;
         Ok(Tagged::page(fresh(&list), reading))
@@ -216,17 +229,9 @@ impl AdminDriveRoutes {
     /// Command `create-drive`; the receipt has the new `drive_id`. A rule that cannot be used is refused here, with its
     /// line and column.
     #[oai(path = "/drives", method = "post", operation_id = "create-drive")]
-    async fn create(
-        &self,
-        cx: Data<&Context>,
-        admin: Admin,
-        asked: Asked,
-        body: JsonBody<DriveBody>,
-    ) -> Result<Submitted, Problem> {
-        let draft = Draft::try_from(body.value)?;
-        draft::check(&draft)?;
-        let submission = Submission { actor: admin.0, asked, body_hash: body.hash };
-        cx.submit(submission, |id| CreateDrive { drive_id: DriveId(id.0), draft }).await
+    async fn create(&self, admin: Admin, write: Write<Draft>) -> Result<Submitted<CreateDrive>, Problem> {
+        let check = |draft: &Draft| Ok(draft::check(draft)?);
+        write.create(admin, check, |id, draft| CreateDrive { drive_id: DriveId(id.0), draft }).await
     }
 
     /// Change a drive
@@ -238,16 +243,16 @@ impl AdminDriveRoutes {
     #[oai(path = "/drives/:drive_id", method = "patch", operation_id = "update-drive")]
     async fn update(
         &self,
-        cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
         drive_id: Path<Uuid>,
-        body: JsonBody<ChangesBody>,
-    ) -> Result<Submitted, Problem> {
-        let changes = Changes::try_from(body.value)?;
-        draft::check_changes(&changes)?;
-        let command = UpdateDrive { drive_id: DriveId(drive_id.0), changes };
-        cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
+        write: Write<Changes>,
+    ) -> Result<Submitted<UpdateDrive>, Problem> {
+        let drive_id = DriveId(drive_id.0);
+        let command = |changes| {
+            draft::check_changes(&changes)?;
+            Ok(UpdateDrive { drive_id, changes })
+        };
+        write.submit(admin, command).await
     }
 
     /// Publish a drive
@@ -256,14 +261,12 @@ impl AdminDriveRoutes {
     #[oai(path = "/drives/:drive_id/publish", method = "post", operation_id = "publish-drive")]
     async fn publish(
         &self,
-        cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
         drive_id: Path<Uuid>,
-        body: JsonBody<Nothing>,
-    ) -> Result<Submitted, Problem> {
-        let command = PublishDrive { drive_id: DriveId(drive_id.0) };
-        cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
+        write: Write<Nothing>,
+    ) -> Result<Submitted<PublishDrive>, Problem> {
+        let drive_id = DriveId(drive_id.0);
+        write.submit(admin, |_| Ok(PublishDrive { drive_id })).await
     }
 
     /// Close registration before its time
@@ -272,14 +275,12 @@ impl AdminDriveRoutes {
     #[oai(path = "/drives/:drive_id/close", method = "post", operation_id = "close-drive")]
     async fn close(
         &self,
-        cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
         drive_id: Path<Uuid>,
-        body: JsonBody<Nothing>,
-    ) -> Result<Submitted, Problem> {
-        let command = CloseDrive { drive_id: DriveId(drive_id.0) };
-        cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
+        write: Write<Nothing>,
+    ) -> Result<Submitted<CloseDrive>, Problem> {
+        let drive_id = DriveId(drive_id.0);
+        write.submit(admin, |_| Ok(CloseDrive { drive_id })).await
     }
 
     /// Open registration again
@@ -288,16 +289,12 @@ impl AdminDriveRoutes {
     #[oai(path = "/drives/:drive_id/reopen", method = "post", operation_id = "reopen-drive")]
     async fn reopen(
         &self,
-        cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
         drive_id: Path<Uuid>,
-        body: JsonBody<Reopening>,
-    ) -> Result<Submitted, Problem> {
-        let mut times = Times::default();
-        let closes_at = times.read_any("closes_at", body.value.closes_at);
-        let command = times.finish(ReopenDrive { drive_id: DriveId(drive_id.0), closes_at })?;
-        cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
+        write: Write<ReopenRequest>,
+    ) -> Result<Submitted<ReopenDrive>, Problem> {
+        let drive_id = DriveId(drive_id.0);
+        write.submit(admin, |ReopenRequest { closes_at }| Ok(ReopenDrive { drive_id, closes_at })).await
     }
 
     /// Call a drive off
@@ -306,15 +303,14 @@ impl AdminDriveRoutes {
     #[oai(path = "/drives/:drive_id/cancel", method = "post", operation_id = "cancel-drive")]
     async fn cancel(
         &self,
-        cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
         drive_id: Path<Uuid>,
-        body: JsonBody<Cancelling>,
-    ) -> Result<Submitted, Problem> {
+        write: Write<CancelRequest>,
+    ) -> Result<Submitted<CancelDrive>, Problem> {
+        let drive_id = DriveId(drive_id.0);
         let command =
-            CancelDrive { drive_id: DriveId(drive_id.0), reason: checked_reason(body.value.reason)? };
-        cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
+            |CancelRequest { reason }| Ok(CancelDrive { drive_id, reason: checked_reason(reason)? });
+        write.submit(admin, command).await
     }
 
     /// Write to those who signed up
@@ -324,20 +320,16 @@ impl AdminDriveRoutes {
     #[oai(path = "/drives/:drive_id/messages", method = "post", operation_id = "message-drive")]
     async fn message(
         &self,
-        cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
         drive_id: Path<Uuid>,
-        body: JsonBody<Writing>,
-    ) -> Result<Submitted, Problem> {
-        let Writing { subject, text, to } = body.value;
-        let faults = message::faults(&subject, &text);
-        if !faults.is_empty() {
-            return Err(Problem::invalid_body().errors(faults));
-        }
-        let to = to.map(Into::into).unwrap_or_default();
-        let command = MessageDrive { drive_id: DriveId(drive_id.0), subject, text, to };
-        cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
+        write: Write<MessageRequest>,
+    ) -> Result<Submitted<MessageDrive>, Problem> {
+        let drive_id = DriveId(drive_id.0);
+        let command = |MessageRequest { subject, text, to }| {
+            Problem::unless_empty(message::faults(&subject, &text))?;
+            Ok(MessageDrive { drive_id, subject, text, to: to.unwrap_or_default() })
+        };
+        write.submit(admin, command).await
     }
 
     /// Read a drive's log
@@ -349,22 +341,21 @@ impl AdminDriveRoutes {
         cx: Data<&Context>,
         _admin: Admin,
         drive_id: Path<Uuid>,
-        /// The number of the last entry that is known already.
-        after: Query<Option<u64>>,
+        /// The number of the last entry that is known already: any number, or `next_cursor`.
+        cursor: Query<Option<u64>>,
         limit: Query<Option<u64>>,
-    ) -> Result<Json<LogPage>, Problem> {
+    ) -> Result<Json<Page<LogEntry>>, Problem> {
         let (drive_id, limit) = (DriveId(drive_id.0), page::limit(limit.0)?);
-        let mut entries = log::read(&cx.db.read, drive_id, after.0.unwrap_or(0), limit + 1).await?;
+        let entries = log::read(&cx.db.read, drive_id, cursor.0.unwrap_or(0), limit + 1).await?;
         if entries.is_empty() && drives::find(&cx.db.read, drive_id).await?.is_none() {
             return Err(Refusal::new(Code::DriveNotFound).into());
         }
-        let more = page::cut(&mut entries, limit);
-        let next_after = entries.last().filter(|_| more).map(|last| last.head.sequence);
         let item = |entry: log::Entry| LogEntry {
             sequence: entry.head.sequence,
             hash: base64url(&entry.head.hash),
             event: String::from_utf8_lossy(&entry.bytes).into_owned(),
         };
-        Ok(Json(LogPage { items: entries.into_iter().map(item).collect(), next_after }))
+        let cursor = |last: &log::Entry| last.head.sequence.to_string();
+        Ok(Json(Page::of(entries, limit, cursor, item)))
     }
 }

@@ -1,32 +1,31 @@
 //! Eligibility checks.
 
 use domain::eligibility::CheckEligibility;
-use domain::id::DriveId;
-use poem::web::Data;
+use domain::id::{DriveId, MemberId};
+use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
-use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::asked::Asked;
+use super::Tags;
 use crate::auth::Caller;
-use crate::body::JsonBody;
-use crate::context::Context;
 use crate::problem::Problem;
-use crate::submit::{Submission, Submitted};
+use crate::submit::Submitted;
+use crate::write::Write;
 
 /// For whom to check.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-struct Check {
+#[derive(Debug, Deserialize, JsonSchema)]
+struct EligibilityCheckRequest {
     /// For services: the member. Members check for themselves.
-    member_id: Option<Uuid>,
+    member_id: Option<MemberId>,
 }
 
 /// Eligibility.
 #[derive(Debug)]
 pub struct EligibilityRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Registrations")]
 impl EligibilityRoutes {
     /// Check eligibility
     ///
@@ -34,14 +33,14 @@ impl EligibilityRoutes {
     #[oai(path = "/drives/:drive_id/eligibility-checks", method = "post", operation_id = "check-eligibility")]
     async fn check(
         &self,
-        cx: Data<&Context>,
         caller: Caller,
-        asked: Asked,
         drive_id: Path<Uuid>,
-        body: JsonBody<Check>,
-    ) -> Result<Submitted, Problem> {
-        let member_id = caller.on_behalf_of(body.value.member_id)?;
-        let command = CheckEligibility { drive_id: DriveId(drive_id.0), member_id };
-        cx.submit(Submission { actor: caller.0, asked, body_hash: body.hash }, |_| command).await
+        write: Write<EligibilityCheckRequest>,
+    ) -> Result<Submitted<CheckEligibility>, Problem> {
+        let drive_id = DriveId(drive_id.0);
+        let command = |EligibilityCheckRequest { member_id }| {
+            Ok(CheckEligibility { drive_id, member_id: caller.on_behalf_of(member_id)? })
+        };
+        write.submit(caller, command).await
     }
 }

@@ -5,23 +5,25 @@ use std::collections::BTreeSet;
 use domain::refusal::FieldError;
 use poem::web::Data;
 use poem_openapi::param::Query;
-use poem_openapi::payload::Json;
-use poem_openapi::types::Any;
-use poem_openapi::{ApiResponse, Object, OpenApi};
+use poem_openapi::{ApiResponse, OpenApi};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::inbox::Item;
 use shared::store::inbox;
 use uuid::Uuid;
 
+use super::Tags;
 use crate::at::At;
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::context::Context;
-use crate::page;
+use crate::page::{self, Page};
+use crate::payload::Json;
 use crate::problem::Problem;
 
 /// A message.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Notification {
     /// Its number in the inbox, from 1 without gaps: the `id` of the stream.
     number: u64,
@@ -30,7 +32,8 @@ struct Notification {
     /// Whether it was marked as read.
     read: bool,
     /// The CloudEvent that says what was decided.
-    event: Any<Value>,
+    #[schemars(with = "serde_json::Map<String, Value>")]
+    event: Value,
 }
 
 impl Notification {
@@ -40,23 +43,14 @@ impl Notification {
             drive_id: item.drive_id.0,
             at: At(item.at),
             read: item.number <= read_up_to,
-            event: Any(serde_json::from_slice(&item.bytes).unwrap_or_default()),
+            event: serde_json::from_slice(&item.bytes).unwrap_or_default(),
         }
     }
 }
 
-/// A page of the inbox.
-#[derive(Debug, Object)]
-struct NotificationList {
-    /// Newest first.
-    items: Vec<Notification>,
-    next_cursor: Option<String>,
-}
-
 /// What was read.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-struct ReadBody {
+#[derive(Debug, Deserialize, JsonSchema)]
+struct ReadRequest {
     /// The number of the last message that was read; all before it count as read, too.
     up_to: u64,
 }
@@ -72,7 +66,7 @@ enum Noted {
 #[derive(Debug)]
 pub struct InboxRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Inbox")]
 impl InboxRoutes {
     /// Read my inbox
     ///
@@ -86,7 +80,7 @@ impl InboxRoutes {
         unread: Query<Option<bool>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
-    ) -> Result<Json<NotificationList>, Problem> {
+    ) -> Result<Json<Page<Notification>>, Problem> {
         let member_id = caller.person()?;
         let unread = unread.0.unwrap_or_default();
         let pages = page::List::new(&cx.key, "inbox", &(member_id, unread));
@@ -94,11 +88,9 @@ impl InboxRoutes {
         let limit = page::limit(limit.0)?;
         let read_up_to = inbox::read_up_to(&cx.db.read, member_id).await?;
         let above = if unread { read_up_to } else { 0 };
-        let mut items = inbox::newest(&cx.db.read, member_id, above, below, limit + 1).await?;
-        let more = page::cut(&mut items, limit);
-        let next_cursor = items.last().filter(|_| more).map(|last| pages.cursor(&last.number));
-        let items = items.into_iter().map(|item| Notification::new(item, read_up_to)).collect();
-        Ok(Json(NotificationList { items, next_cursor }))
+        let found = inbox::newest(&cx.db.read, member_id, above, below, limit + 1).await?;
+        let cursor = |last: &Item| pages.cursor(&last.number);
+        Ok(Json(Page::of(found, limit, cursor, |item| Notification::new(item, read_up_to))))
     }
 
     /// Mark messages as read
@@ -107,7 +99,7 @@ impl InboxRoutes {
         &self,
         cx: Data<&Context>,
         caller: Caller,
-        body: JsonBody<ReadBody>,
+        body: JsonBody<ReadRequest>,
     ) -> Result<Noted, Problem> {
         let member_id = caller.person()?;
         let ends = inbox::ends(&cx.db.read, &BTreeSet::from([member_id])).await?;

@@ -2,48 +2,55 @@
 //! follower and sent by the mail sender.
 
 use domain::clock;
-use domain::id::MailId;
+use domain::id::{DriveId, MailId, MemberId, WebhookId};
 use domain::refusal::FieldError;
+use domain::text::is_longer;
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
-use poem_openapi::payload::Json;
-use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
-use shared::mail::template::{Facts, LANGUAGES, Template};
-use shared::mail::{self, Kind, Language};
+use poem_openapi::{ApiResponse, OpenApi};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use shared::mail::template::{Facts, LANGUAGES, MAX_SUBJECT, MAX_TEXT, Template};
+use shared::mail::{self, Kind, Language, NoLanguage};
 use shared::store::mails::settings::{self, Written};
 use shared::store::mails::{self};
 use uuid::Uuid;
 
+use super::Tags;
 use crate::at::At;
 use crate::auth::{Admin, Owner};
 use crate::body::JsonBody;
 use crate::context::Context;
-use crate::page;
+use crate::page::{self, Page};
+use crate::payload::Json;
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
+use crate::schema::Word;
 
-/// The longest reason for a bounce, in bytes.
+/// The longest reason for a bounce, in characters.
 const MAX_REASON: usize = 500;
 
 /// The text of mails.
-#[derive(Debug, Object)]
-#[oai(rename = "MailText", deny_unknown_fields)]
-struct TextBody {
+#[derive(Debug, Deserialize, JsonSchema)]
+struct MailText {
     /// One line.
+    #[schemars(length(min = 1, max = MAX_SUBJECT))]
     subject: String,
     /// Plain text.
+    #[schemars(length(min = 1, max = MAX_TEXT))]
     text: String,
-    /// The same as HTML; left out, it is made of the text. What is filled in is escaped.
+    /// The same as HTML; absent, it is made of the text. What is filled in is escaped.
+    #[schemars(length(min = 1, max = MAX_TEXT))]
     html: Option<String>,
 }
 
-impl From<TextBody> for Template {
-    fn from(body: TextBody) -> Self {
+impl From<MailText> for Template {
+    fn from(body: MailText) -> Self {
         Self { subject: body.subject, text: body.text, html: body.html }
     }
 }
 
-impl TextBody {
+impl MailText {
     /// The template, if nothing is wrong with it.
     fn checked(self) -> Result<Template, Problem> {
         let template = Template::from(self);
@@ -53,10 +60,9 @@ impl TextBody {
 }
 
 /// The template for one kind of mail in one language.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct MailTemplate {
-    /// `confirmed`, `waitlisted`, …
-    kind: String,
+    kind: Kind,
     language: String,
     subject: String,
     text: String,
@@ -69,13 +75,13 @@ struct MailTemplate {
 impl MailTemplate {
     fn new(kind: Kind, language: &Language, template: Template, updated_at: Option<At>) -> Self {
         let Template { subject, text, html } = template;
-        let (kind, language) = (kind.as_str().to_owned(), language.to_string());
+        let language = language.to_string();
         Self { kind, language, subject, text, html, updated_at }
     }
 }
 
 /// All templates.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct MailTemplateList {
     items: Vec<MailTemplate>,
     /// What templates may name: `{{ title }}`.
@@ -84,51 +90,27 @@ struct MailTemplateList {
 }
 
 /// A mail as somebody would get it.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct MailPreview {
     subject: String,
     text: String,
     html: String,
 }
 
-/// Where a mail is.
-#[derive(Debug, Clone, Copy, Enum)]
-#[oai(rename_all = "snake_case")]
-enum MailState {
-    Pending,
-    Sent,
-    Bounced,
-    Failed,
-    Dropped,
-}
-
-impl From<mail::State> for MailState {
-    fn from(state: mail::State) -> Self {
-        match state {
-            mail::State::Pending => Self::Pending,
-            mail::State::Sent => Self::Sent,
-            mail::State::Bounced => Self::Bounced,
-            mail::State::Failed => Self::Failed,
-            mail::State::Dropped => Self::Dropped,
-        }
-    }
-}
-
 /// A mail.
-#[derive(Debug, Object)]
-#[oai(rename = "Mail")]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Mail")]
 struct MailObject {
-    mail_id: Uuid,
-    member_id: Uuid,
+    mail_id: MailId,
+    member_id: MemberId,
     /// The drive that it is about, if it is about one.
-    drive_id: Option<Uuid>,
+    drive_id: Option<DriveId>,
     /// The number of the event in the drive's log.
     sequence: Option<u64>,
     /// The webhook that it is about, if it is about one.
-    webhook_id: Option<Uuid>,
-    /// What it tells.
-    kind: String,
-    state: MailState,
+    webhook_id: Option<WebhookId>,
+    kind: Kind,
+    state: mail::State,
     attempts: u32,
     created_at: At,
     /// When it is tried next, if it is pending; else since when it is as it is.
@@ -140,16 +122,16 @@ struct MailObject {
 impl From<mail::Mail> for MailObject {
     fn from(mail: mail::Mail) -> Self {
         Self {
-            mail_id: mail.id.0,
-            member_id: mail.member_id.0,
-            drive_id: mail.place().map(|(drive_id, _)| drive_id.0),
+            mail_id: mail.id,
+            member_id: mail.member_id,
+            drive_id: mail.place().map(|(drive_id, _)| drive_id),
             sequence: mail.place().map(|(_, sequence)| sequence),
             webhook_id: match mail.source {
-                mail::Source::Webhook(id) => Some(id.0),
+                mail::Source::Webhook(id) => Some(id),
                 mail::Source::Entry(..) => None,
             },
-            kind: mail.kind.as_str().to_owned(),
-            state: mail.state.into(),
+            kind: mail.kind,
+            state: mail.state,
             attempts: mail.attempts,
             created_at: At(mail.created_at),
             at: At(mail.due_at),
@@ -158,19 +140,11 @@ impl From<mail::Mail> for MailObject {
     }
 }
 
-/// A page of mails.
-#[derive(Debug, Object)]
-struct MailList {
-    /// Newest first.
-    items: Vec<MailObject>,
-    next_cursor: Option<String>,
-}
-
 /// A mail came back.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-struct BounceBody {
+#[derive(Debug, Deserialize, JsonSchema)]
+struct BounceReport {
     /// What the report said.
+    #[schemars(length(min = 1, max = MAX_REASON))]
     reason: String,
 }
 
@@ -181,20 +155,15 @@ enum Done {
     Done,
 }
 
-fn kind_and_language(kind: &str, language: &str) -> Result<(Kind, Language), Problem> {
-    let kind = Kind::from_word(kind).ok_or_else(|| {
-        let words: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
-        Problem::parameter("kind", &format!("it needs to be one of {}", words.join(", ")))
-    })?;
-    let language = language.parse::<Language>();
-    Ok((kind, language.map_err(|error| Problem::parameter("language", &error.to_string()))?))
+fn parsed_language(language: &str) -> Result<Language, Problem> {
+    language.parse().map_err(|error: NoLanguage| Problem::parameter("language", &error.to_string()))
 }
 
 /// Mails.
 #[derive(Debug)]
 pub struct MailRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Mails")]
 impl MailRoutes {
     /// List the templates of mails
     ///
@@ -238,11 +207,11 @@ impl MailRoutes {
         &self,
         cx: Data<&Context>,
         _admin: Admin,
-        kind: Path<String>,
+        kind: Path<Word<Kind>>,
         language: Path<String>,
-        body: JsonBody<TextBody>,
+        body: JsonBody<MailText>,
     ) -> Result<Json<MailTemplate>, Problem> {
-        let (kind, language) = kind_and_language(&kind.0, &language.0)?;
+        let (Word(kind), language) = (kind.0, parsed_language(&language.0)?);
         let template = body.value.checked()?;
         let written = Written { kind, language, template, updated_at: clock::now() };
         settings::put_template(cx.db.writer(), &written).await?;
@@ -258,10 +227,10 @@ impl MailRoutes {
         &self,
         cx: Data<&Context>,
         _admin: Admin,
-        kind: Path<String>,
+        kind: Path<Word<Kind>>,
         language: Path<String>,
     ) -> Result<Done, Problem> {
-        let (kind, language) = kind_and_language(&kind.0, &language.0)?;
+        let (Word(kind), language) = (kind.0, parsed_language(&language.0)?);
         if settings::delete_template(cx.db.writer(), kind, &language).await? {
             Ok(Done::Done)
         } else {
@@ -274,7 +243,7 @@ impl MailRoutes {
     /// It is checked as if it were saved, and not saved.
     #[oai(path = "/mail-templates/preview", method = "post", operation_id = "preview-mail-template")]
     #[allow(clippy::unused_async, reason = "a route is")]
-    async fn preview(&self, _admin: Admin, body: JsonBody<TextBody>) -> Result<Json<MailPreview>, Problem> {
+    async fn preview(&self, _admin: Admin, body: JsonBody<MailText>) -> Result<Json<MailPreview>, Problem> {
         let template = body.value.checked()?;
         let [facts, _] = Facts::samples();
         let rendered =
@@ -291,29 +260,21 @@ impl MailRoutes {
         cx: Data<&Context>,
         _admin: Admin,
         reading: Reading,
-        state: Query<Option<MailState>>,
+        state: Query<Option<Word<mail::State>>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
-    ) -> Result<Tagged<MailList>, Problem> {
+    ) -> Result<Tagged<Page<MailObject>>, Problem> {
         let limit = page::limit(limit.0)?;
-        let states = match state.0 {
-            None => mail::State::ALL.to_vec(),
-            Some(state) => {
-                let is = |one: &mail::State| MailState::from(*one) as u8 == state as u8;
-                mail::State::ALL.iter().copied().filter(is).collect()
-            }
-        };
+        let states = state.0.map_or_else(|| mail::State::ALL.to_vec(), |Word(state)| vec![state]);
         let words: Vec<_> = states.iter().map(|state| state.as_str()).collect();
         let pages = page::List::new(&cx.key, "mails", &words);
         let before = pages.position::<MailId>(cursor.0.as_deref())?;
         // Each state is read by itself; a mail must not change its state between two of them.
         let tx = cx.db.snapshot().await?;
-        let mut found = mails::list(&tx, &states, before, limit + 1).await?;
+        let found = mails::list(&tx, &states, before, limit + 1).await?;
         tx.commit().await?;
-        let more = page::cut(&mut found, limit);
-        let next_cursor = found.last().filter(|_| more).map(|last| pages.cursor(&last.id));
-        let items = found.into_iter().map(Into::into).collect();
-        Ok(Tagged::page(fresh(&MailList { items, next_cursor }), reading))
+        let list = Page::of(found, limit, |last| pages.cursor(&last.id), MailObject::from);
+        Ok(Tagged::page(fresh(&list), reading))
     }
 
     /// Report that a mail came back
@@ -326,11 +287,11 @@ impl MailRoutes {
         cx: Data<&Context>,
         _owner: Owner,
         mail_id: Path<Uuid>,
-        body: JsonBody<BounceBody>,
+        body: JsonBody<BounceReport>,
     ) -> Result<Done, Problem> {
         let reason = body.value.reason;
-        if reason.is_empty() || reason.len() > MAX_REASON {
-            let fault = FieldError::new("reason", format!("it has 1 to {MAX_REASON} bytes"));
+        if reason.is_empty() || is_longer(&reason, MAX_REASON) {
+            let fault = FieldError::new("reason", format!("it has 1 to {MAX_REASON} characters"));
             return Err(Problem::invalid_body().errors(vec![fault]));
         }
         let id = MailId(mail_id.0);

@@ -1,62 +1,55 @@
 //! Members, as organisers see them.
 
+use domain::attribute::Attributes;
 use domain::id::MemberId;
 use domain::member::ImportMembers;
 use domain::text::with_causes;
 use poem::web::Data;
+use poem_openapi::OpenApi;
 use poem_openapi::param::Query;
-use poem_openapi::types::Any;
-use poem_openapi::{Object, OpenApi};
-use serde_json::Value;
+use schemars::JsonSchema;
+use serde::Serialize;
 use shared::store::members::{self, Listed};
-use uuid::Uuid;
 
+use super::Tags;
 use crate::asked::Asked;
 use crate::auth::Admin;
 use crate::body::CsvBody;
 use crate::context::Context;
-use crate::page;
+use crate::page::{self, Page};
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
 use crate::submit::{Submission, Submitted};
 
 /// A person.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Member {
     /// Their account.
-    member_id: Uuid,
+    member_id: MemberId,
     /// Their address.
     email: String,
     /// Their name.
     name: String,
     /// What rules read.
-    attributes: Any<Value>,
+    attributes: Attributes,
 }
 
 impl From<Listed> for Member {
     fn from(listed: Listed) -> Self {
         Self {
-            member_id: listed.id.0,
+            member_id: listed.id,
             email: listed.email,
             name: listed.profile.name,
-            attributes: Any(serde_json::to_value(&listed.profile.attributes).unwrap_or_default()),
+            attributes: listed.profile.attributes,
         }
     }
-}
-
-/// A page of people.
-#[derive(Debug, Object)]
-struct MemberList {
-    items: Vec<Member>,
-    /// For the parameter `cursor`; null at the end.
-    next_cursor: Option<String>,
 }
 
 /// People.
 #[derive(Debug)]
 pub struct AdminMemberRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Members")]
 impl AdminMemberRoutes {
     /// Import members
     ///
@@ -71,7 +64,7 @@ impl AdminMemberRoutes {
         admin: Admin,
         asked: Asked,
         body: CsvBody,
-    ) -> Result<Submitted, Problem> {
+    ) -> Result<Submitted<ImportMembers>, Problem> {
         let CsvBody { bytes, hash, charset } = body;
         let file = cx.files.put(bytes).await.map_err(|error| {
             tracing::error!(error = %with_causes(&error), "could not store an upload");
@@ -92,14 +85,12 @@ impl AdminMemberRoutes {
         q: Query<Option<String>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
-    ) -> Result<Tagged<MemberList>, Problem> {
+    ) -> Result<Tagged<Page<Member>>, Problem> {
         let (text, limit) = (page::search_text(q.0)?, page::limit(limit.0)?);
         let pages = page::List::new(&cx.key, "members", &text);
         let after = pages.position::<MemberId>(cursor.0.as_deref())?;
-        let mut found = members::list(&cx.db.read, text.as_deref(), after, limit + 1).await?;
-        let more = page::cut(&mut found, limit);
-        let next_cursor = found.last().filter(|_| more).map(|last| pages.cursor(&last.id));
-        let list = MemberList { items: found.into_iter().map(Member::from).collect(), next_cursor };
+        let found = members::list(&cx.db.read, text.as_deref(), after, limit + 1).await?;
+        let list = Page::of(found, limit, |last| pages.cursor(&last.id), Member::from);
         Ok(Tagged::page(fresh(&list), reading))
     }
 }

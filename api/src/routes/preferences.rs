@@ -6,25 +6,29 @@ use domain::id::{MailId, MemberId};
 use domain::refusal::FieldError;
 use poem::web::Data;
 use poem_openapi::param::Path;
-use poem_openapi::payload::{Html, Json};
-use poem_openapi::{ApiResponse, Object, OpenApi};
+use poem_openapi::payload::Html;
+use poem_openapi::{ApiResponse, OpenApi};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::mail::preferences::{Preferences, QuietHours};
 use shared::mail::{Language, Topic};
 use shared::store::mails::{self, settings};
 use uuid::Uuid;
 
+use super::Tags;
 use crate::at::At;
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::context::Context;
+use crate::payload::Json;
 use crate::problem::Problem;
 
 /// How a time of the day is written.
 const TIME: &str = "%H:%M";
 
 /// The time of the day at which nothing comes that can wait.
-#[derive(Debug, Object)]
-#[oai(rename = "QuietHours", deny_unknown_fields)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "QuietHours")]
 struct QuietBody {
     /// `22:00`
     from: String,
@@ -36,8 +40,7 @@ struct QuietBody {
 
 /// What comes by mail. What others do to a registration (a place from the waiting list, one that is taken away, a drive that is
 /// called off) always does.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 struct MailTopics {
     /// What came of my own clicks; left out: true.
     outcomes: Option<bool>,
@@ -50,9 +53,8 @@ struct MailTopics {
 }
 
 /// What I want by mail.
-#[derive(Debug, Object)]
-#[oai(rename = "Preferences", deny_unknown_fields)]
-struct PreferencesBody {
+#[derive(Debug, Deserialize, JsonSchema)]
+struct PreferencesRequest {
     /// `en`, `hi`, or another one that the organisers have written templates in; left out: `en`.
     language: Option<String>,
     mail: Option<MailTopics>,
@@ -60,7 +62,8 @@ struct PreferencesBody {
 }
 
 /// What a member wants by mail.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Preferences")]
 struct PreferencesObject {
     language: String,
     mail: MailTopics,
@@ -90,7 +93,7 @@ impl From<Preferences> for PreferencesObject {
     }
 }
 
-impl PreferencesBody {
+impl PreferencesRequest {
     fn read(self) -> Result<Preferences, Vec<FieldError>> {
         let mut faults = Vec::new();
         let mut fault = |field: &str, detail: String| faults.push(FieldError::new(field, detail));
@@ -153,7 +156,7 @@ impl Page {
 #[derive(Debug)]
 pub struct PreferencesRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Preferences")]
 impl PreferencesRoutes {
     /// Read what I want by mail
     #[oai(path = "/me/preferences", method = "get", operation_id = "read-preferences")]
@@ -169,7 +172,7 @@ impl PreferencesRoutes {
         &self,
         cx: Data<&Context>,
         caller: Caller,
-        body: JsonBody<PreferencesBody>,
+        body: JsonBody<PreferencesRequest>,
     ) -> Result<Json<PreferencesObject>, Problem> {
         let member_id = caller.person()?;
         let wanted = body.value.read().map_err(|faults| Problem::invalid_body().errors(faults))?;

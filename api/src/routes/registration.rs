@@ -2,71 +2,65 @@
 
 #![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
 
+use domain::drive;
 use domain::drive::registration::questions::Answers;
 use domain::drive::registration::{
-    AddRegistration, Register, Registration, RegistrationState, RemoveRegistration, Withdraw, reason_fault,
+    AddRegistration, MAX_REASON, Register, Registration, RegistrationState, RemoveRegistration, Withdraw,
+    reason_fault,
 };
 use domain::id::{DriveId, MemberId, RegistrationId, SlotId};
-use domain::refusal::Code;
+use domain::refusal::{Code, Refusal};
 use poem::web::Data;
+use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
-use poem_openapi::types::Any;
-use poem_openapi::{Enum, Object, OpenApi};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::store::registrations::{self, After};
 use shared::store::{accounts, drives, members};
 use uuid::Uuid;
 
+use super::Tags;
 use crate::asked::Asked;
 use crate::at::At;
 use crate::auth::{Admin, Caller};
 use crate::body::JsonBody;
 use crate::context::Context;
-use crate::page;
+use crate::page::{self, Page};
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
+use crate::schema::Word;
 use crate::submit::{Submission, Submitted};
-
-/// Where a registration is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case", remote = "RegistrationState")]
-enum State {
-    Confirmed,
-    Waitlisted,
-    Withdrawn,
-    Removed,
-}
+use crate::write::Write;
 
 /// What a member gives to register.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-struct Registering {
-    /// Which slot; may be left out when there is only one.
-    slot_id: Option<Uuid>,
+#[derive(Debug, Deserialize, JsonSchema)]
+struct RegistrationRequest {
+    /// Which slot; may be absent when there is only one.
+    slot_id: Option<SlotId>,
     /// Answers to the drive's questions, by their names.
-    answers: Option<Any<Answers>>,
+    answers: Option<Answers>,
     /// For services: the member. Members register themselves.
-    member_id: Option<Uuid>,
+    member_id: Option<MemberId>,
 }
 
 /// Who withdraws.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-struct Withdrawing {
+#[derive(Debug, Deserialize, JsonSchema)]
+struct WithdrawalRequest {
     /// For services: the member. Members withdraw for themselves.
-    member_id: Option<Uuid>,
+    member_id: Option<MemberId>,
 }
 
 /// One of the own registrations.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct OwnRegistration {
-    registration_id: Uuid,
-    drive_id: Uuid,
+    registration_id: RegistrationId,
+    drive_id: DriveId,
     /// The drive's title.
     title: String,
     /// The drive's status.
-    drive_status: String,
-    slot_id: Uuid,
-    state: State,
+    drive_status: drive::Status,
+    slot_id: SlotId,
+    state: RegistrationState,
     /// How many places were taken with this one, when it was confirmed.
     place: Option<u32>,
     /// How many wait up to this one, now.
@@ -76,19 +70,11 @@ struct OwnRegistration {
     checked_in_at: Option<At>,
 }
 
-/// A page of the own registrations.
-#[derive(Debug, Object)]
-struct OwnRegistrationList {
-    items: Vec<OwnRegistration>,
-    /// For the parameter `cursor`; null at the end.
-    next_cursor: Option<String>,
-}
-
 /// The own registrations.
 #[derive(Debug)]
 pub struct RegistrationRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Registrations")]
 impl RegistrationRoutes {
     /// Register
     ///
@@ -98,37 +84,37 @@ impl RegistrationRoutes {
     #[oai(path = "/drives/:drive_id/registrations", method = "post", operation_id = "register")]
     async fn register(
         &self,
-        cx: Data<&Context>,
         caller: Caller,
-        asked: Asked,
         drive_id: Path<Uuid>,
-        body: JsonBody<Registering>,
-    ) -> Result<Submitted, Problem> {
-        let Registering { slot_id, answers, member_id } = body.value;
-        let command = Register {
-            drive_id: DriveId(drive_id.0),
-            member_id: caller.on_behalf_of(member_id)?,
-            slot_id: slot_id.map(SlotId),
-            answers: answers.map(|any| any.0).unwrap_or_default(),
+        write: Write<RegistrationRequest>,
+    ) -> Result<Submitted<Register>, Problem> {
+        let drive_id = DriveId(drive_id.0);
+        let command = |RegistrationRequest { slot_id, answers, member_id }| {
+            let (member_id, answers) = (caller.on_behalf_of(member_id)?, answers.unwrap_or_default());
+            Ok(Register { drive_id, member_id, slot_id, answers })
         };
-        cx.submit(Submission { actor: caller.0, asked, body_hash: body.hash }, |_| command).await
+        write.submit(caller, command).await
     }
 
     /// Withdraw
     ///
     /// Command `withdraw`. A place that becomes free goes to the head of the waiting list in the same decision.
-    #[oai(path = "/drives/:drive_id/registrations/mine", method = "delete", operation_id = "withdraw")]
+    #[oai(
+        path = "/drives/:drive_id/registrations/mine/withdrawal",
+        method = "post",
+        operation_id = "withdraw"
+    )]
     async fn withdraw(
         &self,
-        cx: Data<&Context>,
         caller: Caller,
-        asked: Asked,
         drive_id: Path<Uuid>,
-        body: JsonBody<Withdrawing>,
-    ) -> Result<Submitted, Problem> {
-        let member_id = caller.on_behalf_of(body.value.member_id)?;
-        let command = Withdraw { drive_id: DriveId(drive_id.0), member_id };
-        cx.submit(Submission { actor: caller.0, asked, body_hash: body.hash }, |_| command).await
+        write: Write<WithdrawalRequest>,
+    ) -> Result<Submitted<Withdraw>, Problem> {
+        let drive_id = DriveId(drive_id.0);
+        let command = |WithdrawalRequest { member_id }| {
+            Ok(Withdraw { drive_id, member_id: caller.on_behalf_of(member_id)? })
+        };
+        write.submit(caller, command).await
     }
 
     /// List the own registrations
@@ -140,7 +126,7 @@ impl RegistrationRoutes {
         reading: Reading,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
-    ) -> Result<Tagged<OwnRegistrationList>, Problem> {
+    ) -> Result<Tagged<Page<OwnRegistration>>, Problem> {
         let (member_id, limit) = (caller.person()?, page::limit(limit.0)?);
         let pages = page::List::new(&cx.key, "own-registrations", &member_id);
         let after = pages.position(cursor.0.as_deref())?;
@@ -156,31 +142,31 @@ impl RegistrationRoutes {
         for (drive_id, registration) in &found {
             let Some(view) = drives.iter().find(|view| view.id == *drive_id) else { continue };
             items.push(OwnRegistration {
-                registration_id: registration.id.0,
-                drive_id: drive_id.0,
+                registration_id: registration.id,
+                drive_id: *drive_id,
                 title: view.drive.definition.title.clone(),
-                drive_status: view.drive.status.as_str().to_owned(),
-                slot_id: registration.slot_id.0,
-                state: registration.state.into(),
+                drive_status: view.drive.status,
+                slot_id: registration.slot_id,
+                state: registration.state,
                 place: registration.place,
                 waitlist_position: positions.get(drive_id).copied(),
                 registered_at: At(registration.registered_at),
                 checked_in_at: registration.checked_in_at.map(At),
             });
         }
-        Ok(Tagged::page(fresh(&OwnRegistrationList { items, next_cursor }), reading))
+        Ok(Tagged::page(fresh(&Page { items, next_cursor }), reading))
     }
 }
 
 /// One of a drive's registrations.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct DriveRegistration {
-    registration_id: Uuid,
-    member_id: Uuid,
+    registration_id: RegistrationId,
+    member_id: MemberId,
     email: Option<String>,
     name: Option<String>,
-    slot_id: Uuid,
-    state: State,
+    slot_id: SlotId,
+    state: RegistrationState,
     /// How many places were taken with this one, when it was confirmed.
     place: Option<u32>,
     /// Where it stands in the waiting list of its slot now, from 1; null if it does not wait.
@@ -190,33 +176,25 @@ struct DriveRegistration {
     checked_in_at: Option<At>,
 }
 
-/// A page of a drive's registrations.
-#[derive(Debug, Object)]
-struct DriveRegistrationList {
-    items: Vec<DriveRegistration>,
-    /// For the parameter `cursor`; null at the end.
-    next_cursor: Option<String>,
-}
-
 /// Whom to add.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-struct Adding {
+#[derive(Debug, Deserialize, JsonSchema)]
+struct AddRequest {
     /// The member, or …
-    member_id: Option<Uuid>,
+    member_id: Option<MemberId>,
     /// … their address.
     email: Option<String>,
-    /// Which slot; may be left out when there is only one.
-    slot_id: Option<Uuid>,
+    /// Which slot; may be absent when there is only one.
+    slot_id: Option<SlotId>,
     /// Why. Kept with the decision, not in the log.
+    #[schemars(length(min = 1, max = MAX_REASON))]
     reason: String,
 }
 
 /// Why someone is removed.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-struct Removing {
+#[derive(Debug, Deserialize, JsonSchema)]
+struct RemovalRequest {
     /// Kept with the decision, not in the log.
+    #[schemars(length(min = 1, max = MAX_REASON))]
     reason: String,
 }
 
@@ -224,7 +202,7 @@ struct Removing {
 #[derive(Debug)]
 pub struct AdminRegistrationRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Registrations")]
 impl AdminRegistrationRoutes {
     /// List a drive's registrations
     ///
@@ -237,15 +215,15 @@ impl AdminRegistrationRoutes {
         _admin: Admin,
         reading: Reading,
         drive_id: Path<Uuid>,
-        state: Query<Option<State>>,
+        state: Query<Option<Word<RegistrationState>>>,
         /// In the member's name or e-mail address.
         q: Query<Option<String>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
-    ) -> Result<Tagged<DriveRegistrationList>, Problem> {
+    ) -> Result<Tagged<Page<DriveRegistration>>, Problem> {
         let (limit, drive_id) = (page::limit(limit.0)?, DriveId(drive_id.0));
         let states = match state.0 {
-            Some(state) => vec![state.into()],
+            Some(Word(state)) => vec![state],
             None => vec![RegistrationState::Confirmed, RegistrationState::Waitlisted],
         };
         let text = page::search_text(q.0)?;
@@ -256,7 +234,7 @@ impl AdminRegistrationRoutes {
         let mut found =
             registrations::of_drive(&tx, drive_id, &states, text.as_deref(), after, limit + 1).await?;
         if found.is_empty() && drives::find(&tx, drive_id).await?.is_none() {
-            return Err(domain::refusal::Refusal::new(Code::DriveNotFound).into());
+            return Err(Refusal::new(Code::DriveNotFound).into());
         }
         let more = page::cut(&mut found, limit);
         let next_cursor = found.last().filter(|_| more).map(|last| pages.cursor(&After::from(last)));
@@ -269,12 +247,12 @@ impl AdminRegistrationRoutes {
         let item = |registration: Registration| {
             let person = people.remove(&registration.member_id);
             DriveRegistration {
-                registration_id: registration.id.0,
-                member_id: registration.member_id.0,
+                registration_id: registration.id,
+                member_id: registration.member_id,
                 email: person.as_ref().map(|person| person.email.clone()),
                 name: person.map(|person| person.profile.name),
-                slot_id: registration.slot_id.0,
-                state: registration.state.into(),
+                slot_id: registration.slot_id,
+                state: registration.state,
                 place: registration.place,
                 waitlist_position: positions.get(&registration.member_id).copied(),
                 registered_at: At(registration.registered_at),
@@ -282,7 +260,7 @@ impl AdminRegistrationRoutes {
             }
         };
         let items = found.into_iter().map(item).collect();
-        Ok(Tagged::page(fresh(&DriveRegistrationList { items, next_cursor }), reading))
+        Ok(Tagged::page(fresh(&Page { items, next_cursor }), reading))
     }
 
     /// Add someone
@@ -297,20 +275,19 @@ impl AdminRegistrationRoutes {
         admin: Admin,
         asked: Asked,
         drive_id: Path<Uuid>,
-        body: JsonBody<Adding>,
-    ) -> Result<Submitted, Problem> {
-        let Adding { member_id, email, slot_id, reason } = body.value;
+        body: JsonBody<AddRequest>,
+    ) -> Result<Submitted<AddRegistration>, Problem> {
+        let AddRequest { member_id, email, slot_id, reason } = body.value;
         let reason = checked_reason(reason)?;
         let member_id = match (member_id, email) {
-            (Some(member_id), None) => MemberId(member_id),
+            (Some(member_id), None) => member_id,
             (None, Some(email)) => {
-                let unknown = || Problem::from(domain::refusal::Refusal::new(Code::MemberNotFound));
+                let unknown = || Problem::from(Refusal::new(Code::MemberNotFound));
                 accounts::by_email(&cx.db.read, &email).await?.ok_or_else(unknown)?.id
             }
             _ => return Err(Problem::invalid_body().detail("give either member_id or email")),
         };
-        let drive_id = DriveId(drive_id.0);
-        let command = AddRegistration { drive_id, member_id, slot_id: slot_id.map(SlotId), reason };
+        let command = AddRegistration { drive_id: DriveId(drive_id.0), member_id, slot_id, reason };
         cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
     }
 
@@ -319,23 +296,22 @@ impl AdminRegistrationRoutes {
     /// Command `remove-registration`. A place that becomes free goes to the head of the waiting list in the same
     /// decision.
     #[oai(
-        path = "/drives/:drive_id/registrations/:registration_id",
-        method = "delete",
+        path = "/drives/:drive_id/registrations/:registration_id/removal",
+        method = "post",
         operation_id = "remove-registration"
     )]
     async fn remove(
         &self,
-        cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
         drive_id: Path<Uuid>,
         registration_id: Path<Uuid>,
-        body: JsonBody<Removing>,
-    ) -> Result<Submitted, Problem> {
-        let reason = checked_reason(body.value.reason)?;
+        write: Write<RemovalRequest>,
+    ) -> Result<Submitted<RemoveRegistration>, Problem> {
         let (drive_id, registration_id) = (DriveId(drive_id.0), RegistrationId(registration_id.0));
-        let command = RemoveRegistration { drive_id, registration_id, reason };
-        cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
+        let command = |RemovalRequest { reason }| {
+            Ok(RemoveRegistration { drive_id, registration_id, reason: checked_reason(reason)? })
+        };
+        write.submit(admin, command).await
     }
 }
 

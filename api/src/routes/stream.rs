@@ -14,6 +14,7 @@ use poem_openapi::param::{Header, Path, Query};
 use shared::store::drives;
 use uuid::Uuid;
 
+use super::Tags;
 use crate::auth::{self, Caller, TOKEN_LASTS};
 use crate::context::Context;
 use crate::feed::Feed;
@@ -68,7 +69,7 @@ impl Opening {
 #[derive(Debug)]
 pub struct StreamRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Streams")]
 impl StreamRoutes {
     /// Watch what is decided about me
     ///
@@ -117,7 +118,7 @@ impl StreamRoutes {
 #[derive(Debug)]
 pub struct AdminStreamRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Streams")]
 impl AdminStreamRoutes {
     /// Watch a drive's log
     ///

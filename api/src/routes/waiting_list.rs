@@ -1,30 +1,29 @@
 //! What organisers do to waiting lists by hand.
 
-#![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
-
-use domain::drive::registration::MoveInWaitingList;
+use domain::drive::registration::{MAX_REASON, MoveInWaitingList};
 use domain::id::{DriveId, RegistrationId};
 use domain::refusal::FieldError;
-use poem::web::Data;
+use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
-use poem_openapi::{Object, OpenApi};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use uuid::Uuid;
 
+use super::Tags;
 use super::registration::checked_reason;
-use crate::asked::Asked;
 use crate::auth::Admin;
-use crate::body::JsonBody;
-use crate::context::Context;
 use crate::problem::Problem;
-use crate::submit::{Submission, Submitted};
+use crate::submit::Submitted;
+use crate::write::Write;
 
 /// The new position of a registration in its waiting list, and the reason.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-struct Moving {
+#[derive(Debug, Deserialize, JsonSchema)]
+struct PositionRequest {
     /// From 1, which is the head. Beyond the end of the list means at its end.
+    #[schemars(range(min = 1))]
     position: u32,
     /// Kept with the decision; the log has its salted hash.
+    #[schemars(length(min = 1, max = MAX_REASON))]
     reason: String,
 }
 
@@ -32,7 +31,7 @@ struct Moving {
 #[derive(Debug)]
 pub struct WaitingListRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::WaitingLists")]
 impl WaitingListRoutes {
     /// Move somebody within the waiting list
     ///
@@ -45,21 +44,20 @@ impl WaitingListRoutes {
     )]
     async fn reorder(
         &self,
-        cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
         drive_id: Path<Uuid>,
         registration_id: Path<Uuid>,
-        body: JsonBody<Moving>,
-    ) -> Result<Submitted, Problem> {
-        let Moving { position, reason } = body.value;
-        if position == 0 {
-            let error = FieldError::new("position", "the first position is 1");
-            return Err(Problem::invalid_body().errors(vec![error]));
-        }
+        write: Write<PositionRequest>,
+    ) -> Result<Submitted<MoveInWaitingList>, Problem> {
         let (drive_id, registration_id) = (DriveId(drive_id.0), RegistrationId(registration_id.0));
-        let command =
-            MoveInWaitingList { drive_id, registration_id, position, reason: checked_reason(reason)? };
-        cx.submit(Submission { actor: admin.0, asked, body_hash: body.hash }, |_| command).await
+        let command = |PositionRequest { position, reason }| {
+            if position == 0 {
+                return Err(Problem::invalid_body()
+                    .errors(vec![FieldError::new("position", "the first position is 1")]));
+            }
+            let reason = checked_reason(reason)?;
+            Ok(MoveInWaitingList { drive_id, registration_id, position, reason })
+        };
+        write.submit(admin, command).await
     }
 }

@@ -12,22 +12,24 @@ use domain::refusal::FieldError;
 use poem::web::Data;
 use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
-use poem_openapi::payload::Json;
 use shared::store::webhooks::{self, delivery};
 use shared::webhook::secret::Secret;
 use shared::webhook::{self, Delivery, Disabled, MAX_OLD_SECRETS, MAX_WEBHOOKS, Webhook};
 use uuid::Uuid;
 
+use super::Tags;
 use crate::at::At;
 use crate::auth::Owner;
 use crate::body::JsonBody;
 use crate::context::Context;
-use crate::page;
+use crate::page::{self, Page};
+use crate::payload::Json;
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
+use crate::schema::Word;
 use body::{
-    Accepted, Changed, Created, DeliveryList, DeliveryState, Gone, NewWebhook, Pinged, Redeliver,
-    Redelivered, Rotate, Rotated, WebhookChanges, WebhookList, WebhookObject, WithSecret, parsed_secret,
+    Accepted, Changed, Created, DeliveryObject, Gone, NewWebhook, Pinged, RedeliverRequest, Redelivered,
+    RotateSecretRequest, Rotated, WebhookChanges, WebhookObject, WithSecret, parsed_secret,
 };
 
 /// How long the old secret is valid after a rotation, unless it is said otherwise: a day.
@@ -62,7 +64,7 @@ fn too_many_secrets(first_ends: clock::Instant) -> Problem {
 #[derive(Debug)]
 pub struct WebhookRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Webhooks")]
 impl WebhookRoutes {
     /// Make a webhook
     ///
@@ -112,10 +114,10 @@ impl WebhookRoutes {
         cx: Data<&Context>,
         owner: Owner,
         reading: Reading,
-    ) -> Result<Tagged<WebhookList>, Problem> {
+    ) -> Result<Tagged<Page<WebhookObject>>, Problem> {
         let all = webhooks::list(&cx.db.read, owner.scope()).await?;
         // There are so few that all stand on one page.
-        let list = WebhookList { items: all.into_iter().map(Into::into).collect(), next_cursor: None };
+        let list = Page::whole(all.into_iter().map(WebhookObject::from).collect());
         Ok(Tagged::page(fresh(&list), reading))
     }
 
@@ -194,7 +196,7 @@ impl WebhookRoutes {
         cx: Data<&Context>,
         owner: Owner,
         webhook_id: Path<Uuid>,
-        body: JsonBody<Rotate>,
+        body: JsonBody<RotateSecretRequest>,
     ) -> Result<Rotated, Problem> {
         let mut faults = Vec::new();
         let secret = parsed_secret(body.value.secret.as_deref(), &mut faults);
@@ -232,7 +234,7 @@ impl WebhookRoutes {
     ) -> Result<Accepted<Pinged>, Problem> {
         let webhook = cx.enabled_webhook(owner, webhook_id.0).await?;
         let ping = Delivery::ping(webhook.id, clock::now());
-        let delivery_id = ping.id.0;
+        let delivery_id = ping.id;
         delivery::insert_missing(cx.db.writer(), &[ping]).await?;
         Ok(Accepted::Accepted(Json(Pinged { delivery_id })))
     }
@@ -251,13 +253,13 @@ impl WebhookRoutes {
         owner: Owner,
         reading: Reading,
         webhook_id: Path<Uuid>,
-        state: Query<Option<DeliveryState>>,
+        state: Query<Option<Word<webhook::State>>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
-    ) -> Result<Tagged<DeliveryList>, Problem> {
+    ) -> Result<Tagged<Page<DeliveryObject>>, Problem> {
         let limit = page::limit(limit.0)?;
         let webhook = cx.webhook(owner, webhook_id.0).await?;
-        let states = state.0.map_or_else(|| webhook::State::ALL.to_vec(), |state| vec![state.into()]);
+        let states = state.0.map_or_else(|| webhook::State::ALL.to_vec(), |Word(state)| vec![state]);
         let words: Vec<_> = states.iter().map(|state| state.as_str()).collect();
         let pages = page::List::new(&cx.key, "deliveries", &(webhook.id, words));
         let before = pages.position::<DeliveryId>(cursor.0.as_deref())?;
@@ -273,7 +275,7 @@ impl WebhookRoutes {
             let attempts = attempts.remove(&delivery.id).unwrap_or_default();
             body::delivery(delivery, attempts)
         });
-        Ok(Tagged::page(fresh(&DeliveryList { items: items.collect(), next_cursor }), reading))
+        Ok(Tagged::page(fresh(&Page { items: items.collect(), next_cursor }), reading))
     }
 
     /// Send events again
@@ -287,24 +289,30 @@ impl WebhookRoutes {
         cx: Data<&Context>,
         owner: Owner,
         webhook_id: Path<Uuid>,
-        body: JsonBody<Redeliver>,
+        body: JsonBody<RedeliverRequest>,
     ) -> Result<Accepted<Redelivered>, Problem> {
         let webhook = cx.enabled_webhook(owner, webhook_id.0).await?;
         let now = clock::now();
         let redelivered = match body.value {
-            Redeliver { delivery_id: Some(id), drive_id: None, from: None, to: None, since: None } => {
-                let found = delivery::restart(cx.db.writer(), webhook.id, [DeliveryId(id)], now).await?;
+            RedeliverRequest { delivery_id: Some(id), drive_id: None, from: None, to: None, since: None } => {
+                let found = delivery::restart(cx.db.writer(), webhook.id, [id], now).await?;
                 if found == 0 {
                     return Err(Problem::delivery_not_found());
                 }
                 found
             }
-            Redeliver { delivery_id: None, drive_id: Some(drive_id), from, to, since: None } => {
+            RedeliverRequest { delivery_id: None, drive_id: Some(drive_id), from, to, since: None } => {
                 let range = from.unwrap_or(1)..=to.unwrap_or(u64::MAX);
-                let all = redeliver::of_range(&cx.db, &webhook, drive_id.into(), range, now).await?;
+                let all = redeliver::of_range(&cx.db, &webhook, drive_id, range, now).await?;
                 redeliver::send_again(&cx.db, &webhook, &all, now).await?
             }
-            Redeliver { delivery_id: None, drive_id: None, from: None, to: None, since: Some(At(since)) } => {
+            RedeliverRequest {
+                delivery_id: None,
+                drive_id: None,
+                from: None,
+                to: None,
+                since: Some(At(since)),
+            } => {
                 let all = redeliver::of_everything(&cx.db, &webhook, since, now).await?;
                 redeliver::send_again(&cx.db, &webhook, &all, now).await?
             }

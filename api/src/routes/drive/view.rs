@@ -1,17 +1,21 @@
 //! What everyone reads about drives.
 
-use domain::drive::definition;
-use poem_openapi::Object;
+use domain::drive::definition::{self, Admission, Definition};
+use domain::drive::digest::TimeOfDay;
+use domain::drive::registration::questions::Question;
+use domain::drive::{Kind, Status, state};
+use domain::eligibility::Rule;
+use domain::id::{DriveId, SlotId};
+use schemars::JsonSchema;
+use serde::Serialize;
 use shared::store::drives::DriveView;
-use uuid::Uuid;
 
-use super::parts::{AdmissionKind, Kind, QuestionObject, RuleObject, Status};
 use crate::at::At;
 
 /// A slot, and how its places stand.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Slot {
-    slot_id: Uuid,
+    slot_id: SlotId,
     name: String,
     starts_at: Option<At>,
     ends_at: Option<At>,
@@ -25,9 +29,9 @@ pub(super) struct Slot {
 }
 
 /// A drive, at most one second old.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Drive {
-    drive_id: Uuid,
+    drive_id: DriveId,
     title: String,
     kind: Kind,
     description: String,
@@ -49,15 +53,15 @@ pub(super) struct Drive {
     waitlist_capacity: u32,
     waitlisted: u32,
     slots: Vec<Slot>,
-    rules: Vec<RuleObject>,
+    rules: Vec<Rule>,
     /// Grows by one when the rules change.
     rules_version: u32,
-    questions: Vec<QuestionObject>,
-    admission: AdmissionKind,
-    /// So many seconds before it begins, or their slot does, those who hold a place are reminded.
+    questions: Vec<Question>,
+    admission: Admission,
+    /// Reminder offsets in seconds before the start of the drive, or of the participant's slot.
     reminders: Vec<u32>,
-    /// `08:00`: when the daily digest comes, by the clock in the drive's zone.
-    digest_at: Option<String>,
+    /// When the daily digest comes, by the clock in the drive's time zone.
+    digest_at: Option<TimeOfDay>,
     /// Until when a place that becomes free goes to the head of the waiting list by itself. Null:
     /// until the end.
     promotes_until: Option<At>,
@@ -68,12 +72,31 @@ pub(super) struct Drive {
 impl From<DriveView> for Drive {
     fn from(view: DriveView) -> Self {
         let DriveView { id, drive, places, .. } = view;
-        let definition = drive.definition;
-        let slot = |slot: &definition::Slot| {
+        let state::Drive { definition, status, rules_version, cancel_reason, .. } = drive;
+        // Every field is named, so that a new one cannot be forgotten.
+        let Definition {
+            title,
+            kind,
+            description,
+            venue,
+            time_zone,
+            opens_at,
+            closes_at,
+            starts_at,
+            ends_at,
+            admission,
+            slots,
+            rules,
+            questions,
+            reminders,
+            digest_at,
+            promotes_until,
+        } = definition;
+        let slot = |slot: definition::Slot| {
             let places = places.get(&slot.slot_id).copied().unwrap_or_default();
             Slot {
-                slot_id: slot.slot_id.0,
-                name: slot.name.clone(),
+                slot_id: slot.slot_id,
+                name: slot.name,
                 starts_at: slot.starts_at.map(At),
                 ends_at: slot.ends_at.map(At),
                 capacity: slot.capacity,
@@ -83,33 +106,33 @@ impl From<DriveView> for Drive {
                 waitlisted: places.waitlisted,
             }
         };
-        let slots: Vec<_> = definition.slots.iter().map(slot).collect();
+        let slots: Vec<_> = slots.into_iter().map(slot).collect();
         Self {
-            drive_id: id.0,
-            title: definition.title,
-            kind: definition.kind.into(),
-            description: definition.description,
-            venue: definition.venue,
-            status: drive.status.into(),
-            time_zone: definition.time_zone.name().to_owned(),
-            opens_at: At(definition.opens_at),
-            closes_at: At(definition.closes_at),
-            starts_at: definition.starts_at.map(At),
-            ends_at: definition.ends_at.map(At),
+            drive_id: id,
+            title,
+            kind,
+            description,
+            venue,
+            status,
+            time_zone: time_zone.name().to_owned(),
+            opens_at: At(opens_at),
+            closes_at: At(closes_at),
+            starts_at: starts_at.map(At),
+            ends_at: ends_at.map(At),
             capacity: slots.iter().map(|slot| slot.capacity).sum(),
             places_left: slots.iter().map(|slot| slot.places_left).sum(),
             confirmed: slots.iter().map(|slot| slot.confirmed).sum(),
             waitlist_capacity: slots.iter().map(|slot| slot.waitlist_capacity).sum(),
             waitlisted: slots.iter().map(|slot| slot.waitlisted).sum(),
             slots,
-            rules: definition.rules.into_iter().map(Into::into).collect(),
-            rules_version: drive.rules_version,
-            questions: definition.questions.into_iter().map(Into::into).collect(),
-            admission: definition.admission.into(),
-            reminders: definition.reminders,
-            digest_at: definition.digest_at.map(Into::into),
-            promotes_until: definition.promotes_until.map(At),
-            cancel_reason: drive.cancel_reason,
+            rules,
+            rules_version,
+            questions,
+            admission,
+            reminders,
+            digest_at,
+            promotes_until: promotes_until.map(At),
+            cancel_reason,
         }
     }
 }

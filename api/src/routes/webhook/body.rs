@@ -1,33 +1,52 @@
 //! Webhooks and deliveries, as they are written and read.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use domain::clock;
-use domain::id::DriveId;
+use domain::id::{DeliveryId, DriveId, WebhookId};
 use domain::refusal::FieldError;
 use domain::text::{optional_line_fault, with_causes};
-use poem_openapi::payload::Json;
-use poem_openapi::types::{ParseFromJSON, ToJSON};
-use poem_openapi::{ApiResponse, Enum, Object};
+use poem_openapi::ApiResponse;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
 use shared::webhook::address::Allowed;
 use shared::webhook::secret::Secret;
-use shared::webhook::{self, EVENT_TYPES, MAX_DESCRIPTION, MAX_DRIVES, Webhook};
+use shared::webhook::{self, Disabled, EVENT_TYPES, MAX_DESCRIPTION, MAX_DRIVES, MAX_URL, Webhook};
 use uuid::Uuid;
 
+use super::OLD_SECRET_MOST;
 use crate::at::At;
+use crate::payload::Json;
+
+/// The type of an event that a webhook can ask for.
+struct EventType;
+
+impl JsonSchema for EventType {
+    fn schema_name() -> Cow<'static, str> {
+        "EventType".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": EVENT_TYPES, "description": "The type of an event" })
+    }
+}
 
 /// A new webhook.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct NewWebhook {
     /// Where events are sent: `https://…`, a public address.
+    #[schemars(length(min = 1, max = MAX_URL))]
     pub url: String,
     /// What it is for.
+    #[schemars(length(max = MAX_DESCRIPTION))]
     pub description: Option<String>,
     /// Only events of these types; left out or empty: all.
+    #[schemars(with = "Option<Vec<EventType>>")]
     pub event_types: Option<Vec<String>>,
     /// Only events about these drives; left out or empty: all.
-    pub drives: Option<Vec<Uuid>>,
+    #[schemars(length(max = MAX_DRIVES))]
+    pub drives: Option<Vec<DriveId>>,
     /// Each drive's events one after another, in the order of its log; one that fails holds its drive up, no other.
     pub ordered: Option<bool>,
     /// `whsec_` and the base64 of 24 to 64 random bytes; left out: one is made.
@@ -35,17 +54,20 @@ pub(super) struct NewWebhook {
 }
 
 /// What is changed about a webhook.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct WebhookChanges {
     /// Where events are sent.
+    #[schemars(length(min = 1, max = MAX_URL))]
     pub url: Option<String>,
     /// What it is for.
+    #[schemars(length(max = MAX_DESCRIPTION))]
     pub description: Option<String>,
     /// Only events of these types; empty: all.
+    #[schemars(with = "Option<Vec<EventType>>")]
     pub event_types: Option<Vec<String>>,
     /// Only events about these drives; empty: all.
-    pub drives: Option<Vec<Uuid>>,
+    #[schemars(length(max = MAX_DRIVES))]
+    pub drives: Option<Vec<DriveId>>,
     /// Each drive's events one after another.
     pub ordered: Option<bool>,
     /// Switches it on or off.
@@ -77,7 +99,7 @@ impl WebhookChanges {
             webhook.filter.event_types = types.into_iter().collect();
         }
         if let Some(drives) = self.drives {
-            let drives: BTreeSet<_> = drives.into_iter().map(DriveId).collect();
+            let drives: BTreeSet<_> = drives.into_iter().collect();
             if drives.len() > MAX_DRIVES {
                 faults.push(FieldError::new("drives", format!("at most {MAX_DRIVES} can be named")));
             }
@@ -102,16 +124,17 @@ pub(super) fn parsed_secret(text: Option<&str>, faults: &mut Vec<FieldError>) ->
 }
 
 /// A webhook.
-#[derive(Debug, Object)]
-#[oai(rename = "Webhook")]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Webhook")]
 pub(super) struct WebhookObject {
-    webhook_id: Uuid,
+    webhook_id: WebhookId,
     url: String,
     description: String,
     /// Empty: all.
+    #[schemars(with = "Vec<EventType>")]
     event_types: Vec<String>,
     /// Empty: all.
-    drives: Vec<Uuid>,
+    drives: Vec<DriveId>,
     ordered: bool,
     /// The admin or service account that made it.
     owner: Uuid,
@@ -124,8 +147,8 @@ pub(super) struct WebhookObject {
     failing_since: Option<At>,
     /// Since when it is switched off.
     disabled_at: Option<At>,
-    /// Why: `by-hand`, `failing`, `gone` (it answered 410) or `owner-revoked`.
-    disabled_reason: Option<String>,
+    /// Why it is switched off.
+    disabled_reason: Option<Disabled>,
 }
 
 impl From<Webhook> for WebhookObject {
@@ -133,11 +156,11 @@ impl From<Webhook> for WebhookObject {
         let old = webhook.valid_old_secrets(clock::now());
         let old_secrets_until: Vec<_> = old.map(|(_, until)| At(*until)).collect();
         Self {
-            webhook_id: webhook.id.0,
+            webhook_id: webhook.id,
             url: webhook.url,
             description: webhook.description,
             event_types: webhook.filter.event_types.into_iter().collect(),
-            drives: webhook.filter.drives.into_iter().map(|id| id.0).collect(),
+            drives: webhook.filter.drives.into_iter().collect(),
             ordered: webhook.ordered,
             owner: webhook.owner,
             created_at: At(webhook.created_at),
@@ -145,51 +168,44 @@ impl From<Webhook> for WebhookObject {
             old_secrets_until,
             failing_since: webhook.failing_since.map(At),
             disabled_at: webhook.disabled.map(|(at, _)| At(at)),
-            disabled_reason: webhook.disabled.map(|(_, why)| why.as_str().to_owned()),
+            disabled_reason: webhook.disabled.map(|(_, why)| why),
         }
     }
 }
 
 /// A webhook with its secret, which is shown this once.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookWithSecret")]
 pub(super) struct WithSecret {
     pub webhook: WebhookObject,
     /// For checking signatures.
     pub secret: String,
 }
 
-/// Webhooks.
-#[derive(Debug, Object)]
-pub(super) struct WebhookList {
-    pub items: Vec<WebhookObject>,
-    /// Always null: there are few.
-    pub next_cursor: Option<String>,
-}
-
 /// A new secret is wanted.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-pub(super) struct Rotate {
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct RotateSecretRequest {
     /// `whsec_` and the base64 of 24 to 64 random bytes; left out: one is made.
     pub secret: Option<String>,
     /// For how many seconds the old one stays valid; a day unless it is said, at most a week. 0 ends every old secret at once.
+    #[schemars(range(max = OLD_SECRET_MOST))]
     pub old_valid_for: Option<u32>,
 }
 
 /// A ping is on its way.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookPinged")]
 pub(super) struct Pinged {
-    pub delivery_id: Uuid,
+    pub delivery_id: DeliveryId,
 }
 
 /// What is sent again: one of three.
-#[derive(Debug, Object)]
-#[oai(deny_unknown_fields)]
-pub(super) struct Redeliver {
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct RedeliverRequest {
     /// One delivery.
-    pub delivery_id: Option<Uuid>,
+    pub delivery_id: Option<DeliveryId>,
     /// A drive's log …
-    pub drive_id: Option<Uuid>,
+    pub drive_id: Option<DriveId>,
     /// … from this number (the first) …
     pub from: Option<u64>,
     /// … to this one (the last).
@@ -199,31 +215,24 @@ pub(super) struct Redeliver {
 }
 
 /// How much is sent again.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookRedelivered")]
 pub(super) struct Redelivered {
     /// Deliveries that are due now.
     pub redelivered: u64,
 }
 
-/// How a delivery stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case", remote = "webhook::State")]
-pub(super) enum DeliveryState {
-    Pending,
-    Delivered,
-    Failed,
-}
-
 /// A header.
-#[derive(Debug, Object)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookRequestHeader")]
 struct RequestHeader {
     name: String,
     value: String,
 }
 
 /// What came of sending a delivery once.
-#[derive(Debug, Object)]
-#[oai(rename = "WebhookAttempt")]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookAttempt")]
 struct AttemptObject {
     at: At,
     /// How long it took, in milliseconds.
@@ -239,30 +248,22 @@ struct AttemptObject {
 }
 
 /// One event on its way to a webhook.
-#[derive(Debug, Object)]
-#[oai(rename = "WebhookDelivery")]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookDelivery")]
 pub(super) struct DeliveryObject {
-    delivery_id: Uuid,
+    delivery_id: DeliveryId,
     /// The event's id, and the message's `webhook-id`.
     event_id: Uuid,
     event_type: String,
     event_time: At,
     /// Null for a ping.
-    drive_id: Option<Uuid>,
+    drive_id: Option<DriveId>,
     /// Its number in the drive's log.
     sequence: Option<u64>,
-    state: DeliveryState,
+    state: webhook::State,
     /// When it is tried next, if it is pending; one that is being tried now has a minute to end.
     due_at: Option<At>,
     attempts: Vec<AttemptObject>,
-}
-
-/// A page of deliveries.
-#[derive(Debug, Object)]
-pub(super) struct DeliveryList {
-    pub items: Vec<DeliveryObject>,
-    /// For the parameter `cursor`; null at the end.
-    pub next_cursor: Option<String>,
 }
 
 /// A delivery with its attempts.
@@ -280,13 +281,13 @@ pub(super) fn delivery(delivery: webhook::Delivery, attempts: Vec<webhook::Attem
         error: attempt.error,
     };
     DeliveryObject {
-        delivery_id: delivery.id.0,
+        delivery_id: delivery.id,
         event_id: delivery.event_id,
         event_type: delivery.event_type,
         event_time: At(delivery.event_time),
-        drive_id: delivery.place.map(|(drive_id, _)| drive_id.0),
+        drive_id: delivery.place.map(|(drive_id, _)| drive_id),
         sequence: delivery.place.map(|(_, sequence)| sequence),
-        state: delivery.state.into(),
+        state: delivery.state,
         due_at: (delivery.state == webhook::State::Pending).then_some(At(delivery.due_at)),
         attempts: attempts.into_iter().map(attempt).collect(),
     }
@@ -321,7 +322,7 @@ pub(super) enum Gone {
 }
 
 #[derive(ApiResponse)]
-pub(super) enum Accepted<T: ParseFromJSON + ToJSON + Send + Sync> {
+pub(super) enum Accepted<T: JsonSchema + Serialize + Send + Sync> {
     /// It is due; the list of deliveries tells what comes of it
     #[oai(status = 202)]
     Accepted(Json<T>),

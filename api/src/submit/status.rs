@@ -1,0 +1,375 @@
+//! What clients read about their commands: receipts, and what came of them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+use domain::clock::Instant;
+use domain::command::{Command, CommandSet};
+use domain::drive::DriveCommand;
+use domain::eligibility::{EligibilityCommand, Verdict};
+use domain::id::{CommandId, DriveId};
+use domain::member::MemberCommand;
+use domain::refusal::{Code, FieldError, Refusal};
+use domain::upkeep::UpkeepCommand;
+use poem::http::StatusCode;
+use poem::{IntoResponse, Response};
+use poem_openapi::ApiResponse;
+use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::types::Type as _;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::ledger::{Row, Status};
+
+use crate::at::At;
+use crate::payload::{JSON, Json};
+use crate::schema::{self, SCHEMAS, Way};
+
+/// Declares a word that is always the same, so that programs can tell by it what they look at.
+macro_rules! always {
+    ($($name:ident = $word:literal;)*) => {$(
+        #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+        #[schemars(inline)]
+        pub(super) enum $name {
+            #[serde(rename = $word)]
+            $name,
+        }
+    )*};
+}
+
+always! {
+    Accepted = "accepted";
+    Succeeded = "succeeded";
+    Refused = "refused";
+    Failed = "failed";
+}
+
+/// The proof that a command was accepted.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Receipt {
+    /// The command; its status is at `/api/v1/commands/{command_id}`.
+    pub command_id: CommandId,
+    /// What was asked for.
+    #[schemars(with = "CommandKind")]
+    pub kind: String,
+    /// Always the same.
+    pub(super) status: Accepted,
+    /// When it was accepted: windows are judged by this instant.
+    pub accepted_at: At,
+    /// The drive it is about, if it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drive_id: Option<DriveId>,
+    /// A compact JWS (EdDSA) over all this and the SHA-256 of the exact request body; its key is in `/.well-known/jwks.json`.
+    pub receipt: String,
+}
+
+/// A command that is not decided yet.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct CommandAccepted {
+    command_id: CommandId,
+    status: Accepted,
+    /// What was asked for. May be absent for a moment, if another process took it.
+    #[schemars(with = "CommandKind")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    /// When it was accepted. May be absent as `kind` may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted_at: Option<At>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drive_id: Option<DriveId>,
+}
+
+/// What every decided command says.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Decided {
+    command_id: CommandId,
+    /// What was asked for.
+    #[schemars(with = "CommandKind")]
+    kind: String,
+    /// When it was accepted.
+    accepted_at: At,
+    /// When it was decided.
+    decided_at: At,
+    /// The drive it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drive_id: Option<DriveId>,
+    /// The number of its first event in the drive's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+}
+
+/// A command that was done.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct CommandSucceeded {
+    status: Succeeded,
+    #[serde(flatten)]
+    decided: Decided,
+    /// What was done.
+    outcome: Value,
+}
+
+/// A command that was refused.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct CommandRefused {
+    status: Refused,
+    #[serde(flatten)]
+    decided: Decided,
+    /// Why it was not done.
+    problem: RefusedProblem,
+}
+
+/// A command that could not be decided. An operator looks at it, and may have it decided after all.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct CommandFailed {
+    status: Failed,
+    #[serde(flatten)]
+    decided: Decided,
+    /// What is wrong.
+    problem: Option<FailedProblem>,
+}
+
+/// Why a command was not done.
+#[derive(Debug, Serialize, JsonSchema)]
+struct RefusedProblem {
+    /// Stable; programs and translations rely on it.
+    code: Code,
+    /// The same for every problem with this code.
+    title: &'static str,
+    /// What this one is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// What is wrong with the input, place by place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+    /// For `not-eligible`: every rule, whether it holds, and what was compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<Box<Verdict>>,
+}
+
+impl From<Refusal> for RefusedProblem {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { code, detail, verdict, errors } = refusal;
+        Self { code, title: code.title(), detail, errors, verdict }
+    }
+}
+
+/// Why a command could not be decided.
+#[derive(Debug, Serialize, serde::Deserialize, JsonSchema)]
+struct FailedProblem {
+    /// What kind of failure it is.
+    code: String,
+    /// What is known about it.
+    detail: String,
+}
+
+/// What came of a command, so far. `status` tells which one it is, and `kind` what its outcome is.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum CommandStatus {
+    /// It is not decided yet.
+    Accepted(CommandAccepted),
+    /// It was done.
+    Succeeded(CommandSucceeded),
+    /// It was refused.
+    Refused(CommandRefused),
+    /// An operator is needed.
+    Failed(CommandFailed),
+}
+
+impl CommandStatus {
+    /// A command of which no decision is known.
+    pub(super) fn accepted(
+        command_id: CommandId,
+        kind: Option<String>,
+        accepted_at: Option<Instant>,
+        drive_id: Option<DriveId>,
+    ) -> Self {
+        let accepted_at = accepted_at.map(At);
+        Self::Accepted(CommandAccepted {
+            command_id,
+            status: Accepted::Accepted,
+            kind,
+            accepted_at,
+            drive_id,
+        })
+    }
+}
+
+impl From<Row> for CommandStatus {
+    fn from(row: Row) -> Self {
+        let decided = Decided {
+            command_id: row.id,
+            kind: row.kind,
+            accepted_at: At(row.accepted_at),
+            decided_at: At(row.decided_at),
+            drive_id: row.drive_id,
+            sequence: row.sequence,
+        };
+        let result = row.result.unwrap_or_default();
+        match row.status {
+            Status::Succeeded => {
+                Self::Succeeded(CommandSucceeded { status: Succeeded::Succeeded, decided, outcome: result })
+            }
+            Status::Refused => match serde_json::from_value::<Refusal>(result) {
+                Ok(refusal) => {
+                    let problem = refusal.into();
+                    Self::Refused(CommandRefused { status: Refused::Refused, decided, problem })
+                }
+                Err(error) => {
+                    tracing::error!(%error, command_id = %decided.command_id, "a refusal cannot be read");
+                    Self::Failed(CommandFailed { status: Failed::Failed, decided, problem: None })
+                }
+            },
+            Status::Failed => {
+                let problem = serde_json::from_value(result).ok();
+                Self::Failed(CommandFailed { status: Failed::Failed, decided, problem })
+            }
+        }
+    }
+}
+
+/// The kinds of commands and their outcomes, queue by queue.
+fn outcomes(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
+    let mut all = DriveCommand::outcomes(generator);
+    all.extend(MemberCommand::outcomes(generator));
+    all.extend(EligibilityCommand::outcomes(generator));
+    all.extend(UpkeepCommand::outcomes(generator));
+    all
+}
+
+/// Every kind of command.
+struct CommandKind;
+
+impl JsonSchema for CommandKind {
+    fn schema_name() -> Cow<'static, str> {
+        "CommandKind".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let kinds: Vec<_> = outcomes(generator).into_iter().map(|(kind, _)| kind).collect();
+        json_schema!({ "type": "string", "enum": kinds, "description": "A kind of command" })
+    }
+}
+
+/// What the commands with this outcome are called when they were done: `RegistrationSucceeded`.
+fn succeeded(outcome: &str) -> String {
+    format!("{}Succeeded", outcome.strip_suffix("Outcome").unwrap_or(outcome))
+}
+
+impl JsonSchema for CommandStatus {
+    fn schema_name() -> Cow<'static, str> {
+        "CommandStatus".into()
+    }
+
+    /// For each outcome there is one schema, which names the kinds of commands that have it.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut kinds = BTreeMap::<String, Vec<&str>>::new();
+        for (kind, outcome) in outcomes(generator) {
+            let name =
+                outcome.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix(SCHEMAS));
+            kinds.entry(name.unwrap_or_default().to_owned()).or_default().push(kind);
+        }
+        let mut all = vec![generator.subschema_for::<CommandAccepted>()];
+        for (outcome, kinds) in kinds {
+            let mut schema = CommandSucceeded::json_schema(generator).to_value();
+            schema["properties"]["kind"] = json!({ "type": "string", "enum": kinds });
+            schema["properties"]["outcome"] = json!({ "$ref": format!("{SCHEMAS}{outcome}") });
+            let name = succeeded(&outcome);
+            all.push(json_schema!({ "$ref": format!("{SCHEMAS}{name}") }));
+            generator.definitions_mut().insert(name, schema);
+        }
+        all.push(generator.subschema_for::<CommandRefused>());
+        all.push(generator.subschema_for::<CommandFailed>());
+        json_schema!({
+            "description":
+                "What came of a command, so far. `status` tells which one it is, and `kind` what its outcome is.",
+            "oneOf": all,
+        })
+    }
+}
+
+/// The answer to a write that was accepted as a command `C`.
+#[derive(Debug)]
+pub struct Submitted<C> {
+    answer: Answer,
+    of: PhantomData<fn() -> C>,
+}
+
+#[derive(Debug)]
+enum Answer {
+    /// 202: it will be decided.
+    Accepted(Receipt),
+    /// 200: it was decided while the client waited so many seconds at most.
+    Decided(Box<CommandStatus>, u64),
+}
+
+impl<C> Submitted<C> {
+    pub(super) fn accepted(receipt: Receipt) -> Self {
+        Self { answer: Answer::Accepted(receipt), of: PhantomData }
+    }
+
+    pub(super) fn decided(status: CommandStatus, seconds: u64) -> Self {
+        Self { answer: Answer::Decided(Box::new(status), seconds), of: PhantomData }
+    }
+}
+
+impl<C> IntoResponse for Submitted<C> {
+    fn into_response(self) -> Response {
+        match self.answer {
+            Answer::Accepted(receipt) => {
+                let location = format!("/api/v1/commands/{}", receipt.command_id);
+                Json(receipt)
+                    .with_status(StatusCode::ACCEPTED)
+                    .with_header("Location", location)
+                    .into_response()
+            }
+            Answer::Decided(status, seconds) => {
+                Json(status).with_header("Preference-Applied", format!("wait={seconds}")).into_response()
+            }
+        }
+    }
+}
+
+impl<C: Command> ApiResponse for Submitted<C> {
+    fn meta() -> MetaResponses {
+        let json = |schema| vec![MetaMediaType { content_type: JSON, schema }];
+        let header = |name: &str, description: &str| MetaHeader {
+            name: name.to_owned(),
+            description: Some(description.to_owned()),
+            required: true,
+            deprecated: false,
+            schema: String::schema_ref(),
+        };
+        let response = |status, description, content, headers| MetaResponse {
+            description,
+            status: Some(status),
+            status_range: None,
+            content,
+            headers,
+        };
+        let done = schema::named(Way::Out, &succeeded(&C::Outcome::schema_name()));
+        MetaResponses {
+            responses: vec![
+                response(
+                    200,
+                    "Decided while the client waited",
+                    json(done),
+                    vec![header("Preference-Applied", "How long the decision was waited for at most")],
+                ),
+                response(
+                    202,
+                    "Accepted: it will be decided, exactly once",
+                    json(schema::reference::<Receipt>(Way::Out)),
+                    vec![header("Location", "Where its status is")],
+                ),
+            ],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        schema::register::<Receipt>(Way::Out, registry);
+        schema::register::<CommandStatus>(Way::Out, registry);
+        schema::register_named(Way::Out, &succeeded(&C::Outcome::schema_name()), registry);
+    }
+}
