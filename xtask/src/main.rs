@@ -4,6 +4,7 @@ mod crash;
 mod node;
 mod python;
 mod servers;
+mod typescript;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -36,6 +37,8 @@ enum Task {
     },
     /// Starts the servers that tests need, and installs the library of the Python example
     Servers,
+    /// Compiles the example client in TypeScript against the rendered OpenAPI documents
+    Client,
     /// Writes the files that are rendered from the code: definitions, OpenAPI and AsyncAPI documents, references
     Render,
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
             crash::run(long, at_once.unwrap_or(if long { 1 } else { 2 }), &more)
         }
         Task::Servers => prepare(),
+        Task::Client => typescript::check(),
         Task::Render => render(),
     };
     match done {
