@@ -6,19 +6,13 @@ use anyhow::Context as _;
 use api::admin::FirstAdmin;
 use api::operations::Operations;
 use api::serve::{self, Surfaces};
-use api::service::{AdminArguments, KeyArguments, context, first_admin, serving};
+use api::service::{AdminArguments, KeyArguments, Outside, context, first_admin, serving};
 use clap::Args;
-use consumers::drives::Drives;
-use consumers::eligibility::Eligibility;
-use consumers::follow::follow;
-use consumers::inbox::Inbox;
-use consumers::members::Members;
-use consumers::service::consume;
-use consumers::upkeep::Upkeep;
 use domain::command::Queue;
+use process::part::{Environment, Settings};
 use process::watch::{Liveness, measure_queues};
-use process::{Connections, Stopped, start_metrics};
-use shared::config::Deployment;
+use process::{Connections, Stopped, open_data_folder, start_metrics};
+use shared::config::{CacheArguments, Deployment};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +22,14 @@ pub struct ServeArguments {
     /// Where the parts are.
     #[command(flatten)]
     pub deployment: Deployment,
+
+    /// Where the cache is.
+    #[command(flatten)]
+    pub cache: CacheArguments,
+
+    /// What the parts read.
+    #[command(flatten)]
+    pub settings: Settings,
 
     /// How the first admin gets in.
     #[command(flatten)]
@@ -59,15 +61,26 @@ pub async fn serve(arguments: ServeArguments, shutdown: CancellationToken) -> an
 
 /// Starts everything, and says where it is.
 pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> anyhow::Result<Running> {
-    let ServeArguments { deployment, admin, key, listen } = arguments;
+    let ServeArguments { deployment, cache, settings, admin, key, listen } = arguments;
+    open_data_folder(&deployment)?;
+    // What can be known to be wrong is said before anything is waited for.
+    let parts = crate::parts();
+    let starts = parts.iter().map(|part| part.prepare(&deployment.data_dir, &settings));
+    let starts = starts.collect::<anyhow::Result<Vec<_>>>()?;
+    let outside = Outside {
+        cache_url: cache.url()?,
+        files: Some(settings.files.open(&deployment.data_dir)?),
+        webhook_allow: settings.webhooks.allowed(),
+    };
     let connections = Connections::open(&deployment, "muster", &shutdown).await?;
     // Before any part begins: what is counted sooner is lost.
     let metrics = start_metrics()?;
-    let cx = context(&connections, &deployment, &key, &shutdown)?;
+    let cx = context(&connections, outside, &deployment, &key, &shutdown)?;
     let listener = serve::bind(listen).await?;
     let url = format!("http://{}", listener.local_addr()?);
     let topology = connections.broker.topology();
-    let liveness = Liveness::expecting(Queue::ALL.into_iter().flat_map(|queue| topology.queue_names(queue)));
+    let queues: Vec<Queue> = parts.iter().filter_map(|part| part.queue).collect();
+    let liveness = Liveness::expecting(queues.iter().flat_map(|queue| topology.queue_names(*queue)));
     let operations = Operations {
         service: "muster",
         metrics,
@@ -80,43 +93,21 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
 
     let serving = serving(listener, Surfaces::Both, cx, operations, shutdown.clone())?;
     let mut tasks = JoinSet::new();
-    let Connections { db, broker, files, parts, .. } = connections.clone();
-    for queue in Queue::ALL {
-        let (connections, liveness, shutdown) = (connections.clone(), liveness.clone(), shutdown.clone());
-        let files = files.clone();
-        tasks.spawn(async move {
-            match queue {
-                Queue::Drives => consume(Drives::default(), &connections, liveness, shutdown).await,
-                Queue::Members => consume(Members { files }, &connections, liveness, shutdown).await,
-                Queue::Eligibility => consume(Eligibility::default(), &connections, liveness, shutdown).await,
-                Queue::Upkeep => consume(Upkeep { files }, &connections, liveness, shutdown).await,
-            }
-        });
+    let environment = Environment {
+        connections: connections.clone(),
+        liveness,
+        shutdown: shutdown.clone(),
+        url: Some(url.clone()),
+    };
+    for start in starts {
+        tasks.spawn(start(environment.clone()));
     }
-    {
-        let (connections, liveness, shutdown) = (connections.clone(), liveness.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            follow(&Inbox::new(&connections), &connections, liveness, shutdown).await;
-        });
-    }
-    {
-        let mut connections = connections.clone();
-        if deployment.public_url.is_none() {
-            connections.mailing.public_url.clone_from(&url);
-        }
-        tasks.spawn(consumers::mail::run(&connections, shutdown.clone())?);
-    }
-    {
-        let (connections, liveness, shutdown) = (connections.clone(), liveness.clone(), shutdown.clone());
-        tasks.spawn(async move { consumers::webhooks::run(&connections, liveness, shutdown).await });
-    }
-    tasks.spawn(scheduler::keep(db, broker.clone(), parts.clone(), shutdown.clone()));
     let made = shutdown.run_until_cancelled(first_admin(&connections, &deployment, &admin)).await;
     let made = made.ok_or(Stopped)??;
     tasks.spawn(serving);
-    let (health, stop) = (parts.clone(), shutdown.clone());
-    let measure = move || measure_queues(broker.clone(), Queue::ALL.to_vec(), health.clone(), stop.clone());
-    parts.spawn("queue-depths", &shutdown, measure);
+    let (broker, health, stop) = (connections.broker.clone(), connections.parts.clone(), shutdown.clone());
+    let measure = move || measure_queues(broker.clone(), queues.clone(), health.clone(), stop.clone());
+    connections.parts.spawn("queue-depths", &shutdown, measure);
 
     process::stopping::serves();
     process::stopping::say(greeting(&url, made, &deployment));

@@ -13,24 +13,36 @@ pub mod rendered;
 pub mod verify;
 pub mod wire;
 
+use api::service::{self, Api};
 use clap::{Parser, Subcommand};
+use process::part::Part;
 use shared::config::Watching;
 
 use crate::everything::ServeArguments;
 
-/// The binaries that serve HTTP surfaces when each part is a process of its own.
-pub const APIS: [&str; 2] = ["member-api", "admin-api"];
-/// The binaries that work behind them.
-pub const WORKERS: [&str; 8] = [
-    "drives-consumer",
-    "members-consumer",
-    "eligibility-consumer",
-    "upkeep-consumer",
-    "inbox-follower",
-    "webhooks-follower",
-    "mail-sender",
-    "scheduler",
-];
+/// The parts that work behind the APIs, in the order in which they start. Each is a process of its own at full size.
+#[must_use]
+pub fn parts() -> Vec<Part> {
+    let mut parts = consumers::parts();
+    parts.push(scheduler::part());
+    parts
+}
+
+/// The APIs. The first one serves members.
+pub const APIS: [Api; 2] = [service::MEMBERS, service::ADMINS];
+
+/// The names of the processes of a deployment at full size, which are those of their binaries.
+#[must_use]
+pub fn process_names() -> Vec<&'static str> {
+    APIS.map(|api| api.name).into_iter().chain(parts().into_iter().map(|part| part.name)).collect()
+}
+
+/// The command lines of these processes, by their names.
+#[must_use]
+pub fn processes() -> Vec<(&'static str, clap::Command)> {
+    let apis = APIS.map(|api| (api.name, api.command()));
+    apis.into_iter().chain(parts().into_iter().map(|part| (part.name, part.command()))).collect()
+}
 
 /// Muster runs drives: many people, few places, one decision each, in order, with reasons.
 #[derive(Debug, Parser)]

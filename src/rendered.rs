@@ -8,7 +8,7 @@ use domain::refusal::Code;
 use shared::bus::Topology;
 use shared::bus::rabbit::definitions;
 
-use crate::{APIS, Arguments, WORKERS};
+use crate::Arguments;
 
 /// A rendered file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,24 +86,27 @@ fn configuration() -> String {
          Every setting is a flag or an environment variable. The URLs choose the parts: without any, Muster is one process \
          on SQLite with an embedded broker. `RUST_LOG` filters the logs.\n",
     );
-    let commands = [
-        ("muster".to_owned(), "Everything in one process", Arguments::command()),
-        (APIS.join(", "), "One HTTP surface each", api::service::command()),
-        (
-            WORKERS.join(", "),
-            "What works behind the APIs: a consumer per queue, who follows the logs, who sends mails, and what falls due",
-            process::worker::command(),
-        ),
-    ];
-    for (names, what, command) in commands {
-        let _ = write!(text, "\n## {names}\n\n{what}.\n\n{}", flags(&command, &[]));
-    }
     let muster = Arguments::command();
-    let own: Vec<_> = muster.get_arguments().filter_map(clap::Arg::get_long).collect();
+    let (processes, all) = (crate::processes(), rows(&muster));
+    let common = all.iter().filter(|row| processes.iter().all(|(_, command)| rows(command).contains(*row)));
+    let common: Vec<_> = common.cloned().collect();
+    let of = |command| rows(command).into_iter().filter(|row| !common.contains(row)).collect::<Vec<_>>();
+    let _ = write!(text, "\n## Every process\n\n{}", table(&common));
+    let about = "Everything in one process. Beside those of every process, it has the flags of its parts.";
+    let _ = write!(text, "\n## muster\n\n{about}\n\n{}", table(&of(&muster)));
+    text.push_str(
+        "\n# Processes at full size\n\nEach has the flags that it uses: those of every process, and these.\n",
+    );
+    for (name, command) in &processes {
+        let _ = write!(text, "\n## {name}\n\n{}.\n\n{}", about_of(command), table(&of(command)));
+    }
     text.push_str("\n# The operator's commands\n\nBeside their own flags, they take those that say where the parts are.\n");
     for (name, command) in leaves("muster", &muster) {
-        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        let _ = write!(text, "\n## {name}\n\n{about}.\n\n{}", flags(command, &own));
+        let _ = write!(text, "\n## {name}\n\n{}.\n", about_of(command));
+        let rows: Vec<_> = rows(command).into_iter().filter(|row| !all.contains(row)).collect();
+        if !rows.is_empty() {
+            let _ = write!(text, "\n{}", table(&rows));
+        }
     }
     text
 }
@@ -118,19 +121,26 @@ fn leaves<'c>(name: &str, command: &'c clap::Command) -> Vec<(String, &'c clap::
     .collect()
 }
 
-/// A table of a command's flags, but for those named.
-fn flags(command: &clap::Command, but: &[&str]) -> String {
-    let mut text = String::new();
-    for argument in command.get_arguments() {
-        let known = |flag: &&str| matches!(*flag, "help" | "version") || but.contains(flag);
-        let Some(flag) = argument.get_long().filter(|flag| !known(flag)) else { continue };
+/// What a command does.
+fn about_of(command: &clap::Command) -> String {
+    command.get_about().map(ToString::to_string).unwrap_or_default()
+}
+
+/// A command's flags, each as a row of a table.
+fn rows(command: &clap::Command) -> Vec<String> {
+    let row = |argument: &clap::Arg| {
+        let flag = argument.get_long().filter(|flag| !matches!(*flag, "help" | "version"))?;
         let variable =
             argument.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
         let defaults = argument.get_default_values();
         let default =
             defaults.first().map(|value| format!("`{}`", value.to_string_lossy())).unwrap_or_default();
         let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-        let _ = writeln!(text, "| `--{flag}` | {variable} | {default} | {} |", help.replace('|', "\\|"));
-    }
-    if text.is_empty() { text } else { format!("| flag | variable | default | |\n|---|---|---|---|\n{text}") }
+        Some(format!("| `--{flag}` | {variable} | {default} | {} |\n", help.replace('|', "\\|")))
+    };
+    command.get_arguments().filter_map(row).collect()
+}
+
+fn table(rows: &[String]) -> String {
+    format!("| flag | variable | default | |\n|---|---|---|---|\n{}", rows.concat())
 }

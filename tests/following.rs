@@ -75,7 +75,7 @@ on_every_database! {
 
 async fn everything_is_taken_in_once(engine: Engine) {
     let mut local = Local::start(engine).await;
-    let connections = local.connections(Outlet::Nowhere);
+    let connections = local.connections();
     let clumsy = std::sync::Arc::new(Clumsy {
         attempts: AtomicU64::new(0),
         seen: Mutex::default(),
@@ -223,7 +223,7 @@ async fn a_log_that_no_notice_names_is_taken_in() {
     // Here nobody says what is decided there.
     let mut elsewhere = Local::idle(Engine::Sqlite).await;
     let broker = elsewhere.broker.clone();
-    let connections = Connections { broker: broker.clone(), ..local.connections(Outlet::Nowhere) };
+    let connections = Connections { broker: broker.clone(), ..local.connections() };
     let shutdown = local.shutdown.clone();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {

@@ -7,6 +7,7 @@ use consumers::drives::Drives;
 use consumers::eligibility::Eligibility;
 use consumers::follow::follow;
 use consumers::inbox::Inbox;
+use consumers::mail::post::Post;
 use consumers::members::Members;
 use consumers::runtime::Runtime;
 use consumers::upkeep::Upkeep;
@@ -30,12 +31,17 @@ use shared::database::Database;
 use shared::files::Files;
 use shared::ledger::{self, Row};
 use shared::store::accounts::{self, Account};
-use shared::webhook::address::Allowed;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::deployment::{Engine, Folder, TestDatabase, eventually};
+
+/// What sends mails to this outlet.
+pub fn post(outlet: Outlet) -> Post {
+    let (from, public_url) = ("Muster <muster@x.org>".to_owned(), "http://localhost".to_owned());
+    Post::open(&Mailing { outlet, from, public_url }).unwrap().unwrap()
+}
 
 /// Consumers at work.
 #[derive(Debug)]
@@ -155,24 +161,16 @@ impl Local {
 
     /// With somebody who fills the inboxes, and makes mails unless the outlet is none.
     pub fn fill_inboxes(&mut self, outlet: Outlet) {
-        let (connections, shutdown) = (self.connections(outlet), self.shutdown.clone());
+        let (connections, shutdown) = (self.connections(), self.shutdown.clone());
         self.tasks.spawn(async move {
-            follow(&Inbox::new(&connections), &connections, Liveness::default(), shutdown).await;
+            let inbox = Inbox { mails: outlet != Outlet::Nowhere };
+            follow(&inbox, &connections, Liveness::default(), shutdown).await;
         });
     }
 
     /// What a process that works behind the APIs gets.
-    pub fn connections(&self, outlet: Outlet) -> Connections {
-        let (from, public_url) = ("Muster <muster@x.org>".to_owned(), "http://localhost".to_owned());
-        Connections {
-            db: self.db.clone(),
-            broker: self.broker.clone(),
-            events: Form::Each,
-            files: self.files.clone(),
-            webhook_allow: Allowed::default(),
-            mailing: Mailing { outlet, from, public_url },
-            parts: Parts::default(),
-        }
+    pub fn connections(&self) -> Connections {
+        Connections { db: self.db.clone(), broker: self.broker.clone(), parts: Parts::default() }
     }
 
     /// Runs a statement that no program of Muster would.

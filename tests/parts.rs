@@ -6,7 +6,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use consumers::follow::{Followed, Follower, follow};
-use consumers::mail::post::Post;
 use consumers::mail::sender::Sender;
 use domain::clock::{self, Instant};
 use domain::id::DriveId;
@@ -22,7 +21,7 @@ use shared::store::mails;
 use tokio_util::sync::CancellationToken;
 
 use crate::deployment::{Client, Embedded, Engine, Folder, eventually};
-use crate::local::Local;
+use crate::local::{Local, post};
 
 on_every_database! {
     an_entry_that_nobody_can_take_in_is_left_out_and_taken_in_when_the_bug_is_mended,
@@ -65,7 +64,7 @@ async fn an_entry_that_nobody_can_take_in_is_left_out_and_taken_in_when_the_bug_
         expected.extend(local.entries(drive_id).await.iter().map(|entry| (drive_id, entry.head.sequence)));
     }
     let picky = Picky { bad: (one, 4), mended: AtomicBool::new(false), seen: Mutex::default() };
-    let connections = local.connections(Outlet::Nowhere);
+    let connections = local.connections();
     let left_out = async || skipped::of(&local.db.read, Picky::NAME, 10).await.unwrap();
     let seen = || picky.seen.lock().unwrap().clone();
     for is_mended in [false, true] {
@@ -119,8 +118,7 @@ async fn a_name_with_a_line_break_keeps_nobody_elses_mail(engine: Engine) {
         };
         local.tamper(&format!("update members set name = '{name}' where id = {id}")).await.unwrap();
     }
-    let connections = local.connections(Outlet::Folder(folder.0.clone()));
-    let sender = Sender::new(local.db.clone(), Post::open(&connections.mailing).unwrap().unwrap());
+    let sender = Sender::new(local.db.clone(), post(Outlet::Folder(folder.0.clone())));
     let shutdown = CancellationToken::new();
     while sender.round(clock::now(), &shutdown).await != Ok(0) {}
     for mail in all().await {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser as _;
-use consumers::mail::post::Post;
 use consumers::mail::sender::Sender;
 use domain::clock;
 use domain::command::Queue;
@@ -24,7 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::deployment::{Engine, Folder, Prefix, TestDatabase, VirtualHost, eventually, unique};
-use crate::local::Local;
+use crate::local::{Local, post};
 use crate::mail::server::MailServer;
 
 /// What a server says to those whom it refuses.
@@ -306,14 +305,14 @@ async fn mails_come_however_the_server_refused_the_first_connections() {
         let (mut local, server) = (Local::start(Engine::Sqlite).await, MailServer::start());
         let url = format!("smtp://127.0.0.1:{}", server.port);
         let gate = Gate::before(&url, Refusal::AtOnce(answer.into()), 3).await;
-        let connections = local.connections(Outlet::Server(gate.instead_of(&url).into()));
+        let outlet = Outlet::Server(gate.instead_of(&url).into());
         let drive_id = local.open_drive(json!({})).await;
-        local.fill_inboxes(connections.mailing.outlet.clone());
+        local.fill_inboxes(outlet.clone());
         let member_id = local.member(json!({ "roll": 1 })).await;
         local.register(drive_id, member_id).await;
         let all = async || mails::list(&local.db.read, &State::ALL, None, 10).await.unwrap();
         eventually("there is a mail", || async { (all().await.len() == 1).then_some(()) }).await;
-        let sender = Sender::new(local.db.clone(), Post::open(&connections.mailing).unwrap().unwrap());
+        let sender = Sender::new(local.db.clone(), post(outlet));
         let (start, shutdown) = (clock::now(), CancellationToken::new());
         // The back-off of a mail grows by the hour in the end.
         for hours in 0..10 {

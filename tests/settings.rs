@@ -1,6 +1,10 @@
 //! What an operator may set, and set wrongly: each fault is said in words that name it, and no secret is in them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+
+use clap::CommandFactory as _;
+use domain::command::Queue;
 
 use crate::deployment::{
     Embedded, Engine, Folder, FullSize, Process, TestDatabase, binary, eventually, muster,
@@ -399,4 +403,48 @@ fn a_variable_that_is_no_text_is_refused_by_its_name() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(name), "{name}: {said}");
     }
+}
+
+fn flags(command: &clap::Command) -> BTreeSet<String> {
+    let flags = command.get_arguments().filter_map(|argument| argument.get_long());
+    flags.filter(|flag| !["help", "version"].contains(flag)).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn each_process_lists_only_the_flags_that_it_uses() {
+    let every = "broker-url data-dir database-url lanes listen log-format otlp-endpoint stop-grace";
+    let api = "admin-email admin-password cache-url peer-url signing-key";
+    let expected = [
+        ("member-api", format!("{every} {api}")),
+        ("admin-api", format!("{every} {api} files-dir webhook-allow")),
+        ("drives-consumer", format!("{every} events")),
+        ("members-consumer", format!("{every} files-dir")),
+        ("eligibility-consumer", every.to_owned()),
+        ("upkeep-consumer", format!("{every} files-dir")),
+        ("inbox-follower", format!("{every} mail-url")),
+        ("webhooks-follower", format!("{every} mail-url webhook-allow")),
+        ("mail-sender", format!("{every} mail-from mail-url public-url")),
+        ("scheduler", every.to_owned()),
+    ];
+    let processes: BTreeMap<_, _> = muster::processes().into_iter().collect();
+    for (name, expected) in expected {
+        let expected = expected.split(' ').map(ToOwned::to_owned).collect();
+        assert_eq!(flags(&processes[name]), expected, "{name}");
+    }
+    let mut used = BTreeSet::new();
+    for (name, command) in &processes {
+        let (succeeded, said) = crate::deployment::run(name, &["--help"], &[]);
+        let found = flags(command);
+        assert!(succeeded && found.iter().all(|flag| said.contains(&format!("--{flag} "))), "{name}: {said}");
+        used.extend(found);
+    }
+    // The all-in-one process has what its parts use. Its other API is itself.
+    used.remove("peer-url");
+    assert_eq!(flags(&muster::Arguments::command()), used, "a flag that no process uses");
+}
+
+#[test]
+fn each_queue_has_one_part() {
+    let queues = muster::parts().into_iter().filter_map(|part| part.queue);
+    assert_eq!(queues.collect::<Vec<_>>(), Queue::ALL);
 }

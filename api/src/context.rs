@@ -43,8 +43,8 @@ pub struct Parts {
     pub broker: Broker,
     /// Copies of what is read often.
     pub cache: Cache,
-    /// Where uploads go.
-    pub files: Files,
+    /// Where uploads go, if this process takes any.
+    pub files: Option<Files>,
     /// Signs receipts and tokens.
     pub key: SigningKey,
     /// Whoever waits for a decision.

@@ -6,15 +6,17 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, CommandFactory as _, Parser};
+use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use process::parts::supervise;
 use process::watch::Liveness;
-use process::{Connections, Stopped, run_to_end, start_metrics};
+use process::{Connections, Stopped, open_data_folder, run_to_end, start_metrics};
 use shared::cache::Cache;
-use shared::config::{Deployment, Watching, arguments};
+use shared::config::{CacheArguments, Deployment, FilesArguments, Watching, arguments};
+use shared::files::Files;
 use shared::scheme::{self, Unusable};
 use shared::secret::Secret;
 use shared::signing::SigningKey;
+use shared::webhook::address::{Allowed, WebhookArguments};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -49,12 +51,34 @@ pub struct KeyArguments {
     pub signing_key: Option<Secret>,
 }
 
-/// Flags and environment of an API process.
+/// An API process: one HTTP surface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Api {
+    /// The name of its binary.
+    pub name: &'static str,
+    /// What it does, for `--help`.
+    pub about: &'static str,
+    surfaces: Surfaces,
+    /// Where it listens unless it is told.
+    port: u16,
+}
+
+/// Serves members.
+pub const MEMBERS: Api =
+    Api { name: "member-api", about: "Serves members over HTTP", surfaces: Surfaces::Members, port: 8000 };
+/// Serves organisers.
+pub const ADMINS: Api =
+    Api { name: "admin-api", about: "Serves organisers over HTTP", surfaces: Surfaces::Admins, port: 8001 };
+
+/// Flags and environment of every API process.
 #[derive(Debug, Parser)]
-#[command(version, about = "Serves one HTTP surface of Muster")]
+#[command(version)]
 struct Arguments {
     #[command(flatten)]
     deployment: Deployment,
+
+    #[command(flatten)]
+    cache: CacheArguments,
 
     #[command(flatten)]
     watching: Watching,
@@ -74,45 +98,78 @@ struct Arguments {
     peer_url: Option<Secret>,
 }
 
-/// The flags of an API binary, for its reference.
-#[must_use]
-pub fn command() -> clap::Command {
-    Arguments::command()
+/// What only organisers use: they upload files, and their services make webhooks.
+#[derive(Debug, Args)]
+struct ForAdmins {
+    #[command(flatten)]
+    files: FilesArguments,
+
+    #[command(flatten)]
+    webhooks: WebhookArguments,
 }
 
-/// The main function of an API binary.
-#[must_use]
-pub fn main(service: &'static str, surfaces: Surfaces, default_port: u16) -> ExitCode {
-    let mut arguments: Arguments = arguments::read();
-    arguments.watching.stop_grace.get_or_insert(GRACE);
-    run_to_end(service, &arguments.watching.clone(), |shutdown| {
-        Box::pin(async move {
-            let connections = Connections::open_shared(&arguments.deployment, service, &shutdown).await?;
-            let metrics = start_metrics()?;
-            let cx = context(&connections, &arguments.deployment, &arguments.key, &shutdown)?;
-            let address = arguments.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], default_port)));
-            let listener = serve::bind(address).await?;
-            let address = listener.local_addr()?;
-            let operations = Operations {
-                service,
-                metrics,
-                peer: peer(arguments.peer_url.as_ref())?,
-                client: reqwest::Client::new(),
-                liveness: Liveness::default(),
-                parts: connections.parts.clone(),
-            };
-            let stop = shutdown.clone();
-            let serving = serving(listener, surfaces, cx.clone(), operations, shutdown)?;
-            let first = first_admin(&connections, &arguments.deployment, &arguments.admin);
-            stop.run_until_cancelled(first).await.ok_or(Stopped)??;
-            process::stopping::serves();
-            tracing::info!(service, %address, "serving; documentation at /docs");
-            serving.await;
-            cx.cache.close().await;
-            connections.close().await;
-            Ok(())
+impl Api {
+    /// The command line of its binary.
+    #[must_use]
+    pub fn command(self) -> Command {
+        let command = Arguments::command().name(self.name).about(self.about);
+        if self.surfaces == Surfaces::Admins { ForAdmins::augment_args(command) } else { command }
+    }
+
+    /// The main function of its binary.
+    #[must_use]
+    pub fn main(self) -> ExitCode {
+        let (mut arguments, for_admins) = arguments::read_as(self.command(), |matches| {
+            let is_for_admins = self.surfaces == Surfaces::Admins;
+            let for_admins = is_for_admins.then(|| ForAdmins::from_arg_matches(matches)).transpose()?;
+            Ok((Arguments::from_arg_matches(matches)?, for_admins))
+        });
+        arguments.watching.stop_grace.get_or_insert(GRACE);
+        run_to_end(self.name, &arguments.watching.clone(), |shutdown| {
+            Box::pin(self.serve(arguments, for_admins, shutdown))
         })
-    })
+    }
+
+    async fn serve(
+        self,
+        arguments: Arguments,
+        for_admins: Option<ForAdmins>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let deployment = &arguments.deployment;
+        open_data_folder(deployment)?;
+        let (files, webhook_allow) = match for_admins {
+            Some(ForAdmins { files, webhooks }) => {
+                (Some(files.open(&deployment.data_dir)?), webhooks.allowed())
+            }
+            None => (None, Allowed::default()),
+        };
+        let outside = Outside { cache_url: arguments.cache.url()?, files, webhook_allow };
+        let connections = Connections::open_shared(deployment, self.name, &shutdown).await?;
+        let metrics = start_metrics()?;
+        let cx = context(&connections, outside, deployment, &arguments.key, &shutdown)?;
+        let address = arguments.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], self.port)));
+        let listener = serve::bind(address).await?;
+        let address = listener.local_addr()?;
+        let operations = Operations {
+            service: self.name,
+            metrics,
+            peer: peer(arguments.peer_url.as_ref())?,
+            client: reqwest::Client::new(),
+            liveness: Liveness::default(),
+            parts: connections.parts.clone(),
+        };
+        let stop = shutdown.clone();
+        let serving = serving(listener, self.surfaces, cx.clone(), operations, shutdown)?;
+        let first = first_admin(&connections, deployment, &arguments.admin);
+        stop.run_until_cancelled(first).await.ok_or(Stopped)??;
+        process::stopping::serves();
+        tracing::info!(service = self.name, %address, "serving; documentation at /docs");
+        serving.await;
+        cx.cache.close().await;
+        connections.close().await;
+        Ok(())
+    }
 }
 
 /// Serves until shutdown. What panics in it is started again, on the same listener.
@@ -179,9 +236,21 @@ pub async fn first_admin(
     Ok(made)
 }
 
+/// What requests can reach besides the database and the broker.
+#[derive(Debug)]
+pub struct Outside {
+    /// Where the cache is.
+    pub cache_url: Secret,
+    /// Where uploads go, if this process takes any.
+    pub files: Option<Files>,
+    /// Where webhooks may go besides public addresses.
+    pub webhook_allow: Allowed,
+}
+
 /// What requests can reach.
 pub fn context(
     connections: &Connections,
+    outside: Outside,
     deployment: &Deployment,
     key: &KeyArguments,
     shutdown: &CancellationToken,
@@ -190,8 +259,9 @@ pub fn context(
         Some(text) => SigningKey::from_text(text.expose()).context("read SIGNING_KEY")?,
         None => SigningKey::load_or_create(&deployment.key_file())?,
     };
-    let Connections { db, broker, files, webhook_allow, parts, .. } = connections.clone();
-    let cache = Cache::open(deployment.cache()?.expose())?;
+    let Connections { db, broker, parts } = connections.clone();
+    let Outside { cache_url, files, webhook_allow } = outside;
+    let cache = Cache::open(cache_url.expose())?;
     read::forget_changed(&broker, cache.clone(), &parts, shutdown);
     let (feeds, waiting) = told::start(&db, &broker, &parts, shutdown);
     let revoked = Revoked::default();

@@ -2,17 +2,18 @@
 
 use std::fs::File;
 use std::net::TcpListener;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use clap::Args;
 use shared::bus::broker::BrokerUrl;
-use shared::config::Deployment;
+use shared::config::{CacheArguments, Deployment, EventsArguments};
 use uuid::Uuid;
 
 use muster::client::Client;
-use muster::{APIS, WORKERS};
 
 /// How long a deployment may take until it is ready.
 pub(super) const READY: Duration = Duration::from_secs(60);
@@ -21,9 +22,33 @@ const END: Duration = Duration::from_secs(12);
 /// The admin of the deployment.
 const EMAIL: &str = "bench@localhost";
 
+/// Where a deployment that is started keeps its data, and how it is set.
+#[derive(Debug, Clone, Args)]
+pub struct Servers {
+    /// Where the database and the broker are.
+    #[command(flatten)]
+    pub deployment: Deployment,
+
+    /// Where the cache is.
+    #[command(flatten)]
+    pub cache: CacheArguments,
+
+    /// The form of published events.
+    #[command(flatten)]
+    pub events: EventsArguments,
+}
+
+impl Deref for Servers {
+    type Target = Deployment;
+
+    fn deref(&self) -> &Deployment {
+        &self.deployment
+    }
+}
+
 /// Starts a deployment and waits until it is ready; a client of it that is logged in.
-pub(super) async fn start(deployment: &Deployment, connections: u16) -> anyhow::Result<(Deployed, Client)> {
-    let deployed = Deployed::start(deployment)?;
+pub(super) async fn start(servers: &Servers, connections: u16) -> anyhow::Result<(Deployed, Client)> {
+    let deployed = Deployed::start(servers)?;
     let client = Client::new(&deployed.url, &deployed.admin_url, connections)?;
     client.wait_until_ready(READY).await?;
     let logged_in = client.log_in(EMAIL, &deployed.password).await;
@@ -44,27 +69,28 @@ pub(super) struct Deployed {
 
 impl Deployed {
     /// Starts one process if the broker is the embedded one, and every part as a process of its own otherwise.
-    fn start(deployment: &Deployment) -> anyhow::Result<Self> {
+    fn start(servers: &Servers) -> anyhow::Result<Self> {
         let own = std::env::current_exe().context("find the own binary")?;
         let folder = own.parent().context("find the own binary's folder")?;
-        std::fs::create_dir_all(&deployment.data_dir).context("make DATA_DIR")?;
+        std::fs::create_dir_all(&servers.data_dir).context("make DATA_DIR")?;
         let mut deployed = Self {
             url: format!("http://127.0.0.1:{}", free_port()?),
             admin_url: String::new(),
             password: Uuid::new_v4().to_string(),
             children: Vec::new(),
         };
-        match deployment.broker()? {
+        match servers.broker()? {
             BrokerUrl::Embedded(_) => {
                 deployed.admin_url.clone_from(&deployed.url);
-                deployed.spawn(deployment, folder.join("muster"), &[], &deployed.url.clone())?;
+                deployed.spawn(servers, folder.join("muster"), &[], &deployed.url.clone())?;
             }
             BrokerUrl::Rabbit(_) => {
                 deployed.admin_url = format!("http://127.0.0.1:{}", free_port()?);
+                // The APIs come first.
                 let urls = [deployed.url.clone(), deployed.admin_url.clone()];
-                let workers = WORKERS.map(|name| (name, "http://127.0.0.1:0".to_owned()));
-                for (name, url) in APIS.into_iter().zip(urls).chain(workers) {
-                    deployed.spawn(deployment, folder.join(name), &[], &url)?;
+                let urls = urls.into_iter().chain(std::iter::repeat("http://127.0.0.1:0".to_owned()));
+                for (name, url) in muster::process_names().into_iter().zip(urls) {
+                    deployed.spawn(servers, folder.join(name), &[], &url)?;
                 }
             }
         }
@@ -72,13 +98,9 @@ impl Deployed {
     }
 
     /// Starts another process of this binary, for the same length of time. Returns where it serves, and its id.
-    pub(super) fn also(
-        &mut self,
-        deployment: &Deployment,
-        arguments: &[&str],
-    ) -> anyhow::Result<(String, u32)> {
+    pub(super) fn also(&mut self, servers: &Servers, arguments: &[&str]) -> anyhow::Result<(String, u32)> {
         let url = format!("http://127.0.0.1:{}", free_port()?);
-        self.spawn(deployment, std::env::current_exe().context("find the own binary")?, arguments, &url)?;
+        self.spawn(servers, std::env::current_exe().context("find the own binary")?, arguments, &url)?;
         Ok((url, self.children.last().map_or(0, Child::id)))
     }
 
@@ -89,7 +111,7 @@ impl Deployed {
 
     fn spawn(
         &mut self,
-        deployment: &Deployment,
+        servers: &Servers,
         binary: PathBuf,
         arguments: &[&str],
         url: &str,
@@ -103,17 +125,17 @@ impl Deployed {
         if let Some(argument) = arguments.first() {
             name = format!("{name}-{argument}");
         }
-        let log = |what: &str| log_file(&deployment.data_dir, &name, what);
+        let log = |what: &str| log_file(&servers.data_dir, &name, what);
         let mut command = Command::new(&binary);
         command
             .args(arguments)
             .env("LISTEN", url.trim_start_matches("http://"))
-            .env("DATA_DIR", &deployment.data_dir)
-            .env("DATABASE_URL", deployment.database_url()?.expose())
-            .env("BROKER_URL", deployment.broker_url.expose())
-            .env("CACHE_URL", deployment.cache_url.expose())
-            .env("LANES", deployment.lanes.to_string())
-            .env("EVENTS", deployment.events.to_string())
+            .env("DATA_DIR", &servers.data_dir)
+            .env("DATABASE_URL", servers.database_url()?.expose())
+            .env("BROKER_URL", servers.broker_url.expose())
+            .env("CACHE_URL", servers.cache.cache_url.expose())
+            .env("LANES", servers.lanes.to_string())
+            .env("EVENTS", servers.events.events.to_string())
             // A mail for everybody is a measurement of its own.
             .env("MAIL_URL", "none:")
             .env("ADMIN_EMAIL", EMAIL)

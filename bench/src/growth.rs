@@ -31,14 +31,13 @@ use serde_json::json;
 use shared::backoff::Backoff;
 use shared::bus::broker::BrokerUrl;
 use shared::bus::{Envelope, Message, Topology};
-use shared::config::Deployment;
 use shared::database::Database;
 use shared::failure::Failure;
 use shared::ledger::Status;
 use shared::store::{cursors, members};
 use uuid::Uuid;
 
-use super::deploy;
+use super::deploy::{self, Servers};
 use super::plan::Plan;
 use super::report::{Report, Verified, machine};
 use super::rush::{SETTING_UP, Stage, bar, import, tokens};
@@ -83,7 +82,7 @@ pub struct GrowthArguments {
 
     /// Where the parts of the deployment to start are: with nothing on them yet.
     #[command(flatten)]
-    pub deployment: Deployment,
+    pub servers: Servers,
 }
 
 /// Everything that is written.
@@ -120,13 +119,13 @@ pub(super) async fn run(growth: GrowthArguments) -> anyhow::Result<()> {
     ensure!(plan.ineligible <= 0.0, "ineligible: here, everybody may register");
     ensure!(growth.few < growth.many, "many: more than few");
     ensure!(plan.applicants <= growth.few, "few: at least as many as there are applicants");
-    let (deployed, client) = deploy::start(&growth.deployment, plan.connections).await?;
-    let db = Database::connect(growth.deployment.database_url()?.expose(), FILLING, "muster-bench").await?;
+    let (deployed, client) = deploy::start(&growth.servers, plan.connections).await?;
+    let db = Database::connect(growth.servers.database_url()?.expose(), FILLING, "muster-bench").await?;
     let mut country = Country {
         client: &client,
         db: &db,
-        topology: growth.deployment.lanes,
-        uses: uses(&growth.deployment)?,
+        topology: growth.servers.lanes,
+        uses: uses(&growth.servers)?,
         tokens: tokens(&client, plan.tokens.unwrap_or(plan.applicants)).await?,
         random: StdRng::seed_from_u64(plan.seed),
         people: Vec::new(),
@@ -184,12 +183,12 @@ fn median(rushes: &[Rush], of: fn(&Rush) -> f64) -> f64 {
 }
 
 /// The kinds of servers that a deployment uses.
-fn uses(deployment: &Deployment) -> anyhow::Result<Vec<&'static str>> {
-    let broker = deployment.broker()?;
+fn uses(servers: &Servers) -> anyhow::Result<Vec<&'static str>> {
+    let broker = servers.broker()?;
     let uses = [
-        ("database", !deployment.database_url()?.expose().starts_with("sqlite:")),
+        ("database", !servers.database_url()?.expose().starts_with("sqlite:")),
         ("broker", matches!(broker, BrokerUrl::Rabbit(_))),
-        ("cache", deployment.cache()?.expose().starts_with("redis")),
+        ("cache", servers.cache.url()?.expose().starts_with("redis")),
     ];
     Ok(uses.into_iter().filter(|(_, is_used)| *is_used).map(|(kind, _)| kind).collect())
 }

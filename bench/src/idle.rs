@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use reqwest::Client;
-use shared::config::Deployment;
 
-use super::deploy;
+use super::deploy::{self, Servers};
 
 /// Flags of `muster-bench idle`.
 #[derive(Debug, Clone, Args)]
@@ -18,12 +17,12 @@ pub struct IdleArguments {
 
     /// Where the servers are. The data folder must be empty.
     #[command(flatten)]
-    pub deployment: Deployment,
+    pub servers: Servers,
 }
 
 /// Starts a deployment, shows the documentation, waits, and prints what the members' API holds of memory.
 pub(super) async fn run(arguments: IdleArguments) -> anyhow::Result<()> {
-    let (deployed, _client) = deploy::start(&arguments.deployment, 1).await?;
+    let (deployed, _client) = deploy::start(&arguments.servers, 1).await?;
     Client::new().get(format!("{}/docs", deployed.url)).send().await?.bytes().await?;
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
     let file = format!("/proc/{}/status", deployed.members_api());

@@ -20,6 +20,7 @@ use shared::config::{Deployment, Watching};
 use shared::secret::Secret;
 use tokio_util::sync::CancellationToken;
 
+use self::deploy::Servers;
 use self::growth::GrowthArguments;
 use self::idle::IdleArguments;
 use self::national::NationalArguments;
@@ -132,7 +133,7 @@ pub struct RushArguments {
 
     /// Where the parts of the deployment to start are.
     #[command(flatten)]
-    pub deployment: Deployment,
+    pub servers: Servers,
 }
 
 /// Flags of `muster-bench bare`.

@@ -18,7 +18,6 @@ use domain::id::{DriveId, MemberId};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 use shared::backoff::Backoff;
-use shared::config::Deployment;
 use shared::database::Database;
 use shared::store::drives::entries;
 use shared::store::members;
@@ -27,7 +26,7 @@ use uuid::Uuid;
 use self::crowd::{Crowd, Records};
 use self::record::{Checker, Recorder};
 use self::report::{Measured, Phases, Report};
-use super::deploy;
+use super::deploy::{self, Servers};
 use super::rush::{SETTING_UP, bar, import, tokens};
 use muster::client::Client;
 use muster::load::{Load, Requests, write_click};
@@ -73,7 +72,7 @@ pub struct NationalArguments {
 
     /// Where the parts of the deployment to start are: with nothing on them yet.
     #[command(flatten)]
-    pub deployment: Deployment,
+    pub servers: Servers,
 }
 
 /// Plays it.
@@ -82,8 +81,8 @@ pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of the members")]
     let members = (f64::from(national.members) * national.scale).round() as u32;
     let crowd = Crowd::new(members, national.drives)?;
-    let (deployed, client) = deploy::start(&national.deployment, national.connections).await?;
-    let db = Database::connect(national.deployment.database_url()?.expose(), 1, "muster-bench").await?;
+    let (deployed, client) = deploy::start(&national.servers, national.connections).await?;
+    let db = Database::connect(national.servers.database_url()?.expose(), 1, "muster-bench").await?;
     let mut phases = Phases::default();
 
     let since = Instant::now();
@@ -101,7 +100,7 @@ pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
         format!("{number}@country.bench,{age}")
     })
     .await?;
-    let people = Records::create(&national.deployment.data_dir.join("bench-people"))?;
+    let people = Records::create(&national.servers.data_dir.join("bench-people"))?;
     keep_ids(&db, &people, members).await?;
     phases.import = since.elapsed().as_secs_f64();
 
@@ -109,7 +108,7 @@ pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
     let before = u64::from(national.drives) * BEFORE;
     wait_for_entries(&db, before).await?;
 
-    let receipts = Records::create(&national.deployment.data_dir.join("bench-receipts"))?;
+    let receipts = Records::create(&national.servers.data_dir.join("bench-receipts"))?;
     let bar = bar(u64::from(members), "clicks")?;
     let server = Server::find(client.members_url()).await?;
     let load = Load {

@@ -14,14 +14,14 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use serde_json::json;
 use shared::backoff::Backoff;
-use shared::config::Deployment;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::deploy::{self, Servers};
 use super::report::{Percentiles, machine, percentiles};
 use super::rush::SETTING_UP;
-use super::{deploy, usage};
+use super::usage;
 use muster::wire::{Connection, Server};
 
 /// Flags of `muster-bench read`.
@@ -49,7 +49,7 @@ pub struct ReadArguments {
 
     /// Where the parts of the deployment to start are.
     #[command(flatten)]
-    pub deployment: Deployment,
+    pub servers: Servers,
 }
 
 /// Flags of `muster-bench bare-pages`.
@@ -130,7 +130,7 @@ struct Report {
 /// Measures.
 pub(super) async fn run(read: ReadArguments) -> anyhow::Result<()> {
     ensure!(read.seconds.is_finite() && read.seconds > 0.0, "seconds: more than 0");
-    let (mut deployed, client) = deploy::start(&read.deployment, read.connections).await?;
+    let (mut deployed, client) = deploy::start(&read.servers, read.connections).await?;
     let drives = (0..read.drives).map(|number| {
         client.open_drive(json!({
             "title": format!("Bench {number:04}"), "kind": "other", "time_zone": "UTC", "capacity": 100,
@@ -143,13 +143,13 @@ pub(super) async fn run(read: ReadArguments) -> anyhow::Result<()> {
     let muster = (&Server::find(&deployed.url).await?, deployed.members_api());
     let paths = ["/api/v1/drives".to_owned(), format!("/api/v1/drives/{}", drives[0])];
     let (list, drive) = (page(muster.0, &paths[0]).await?, page(muster.0, &paths[1]).await?);
-    let files = ["list.json", "drive.json"].map(|name| read.deployment.data_dir.join(name));
+    let files = ["list.json", "drive.json"].map(|name| read.servers.data_dir.join(name));
     for (file, page) in files.iter().zip([&list, &drive]) {
         std::fs::write(file, &page.body).with_context(|| format!("write {}", file.display()))?;
     }
     let [list_file, drive_file] = files.map(|file| file.display().to_string());
     let arguments = ["bare-pages", "--list", &list_file, "--drive", &drive_file];
-    let (url, pid) = deployed.also(&read.deployment, &arguments)?;
+    let (url, pid) = deployed.also(&read.servers, &arguments)?;
     let bare = (&Server::find(&url).await?, pid);
     for (path, page) in paths.iter().zip([&list, &drive]) {
         ensure!(self::page(bare.0, path).await?.body == page.body, "{path}: the bare handler's bytes differ");

@@ -14,12 +14,11 @@ use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 use serde_json::json;
 use shared::backoff::Backoff;
 use shared::bus::broker::BrokerUrl;
-use shared::config::Deployment;
 use shared::database::Database;
 use shared::secret::Secret;
 use uuid::Uuid;
 
-use super::deploy::{self, READY};
+use super::deploy::{self, READY, Servers};
 use super::plan::{Action, Click, Plan};
 use super::report::{Measured, Report, Setting, Verified};
 use super::usage::Usage;
@@ -50,7 +49,7 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
     plan.check()?;
     let bare = if rush.with_bare {
         ensure!(rush.url.is_none(), "the limit is measured on servers that are named, not behind a URL");
-        Some(bare::measure(&rush.deployment, BARE, 500).await?)
+        Some(bare::measure(&rush.servers, BARE, 500).await?)
     } else {
         None
     };
@@ -60,20 +59,20 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
         client.log_in(&rush.admin_email, rush.admin_password.as_ref().map_or("", Secret::expose)).await?;
         (None, client)
     } else {
-        let (deployed, client) = deploy::start(&rush.deployment, plan.connections).await?;
+        let (deployed, client) = deploy::start(&rush.servers, plan.connections).await?;
         (Some(deployed), client)
     };
 
     // Of a deployment behind a URL, whoever knows its database names it.
-    let named = deployed.is_some() || rush.deployment.database_url.is_some();
+    let named = deployed.is_some() || rush.servers.database_url.is_some();
     let db = if named {
-        let db = Database::connect(rush.deployment.database_url()?.expose(), 1, "muster-bench").await;
+        let db = Database::connect(rush.servers.database_url()?.expose(), 1, "muster-bench").await;
         Some(db.context("open the database that the tables are compared in")?)
     } else {
         None
     };
     let setting = match &db {
-        Some(db) if deployed.is_some() => Some(describe(&rush.deployment, db).await?),
+        Some(db) if deployed.is_some() => Some(describe(&rush.servers, db).await?),
         _ => None,
     };
 
@@ -94,7 +93,7 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
 }
 
 /// What a deployment is on, with what its database promises of a commit.
-async fn describe(deployment: &Deployment, db: &Database) -> anyhow::Result<Setting> {
+async fn describe(servers: &Servers, db: &Database) -> anyhow::Result<Setting> {
     let backend = db.read.get_database_backend();
     let asked = match backend {
         DbBackend::Postgres => {
@@ -109,12 +108,12 @@ async fn describe(deployment: &Deployment, db: &Database) -> anyhow::Result<Sett
     let said = db.read.query_one_raw(Statement::from_string(backend, asked)).await?;
     Ok(Setting {
         database: said.context("ask the database what it is")?.try_get("", "said")?,
-        broker: match deployment.broker()? {
+        broker: match servers.broker()? {
             BrokerUrl::Embedded(_) => "embedded broker",
             BrokerUrl::Rabbit(_) => "RabbitMQ",
         },
-        lanes: deployment.lanes.to_string(),
-        events: deployment.events.to_string(),
+        lanes: servers.lanes.to_string(),
+        events: servers.events.events.to_string(),
     })
 }
 

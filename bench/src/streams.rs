@@ -19,7 +19,6 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shared::config::Deployment;
 use shared::signing::SigningKey;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -28,7 +27,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use uuid::Uuid;
 
-use super::deploy;
+use super::deploy::{self, Servers};
 use super::report::{Percentiles, machine, percentiles};
 use super::rush::bar;
 use super::usage::{self, Usage, is_ours};
@@ -65,7 +64,7 @@ pub struct StreamsArguments {
 
     /// Where the parts of the deployment to start are.
     #[command(flatten)]
-    pub deployment: Deployment,
+    pub servers: Servers,
 }
 
 /// What was measured.
@@ -109,8 +108,8 @@ impl Report {
 pub(super) async fn run(arguments: StreamsArguments) -> anyhow::Result<()> {
     ensure!(arguments.rate > 0.0, "rate: more than 0");
     let count = arguments.streams;
-    let (deployed, client) = deploy::start(&arguments.deployment, 64).await?;
-    let key = SigningKey::load_or_create(&arguments.deployment.key_file())?;
+    let (deployed, client) = deploy::start(&arguments.servers, 64).await?;
+    let key = SigningKey::load_or_create(&arguments.servers.key_file())?;
     let drive = json!({ "title": "Bench", "kind": "other", "time_zone": "UTC", "capacity": count / 2 + 1 });
     let drive_id = client.open_drive(drive).await?;
     let tokens: Vec<String> = (0..count)

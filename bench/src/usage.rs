@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::{CancellationToken, DropGuard};
-
-use muster::{APIS, WORKERS};
 
 /// Ticks per second of `/proc/PID/stat`; Linux has always told user space 100.
 const TICKS: f64 = 100.0;
@@ -152,11 +150,14 @@ fn at_the_start(before: &BTreeMap<u32, Process>, now: &BTreeMap<u32, Process>) -
     all
 }
 
+/// Our processes at full size.
+static OURS: LazyLock<Vec<&str>> = LazyLock::new(muster::process_names);
+
 /// The kind of a process by its name (cut to 15 bytes by Linux); empty if it does not count.
 fn kind(name: &str) -> String {
     let server = SERVERS.iter().find(|(process, _)| *process == name).map(|(_, kind)| (*kind).to_owned());
     let cut = |ours: &str| ours.get(..15).unwrap_or(ours) == name;
-    let mut ours = ["muster"].into_iter().chain(APIS).chain(WORKERS);
+    let mut ours = ["muster"].into_iter().chain(OURS.iter().copied());
     server.or_else(|| ours.find(|ours| cut(ours)).map(ToOwned::to_owned)).unwrap_or_default()
 }
 

@@ -5,10 +5,8 @@ use domain::drive::event::Event;
 use domain::drive::message::Audience;
 use domain::drive::reminder::Beginning;
 use domain::id::SlotId;
-use process::Connections;
 use sea_orm::DatabaseTransaction;
 use shared::bus::{CloudEvent, Notice};
-use shared::config::Outlet;
 use shared::failure::Failure;
 use shared::inbox::New;
 use shared::mail;
@@ -22,14 +20,6 @@ use crate::mail::make;
 pub struct Inbox {
     /// Whether what is put into them goes out by mail, too.
     pub mails: bool,
-}
-
-impl Inbox {
-    /// As it is configured.
-    #[must_use]
-    pub fn new(connections: &Connections) -> Self {
-        Self { mails: connections.mailing.outlet != Outlet::Nowhere }
-    }
 }
 
 impl Follower for Inbox {

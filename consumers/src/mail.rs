@@ -8,18 +8,18 @@ pub mod recipient;
 pub mod sender;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::ExitCode;
+use std::path::Path;
 
 use domain::clock::Instant;
 use domain::id::DriveId;
-use process::{Connections, worker};
+use process::part::Environment;
 use sea_orm::{DatabaseTransaction, DbErr};
-use shared::failpoint;
+use shared::config::{Mailing, Outlet, OutletArguments, SenderArguments};
 use shared::guard::caught_at_once;
 use shared::inbox::New;
 use shared::mail::{Kind, MOST_LATE, Mail, Source};
 use shared::store::mails::{self, settings};
-use tokio_util::sync::CancellationToken;
+use shared::{failpoint, private};
 
 use post::Post;
 use sender::Sender;
@@ -61,32 +61,29 @@ pub async fn make(
     mails::insert(tx, &mails).await
 }
 
-/// Sends until shutdown, if anything is to be sent.
+/// What sends mails, as it is configured; none if nothing is to be sent.
 ///
 /// # Errors
-/// At once, if what is configured cannot be used.
-pub fn run(
-    connections: &Connections,
-    shutdown: CancellationToken,
-) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
-    let sender = Post::open(&connections.mailing)?.map(|post| Sender::new(connections.db.clone(), post));
-    let parts = connections.parts.clone();
-    Ok(async move {
-        match sender {
-            Some(sender) => sender.run(&parts, &shutdown).await,
-            // Nobody makes mails then, either.
-            None => shutdown.cancelled().await,
-        }
-    })
+/// If what is configured cannot be used.
+pub fn open(
+    data_dir: &Path,
+    outlet: &OutletArguments,
+    sender: &SenderArguments,
+) -> anyhow::Result<Option<Post>> {
+    let outlet = outlet.outlet(data_dir)?;
+    if matches!(outlet, Outlet::Folder(_)) {
+        private::check_folder("DATA_DIR", data_dir)?;
+    }
+    let public_url = sender.public_url()?.unwrap_or("http://localhost:8000").to_owned();
+    Post::open(&Mailing { outlet, from: sender.mail_from.clone(), public_url })
 }
 
-/// The main function of the binary.
-#[must_use]
-pub fn main() -> ExitCode {
-    worker::main("mail-sender", "Sends the mails of Muster", Vec::new(), |connections, _, shutdown| {
-        Box::pin(async move {
-            run(&connections, shutdown)?.await;
-            Ok(())
-        })
-    })
+/// Sends until shutdown, if anything is to be sent.
+pub async fn run(post: Option<Post>, environment: Environment) {
+    let Environment { connections, shutdown, .. } = environment;
+    match post {
+        Some(post) => Sender::new(connections.db, post).run(&connections.parts, &shutdown).await,
+        // Nobody makes mails then, either.
+        None => shutdown.cancelled().await,
+    }
 }

@@ -1,45 +1,37 @@
-//! A consumer process: one handler and its queues.
+//! The two kinds of parts that this crate has most of: a handler with its queue, and a follower of the logs.
 
-use std::process::ExitCode;
+use std::path::Path;
 
 use domain::command::CommandSet as _;
-use process::watch::Liveness;
-use process::{Connections, worker};
-use tokio_util::sync::CancellationToken;
+use process::part::{Environment, Needs, Part};
+use shared::bus::cloud_event::batch::Form;
 
 use crate::batch::Handler;
 use crate::follow::{self, Follower};
 use crate::runtime::Runtime;
 
-/// The main function of a consumer binary.
-pub fn main<H: Handler>(service: &'static str, handler: fn(&Connections) -> H) -> ExitCode {
-    let about = "Decides the commands of one queue of Muster";
-    worker::main(service, about, vec![H::Message::QUEUE], move |connections, liveness, shutdown| {
-        Box::pin(async move {
-            consume(handler(&connections), &connections, liveness, shutdown).await;
-            Ok(())
-        })
-    })
-}
-
-/// The main function of a binary that follows the drives' logs.
-pub fn follow<F: Follower>(service: &'static str, follower: fn(&Connections) -> F) -> ExitCode {
-    let about = "Follows the drives' logs of Muster";
-    worker::main(service, about, Vec::new(), move |connections, liveness, shutdown| {
-        Box::pin(async move {
-            follow::follow(&follower(&connections), &connections, liveness, shutdown).await;
-            Ok(())
-        })
+/// The part that decides the commands of a handler's queue. `prepare` makes the handler, and says in which form its events are
+/// published.
+pub(crate) fn consumer<H: Handler, N: Needs + 'static>(
+    name: &'static str,
+    about: &'static str,
+    prepare: impl Fn(&Path, N) -> anyhow::Result<(H, Form)> + Send + Sync + 'static,
+) -> Part {
+    Part::new(name, about, Some(H::Message::QUEUE), move |data_dir, needs| {
+        let (handler, events) = prepare(data_dir, needs)?;
+        Ok(move |environment| consume(handler, events, environment))
     })
 }
 
 /// Consumes a handler's queues until shutdown.
-pub async fn consume<H: Handler>(
-    handler: H,
-    connections: &Connections,
-    liveness: Liveness,
-    shutdown: CancellationToken,
-) {
-    let Connections { db, broker, events, parts, .. } = connections.clone();
+async fn consume<H: Handler>(handler: H, events: Form, environment: Environment) {
+    let Environment { connections, liveness, shutdown, .. } = environment;
+    let (db, broker, parts) = (connections.db, connections.broker, connections.parts);
     Runtime { handler, db, broker, events, shutdown, liveness, parts }.run().await;
+}
+
+/// Follows the logs until shutdown.
+pub(crate) async fn follow<F: Follower>(follower: F, environment: Environment) {
+    let Environment { connections, liveness, shutdown, .. } = environment;
+    follow::follow(&follower, &connections, liveness, shutdown).await;
 }

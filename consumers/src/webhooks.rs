@@ -7,23 +7,19 @@
 pub mod post;
 pub mod sender;
 
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use domain::clock::Instant;
+use process::part::Environment;
 use process::parts::{Parts, supervise};
-use process::watch::Liveness;
-use process::{Connections, worker};
 use sea_orm::{DatabaseConnection, DatabaseTransaction};
 use shared::bus::Notice;
-use shared::config::Outlet;
 use shared::failpoint;
 use shared::failure::Failure;
 use shared::guard::caught_at_once;
 use shared::store::webhooks::{self, delivery as deliveries};
 use shared::webhook::{Delivery, Webhook};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use crate::follow::{self, Followed, Follower, skipped};
 use post::Post;
@@ -83,35 +79,17 @@ fn delivery(entry: &Followed, webhook: &Webhook, now: Instant, parts: &Parts) ->
     })
 }
 
-/// Follows the logs and sends until shutdown.
-pub async fn run(connections: &Connections, liveness: Liveness, shutdown: CancellationToken) {
-    let wake = Arc::new(Notify::new());
-    let post = Post::new(connections.webhook_allow.clone());
-    let mails = connections.mailing.outlet != Outlet::Nowhere;
-    let webhooks = Webhooks { wake: wake.clone(), parts: connections.parts.clone() };
-    let (parts, stop) = (&connections.parts, &shutdown);
+/// Follows the logs and sends until shutdown. `mails`: mails are sent, so an owner can be told of a webhook that was switched off.
+pub async fn run(post: Post, mails: bool, environment: Environment) {
+    let Environment { connections, liveness, shutdown, .. } = environment;
+    let (parts, wake) = (&connections.parts, Arc::new(Notify::new()));
+    let webhooks = Webhooks { wake: wake.clone(), parts: parts.clone() };
     let send = || {
         let sender = Sender::new(connections.db.clone(), post.clone(), wake.clone(), mails);
-        sender.run(parts.clone(), stop.clone())
+        sender.run(parts.clone(), shutdown.clone())
     };
     tokio::join!(
-        follow::follow(&webhooks, connections, liveness, shutdown.clone()),
+        follow::follow(&webhooks, &connections, liveness, shutdown.clone()),
         supervise(sender::PART, parts, &shutdown, send)
     );
-}
-
-/// The main function of the binary.
-#[must_use]
-pub fn main() -> ExitCode {
-    worker::main(
-        "webhooks-follower",
-        "Sends what happens to webhooks of Muster",
-        Vec::new(),
-        |connections, liveness, shutdown| {
-            Box::pin(async move {
-                run(&connections, liveness, shutdown).await;
-                Ok(())
-            })
-        },
-    )
 }

@@ -4,10 +4,10 @@
 pub mod described;
 pub mod health;
 mod outages;
+pub mod part;
 pub mod parts;
 pub mod stopping;
 pub mod watch;
-pub mod worker;
 
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -21,13 +21,10 @@ use sea_orm::DbErr;
 use shared::backoff::{Backoff, Outage};
 use shared::bus::Broker;
 use shared::bus::broker::BrokerUrl;
-use shared::bus::cloud_event::batch::Form;
-use shared::config::{Deployment, Mailing, Watching};
+use shared::config::{Deployment, Watching};
 use shared::database::{self, Database};
-use shared::files::Files;
 use shared::guard::caught_at_once;
 use shared::settings::{self, WrongDeployment};
-use shared::webhook::address::Allowed;
 use shared::{private, telemetry};
 use tokio_util::sync::CancellationToken;
 
@@ -54,14 +51,6 @@ pub struct Connections {
     pub db: Database,
     /// The broker, with its topology.
     pub broker: Broker,
-    /// The form of published events about registrations.
-    pub events: Form,
-    /// The store for uploaded files.
-    pub files: Files,
-    /// Where webhooks may go besides public addresses.
-    pub webhook_allow: Allowed,
-    /// The settings of mails.
-    pub mailing: Mailing,
     /// The state of the parts that use these connections.
     pub parts: Parts,
 }
@@ -89,24 +78,14 @@ impl Connections {
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         // Report wrong settings before waiting for any server.
-        let mailing = deployment.mailing()?;
-        deployment.cache()?;
         deployment.broker()?;
-        private::begin();
-        if deployment.keeps_data() {
-            private::check_folder("DATA_DIR", &deployment.data_dir)?;
-        }
-        private::check_folder("FILES_DIR", &deployment.files_dir())?;
-        private::narrow_data(&deployment.data_dir);
-        let files = Files::open(&deployment.files_dir())?;
         let db = boxed(database(deployment, name, shutdown)).await?;
         let broker = shutdown.run_until_cancelled(boxed(broker(deployment, name))).await.ok_or(Stopped)??;
-        let webhook_allow = deployment.webhook_allow.clone().unwrap_or_default();
-        let (events, parts) = (deployment.events, Parts::default());
+        let parts = Parts::default();
         let (watched, stop) = (db.clone(), shutdown.clone());
         let watch = move || outages::watch(watched.clone(), stop.clone());
         parts.spawn("outages", shutdown, watch);
-        Ok(Self { db, broker, events, files, webhook_allow, mailing, parts })
+        Ok(Self { db, broker, parts })
     }
 
     /// Closes the connections.
@@ -114,6 +93,20 @@ impl Connections {
         self.broker.close().await;
         self.db.close().await;
     }
+}
+
+/// Makes sure that this process can keep its data, and that nobody else can read it. Called before
+/// anything is kept.
+///
+/// # Errors
+/// If this process's user cannot work in the data folder.
+pub fn open_data_folder(deployment: &Deployment) -> anyhow::Result<()> {
+    private::begin();
+    if deployment.keeps_data() {
+        private::check_folder("DATA_DIR", &deployment.data_dir)?;
+    }
+    private::narrow_data(&deployment.data_dir);
+    Ok(())
 }
 
 /// The process was asked to stop before it was up. This is no failure.

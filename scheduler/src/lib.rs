@@ -15,6 +15,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use domain::clock;
 use domain::text::with_causes;
+use process::Connections;
+use process::part::{Environment, Part};
 use process::parts::{Parts, supervise};
 use shared::backoff::Outage;
 use shared::bus::Broker;
@@ -29,6 +31,18 @@ use tokio_util::sync::CancellationToken;
 const MISSED: Duration = Duration::from_secs(3);
 /// Timeout for one look. The next one finds the rest.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The scheduler as a process of its own, and as a part of the all-in-one process.
+#[must_use]
+pub fn part() -> Part {
+    let about = "Publishes the commands that fall due: drives open and close, reminders go out, old data is deleted";
+    Part::new("scheduler", about, None, |_, ()| {
+        Ok(|environment: Environment| {
+            let Connections { db, broker, parts } = environment.connections;
+            keep(db, broker, parts, environment.shutdown)
+        })
+    })
+}
 
 /// Runs the scheduler until shutdown.
 pub async fn keep(db: Database, broker: Broker, parts: Parts, shutdown: CancellationToken) {

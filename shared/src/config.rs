@@ -1,8 +1,9 @@
-//! Configuration that all processes have in common: flags or environment. `--help` is its reference.
+//! Configuration, by concern: flags or environment. A process has the groups that it uses. `--help` is its reference.
 
 #![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these are the texts of `--help`")]
 
 pub mod arguments;
+mod mail;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
@@ -11,15 +12,17 @@ use std::time::Duration;
 use clap::Args;
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 
+pub use self::mail::{Mailing, Outlet, OutletArguments, SenderArguments};
 use crate::bus::broker::BrokerUrl;
 use crate::bus::cloud_event::batch::Form;
 use crate::bus::{Topology, rabbit};
+use crate::files::{Files, NotOpened};
+use crate::private;
 use crate::scheme::{self, Unusable};
 use crate::secret::Secret;
 use crate::telemetry::LogFormat;
-use crate::webhook::address::Allowed;
 
-/// Where the parts of a deployment are.
+/// Where a deployment keeps its data. Every process has these.
 #[derive(Debug, Clone, Args)]
 pub struct Deployment {
     /// The folder for everything that this process keeps: databases of the embedded mode, keys, uploaded files.
@@ -34,61 +37,34 @@ pub struct Deployment {
     #[arg(long, env = "BROKER_URL", default_value = "embedded:", value_name = "URL", hide_env_values = true)]
     pub broker_url: Secret,
 
-    /// The cache: memory: (in the process), redis://… or, with TLS, rediss://…
-    #[arg(long, env = "CACHE_URL", default_value = "memory:", value_name = "URL", hide_env_values = true)]
-    pub cache_url: Secret,
-
-    /// The folder for uploaded files, shared by the processes of a deployment. [default: DATA_DIR/files]
-    #[arg(long, env = "FILES_DIR", value_name = "FOLDER")]
-    pub files_dir: Option<PathBuf>,
-
     /// Into how many lanes drives and members are spread. The same for every process, and for ever.
     #[arg(long, env = "LANES", default_value = "16", value_name = "NUMBER")]
     pub lanes: Topology,
+}
 
+/// The cache.
+#[derive(Debug, Clone, Args)]
+pub struct CacheArguments {
+    /// The cache: memory: (in the process), redis://… or, with TLS, rediss://…
+    #[arg(long, env = "CACHE_URL", default_value = "memory:", value_name = "URL", hide_env_values = true)]
+    pub cache_url: Secret,
+}
+
+/// Uploaded files.
+#[derive(Debug, Clone, Args)]
+pub struct FilesArguments {
+    /// The folder for uploaded files, shared by the processes of a deployment. [default: DATA_DIR/files]
+    #[arg(long, env = "FILES_DIR", value_name = "FOLDER")]
+    pub files_dir: Option<PathBuf>,
+}
+
+/// The form of published events.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArguments {
     /// How events about registrations leave for subscribers on the broker: a message each, or batches of those of one drive that were
     /// decided together. Batches cost a rush less.
     #[arg(long, env = "EVENTS", default_value = "each", value_name = "FORM")]
     pub events: Form,
-
-    /// Where webhooks may go besides public addresses: networks and hosts, such as 10.1.0.0/16,hooks.internal; http is
-    /// allowed there, too. Whoever may make webhooks reaches them from here.
-    #[arg(long, env = "WEBHOOK_ALLOW", value_name = "LIST")]
-    pub webhook_allow: Option<Allowed>,
-
-    /// Where mails go: files: (.eml files in DATA_DIR/mail), smtp://USER:PASSWORD@HOST:PORT?tls=required, smtps://… or none:
-    #[arg(long, env = "MAIL_URL", default_value = "files:", value_name = "URL", hide_env_values = true)]
-    pub mail_url: Secret,
-
-    /// Who mails are from.
-    #[arg(long, env = "MAIL_FROM", default_value = "Muster <muster@localhost>", value_name = "MAILBOX")]
-    pub mail_from: String,
-
-    /// Where members reach the API, for the links in mails. [default: where it listens; else http://localhost:8000]
-    #[arg(long, env = "PUBLIC_URL", value_name = "URL")]
-    pub public_url: Option<String>,
-}
-
-/// Where mails go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outlet {
-    /// There are none.
-    Nowhere,
-    /// Into this folder.
-    Folder(PathBuf),
-    /// To the mail server with this URL.
-    Server(Secret),
-}
-
-/// What is said about mails.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mailing {
-    /// Where they go.
-    pub outlet: Outlet,
-    /// Who they are from.
-    pub from: String,
-    /// Where members reach the API.
-    pub public_url: String,
 }
 
 /// How a process can be watched.
@@ -149,11 +125,26 @@ impl Deployment {
         Ok(BrokerUrl::Rabbit(url))
     }
 
+    /// Whether the database or the broker is in the data folder.
+    #[must_use]
+    pub fn keeps_data(&self) -> bool {
+        let is_embedded = scheme::BROKER.split(&self.broker_url).is_ok_and(|(found, _)| found == "embedded");
+        self.database_url.is_none() || is_embedded
+    }
+
+    /// The file of the signing key.
+    #[must_use]
+    pub fn key_file(&self) -> PathBuf {
+        self.data_dir.join("signing-key")
+    }
+}
+
+impl CacheArguments {
     /// The cache's URL.
     ///
     /// # Errors
     /// If it is of no kind that there is.
-    pub fn cache(&self) -> Result<Secret, Unusable> {
+    pub fn url(&self) -> Result<Secret, Unusable> {
         let url = scheme::CACHE.normal(&self.cache_url)?;
         let number = url::Url::parse(url.expose()).ok().map(|url| url.path().trim_matches('/').to_owned());
         match number {
@@ -163,52 +154,17 @@ impl Deployment {
             _ => Ok(url),
         }
     }
+}
 
-    /// What is said about mails.
+impl FilesArguments {
+    /// Opens the folder, which is in `data_dir` unless it was given.
     ///
     /// # Errors
-    /// If a URL is of no kind that there is.
-    pub fn mailing(&self) -> Result<Mailing, Unusable> {
-        let outlet = match scheme::MAIL.split(&self.mail_url)?.0 {
-            "none" => Outlet::Nowhere,
-            "files" => Outlet::Folder(self.data_dir.join("mail")),
-            _ => Outlet::Server(scheme::MAIL.normal(&self.mail_url)?),
-        };
-        let public_url = self.public_url()?.unwrap_or("http://localhost:8000").to_owned();
-        Ok(Mailing { outlet, from: self.mail_from.clone(), public_url })
-    }
-
-    /// Where members reach the API, if that was given.
-    ///
-    /// # Errors
-    /// If it is no HTTP address.
-    pub fn public_url(&self) -> Result<Option<&str>, Unusable> {
-        if let Some(url) = &self.public_url {
-            scheme::http("PUBLIC_URL").split(&url.as_str().into())?;
-        }
-        Ok(self.public_url.as_deref())
-    }
-
-    /// Whether this process keeps something in its data folder, besides uploaded files and keys.
-    #[must_use]
-    pub fn keeps_data(&self) -> bool {
-        let is =
-            |schemes: scheme::Schemes, url, name| schemes.split(url).is_ok_and(|(found, _)| found == name);
-        self.database_url.is_none()
-            || is(scheme::BROKER, &self.broker_url, "embedded")
-            || is(scheme::MAIL, &self.mail_url, "files")
-    }
-
-    /// The folder for uploaded files.
-    #[must_use]
-    pub fn files_dir(&self) -> PathBuf {
-        self.files_dir.clone().unwrap_or_else(|| self.data_dir.join("files"))
-    }
-
-    /// The file of the signing key.
-    #[must_use]
-    pub fn key_file(&self) -> PathBuf {
-        self.data_dir.join("signing-key")
+    /// If this process's user cannot work in it.
+    pub fn open(&self, data_dir: &Path) -> Result<Files, NotOpened> {
+        let folder = self.files_dir.clone().unwrap_or_else(|| data_dir.join("files"));
+        private::check_folder("FILES_DIR", &folder)?;
+        Ok(Files::open(&folder)?)
     }
 }
 

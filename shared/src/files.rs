@@ -25,6 +25,17 @@ pub struct FilesError {
     pub missing: bool,
 }
 
+/// The folder for files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NotOpened {
+    /// By this process's user.
+    #[error(transparent)]
+    Folder(#[from] private::UnusableFolder),
+    /// By the store.
+    #[error(transparent)]
+    Store(#[from] FilesError),
+}
+
 fn failed(attempt: &'static str) -> impl FnOnce(object_store::Error) -> FilesError {
     move |source| FilesError {
         attempt,

@@ -1,7 +1,6 @@
 //! Mails on all three databases, on a clock that the test turns.
 
 use chrono::Duration;
-use consumers::mail::post::Post;
 use consumers::mail::sender::Sender;
 use domain::clock::{self, Instant};
 use serde_json::json;
@@ -12,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::server::MailServer;
 use crate::deployment::{Engine, eventually};
-use crate::local::Local;
+use crate::local::{Local, post};
 
 on_every_database! {
     while_the_server_is_away_for_ten_minutes_mails_wait_and_several_senders_send_each_once,
@@ -43,8 +42,7 @@ async fn all(local: &Local) -> Vec<Mail> {
 }
 
 fn sender(local: &Local, port: u16) -> Sender {
-    let connections = local.connections(Outlet::Server(format!("smtp://127.0.0.1:{port}").into()));
-    Sender::new(local.db.clone(), Post::open(&connections.mailing).unwrap().unwrap())
+    Sender::new(local.db.clone(), post(Outlet::Server(format!("smtp://127.0.0.1:{port}").into())))
 }
 
 /// Sends until nothing is due any more.

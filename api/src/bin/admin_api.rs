@@ -4,5 +4,5 @@
 static ALLOCATOR: process::Allocator = process::Allocator;
 
 fn main() -> std::process::ExitCode {
-    api::service::main("admin-api", api::serve::Surfaces::Admins, 8001)
+    api::service::ADMINS.main()
 }

@@ -4,5 +4,5 @@
 static ALLOCATOR: process::Allocator = process::Allocator;
 
 fn main() -> std::process::ExitCode {
-    api::service::main("member-api", api::serve::Surfaces::Members, 8000)
+    api::service::MEMBERS.main()
 }

@@ -66,7 +66,8 @@ impl AdminMemberRoutes {
         body: CsvBody,
     ) -> Result<Submitted<ImportMembers>, Problem> {
         let CsvBody { bytes, hash, charset } = body;
-        let file = cx.files.put(bytes).await.map_err(|error| {
+        let files = cx.files.as_ref().ok_or_else(Problem::internal)?;
+        let file = files.put(bytes).await.map_err(|error| {
             tracing::error!(error = %with_causes(&error), "could not store an upload");
             Problem::internal().detail("the file could not be stored")
         })?;

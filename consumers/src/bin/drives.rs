@@ -4,5 +4,5 @@
 static ALLOCATOR: process::Allocator = process::Allocator;
 
 fn main() -> std::process::ExitCode {
-    consumers::service::main("drives-consumer", |_| consumers::drives::Drives::default())
+    consumers::main(env!("CARGO_BIN_NAME"))
 }

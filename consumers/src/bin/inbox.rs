@@ -4,5 +4,5 @@
 static ALLOCATOR: process::Allocator = process::Allocator;
 
 fn main() -> std::process::ExitCode {
-    consumers::service::follow("inbox-follower", consumers::inbox::Inbox::new)
+    consumers::main(env!("CARGO_BIN_NAME"))
 }

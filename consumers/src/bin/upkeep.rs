@@ -4,5 +4,5 @@
 static ALLOCATOR: process::Allocator = process::Allocator;
 
 fn main() -> std::process::ExitCode {
-    consumers::service::main("upkeep-consumer", |cx| consumers::upkeep::Upkeep { files: cx.files.clone() })
+    consumers::main(env!("CARGO_BIN_NAME"))
 }

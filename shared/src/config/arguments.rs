@@ -3,22 +3,20 @@
 use std::process;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 /// Reads the arguments of this process, or ends it with a message.
 #[must_use]
 pub fn read<A: CommandFactory + FromArgMatches>() -> A {
-    read_as(A::command())
+    read_as(A::command(), A::from_arg_matches)
 }
 
-/// Reads the arguments by this command, which may have a name of its own.
+/// Reads the arguments by this command, and takes what is needed from the matches.
 #[must_use]
-pub fn read_as<A: FromArgMatches>(command: Command) -> A {
+pub fn read_as<T>(command: Command, read: impl FnOnce(&ArgMatches) -> Result<T, clap::Error>) -> T {
     let mut command = without_empty_variables(command);
-    let read = command
-        .try_get_matches_from_mut(std::env::args_os())
-        .and_then(|matches| A::from_arg_matches(&matches));
-    read.unwrap_or_else(|error| refuse(&error, &mut command))
+    let found = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| read(&matches));
+    found.unwrap_or_else(|error| refuse(&error, &mut command))
 }
 
 /// Takes the variables away that are set to nothing. (Compose files pass on in this way what is not set.)

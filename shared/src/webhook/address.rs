@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use clap::Args;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::{Host, Url};
 
@@ -91,6 +92,23 @@ impl FromStr for Allowed {
             }
         }
         Ok(allowed)
+    }
+}
+
+/// Where webhooks may go.
+#[derive(Debug, Clone, Args)]
+pub struct WebhookArguments {
+    /// Where webhooks may go besides public addresses: networks and hosts, such as 10.1.0.0/16,hooks.internal; http is
+    /// allowed there, too. Whoever may make webhooks reaches them from here.
+    #[arg(long, env = "WEBHOOK_ALLOW", value_name = "LIST")]
+    pub webhook_allow: Option<Allowed>,
+}
+
+impl WebhookArguments {
+    /// What is allowed besides public addresses.
+    #[must_use]
+    pub fn allowed(&self) -> Allowed {
+        self.webhook_allow.clone().unwrap_or_default()
     }
 }
 

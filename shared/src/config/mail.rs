@@ -1,0 +1,79 @@
+//! Mails: where they go, and who they are from.
+
+#![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these are the texts of `--help`")]
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::scheme::{self, Unusable};
+use crate::secret::Secret;
+
+/// Where mails go.
+#[derive(Debug, Clone, Args)]
+pub struct OutletArguments {
+    /// Where mails go: files: (.eml files in DATA_DIR/mail), smtp://USER:PASSWORD@HOST:PORT?tls=required, smtps://… or none:
+    #[arg(long, env = "MAIL_URL", default_value = "files:", value_name = "URL", hide_env_values = true)]
+    pub mail_url: Secret,
+}
+
+/// What mails say about their sender.
+#[derive(Debug, Clone, Args)]
+pub struct SenderArguments {
+    /// Who mails are from.
+    #[arg(long, env = "MAIL_FROM", default_value = "Muster <muster@localhost>", value_name = "MAILBOX")]
+    pub mail_from: String,
+
+    /// Where members reach the API, for the links in mails. [default: where it listens; else http://localhost:8000]
+    #[arg(long, env = "PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+}
+
+/// Where mails go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outlet {
+    /// There are none.
+    Nowhere,
+    /// Into this folder.
+    Folder(PathBuf),
+    /// To the mail server with this URL.
+    Server(Secret),
+}
+
+/// What the sender of mails needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mailing {
+    /// Where they go.
+    pub outlet: Outlet,
+    /// Who they are from.
+    pub from: String,
+    /// Where members reach the API.
+    pub public_url: String,
+}
+
+impl OutletArguments {
+    /// Where mails go. Their folder is in `data_dir`.
+    ///
+    /// # Errors
+    /// If the URL is of no kind that there is.
+    pub fn outlet(&self, data_dir: &Path) -> Result<Outlet, Unusable> {
+        Ok(match scheme::MAIL.split(&self.mail_url)?.0 {
+            "none" => Outlet::Nowhere,
+            "files" => Outlet::Folder(data_dir.join("mail")),
+            _ => Outlet::Server(scheme::MAIL.normal(&self.mail_url)?),
+        })
+    }
+}
+
+impl SenderArguments {
+    /// Where members reach the API, if that was given.
+    ///
+    /// # Errors
+    /// If it is no HTTP address.
+    pub fn public_url(&self) -> Result<Option<&str>, Unusable> {
+        if let Some(url) = &self.public_url {
+            scheme::http("PUBLIC_URL").split(&url.as_str().into())?;
+        }
+        Ok(self.public_url.as_deref())
+    }
+}
