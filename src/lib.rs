@@ -20,7 +20,8 @@ use shared::config::Watching;
 
 use crate::everything::ServeArguments;
 
-/// The parts that work behind the APIs, in the order in which they start. Each is a process of its own at full size.
+/// The parts that work behind the APIs, in the order in which they start. Each is a process of its
+/// own at full size.
 #[must_use]
 pub fn parts() -> Vec<Part> {
     let mut parts = consumers::parts();

@@ -34,7 +34,8 @@ pub use batch::{Cx, Decided, Handler};
 
 use crate::service::consumer;
 
-/// The processes of this crate. Each has a binary of its name, and is a part of the all-in-one process.
+/// The processes of this crate. Each has a binary of its name, and is a part of the all-in-one
+/// process.
 #[must_use]
 pub fn parts() -> Vec<Part> {
     vec![

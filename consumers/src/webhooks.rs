@@ -79,7 +79,8 @@ fn delivery(entry: &Followed, webhook: &Webhook, now: Instant, parts: &Parts) ->
     })
 }
 
-/// Follows the logs and sends until shutdown. `mails`: mails are sent, so an owner can be told of a webhook that was switched off.
+/// Follows the logs and sends until shutdown. `mails`: mails are sent, so an owner can be told of a
+/// webhook that was switched off.
 pub async fn run(post: Post, mails: bool, environment: Environment) {
     let Environment { connections, liveness, shutdown, .. } = environment;
     let (parts, wake) = (&connections.parts, Arc::new(Notify::new()));

@@ -1,12 +1,15 @@
-//! A process that works behind the APIs, as one value: its name, the queue that it consumes, the settings that it reads, and its work.
+//! A process that works behind the APIs, as one value: its name, the queue that it consumes, the
+//! settings that it reads, and its work.
 //!
-//! Its binary, the all-in-one process, the reference of the configuration and the checks of the compose files all derive from it.
+//! Its binary, the all-in-one process, the reference of the configuration and the checks of the
+//! compose files all derive from it.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::{fmt, net::SocketAddr};
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Args as _, Command, CommandFactory as _, FromArgMatches as _, Parser};
@@ -130,8 +133,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// A part. `prepare` gets the data folder and the settings, and refuses what cannot be used; nothing is connected yet. What it
-    /// returns does the work.
+    /// A part. `prepare` gets the data folder and the settings, and refuses what cannot be used;
+    /// nothing is connected yet. What it returns does the work.
     pub fn new<N, S, W>(
         name: &'static str,
         about: &'static str,

@@ -1,4 +1,5 @@
-//! What lies behind an error, kept with it. [`domain::text::with_causes`] prints an error with everything behind it.
+//! What lies behind an error, kept with it. [`domain::text::with_causes`] prints an error with
+//! everything behind it.
 
 use std::error::Error;
 use std::fmt;
@@ -6,7 +7,8 @@ use std::sync::Arc;
 
 use domain::text::with_causes;
 
-/// The source of an error that several tasks get. Cheap to clone. Two are equal if they print the same.
+/// The source of an error that several tasks get. Cheap to clone. Two are equal if they print the
+/// same.
 #[derive(Clone)]
 pub struct Cause(Arc<dyn Error + Send + Sync>);
 

@@ -1,4 +1,5 @@
-//! Configuration, by concern: flags or environment. A process has the groups that it uses. `--help` is its reference.
+//! Configuration, by concern: flags or environment. A process has the groups that it uses. `--help`
+//! is its reference.
 
 #![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these are the texts of `--help`")]
 

@@ -227,7 +227,8 @@ impl Database {
         writable::reach(self).await
     }
 
-    /// Whether it takes a write now; why not otherwise. Those who ask within a second get the same answer.
+    /// Whether it takes a write now; why not otherwise. Those who ask within a second get the same
+    /// answer.
     pub async fn is_writable(&self) -> Result<(), Arc<DbErr>> {
         writable::ask(self).await
     }

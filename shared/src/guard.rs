@@ -25,7 +25,8 @@ pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| panicked(&*panic))
 }
 
-/// The same for work that may fail by itself. The error is either the panic or the failure of the work.
+/// The same for work that may fail by itself. The error is either the panic or the failure of the
+/// work.
 pub async fn caught_or_failed<T, E: Error + Send + Sync + 'static>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Cause> {

@@ -168,7 +168,8 @@ pub fn shortened(mut text: String, most: usize) -> String {
     text
 }
 
-/// An error with its causes, the outermost first. Some libraries' errors end with the text of their cause, which is then left out.
+/// An error with its causes, the outermost first. Some libraries' errors end with the text of their
+/// cause, which is then left out.
 #[must_use]
 pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

@@ -12,7 +12,8 @@ use crate::secret::Secret;
 /// Where mails go.
 #[derive(Debug, Clone, Args)]
 pub struct OutletArguments {
-    /// Where mails go: files: (.eml files in DATA_DIR/mail), smtp://USER:PASSWORD@HOST:PORT?tls=required, smtps://… or none:
+    /// Where mails go: files: (.eml files in DATA_DIR/mail),
+    /// smtp://USER:PASSWORD@HOST:PORT?tls=required, smtps://… or none:
     #[arg(long, env = "MAIL_URL", default_value = "files:", value_name = "URL", hide_env_values = true)]
     pub mail_url: Secret,
 }
@@ -24,7 +25,8 @@ pub struct SenderArguments {
     #[arg(long, env = "MAIL_FROM", default_value = "Muster <muster@localhost>", value_name = "MAILBOX")]
     pub mail_from: String,
 
-    /// Where members reach the API, for the links in mails. [default: where it listens; else http://localhost:8000]
+    /// Where members reach the API, for the links in mails. [default: where it listens; else
+    /// http://localhost:8000]
     #[arg(long, env = "PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
 }

@@ -98,8 +98,9 @@ impl FromStr for Allowed {
 /// Where webhooks may go.
 #[derive(Debug, Clone, Args)]
 pub struct WebhookArguments {
-    /// Where webhooks may go besides public addresses: networks and hosts, such as 10.1.0.0/16,hooks.internal; http is
-    /// allowed there, too. Whoever may make webhooks reaches them from here.
+    /// Where webhooks may go besides public addresses: networks and hosts, such as
+    /// 10.1.0.0/16,hooks.internal; http is allowed there, too. Whoever may make webhooks reaches
+    /// them from here.
     #[arg(long, env = "WEBHOOK_ALLOW", value_name = "LIST")]
     pub webhook_allow: Option<Allowed>,
 }
