@@ -247,7 +247,7 @@ impl Task {
             match opened {
                 Ok(link) => return Some(link),
                 Err(error) => {
-                    tracing::debug!(error = %with_causes(&error), "could not reconnect; trying again")
+                    tracing::debug!(error = %with_causes(&error), "could not reconnect; trying again");
                 }
             }
         }
