@@ -72,7 +72,7 @@ pub enum Command {
         demo: demo::DemoArguments,
         /// Its flags.
         #[command(flatten)]
-        serve: ServeArguments,
+        serve: Box<ServeArguments>,
         /// Its flags.
         #[command(flatten)]
         watching: Watching,

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     match command {
         None => run_to_end("muster", &watching, |shutdown| Box::pin(everything::serve(serve, shutdown))),
         Some(Command::Demo { demo, serve, watching }) => {
-            run_to_end("muster", &watching, |shutdown| Box::pin(demo::run(demo, serve, shutdown)))
+            run_to_end("muster", &watching, |shutdown| Box::pin(demo::run(demo, *serve, shutdown)))
         }
         Some(Command::Migrate { migrate, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(migrate::run(migrate, shutdown)))

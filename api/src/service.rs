@@ -112,8 +112,12 @@ impl Api {
     /// The command line of its binary.
     #[must_use]
     pub fn command(self) -> Command {
-        let command = Arguments::command().name(self.name).about(self.about);
-        if self.surfaces == Surfaces::Admins { ForAdmins::augment_args(command) } else { command }
+        let mut command = Arguments::command();
+        if self.surfaces == Surfaces::Admins {
+            command = ForAdmins::augment_args(command);
+        }
+        // A group of flags would bring its own description along.
+        command.name(self.name).about(self.about).long_about(None)
     }
 
     /// The main function of its binary.

@@ -165,7 +165,9 @@ impl Part {
     /// The command line of its binary.
     #[must_use]
     pub fn command(&self) -> Command {
-        (self.flags)(Arguments::command().name(self.name).about(self.about))
+        // A group of flags would bring its own description along.
+        let command = (self.flags)(Arguments::command());
+        command.name(self.name).about(self.about).long_about(None)
     }
 
     /// Prepares it as one of the parts of a process.
@@ -240,7 +242,7 @@ struct Arguments {
     #[command(flatten)]
     watching: Watching,
 
-    /// Where health and metrics are served; port 0 takes a free one.
+    /// The address for health and metrics. Port 0 takes a free one.
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
 }

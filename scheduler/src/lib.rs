@@ -35,7 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The scheduler as a process of its own, and as a part of the all-in-one process.
 #[must_use]
 pub fn part() -> Part {
-    let about = "Publishes the commands that fall due: drives open and close, reminders go out, old data is deleted";
+    let about =
+        "Publishes the commands that fall due: drives open and close, reminders go out, old data is deleted";
     Part::new("scheduler", about, None, |_, ()| {
         Ok(|environment: Environment| {
             let Connections { db, broker, parts } = environment.connections;
