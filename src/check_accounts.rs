@@ -1,7 +1,8 @@
 //! `muster check-accounts`: lists accounts whose e-mail address needs an operator.
 //!
-//! Since addresses are compared in their normal form, accounts that are older may share one; and no message can be sent to some
-//! old addresses. Such accounts go on working: each of them is found by its address as it is stored.
+//! Addresses are compared in their normal form. Accounts from before that may share one, and some
+//! old addresses cannot get mail. Such accounts go on working: a login finds each by its address as
+//! stored.
 
 use std::fmt;
 
@@ -23,9 +24,9 @@ pub struct CheckAccountsArguments {
 /// How many accounts need an operator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Those whose address an older account has, too.
+    /// Accounts whose address an older account has, too.
     pub shared: u64,
-    /// Those to which no message can be sent.
+    /// Accounts whose address cannot get mail.
     pub not_mailable: u64,
 }
 
@@ -39,7 +40,7 @@ impl fmt::Display for Report {
 /// Runs the command.
 ///
 /// # Errors
-/// If there is such an account, or the database cannot be read.
+/// If an account needs an operator, or the database cannot be read.
 pub async fn run(arguments: CheckAccountsArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
     // It only reads.
     let db =

@@ -1,4 +1,5 @@
-//! An HTTP client of Muster, as anyone could write it: tries again when it is told to, with the same Idempotency-Key.
+//! An HTTP client of Muster, as anyone could write it. It retries when the server asks for it, with
+//! the same Idempotency-Key.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use shared::backoff::Backoff;
 
-/// How long a request may take; longer than any wait for a decision.
+/// Timeout of a request: longer than any wait for a decision.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// How often a request is tried while the deployment is away.
+/// The most attempts at a request while the deployment is away.
 const ATTEMPTS: u32 = 60;
 
 /// A client of one deployment.
@@ -21,13 +22,13 @@ pub struct Client {
     http: reqwest::Client,
     members: String,
     admins: String,
-    /// How many requests it makes at a time.
+    /// The most requests at a time.
     pub connections: usize,
     admin_token: OnceLock<String>,
     service_token: OnceLock<String>,
 }
 
-/// Which surface a request is for, and as whom.
+/// The surface of a request, and its caller.
 #[derive(Debug, Clone, Copy)]
 pub enum As {
     /// Without a token.
@@ -39,7 +40,8 @@ pub enum As {
 }
 
 impl Client {
-    /// A client of the deployment with these URLs, which makes at most `connections` requests at a time.
+    /// A client of the deployment with these URLs. It makes at most `connections` requests at a
+    /// time.
     pub fn new(members: &str, admins: &str, connections: u16) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(PATIENCE)
@@ -97,7 +99,7 @@ impl Client {
         Ok(())
     }
 
-    /// Makes a service account; its token.
+    /// Makes a service account and returns its token.
     pub async fn service_account(&self, name: &str) -> anyhow::Result<String> {
         let body = json!({ "name": name });
         let (status, answer) =
@@ -106,25 +108,25 @@ impl Client {
         Ok(token.with_context(|| format!("make a service account: {status} {answer}"))?.to_owned())
     }
 
-    /// What a service says in `authorization`.
+    /// The service account's `authorization` header.
     pub fn service_authorization(&self) -> anyhow::Result<String> {
         Ok(format!("Bearer {}", self.service_token.get().context("nobody has logged in")?))
     }
 
-    /// Reads something.
+    /// Sends a GET request.
     pub async fn get(&self, who: As, path: &str) -> anyhow::Result<Value> {
         let (status, answer) = self.send(who, Method::GET, path, None, None).await?;
         if status.is_success() { Ok(answer) } else { bail!("read {path}: {status} {answer}") }
     }
 
-    /// Submits a command and waits for its decision; the outcome.
+    /// Submits a command, waits for its decision, and returns the outcome.
     pub async fn decide(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let key = uuid::Uuid::now_v7().to_string();
         let (status, answer) = self.send(As::Admin, Method::POST, path, Some(body), Some(&key)).await?;
         self.outcome(path, status, answer).await
     }
 
-    /// Imports people; the outcome.
+    /// Imports people and returns the outcome.
     pub async fn import(&self, csv: &str) -> anyhow::Result<Value> {
         let path = "/admin/v1/members/import";
         let key = uuid::Uuid::now_v7().to_string();
@@ -148,7 +150,8 @@ impl Client {
         Ok(id.parse()?)
     }
 
-    /// The people with `text` in their name or e-mail address: addresses and ids, of whom there must be so many.
+    /// The addresses and ids of the people with `text` in their name or e-mail address. There must
+    /// be `count` of them.
     pub async fn members(&self, text: &str, count: usize) -> anyhow::Result<Vec<(String, MemberId)>> {
         let mut found = Vec::with_capacity(count);
         let mut cursor = String::new();
@@ -181,7 +184,7 @@ impl Client {
         if decided["status"] == "succeeded" { Ok(decided) } else { bail!("{path}: {decided}") }
     }
 
-    /// Sends a request until it is answered by something else than "come again".
+    /// Sends a request until the answer is not "try again".
     pub async fn send(
         &self,
         who: As,

@@ -1,8 +1,8 @@
-//! `muster dead-letters`: looks at messages that were given up, and replays them.
+//! `muster dead-letters`: shows and replays messages that could not be decided.
 //!
-//! A replay copies the message to its queue, waits for the broker's confirm, and only then removes it: interrupted
-//! anywhere, nothing is lost, and what was copied twice is decided once. A command that failed is decided after all; a
-//! command that was decided keeps its decision.
+//! A replay copies the message to its queue, waits for the broker's confirm, and only then removes
+//! it. So an interruption loses nothing, and a message that was copied twice is decided once. A
+//! failed command is decided after all. A decided command keeps its decision.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -27,9 +27,9 @@ use uuid::Uuid;
 
 /// The code of a dead letter whose queue was missing.
 const CODE: &str = "unrouted";
-/// The most messages that are looked at without removing any.
+/// The most messages that are read without removing any.
 const LOOK: u16 = 1000;
-/// A queue that gives nothing for this long has nothing more.
+/// A queue that delivers nothing for this long is empty.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// Flags of `muster dead-letters`.
@@ -56,7 +56,7 @@ enum Action {
         #[command(flatten)]
         from: From,
     },
-    /// Puts them back into their queues; safe to repeat
+    /// Puts messages back into their queues; safe to repeat
     Replay {
         /// The messages' ids.
         #[arg(required_unless_present = "all")]
@@ -71,23 +71,24 @@ enum Action {
 
 #[derive(Debug, Clone, Args)]
 struct From {
-    /// Messages that no queue was bound for, instead of those that were given up.
+    /// Messages that no queue was bound for, instead of those that could not be decided.
     #[arg(long)]
     unrouted: bool,
 }
 
 impl From {
-    /// Where they are. Over RabbitMQ, messages without a queue are moved to the dead letters, with their reason.
+    /// Their queue. On RabbitMQ, Muster moves messages without a queue to the dead letters, with
+    /// their reason.
     fn queues(&self) -> &'static [&'static str] {
         if self.unrouted { &[UNROUTED, DEAD_LETTERS] } else { &[DEAD_LETTERS] }
     }
 
-    /// Whether a message of these queues is meant.
+    /// Whether a message of these queues is selected.
     fn means(&self, queue: &str, message: &Message) -> bool {
         !self.unrouted || queue == UNROUTED || message.header(header::DEAD_CODE) == Some(CODE)
     }
 
-    /// The messages that are meant.
+    /// The selected messages.
     async fn look(&self, broker: &Broker) -> anyhow::Result<Vec<Message>> {
         let mut found = Vec::new();
         for queue in self.queues() {
@@ -132,7 +133,10 @@ async fn act(broker: &Broker, action: &Action) -> anyhow::Result<()> {
             println!("replayed {} messages", replayed.len());
             let found = ids.iter().filter(|id| replayed.contains(id)).count();
             if !all && replayed.len() > found {
-                println!("{} of them went along: they had come in one bundle", replayed.len() - found);
+                println!(
+                    "{} of them were replayed because they are in the same bundle",
+                    replayed.len() - found
+                );
             }
             anyhow::ensure!(*all || found == ids.len(), "{found} of {} were found", ids.len());
             Ok(())
@@ -140,7 +144,7 @@ async fn act(broker: &Broker, action: &Action) -> anyhow::Result<()> {
     }
 }
 
-/// The messages of a queue, about a thousand at most, all left where they are.
+/// The messages of a queue, about a thousand at most. All stay in the queue.
 pub async fn look(broker: &Broker, queue: &str) -> anyhow::Result<Vec<Message>> {
     let mut consumer = broker.consume(queue, LOOK).await?;
     let mut messages = Vec::new();
@@ -158,8 +162,8 @@ async fn next(consumer: &mut Consumer, max: usize) -> Option<shared::bus::Batch>
     tokio::time::timeout(QUIET, consumer.next(max)).await.ok().flatten()
 }
 
-/// Puts the wanted messages of a parking queue back into the queues they came from, and what came in one bundle with them.
-/// Returns which that were.
+/// Puts the selected messages of a parking queue back into their queues, together with the rest of
+/// their bundles. Returns their ids.
 pub async fn replay(
     broker: &Broker,
     queue: &str,
@@ -168,10 +172,11 @@ pub async fn replay(
     let bar = ProgressBar::new(broker.depth(queue).await?.unwrap_or_default().ready);
     let mut consumer = broker.consume(queue, LOOK).await?;
     let mut replayed = HashSet::new();
-    // The queue's depth would be no end to go by: what somebody has just looked at is on its way back.
+    // The queue's depth does not show the end: messages that an operator has just read are on their
+    // way back.
     while let Some(batch) = next(&mut consumer, 1).await {
         bar.inc(1);
-        // Each message goes once, also one that comes back as a dead letter while this goes on. What came in one bundle goes
+        // Replay each message once, even if it becomes a dead letter again meanwhile. A bundle goes
         // together.
         let is_due = |message: &Message| wanted(message) && !replayed.contains(&message.id);
         if !batch.messages().any(is_due) {
@@ -186,14 +191,14 @@ pub async fn replay(
             .messages()
             .map(|message| Some(alive(message, origin_of(message).or_else(|| lane.clone())?)));
         let Some(alive) = alive.collect() else {
-            tracing::warn!(?ids, "stays: it says neither where it came from nor what it is");
+            tracing::warn!(?ids, "could not replay messages; they name neither their queue nor their kind");
             batch.release();
             continue;
         };
         match broker.publish_all(alive).await {
             Ok(()) => {}
             Err(error @ PublishError::TooLarge(_)) => {
-                tracing::warn!(?ids, %error, "stays: no command is that large");
+                tracing::warn!(?ids, %error, "could not replay messages; they are larger than any command");
                 batch.release();
                 continue;
             }
@@ -213,7 +218,8 @@ pub async fn replay(
     Ok(replayed)
 }
 
-/// The queue that a message belongs to: where it was given up, or where its kind and body send it.
+/// The queue that a message belongs to: the one in its headers, or the one that its kind and body
+/// lead to.
 fn origin(message: &Message, topology: Topology) -> Option<String> {
     fn of<S: CommandSet>(message: &Message, topology: Topology) -> Option<String> {
         let command = S::decode(&message.kind, &message.payload).ok()?;
@@ -227,12 +233,12 @@ fn origin(message: &Message, topology: Topology) -> Option<String> {
         .or_else(|| of::<UpkeepCommand>(message, topology))
 }
 
-/// The message as it was before it was given up.
+/// The message as it was before it became a dead letter.
 fn alive(message: &Message, origin: String) -> Outgoing {
     let mut message = message.clone();
     let ours = [header::ACTOR, header::ACCEPTED_AT, header::BODY_HASH, header::TRACEPARENT];
     message.headers.retain(|(name, _)| ours.contains(&name.as_str()));
-    // Whoever waited for the answer has long gone.
+    // The client that waited for the answer has long gone.
     message.reply_to = None;
     Outgoing { to: Address::Commands(origin), message }
 }

@@ -19,7 +19,7 @@ use crate::{history, verify};
 /// Flags of `muster demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArguments {
-    /// A deployment that runs already; without it, everything is started in this process.
+    /// The URL of a running deployment. Without it, the demo starts everything in this process.
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
 

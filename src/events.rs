@@ -1,4 +1,5 @@
-//! `muster events`: the drives' logs for people to read, from any number on, and on as they grow.
+//! `muster events`: prints the drives' logs for people, from any entry, and follows them as they
+//! grow.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -21,9 +22,9 @@ use shared::log;
 use shared::store::drives;
 use tokio_util::sync::CancellationToken;
 
-/// Entries that are read at a time.
+/// Entries per read.
 const PAGE: u64 = 500;
-/// How often the logs are looked at while they are followed.
+/// How often the logs are read while they are followed.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Flags of `muster events`.
@@ -45,7 +46,7 @@ pub struct EventsArguments {
     #[arg(long, value_name = "NUMBER", requires = "drive", conflicts_with = "resume")]
     pub after: Option<u64>,
 
-    /// Begin where the last run with this file ended, and keep there where this one does.
+    /// Begin where the last run with this file ended. Write to it where this run ends.
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
 
@@ -109,7 +110,7 @@ impl From<std::io::Error> for Ended {
     }
 }
 
-/// Prints what there is after what was told, drive by drive.
+/// Prints the entries that were not printed yet, drive by drive.
 async fn print_new(
     db: &Database,
     arguments: &EventsArguments,
@@ -147,7 +148,7 @@ async fn print_new(
     Ok(())
 }
 
-/// Where the last run ended; nowhere if there was none.
+/// Where the last run ended. Empty if there was none.
 fn read_positions(file: &Path) -> anyhow::Result<BTreeMap<DriveId, u64>> {
     match std::fs::read(file) {
         Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
@@ -158,7 +159,7 @@ fn read_positions(file: &Path) -> anyhow::Result<BTreeMap<DriveId, u64>> {
     }
 }
 
-/// Writes where to go on: whole or not at all.
+/// Writes where the next run begins, atomically.
 fn keep_positions(file: &Path, told: &BTreeMap<DriveId, u64>) -> std::io::Result<()> {
     let new = file.with_extension("new");
     std::fs::write(&new, serde_json::to_vec(told)?)?;

@@ -35,11 +35,11 @@ pub struct ServeArguments {
     #[command(flatten)]
     pub admin: AdminArguments,
 
-    /// What is signed with.
+    /// The signing key.
     #[command(flatten)]
     pub key: KeyArguments,
 
-    /// Where it listens.
+    /// The address to listen on.
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
     pub listen: SocketAddr,
 }
@@ -59,7 +59,7 @@ pub async fn serve(arguments: ServeArguments, shutdown: CancellationToken) -> an
     start(arguments, shutdown).await?.end().await
 }
 
-/// Starts everything, and says where it is.
+/// Starts everything. Returns the address and the connections.
 pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> anyhow::Result<Running> {
     let ServeArguments { deployment, cache, settings, admin, key, listen } = arguments;
     open_data_folder(&deployment)?;
@@ -73,7 +73,7 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         webhook_allow: settings.webhooks.allowed(),
     };
     let connections = Connections::open(&deployment, "muster", &shutdown).await?;
-    // Before any part begins: what is counted sooner is lost.
+    // Install metrics before any part begins. Earlier counts would be lost.
     let metrics = start_metrics()?;
     let cx = context(&connections, outside, &deployment, &key, &shutdown)?;
     let listener = serve::bind(listen).await?;
@@ -84,7 +84,7 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
     let operations = Operations {
         service: "muster",
         metrics,
-        // The other service's surface is on the same listener.
+        // Both surfaces are on the same listener.
         peer: Some(url.clone()),
         client: reqwest::Client::new(),
         liveness: liveness.clone(),
@@ -114,7 +114,7 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
     Ok(Running { url, connections, tasks })
 }
 
-/// What is said when everything is up.
+/// The text that is printed when everything is up.
 fn greeting(url: &str, made: Option<FirstAdmin>, deployment: &Deployment) -> String {
     let mut lines = vec![
         "Muster is up.".to_owned(),
@@ -137,7 +137,8 @@ fn greeting(url: &str, made: Option<FirstAdmin>, deployment: &Deployment) -> Str
 }
 
 impl Running {
-    /// Waits for the end that was asked for. A part that fails before that is started again.
+    /// Waits until the process was asked to stop and has ended. A part that fails before is
+    /// restarted.
     pub async fn end(mut self) -> anyhow::Result<()> {
         while let Some(ended) = self.tasks.join_next().await {
             ended.context("what starts a part again died")?;

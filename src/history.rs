@@ -1,4 +1,5 @@
-//! The history of a drive as any client with its log can check it: hashes, places, one decision per receipt.
+//! The history of a drive. Any client with its log can check it: hashes, places, one decision per
+//! receipt.
 
 use std::collections::HashMap;
 
@@ -14,7 +15,7 @@ use shared::log::{Entry, Head};
 use crate::client::{As, Client};
 use crate::verify::Fold;
 
-/// What a drive's log says, as far as it was read.
+/// A drive's log as far as it was read.
 #[derive(Debug)]
 pub struct History {
     drive_id: DriveId,
@@ -24,19 +25,20 @@ pub struct History {
     last: Option<CommandId>,
     /// When the drive's last place was taken, the first time.
     pub full: Option<Instant>,
-    /// How many were refused.
+    /// The number of refused registrations.
     pub refused: u64,
 }
 
 impl History {
-    /// The history of a drive of which nothing was read yet.
+    /// The history of a drive before anything was read.
     #[must_use]
     pub fn new(drive_id: DriveId) -> Self {
         let fold = Fold::new(drive_id);
         Self { drive_id, fold, decided: HashMap::new(), last: None, full: None, refused: 0 }
     }
 
-    /// Reads on to the log's present end; recomputes hashes and places, and finds what was decided twice.
+    /// Reads to the log's present end. Recomputes hashes and places, and finds commands that were
+    /// decided twice.
     pub async fn read_on(&mut self, client: &Client) -> anyhow::Result<()> {
         loop {
             let after = self.fold.sequence();
@@ -70,7 +72,7 @@ impl History {
         capacity.is_some_and(|places| self.fold.state().places(slot_id).confirmed >= places)
     }
 
-    /// Compares with what the drive says of itself. Returns the number of entries.
+    /// Compares the log with the API's view of the drive. Returns the number of entries.
     pub async fn finish(&self, client: &Client) -> anyhow::Result<u64> {
         self.fold.finish()?;
         let path = format!("/admin/v1/drives/{}", self.drive_id);
@@ -84,7 +86,8 @@ impl History {
     }
 }
 
-/// Checks the whole log of a drive, and that each of these receipts has its decision there. Returns the number of entries.
+/// Checks the whole log of a drive, and that each of these receipts has its decision there. Returns
+/// the number of entries.
 pub async fn verify(client: &Client, drive_id: DriveId, receipts: &[CommandId]) -> anyhow::Result<u64> {
     let mut history = History::new(drive_id);
     history.read_on(client).await?;

@@ -49,11 +49,11 @@ pub fn processes() -> Vec<(&'static str, clap::Command)> {
 #[derive(Debug, Parser)]
 #[command(version, about, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
-    /// What to do; without one, everything is served.
+    /// The command. Without one, `muster` serves everything.
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// What to serve.
+    /// How to serve.
     #[command(flatten)]
     pub serve: ServeArguments,
 
@@ -65,7 +65,7 @@ pub struct Arguments {
 /// The operator's commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Plays a rush of real people onto a drive, and stays up to look around
+    /// Plays a rush of real people on two drives, and stays up so that you can look around
     Demo {
         /// Its flags.
         #[command(flatten)]
@@ -86,7 +86,7 @@ pub enum Command {
         #[command(flatten)]
         watching: Watching,
     },
-    /// Folds the logs again and compares them with tables, ledger and hashes
+    /// Folds the logs again and compares the result with tables, ledger and hashes
     Verify {
         /// Its flags.
         #[command(flatten)]
@@ -95,7 +95,7 @@ pub enum Command {
         #[command(flatten)]
         watching: Watching,
     },
-    /// Prints what was decided, as the drives' logs say it
+    /// Prints the decisions from the drives' logs
     Events {
         /// Its flags.
         #[command(flatten)]
@@ -104,7 +104,7 @@ pub enum Command {
         #[command(flatten)]
         watching: Watching,
     },
-    /// Looks at messages that were given up, and replays them
+    /// Shows and replays messages that could not be decided
     DeadLetters {
         /// Its flags.
         #[command(flatten)]
@@ -113,7 +113,7 @@ pub enum Command {
         #[command(flatten)]
         watching: Watching,
     },
-    /// Lists accounts whose e-mail address another account has, too, or to which no mail can be sent
+    /// Lists accounts that share an e-mail address with an older one or cannot get mail
     CheckAccounts {
         /// Its flags.
         #[command(flatten)]

@@ -1,4 +1,4 @@
-//! The load: clicks, each by somebody who waits for the answer.
+//! The load: many clients that click and wait for the answer.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,23 +15,23 @@ use tokio::time::timeout;
 
 use crate::wire::{Answer, Connection, Server};
 
-/// How often a click is tried again while the deployment answers "come again", or not at all.
+/// The most attempts at a click while the deployment answers "try again", or not at all.
 const ATTEMPTS: u32 = 60;
-/// How long a connection or an answer may take; longer than any wait for a decision.
+/// Timeout of a connection or an answer: longer than any wait for a decision.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Writes the request of a click, from its first line to the end of its body.
 pub type Requests = Box<dyn Fn(usize, &mut Vec<u8>) + Send + Sync>;
 
-/// What is sent, and when.
+/// The requests and their schedule.
 pub struct Load {
-    /// Where to.
+    /// The server.
     pub server: Server,
     /// One request per click.
     pub requests: Requests,
-    /// How many clicks.
+    /// The number of clicks.
     pub clicks: usize,
-    /// How many at a time.
+    /// The number of connections.
     pub connections: usize,
     /// Clicks per second, in an open loop.
     pub rate: Option<f64>,
@@ -40,19 +40,20 @@ pub struct Load {
 /// One answered click.
 #[derive(Debug, Clone, Copy)]
 pub struct Shot {
-    /// Which click.
+    /// The click's index.
     pub click: usize,
-    /// When it was due: in an open loop, waiting for a connection counts as well.
+    /// When it was due. In an open loop, waiting for a connection counts as latency.
     pub at: Instant,
-    /// How long it took until the receipt was there.
+    /// The time until the receipt arrived.
     pub took: Duration,
-    /// The command, as the receipt says.
+    /// The command's id from the receipt.
     pub id: CommandId,
 }
 
 impl Load {
-    /// Sends everything, and hands each receipt to `answered`. Returns how many times it is not known whether a click
-    /// was taken: the connection broke before the answer, and the click was sent again.
+    /// Sends all clicks, and hands each receipt to `answered`. Returns how often a connection broke
+    /// before the answer. Then it is unknown whether the server accepted the click, and the click
+    /// was sent again.
     pub async fn fire(
         self,
         bar: &ProgressBar,
@@ -74,7 +75,8 @@ impl Load {
         Ok(broken)
     }
 
-    /// Sends everything, and keeps the receipts in the order in which they came. Returns with them what `fire` returns.
+    /// Sends all clicks, and returns the receipts in the order of their arrival, with the result of
+    /// `fire`.
     pub async fn fire_and_keep(self, bar: &ProgressBar) -> anyhow::Result<(Vec<Shot>, u64)> {
         let shots = Arc::new(Mutex::new(Vec::with_capacity(self.clicks)));
         let kept = shots.clone();
@@ -118,12 +120,12 @@ impl Load {
     }
 }
 
-/// One of those who click at a time.
+/// One of the clients.
 struct Line<'a> {
     server: &'a Server,
     connection: Option<Connection>,
     request: Vec<u8>,
-    /// Whether the last attempt got as far as sending it.
+    /// Whether the last attempt sent the request.
     was_sent: bool,
     /// How often a connection broke before the answer.
     broken: u64,
@@ -143,7 +145,7 @@ impl Line<'_> {
                 Ok(Answer { status: status @ (503 | 429), .. }) if is_last => {
                     bail!("a click was answered {status} {ATTEMPTS} times")
                 }
-                // "Come again".
+                // "Try again".
                 Ok(Answer { status: 503 | 429, .. }) => {}
                 // A receipt, or a decision: yes or no.
                 Ok(Answer { status, body, .. }) => {
@@ -174,7 +176,8 @@ impl Line<'_> {
     }
 }
 
-/// Writes the request of somebody with this header `authorization` to a server; `more` are further headers, a line each.
+/// Writes a request to a server with this `authorization` header. `more` has further headers, a
+/// line each.
 pub fn write_click(
     request: &mut Vec<u8>,
     (method, path): (&str, &str),

@@ -1,4 +1,5 @@
-//! `muster migrate`: brings the database up to date and ends. For deployments that do so before the processes start.
+//! `muster migrate`: migrates the database and ends, for deployments that migrate before the
+//! processes start.
 
 use clap::Args;
 use shared::config::Deployment;
@@ -12,10 +13,12 @@ pub struct MigrateArguments {
     pub deployment: Deployment,
 }
 
-/// Runs the command. It waits for a server that is not there yet, and for another process that is migrating.
+/// Runs the command. It waits for a server that is not up yet, and for another process that is
+/// migrating.
 ///
 /// # Errors
-/// If a migration fails, a newer version has migrated the database, or the deployment has another number of lanes.
+/// If a migration fails, a newer version has migrated the database, or the deployment has another
+/// number of lanes.
 pub async fn run(arguments: MigrateArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
     let db = process::database(&arguments.deployment, "muster-migrate", &shutdown).await?;
     db.close().await;

@@ -1,5 +1,5 @@
-//! Files that are rendered from the code, so that they cannot say anything else. `cargo xtask render` writes them; a test
-//! fails when one of them is stale.
+//! Files that are rendered from the code, so that they agree with it. `cargo xtask render` writes
+//! them. A test fails if one is stale.
 
 use std::fmt::Write as _;
 
@@ -13,13 +13,13 @@ use crate::Arguments;
 /// A rendered file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// Where it is, from the project's folder.
+    /// Its path from the project's folder.
     pub path: &'static str,
-    /// What it says.
+    /// Its content.
     pub text: String,
 }
 
-/// All of them.
+/// All rendered files.
 #[must_use]
 pub fn files() -> Vec<Rendered> {
     let file = |path, text: String| Rendered { path, text: text.trim_end().to_owned() + "\n" };

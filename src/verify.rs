@@ -1,6 +1,7 @@
-//! `muster verify`: folds every drive's log again and compares it with the tables, the ledger and the hashes.
+//! `muster verify`: folds every drive's log again and compares it with the tables, the ledger and
+//! the hashes.
 //!
-//! Everything is read in one snapshot, so it can run beside a Muster at work. The first difference ends it.
+//! It reads one snapshot, so it can run while Muster works. It ends at the first difference.
 
 mod fold;
 mod receipts;
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::fold::facts_of;
 pub use self::fold::{Fold, Step, Wrong};
 
-/// Rows that are read at a time.
+/// Rows per read.
 const PAGE: u64 = 1000;
 
 /// Flags of `muster verify`.
@@ -36,7 +37,7 @@ pub struct VerifyArguments {
     #[command(flatten)]
     pub deployment: Deployment,
 
-    /// What is signed with.
+    /// The signing key.
     #[command(flatten)]
     pub key: KeyArguments,
 
@@ -44,8 +45,8 @@ pub struct VerifyArguments {
     #[arg(long, value_name = "ID")]
     pub drive: Option<DriveId>,
 
-    /// A file of receipts, one a line, in the order in which one client got them, each click made after the receipt before it: all are
-    /// decided, and in this order.
+    /// A file of receipts, one per line, in the order in which one client got them. The client made
+    /// each click after the receipt before it. Checks that all are decided, in this order.
     #[arg(long, value_name = "FILE")]
     pub receipts: Option<PathBuf>,
 }
@@ -57,7 +58,7 @@ pub struct Report {
     pub drives: u64,
     /// Entries of their logs.
     pub entries: u64,
-    /// Decisions in the ledger that stand in a log.
+    /// Decisions in the ledger that have entries in a log.
     pub decisions: u64,
     /// Registrations.
     pub registrations: u64,
@@ -66,10 +67,10 @@ pub struct Report {
 /// Why a verification ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// The first thing that is not as it should be.
+    /// The first difference.
     #[error("DIFFERENCE: {about}")]
     Difference {
-        /// Which drive it is about, or the whole of it.
+        /// The drive, or the whole message.
         about: String,
         /// What is wrong with the drive.
         source: Option<Wrong>,
@@ -81,7 +82,7 @@ pub enum Fault {
 
 /// Runs the command.
 pub async fn run(arguments: VerifyArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
-    // It only reads: it neither migrates nor decides how many lanes there are.
+    // This only reads. It neither migrates nor sets the number of lanes.
     let db = Database::connect(arguments.deployment.database_url()?.expose(), 1, "muster-verify").await?;
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} {msg}  {pos} entries  {per_sec}")?);
@@ -107,7 +108,7 @@ async fn check_receipts(db: &Database, arguments: &VerifyArguments, file: &Path)
         SigningKey::from_text(text.expose()).context("read SIGNING_KEY")?
     } else {
         let file = arguments.deployment.key_file();
-        // Reading is all this does: a new key would have signed nothing.
+        // This only reads. A new key would have signed no receipt.
         anyhow::ensure!(file.exists(), "{} is not there; give DATA_DIR or SIGNING_KEY", file.display());
         SigningKey::load_or_create(&file)?
     };
@@ -120,7 +121,8 @@ pub async fn verify(db: &Database, only: Option<&[DriveId]>, bar: &ProgressBar) 
     verify_watched(db, only, bar, |_, _| Ok(())).await
 }
 
-/// The same, and shows each entry to `watch`, drive by drive and in order; what it says is a difference.
+/// The same, and shows each entry to `watch`, drive by drive and in order. An error from `watch` is
+/// a difference.
 pub async fn verify_watched(
     db: &Database,
     only: Option<&[DriveId]>,
@@ -207,7 +209,7 @@ async fn compare(
     }
     let state = fold.state();
     if state.drive.as_ref() != Some(&stored.view.drive) {
-        return Err(wrong("its row is not what its log says".to_owned()));
+        return Err(wrong("its row differs from its log".to_owned()));
     }
     for slot in &stored.view.drive.definition.slots {
         let (table, log) = (stored.view.places.get(&slot.slot_id).copied(), state.places(slot.slot_id));

@@ -1,5 +1,5 @@
-//! HTTP/1.1 for loads: a client that does as little as one can, so that it is not what is measured. It knows answers with a
-//! `content-length`, and 304; and TLS, for deployments that are elsewhere.
+//! HTTP/1.1 for loads: a minimal client, so that it costs little of what is measured. It
+//! understands answers with a `content-length`, and 304. It speaks TLS, for remote deployments.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,28 +15,30 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-/// What is read at a time, at first.
+/// The first size of the buffer.
 const BUFFER: usize = 4 * 1024;
 /// The most headers of an answer.
 const HEADERS: usize = 32;
 /// The largest answer, in bytes.
 const ANSWER: usize = 4 * 1024 * 1024;
 
-/// Whom to ask, by a URL. What a benchmark has started itself has no path and speaks no TLS, so some of them look at the addresses and the host only.
+/// A server, from its URL. A deployment that a benchmark has started has no path and no TLS, so
+/// some benchmarks use the addresses and the host only.
 #[derive(Clone)]
 pub struct Server {
-    /// All that the name stands for, as they were when it was looked up.
+    /// The addresses of the host name when it was resolved.
     pub addresses: Vec<SocketAddr>,
-    /// What requests say in `host`.
+    /// The `host` header.
     pub host: String,
-    /// What stands before the path of each request: nothing, unless Muster is a part of a larger site.
+    /// The prefix of each request's path. It is empty unless Muster is a part of a larger site.
     pub prefix: String,
-    /// How to speak TLS with it, and who it has to be.
+    /// The TLS connector, and the name that the certificate must have.
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
 impl Server {
-    /// Finds the addresses behind the URL. Over `https` the server has to have a certificate that this machine trusts.
+    /// Resolves the URL's host. Over `https` the server must have a certificate that this machine
+    /// trusts.
     pub async fn find(url: &str) -> anyhow::Result<Self> {
         let parsed = Url::parse(url).with_context(|| format!("read the URL {url}"))?;
         let is_secured = match parsed.scheme() {
@@ -84,11 +86,11 @@ enum Stream {
 pub struct Connection {
     stream: Stream,
     buffer: Vec<u8>,
-    /// Its last answer was said to be the last one.
+    /// The server said that its last answer ends the connection.
     pub is_over: bool,
 }
 
-/// An answer, as it stands in the buffer.
+/// An answer in the buffer.
 pub struct Answer<'a> {
     /// The status.
     pub status: u16,
@@ -113,7 +115,7 @@ impl Connection {
         Ok(Self { stream, buffer: Vec::with_capacity(BUFFER), is_over: false })
     }
 
-    /// After an error the connection is of no use any more.
+    /// After an error the connection is unusable.
     pub async fn ask(&mut self, request: &[u8]) -> anyhow::Result<Answer<'_>> {
         let Self { stream, buffer, is_over } = self;
         match stream {
@@ -146,7 +148,7 @@ impl Connection {
     }
 }
 
-/// The lengths of an answer's head and body, once its head is there.
+/// The lengths of an answer's head and body, once its head has arrived.
 fn lengths(buffer: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut answer = httparse::Response::new(&mut headers);
@@ -156,7 +158,7 @@ fn lengths(buffer: &[u8]) -> anyhow::Result<Option<(usize, usize)>> {
     match value(&answer, "content-length") {
         _ if answer.code == Some(304) => Ok(Some((head, 0))),
         Some(length) => Ok(Some((head, length.parse().context("read content-length")?))),
-        None => bail!("an answer without content-length; one in chunks is not understood"),
+        None => bail!("an answer without content-length; this client does not read chunked answers"),
     }
 }
 

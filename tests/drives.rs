@@ -171,7 +171,7 @@ async fn answers_are_changed(engine: Engine) {
     // What was hashed cannot be exchanged.
     local.tamper("update ledger set facts = replace(facts, 'nuts', 'milk')").await.unwrap();
     let fault = with_causes(&local.verify().await.unwrap_err());
-    assert!(fault.contains("not those that were hashed"), "{fault}");
+    assert!(fault.contains("differ from those that were hashed"), "{fault}");
 }
 
 async fn changes_reach_those_whom_they_concern(engine: Engine) {

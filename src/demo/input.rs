@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 /// The candidates of a campus recruitment, with their marks in per cent (a public data set).
 const PLACEMENT: &str = include_str!("../../examples/placement_students.csv");
-/// The donors of a blood transfusion service, with the months since their last donation (a public data set).
+/// The donors of a blood transfusion service, with the months since their last donation (a public
+/// data set).
 const DONORS: &str = include_str!("../../examples/blood_donors.csv");
 
 /// A drive to play.
@@ -15,15 +16,16 @@ pub(super) struct Input {
     pub(super) title: &'static str,
     /// The people, as CSV for the import.
     pub(super) members: String,
-    /// What all their e-mail addresses have in common.
+    /// The common part of their e-mail addresses.
     pub(super) domain: &'static str,
-    /// How many people.
+    /// The number of people.
     pub(super) people: usize,
     /// The drive, without its window.
     pub(super) drive: Value,
 }
 
-/// 40 places and a waiting list of 60, for at least 60 % at every level: a policy that placement offices publish.
+/// 40 places and a waiting list of 60, for at least 60 % at every level: a policy that placement
+/// offices publish.
 pub(super) fn placement() -> anyhow::Result<Input> {
     let rule = |name: &str, column: &str, level: &str| {
         json!({ "name": name, "when": format!("member.{column} >= 60"),

@@ -1,4 +1,4 @@
-//! The rush: everybody at once, everyone with a receipt, everyone with a decision.
+//! The rush: all members click at once, and each gets a receipt and a decision.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ use crate::client::{As, Client};
 use crate::load::{Load, write_click};
 use crate::wire::Server;
 
-/// What came of a rush.
+/// The result of a rush.
 #[derive(Debug)]
 pub(super) struct Played {
     pub(super) drive_id: DriveId,
     pub(super) receipts: Vec<CommandId>,
     pub(super) confirmed: usize,
     pub(super) waiting: usize,
-    /// By code; those who are not eligible by failing rule as well.
+    /// Counts by code. Refusals by rules are also counted by failing rule.
     pub(super) refused: BTreeMap<String, usize>,
     pub(super) failing_rules: BTreeMap<String, usize>,
     /// From the click to the receipt, sorted.
@@ -33,7 +33,8 @@ pub(super) struct Played {
     pub(super) took: Duration,
 }
 
-/// Imports the people, makes the drive, registers everybody at once, and waits for every decision.
+/// Imports the people, makes the drive, registers all of them at once, and waits for every
+/// decision.
 pub(super) async fn rush(client: &Client, input: &Input) -> anyhow::Result<Played> {
     let imported = client.import(&input.members).await?;
     let outcome = &imported["outcome"];
@@ -68,7 +69,7 @@ pub(super) async fn rush(client: &Client, input: &Input) -> anyhow::Result<Playe
     count(drive_id, receipts, &statuses, took)
 }
 
-/// Everybody clicks: the receipts' ids, and how long each took.
+/// All members click. Returns the receipts' ids, and the time of each.
 async fn click(
     client: &Client,
     drive_id: DriveId,

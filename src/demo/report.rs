@@ -10,7 +10,7 @@ use super::input::Input;
 use super::play::Played;
 use crate::verify::{Fault, Report};
 
-/// Prints what came of a rush.
+/// Prints the result of a rush.
 pub(super) fn print(
     input: &Input,
     played: &Played,

@@ -1,4 +1,4 @@
-//! Folding one drive's log, entry by entry, and checking that each could follow the one before.
+//! Folds one drive's log entry by entry, and checks that each entry may follow the one before.
 
 use domain::attribute::Attributes;
 use domain::clock::Instant;
@@ -18,13 +18,13 @@ use shared::bus::CloudEvent;
 use shared::ledger::{Row, Status};
 use shared::log::{Entry, Head};
 
-/// What a decision rested on, as far as it was not erased.
+/// The facts behind a decision, as far as they were not erased.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Facts {
-    /// How the rules were read: see [`READING`].
+    /// The version of the rules' semantics; see [`READING`].
     #[serde(default)]
     pub reading: Option<u32>,
-    /// The member's attributes that the rules looked at.
+    /// The member's attributes that the rules used.
     #[serde(default)]
     pub member: Attributes,
 }
@@ -34,7 +34,7 @@ pub(super) fn facts_of(row: &Row) -> Option<Facts> {
     serde_json::from_str(row.facts.as_deref()?).ok()
 }
 
-/// What is not as it should be with a log.
+/// What is wrong with a log.
 #[derive(Debug, thiserror::Error)]
 pub enum Wrong {
     /// What does not follow or does not agree, in a sentence.
@@ -65,18 +65,18 @@ pub struct Step {
     pub event: CloudEvent,
 }
 
-/// A log on its way through.
+/// The fold of a log so far.
 #[derive(Debug)]
 pub struct Fold {
     drive_id: DriveId,
     /// The end of what was read.
     head: Head,
     state: State,
-    /// The command whose events are being read, and how many there were so far.
+    /// The command whose events are being read, and the number of its events so far.
     cause: Option<(CommandId, u32)>,
     expected: u32,
     decisions: u64,
-    /// The latest instant at which one of the commands was accepted.
+    /// The latest acceptance of the commands so far.
     latest: Instant,
 }
 
@@ -107,7 +107,7 @@ impl Fold {
         self.head
     }
 
-    /// What the entries say together.
+    /// The state after these entries.
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
@@ -143,7 +143,8 @@ impl Fold {
         Ok(Step { sequence, event })
     }
 
-    /// Takes an entry in; checks that it is what the rules allow. With its row of the ledger, checks that both agree.
+    /// Folds an entry, and checks that the rules allow it. With its row of the ledger, checks that
+    /// both agree.
     pub fn step(&mut self, step: &Step, row: Option<(&Row, Option<Facts>)>) -> Result<(), Wrong> {
         let Step { sequence, event } = step;
         let wrong = |what: String| format!("entry {sequence} ({}): {what}", event.event.kind());
@@ -161,7 +162,7 @@ impl Fold {
             return Err(wrong("its id is not a function of its cause".to_owned()).into());
         }
         self.allowed(&event.event).map_err(&wrong)?;
-        // Who has only the log knows when it was decided, which is later.
+        // The log alone has the time of the decision, which is later.
         self.latest = self.latest.max(row.as_ref().map_or(event.time, |(row, _)| row.accepted_at));
         if let Some((row, facts)) = row {
             self.agrees(&event.event, index, *sequence, row, facts.as_ref()).map_err(&wrong)?;
@@ -170,7 +171,7 @@ impl Fold {
         Ok(())
     }
 
-    /// Ends the fold: the last decision is whole, and everything adds up.
+    /// Ends the fold. Checks that the last decision is complete and the totals agree.
     pub fn finish(&self) -> Result<(), Wrong> {
         self.whole()?;
         broken_invariant(&self.state, self.latest).map_or(Ok(()), |broken| Err(broken.into()))
@@ -185,7 +186,8 @@ impl Fold {
         }
     }
 
-    /// Whether an event may follow, whoever decided it: places, order of the waiting list, the fullness of a refusal.
+    /// Checks whether an event may follow: places, order of the waiting list, a refusal because the
+    /// drive is full.
     fn allowed(&self, event: &Event) -> Result<(), String> {
         let drive = self.state.drive.as_ref();
         let capacity =
@@ -201,9 +203,9 @@ impl Fold {
             }
         };
         match event {
-            Event::DriveCreated(_) if drive.is_some() => Err("the drive is there already".to_owned()),
+            Event::DriveCreated(_) if drive.is_some() => Err("the drive exists already".to_owned()),
             Event::DriveCreated(_) => Ok(()),
-            _ if drive.is_none() => Err("the drive is not there yet".to_owned()),
+            _ if drive.is_none() => Err("the drive does not exist yet".to_owned()),
             Event::RegistrationConfirmed(event) => match self.state.places(event.slot_id).waitlisted {
                 0 => place(event.slot_id, event.place),
                 waiting => Err(format!("{waiting} waited already")),
@@ -223,10 +225,10 @@ impl Fold {
                 let mut waiting = self.state.waiting(event.slot_id);
                 let by_hand = event.facts.is_some();
                 if by_hand && !waiting.any(|member_id| member_id == event.member_id) {
-                    return Err("they do not wait".to_owned());
+                    return Err("the member does not wait".to_owned());
                 }
                 if !by_hand && waiting.next() != Some(event.member_id) {
-                    return Err("somebody else has waited longer".to_owned());
+                    return Err("another member has waited longer".to_owned());
                 }
                 place(event.slot_id, event.place)
             }
@@ -234,7 +236,7 @@ impl Fold {
                 let mut waiting = self.state.waiting(event.slot_id);
                 let waits = waiting.any(|member_id| member_id == event.member_id);
                 match self.state.places(event.slot_id).waitlisted {
-                    _ if !waits => Err("they do not wait".to_owned()),
+                    _ if !waits => Err("the member does not wait".to_owned()),
                     all if (1..=all).contains(&event.position) => Ok(()),
                     all => Err(format!("position {} of {all}", event.position)),
                 }
@@ -258,7 +260,7 @@ impl Fold {
                 let slots = drive.into_iter().flat_map(|drive| &drive.definition.slots);
                 let is_full = |slot: &domain::drive::definition::Slot| {
                     let places = self.state.places(slot.slot_id);
-                    // While somebody waits, a free place is not for newcomers.
+                    // While a member waits, newcomers get no free place.
                     (slot.capacity.is_some_and(|capacity| places.confirmed >= capacity)
                         || places.waitlisted > 0)
                         && places.waitlisted >= slot.waitlist_capacity
@@ -268,7 +270,7 @@ impl Fold {
             Event::RegistrationCheckedIn(event) => {
                 let found = self.came(event.member_id, event.registration_id, event.slot_id, false)?;
                 if event.at < found.registered_at {
-                    return Err("they came before they registered".to_owned());
+                    return Err("the check-in is before the registration".to_owned());
                 }
                 Ok(())
             }
@@ -290,7 +292,7 @@ impl Fold {
         }
     }
 
-    /// The registration of somebody who holds a place, and has come, or has not come yet.
+    /// The registration of a member who holds a place and is, or is not, checked in.
     fn came(
         &self,
         member_id: MemberId,
@@ -303,16 +305,16 @@ impl Fold {
         }
         let found = self.state.registration(member_id);
         match found.filter(|found| found.id == id && found.state == RegistrationState::Confirmed) {
-            None => Err("they hold no place".to_owned()),
+            None => Err("the member holds no place".to_owned()),
             Some(found) if found.slot_id != slot_id => Err("it is another slot".to_owned()),
             Some(found) if found.checked_in_at.is_some() == expected => Ok(found),
-            Some(_) if expected => Err("they have not come yet".to_owned()),
-            Some(_) => Err("they have come already".to_owned()),
+            Some(_) if expected => Err("the member is not checked in".to_owned()),
+            Some(_) => Err("the member is checked in already".to_owned()),
         }
     }
 
-    /// Whether the ledger says the same about the command: which entries, what came of it, and (as far as the facts were
-    /// not erased) the verdict, recomputed.
+    /// Checks whether the ledger agrees about the command: its entries, its outcome, and (unless
+    /// the facts were erased) the recomputed verdict.
     fn agrees(
         &self,
         event: &Event,
@@ -334,12 +336,12 @@ impl Fold {
         if let (Some(hash), Some(text)) = (event.facts(), row.facts.as_deref())
             && hash != base64url(&sha256(text.as_bytes()))
         {
-            return Err(format!("the facts of {} are not those that were hashed", row.id));
+            return Err(format!("the facts of {} differ from those that were hashed", row.id));
         }
         if let Event::RegistrationCheckedIn(event) = event {
             let registered_at = self.state.registration(event.member_id).map(|found| found.registered_at);
             if event.at > row.accepted_at.max(registered_at.unwrap_or(row.accepted_at)) {
-                return Err(format!("{} was accepted before they came", row.id));
+                return Err(format!("{} was accepted before the check-in", row.id));
             }
         }
         self.judged_right(event, row, facts)
@@ -354,7 +356,7 @@ impl Fold {
             let attributes = facts.map_or(&nobody, |facts| &facts.member);
             self.state.rules.judge(attributes, &drive.definition.facts(), row.accepted_at)
         };
-        // A decision that was made by an earlier reading of the rules is not judged again by this one.
+        // A decision by an earlier version of the rules' semantics is not judged again by this one.
         let knows = self.state.rules.is_empty() || facts.is_some_and(|facts| facts.reading == Some(READING));
         match event {
             Event::RegistrationConfirmed(_) | Event::RegistrationWaitlisted(_) => {

@@ -1,7 +1,8 @@
-//! Receipts against the ledger: each was decided, and in the order in which they were given.
+//! Compares receipts with the ledger: each is decided, in the order of the receipts.
 //!
-//! A client that waits for each receipt before its next click knows an order that the logs must have: of two clicks on one drive, the
-//! first is decided first. A file of such receipts proves whether it was so.
+//! A client that waits for each receipt before its next click knows an order that the logs must
+//! keep. Of two clicks on one drive, the first is decided first. A file of such receipts proves
+//! whether the logs did so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
@@ -16,14 +17,14 @@ use shared::signing::SigningKey;
 
 use super::Fault;
 
-/// Receipts that are looked up at a time.
+/// Receipts per look-up.
 const PAGE: usize = 500;
 
-/// Checks receipts, one a line, in the order in which they were given. Returns how many there were.
+/// Checks receipts, one per line, in the order in which the client got them. Returns their number.
 ///
 /// # Errors
-/// At the first line that is no receipt of this deployment, whose command has no decision or another one, or that was decided
-/// before one that was given sooner.
+/// At the first line that is no receipt of this deployment, whose command has no or another
+/// decision, or that was decided before an earlier receipt.
 pub(super) async fn check(
     db: &impl ConnectionTrait,
     key: &SigningKey,
@@ -55,7 +56,7 @@ pub(super) async fn check(
         for (number, claims) in page {
             count += 1;
             let Some(row) = rows.get(&claims.command_id) else {
-                // Such decisions are kept for a while only.
+                // Such decisions are deleted after a while.
                 if upkeep::is_passing(&claims.kind) {
                     continue;
                 }
