@@ -1,7 +1,8 @@
-//! The limit on the same servers: what any system on them must do for durable decisions, and nothing else.
+//! The bare limit of the same servers: only what any system needs for durable decisions.
 //!
-//! Messages are published with confirms, consumed in batches, inserted as they are in one statement per batch, answered
-//! by one event each (with confirms), and acknowledged. Publishing and consuming go on at the same time.
+//! Messages are published with confirms, consumed in batches, inserted as they are in one statement
+//! per batch, answered by one event each (with confirms), and acknowledged. Publishing and
+//! consuming go on at the same time.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use super::usage::{self, Usage};
 const BATCH: usize = 500;
 /// Unconfirmed messages of the publisher.
 const WINDOW: usize = 256;
-/// Everything of ours on the servers has this name, and goes at the end.
+/// The name of the table and the queue. Both are removed at the end.
 const NAME: &str = "muster_bench_bare";
 
 /// What was measured.
@@ -192,7 +193,7 @@ async fn on_embedded(
 ) -> anyhow::Result<Duration> {
     let topology: Topology = "1".parse().map_err(anyhow::Error::msg)?;
     let broker = Broker::connect(&BrokerUrl::Embedded(file.to_owned()), topology, "bare").await?;
-    // Somebody listens, as somebody does in a deployment.
+    // One subscriber, as in a deployment.
     let _subscription = broker.subscribe(Source::Events(vec!["bench.#".to_owned()]));
     let message = |to| Outgoing {
         to,

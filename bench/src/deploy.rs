@@ -1,4 +1,5 @@
-//! A deployment of its own for a measurement: the same binaries that are deployed, as processes of this machine.
+//! A deployment of its own for a measurement: the same binaries that are deployed, as processes of
+//! this machine.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -56,7 +57,7 @@ pub(super) async fn start(servers: &Servers, connections: u16) -> anyhow::Result
     Ok((deployed, client))
 }
 
-/// Processes that end with this.
+/// Processes that end when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Deployed {
     /// The members' API.
@@ -149,7 +150,7 @@ impl Deployed {
     /// Ends all processes and waits for them.
     pub(super) async fn end(mut self) {
         for child in &self.children {
-            // It may have ended already.
+            // The process may have ended already.
             let _ = Command::new("kill").arg(child.id().to_string()).status();
         }
         let since = std::time::Instant::now();

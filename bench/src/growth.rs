@@ -1,7 +1,7 @@
-//! What a click costs with many behind it: the same rush with few and with many decisions in the tables.
+//! What growth costs: the same rush with few and with many decisions in the tables.
 //!
-//! What is behind is written by the consumer's own code, batch by batch; nothing of it comes by HTTP or is told. Everybody who is
-//! there registered once. Then people among them, chosen at random, rush on a drive.
+//! The consumer's own code writes the earlier decisions, batch by batch, without HTTP and without
+//! events. Each person registers once. Then a random sample of these people rushes on a drive.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,31 +44,31 @@ use super::rush::{SETTING_UP, Stage, bar, import, tokens};
 use muster::client::Client;
 use muster::verify;
 
-/// People on each drive that is behind.
+/// People on each earlier drive.
 const PEOPLE: usize = 4_000;
-/// Commands in a batch of what is behind: the most that a consumer takes.
+/// Commands in a batch of earlier decisions: the most that a consumer takes.
 const BATCH: usize = 500;
 /// Drives that are filled at a time.
 const FILLING: u32 = 2;
 /// Ids that are read at a time.
 const IDS: u64 = 10_000;
-/// How often a batch of what is behind is tried again.
+/// The most retries of a batch of earlier decisions.
 const TRIES: u32 = 20;
-/// How long the followers may take for what is behind.
+/// Timeout for the followers to process the earlier decisions.
 const FOLLOWED: Duration = Duration::from_secs(3600);
 
 /// Flags of `muster-bench growth`.
 #[derive(Debug, Clone, Args)]
 pub struct GrowthArguments {
-    /// Decisions behind the first rushes.
+    /// Decisions in the tables before the first rushes.
     #[arg(long, default_value_t = 80_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub few: u32,
 
-    /// Decisions behind the last rushes.
+    /// Decisions in the tables before the last rushes.
     #[arg(long, default_value_t = 8_000_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub many: u32,
 
-    /// Rushes with each, after one that is not counted.
+    /// Rushes with each number, after one that does not count.
     #[arg(long, default_value_t = 3, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub rushes: u8,
 
@@ -80,7 +80,7 @@ pub struct GrowthArguments {
     #[arg(long, default_value = "./reports", value_name = "FOLDER")]
     pub out: PathBuf,
 
-    /// Where the parts of the deployment to start are: with nothing on them yet.
+    /// Where the parts of the deployment to start are. They must be empty.
     #[command(flatten)]
     pub servers: Servers,
 }
@@ -93,9 +93,10 @@ struct Growth {
     plan: Plan,
     few: Vec<Rush>,
     many: Vec<Rush>,
-    /// Many to few, by the medians: what all processes and servers used but for the load.
+    /// CPU with many by CPU with few (medians), of all processes and servers except the load.
     cost: f64,
-    /// The same of the load, which clicks the same in each rush: a hint at how much slower the machine has become.
+    /// The same ratio for the load, which is equal in each rush. It shows whether the machine
+    /// became slower.
     load: f64,
 }
 
@@ -106,7 +107,7 @@ struct Rush {
     behind: u64,
     accepted_per_second: f64,
     decided_per_second: f64,
-    /// Of the application and the servers that it uses together, until the followers have read what was decided.
+    /// Of the application and its servers together, until the followers have read the decisions.
     cpu_seconds_per_1000: f64,
     application_cpu_seconds_per_1000: f64,
     load_cpu_seconds_per_1000: f64,
@@ -193,7 +194,7 @@ fn uses(servers: &Servers) -> anyhow::Result<Vec<&'static str>> {
     Ok(uses.into_iter().filter(|(_, is_used)| *is_used).map(|(kind, _)| kind).collect())
 }
 
-/// Everybody, and what they did.
+/// All people, and their decisions.
 struct Country<'a> {
     client: &'a Client,
     db: &'a Database,
@@ -202,14 +203,15 @@ struct Country<'a> {
     uses: Vec<&'static str>,
     tokens: Vec<String>,
     random: StdRng,
-    /// Those who are registered before any rush, in the order of their ids.
+    /// The people who registered before any rush, by id.
     people: Vec<MemberId>,
     /// Decisions about registrations.
     decided: u64,
 }
 
 impl Country<'_> {
-    /// Rushes with so many behind them. The first one is not counted: what it reads has to be read from the disk once.
+    /// Plays rushes after `behind` decisions. The first one does not count, because it reads from
+    /// the disk.
     async fn measure(
         &mut self,
         growth: &GrowthArguments,
@@ -225,7 +227,8 @@ impl Country<'_> {
         Ok(rushes)
     }
 
-    /// Until so many people are there, each of whom registered once, and those who follow the logs know of it.
+    /// Adds people until there are `to`. Each registers once. Waits until the followers have read
+    /// the logs.
     async fn grow(&mut self, to: u32) -> anyhow::Result<()> {
         let from = self.people.len();
         import(self.client, u32::try_from(from)?..to, "email,score", |number| {
@@ -251,7 +254,7 @@ impl Country<'_> {
             }))
         });
         let filled = stream::iter(opened).buffered(SETTING_UP).enumerate().map(|(number, drive_id)| {
-            // On each drive are people from everywhere.
+            // Each drive has people from all over the index.
             let people: Vec<_> = new.iter().skip(number).step_by(drives).copied().collect();
             let bar = bar.clone();
             async move { country.fill(drive_id?, &people, &bar).await }
@@ -280,7 +283,7 @@ impl Country<'_> {
                         );
                         break;
                     }
-                    // The deployment writes, too.
+                    // The deployment writes at the same time.
                     Err(Failure::Retry(_) | Failure::Contended(_)) if backoff.failures() < TRIES => {
                         backoff.wait().await;
                     }
@@ -292,12 +295,13 @@ impl Country<'_> {
         Ok(())
     }
 
-    /// Waits until nobody is busy with what was put behind.
+    /// Waits until followers and database have finished with the earlier decisions.
     async fn settle(&self) -> anyhow::Result<()> {
         self.followed().await?;
         if self.db.writer().get_database_backend() == DbBackend::Postgres {
             for chore in ["vacuum (analyze)", "checkpoint"] {
-                // It would be done during the rushes. Who may not ask for it measures that as well.
+                // Otherwise the database would do it during the rushes. Without the permission, the
+                // rushes include it.
                 if let Err(error) = self.db.writer().execute_unprepared(chore).await {
                     println!("{chore}: {error}");
                 }
@@ -306,7 +310,7 @@ impl Country<'_> {
         Ok(())
     }
 
-    /// Waits until those who follow the logs have read them.
+    /// Waits until the followers have read the logs.
     async fn followed(&self) -> anyhow::Result<()> {
         for follower in [Inbox::NAME, Webhooks::NAME] {
             let read = async {
@@ -323,7 +327,7 @@ impl Country<'_> {
         Ok(())
     }
 
-    /// Lets people chosen at random rush, and looks whether all is as it should be.
+    /// Plays a rush of a random sample of people, and verifies the result.
     async fn rush(&mut self, plan: &Plan) -> anyhow::Result<Rush> {
         let applicants = self.people.sample(&mut self.random, plan.applicants as usize).copied().collect();
         let stage = Stage::of(self.client, plan, applicants, self.tokens.clone()).await?;

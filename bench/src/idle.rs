@@ -1,4 +1,4 @@
-//! What a deployment that nobody uses keeps of memory, beside the most it had.
+//! The memory of an idle deployment, beside its peak.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use super::deploy::{self, Servers};
 /// Flags of `muster-bench idle`.
 #[derive(Debug, Clone, Args)]
 pub struct IdleArguments {
-    /// How many seconds after the start, and after the documentation was shown, memory is looked at.
+    /// Seconds to wait after the start and after reading the documentation, before memory is
+    /// measured.
     #[arg(long, default_value_t = 15, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
 
@@ -20,7 +21,7 @@ pub struct IdleArguments {
     pub servers: Servers,
 }
 
-/// Starts a deployment, shows the documentation, waits, and prints what the members' API holds of memory.
+/// Starts a deployment, reads the documentation, waits, and prints the memory of the members' API.
 pub(super) async fn run(arguments: IdleArguments) -> anyhow::Result<()> {
     let (deployed, _client) = deploy::start(&arguments.servers, 1).await?;
     Client::new().get(format!("{}/docs", deployed.url)).send().await?.bytes().await?;

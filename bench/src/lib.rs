@@ -1,4 +1,5 @@
-//! `muster-bench`: rushes that anyone can repeat, measured. It depends on the product and does not ship with it.
+//! `muster-bench` plays and measures rushes that anyone can repeat. It depends on the product and
+//! does not ship with it.
 
 mod bare;
 mod deploy;
@@ -51,19 +52,21 @@ pub enum What {
         #[command(flatten)]
         rush: RushArguments,
     },
-    /// The limit on the same servers: publish, consume, insert the same bytes, publish, acknowledge; nothing of Muster
+    /// The bare limit of the same servers, without Muster: publish, consume, insert the same bytes,
+    /// publish, acknowledge
     Bare {
         /// Its flags.
         #[command(flatten)]
         bare: BareArguments,
     },
-    /// Reads: the drives' list and page under load, beside a bare handler that returns the same bytes
+    /// Reads: the drives' list and page under load, beside a bare handler that returns the same
+    /// bytes
     Read {
         /// Its flags.
         #[command(flatten)]
         read: ReadArguments,
     },
-    /// Live streams: what each costs, and how long after the decision it tells
+    /// Live streams: what each costs, and how long after the decision its event arrives
     Streams {
         /// Its flags.
         #[command(flatten)]
@@ -75,19 +78,19 @@ pub enum What {
         #[command(flatten)]
         national: NationalArguments,
     },
-    /// The same rush with few and with many decisions in the tables: what growing costs
+    /// What growth costs: the same rush with few and with many decisions in the tables
     Growth {
         /// Its flags.
         #[command(flatten)]
         growth: GrowthArguments,
     },
-    /// What a deployment that nobody uses keeps of memory, beside the most it had
+    /// The memory of an idle deployment, beside its peak
     Idle {
         /// Its flags.
         #[command(flatten)]
         idle: IdleArguments,
     },
-    /// Serves two files with a bare handler: what `read` compares with, in a process of its own
+    /// Serves two files with a bare handler, in a process of its own, for `read` to compare with
     BarePages {
         /// Its flags.
         #[command(flatten)]
@@ -98,16 +101,17 @@ pub enum What {
 /// Flags of `muster-bench rush`.
 #[derive(Debug, Clone, Args)]
 pub struct RushArguments {
-    /// What is played.
+    /// The plan of the rush.
     #[command(flatten)]
     pub plan: Plan,
 
-    /// A file (TOML) that says what is played, instead of flags.
+    /// A TOML file with the plan, instead of flags.
     #[arg(long, value_name = "FILE", conflicts_with = "Plan")]
     pub file: Option<PathBuf>,
 
-    /// A deployment that runs already; with its --database-url, ledger and tables are compared as well. Without it, one is started
-    /// on the servers named below: every part a process of its own, or one process with the embedded broker.
+    /// The URL of a running deployment. With its --database-url, ledger and tables are compared as
+    /// well. Without it, a deployment is started on the servers named below: every part as a
+    /// process of its own, or one process with the embedded broker.
     #[arg(long, value_name = "URL", requires = "admin_password")]
     pub url: Option<String>,
 
@@ -123,7 +127,8 @@ pub struct RushArguments {
     #[arg(long, env = "ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     pub admin_password: Option<Secret>,
 
-    /// Measure the limit of the same servers (`muster-bench bare`) before, and give the ratio to it.
+    /// Measure the bare limit of the same servers first (`muster-bench bare`), and report the ratio
+    /// to it.
     #[arg(long)]
     pub with_bare: bool,
 

@@ -1,7 +1,7 @@
-//! The national rush: millions of people on thousands of drives, a few of them very hot, as when India's CoWIN registered
-//! over eight million people within hours (28 April 2021).
+//! The national rush: millions of people on thousands of drives, a few of them very hot, as when
+//! India's CoWIN registered over eight million people within hours (28 April 2021).
 //!
-//! What is known of every person (their id, their receipt) stands in two files in `DATA_DIR`; the load's own memory does not
+//! Two files in `DATA_DIR` hold each person's id and receipt, so the load's own memory does not
 //! grow with them.
 
 mod crowd;
@@ -37,10 +37,10 @@ use muster::wire::Server;
 const IDS: u64 = 10_000;
 /// Entries in a log before the rush: created, published, opened.
 const BEFORE: u64 = 3;
-/// Of 100 who want a drive, how many have a place, and how many may wait for one.
+/// Of 100 people who want a drive, how many get a place, and how many may wait.
 const PLACES: u32 = 90;
 const WAITLIST: u32 = 5;
-/// One in so many is too young.
+/// One person in this many is too young.
 const TOO_YOUNG: u32 = 100;
 
 /// Flags of `muster-bench national`.
@@ -50,7 +50,8 @@ pub struct NationalArguments {
     #[arg(long, default_value_t = 8_000_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub members: u32,
 
-    /// Drives. By Zipf's law the n-th is wanted by a share of 1/n: of 2,000, the first by every eighth person.
+    /// Drives. By Zipf's law, demand for the n-th is in proportion to 1/n. Of 2,000 drives, every
+    /// eighth person wants the first.
     #[arg(long, default_value_t = 2_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub drives: u32,
 
@@ -70,12 +71,12 @@ pub struct NationalArguments {
     #[arg(long, default_value = "./reports", value_name = "FOLDER")]
     pub out: PathBuf,
 
-    /// Where the parts of the deployment to start are: with nothing on them yet.
+    /// Where the parts of the deployment to start are. They must be empty.
     #[command(flatten)]
     pub servers: Servers,
 }
 
-/// Plays it.
+/// Plays the national rush.
 pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
     ensure!(national.scale > 0.0 && national.scale <= 1.0, "scale: more than 0, at most 1");
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of the members")]
@@ -104,7 +105,7 @@ pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
     keep_ids(&db, &people, members).await?;
     phases.import = since.elapsed().as_secs_f64();
 
-    // The scheduler opens what is published; then the logs grow by what is decided alone.
+    // Wait until the scheduler has opened the drives. After that, the logs grow by decisions only.
     let before = u64::from(national.drives) * BEFORE;
     wait_for_entries(&db, before).await?;
 
@@ -147,7 +148,7 @@ pub(super) async fn run(national: NationalArguments) -> anyhow::Result<()> {
     Report::new(&national, members, measured).write(&national.out)
 }
 
-/// Makes a drive with places for most of those who want it.
+/// Makes a drive with places for most of the people who want it.
 async fn publish(client: &Client, crowd: &Crowd, number: usize) -> anyhow::Result<DriveId> {
     let wanted = u32::try_from(crowd.people(number).len())?;
     let share = |percent: u32| u64::from(wanted) * u64::from(percent) / 100;
@@ -160,7 +161,8 @@ async fn publish(client: &Client, crowd: &Crowd, number: usize) -> anyhow::Resul
         .await
 }
 
-/// Writes everybody's id to a file. (Through the API it would take longer than the rush: 200 people a page.)
+/// Writes all ids to a file. (Through the API, with 200 people a page, this would take longer than
+/// the rush.)
 async fn keep_ids(db: &Database, people: &Records<16>, members: u32) -> anyhow::Result<()> {
     let (mut number, mut after) = (0, None);
     loop {
@@ -197,7 +199,7 @@ fn requests(
     })
 }
 
-/// Waits until the drives' logs are so long together.
+/// Waits until the drives' logs have `entries` entries together.
 async fn wait_for_entries(db: &Database, count: u64) -> anyhow::Result<()> {
     let mut backoff = Backoff::default();
     while entries(&db.read).await? < count {

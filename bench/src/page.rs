@@ -1,6 +1,7 @@
 //! A report for people: the same figures as text in the terminal and as one HTML file.
 //!
-//! The file needs no script, no network and no other file. It follows the reader's light or dark mode.
+//! The file needs no script, no network and no other file. It follows the reader's light or dark
+//! mode.
 
 mod plot;
 
@@ -100,7 +101,8 @@ impl Display for Table {
 }
 
 impl Page {
-    /// Prints the tables and the settings. Writes `{name}.html` and, for programs, `{name}.json` into the folder.
+    /// Prints the tables and the settings. Writes `{name}.html` and, for programs, `{name}.json`
+    /// into the folder.
     pub(super) fn write(
         &self,
         folder: &Path,

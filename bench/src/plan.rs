@@ -1,4 +1,4 @@
-//! What is played: how many people click on what, and in which order.
+//! The plan of a rush: how many people click on which drive, and in which order.
 
 use anyhow::ensure;
 use clap::Args;
@@ -25,29 +25,30 @@ pub struct Plan {
     /// Drives.
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub drives: u32,
-    /// Of 100 applicants, how many click twice.
+    /// Per cent of the applicants who click twice.
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub duplicates: f64,
-    /// Of 100 applicants, how many a rule refuses.
+    /// Per cent of the applicants whom a rule refuses.
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub ineligible: f64,
-    /// Of 100 applicants, how many withdraw a little later.
+    /// Per cent of the applicants who withdraw a little later.
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub withdrawals: f64,
     /// Connections.
     #[arg(long, default_value_t = 64, value_name = "NUMBER")]
     pub connections: u16,
-    /// Clicks per second, come what may (open loop). Without it, each connection clicks again as soon as it is answered
-    /// (closed loop).
+    /// Clicks per second at fixed instants (open loop). Without it, each connection clicks again as
+    /// soon as it is answered (closed loop).
     #[arg(long, value_name = "NUMBER")]
     pub rate: Option<f64>,
-    /// Each click waits for its decision, at most so many seconds (`Prefer: wait`). Without it, for its receipt.
+    /// The most seconds that each click waits for its decision (`Prefer: wait`). Without it, a
+    /// click waits for its receipt.
     #[arg(long, value_name = "SECONDS")]
     pub wait: Option<u8>,
     /// Access tokens that are used. [default: one per applicant]
     #[arg(long, value_name = "NUMBER")]
     pub tokens: Option<u32>,
-    /// Makes the same order again.
+    /// The seed of the order. The same seed gives the same order.
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub seed: u64,
 }
@@ -71,7 +72,7 @@ impl Default for Plan {
     }
 }
 
-/// What a click asks for.
+/// The command of a click.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     Register,
@@ -82,12 +83,12 @@ pub(super) enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Click {
     pub(super) action: Action,
-    /// Who; their drive is a function of it.
+    /// The applicant's number. It determines the drive.
     pub(super) applicant: u32,
 }
 
 impl Plan {
-    /// Checks what the types do not say.
+    /// Checks the ranges that the types do not.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         ensure!((1..=10_000_000).contains(&self.applicants), "applicants: 1 to 10,000,000");
         ensure!((1..=self.applicants).contains(&self.drives), "drives: 1 to as many as applicants");
@@ -130,12 +131,12 @@ impl Plan {
         is_among(applicant, self.ineligible, 0x1e11)
     }
 
-    /// Whether clicks carry an Idempotency-Key: people who click twice mean the same.
+    /// Whether clicks carry an Idempotency-Key. Two clicks of one person are then one command.
     pub(super) fn has_keys(&self) -> bool {
         self.duplicates > 0.0
     }
 
-    /// All clicks, in the order in which they are begun.
+    /// All clicks, in the order of their start.
     pub(super) fn clicks(&self) -> Vec<Click> {
         let mut random = StdRng::seed_from_u64(self.seed);
         let mut applicants: Vec<u32> = (0..self.applicants).collect();
@@ -157,7 +158,7 @@ impl Plan {
     }
 }
 
-/// Whether this applicant is among so many per cent: always the same ones, and others for other purposes.
+/// Whether this applicant is among `percent` of all. The choice is fixed, and differs by purpose.
 fn is_among(applicant: u32, percent: f64, purpose: u64) -> bool {
     StdRng::seed_from_u64(u64::from(applicant) << 16 ^ purpose).random_range(0.0..100.0) < percent
 }

@@ -1,4 +1,5 @@
-//! Reading: the drives' list and page under load, beside a bare handler that returns the same bytes.
+//! Reading: the drives' list and page under load, beside a bare handler that returns the same
+//! bytes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,11 +36,11 @@ pub struct ReadArguments {
     #[arg(long, default_value_t = 64, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub connections: u16,
 
-    /// How often each question is asked of both, in turn.
+    /// Rounds. In each, both answer every question by turns.
     #[arg(long, default_value_t = 7, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=100))]
     pub rounds: u16,
 
-    /// How long each time, in seconds.
+    /// Seconds per question in each round.
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
     pub seconds: f64,
 
@@ -63,7 +64,7 @@ pub struct PagesArguments {
     #[arg(long, value_name = "FILE")]
     pub drive: PathBuf,
 
-    /// Where it listens.
+    /// The address to listen on.
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
     pub listen: SocketAddr,
 }
@@ -77,16 +78,16 @@ pub(super) async fn serve_pages(pages: PagesArguments, shutdown: CancellationTok
     api::bare::serve(listener, read(&pages.list)?, read(&pages.drive)?, shutdown).await
 }
 
-/// Something that is asked again and again.
+/// A request that is sent repeatedly.
 struct Question {
     name: &'static str,
-    /// The request but for `host`, and its end.
+    /// The request without `host` and without its end.
     head: String,
     status: u16,
     bytes: usize,
 }
 
-/// What one of the two answered to a question, all rounds together.
+/// One side's answers to a question, over all rounds.
 #[derive(Debug, Default, Serialize)]
 struct Answered {
     /// The median of the rounds.
@@ -104,15 +105,15 @@ struct Round {
     cpu_seconds: f64,
 }
 
-/// What came of a question.
+/// The result of a question.
 #[derive(Debug, Serialize)]
 struct Compared {
     question: &'static str,
-    /// Of an answer's body.
+    /// The size of an answer's body.
     bytes: usize,
     muster: Answered,
     bare: Answered,
-    /// Muster's rate by the bare handler's in the same round: the median, the lowest, the highest.
+    /// Muster's rate by the bare handler's in the same round: median, lowest, highest.
     share: [f64; 3],
 }
 
@@ -176,7 +177,7 @@ pub(super) async fn run(read: ReadArguments) -> anyhow::Result<()> {
     write(&read, compared)
 }
 
-/// Asks both in turn, so that what slows the machine down meets both.
+/// Asks both by turns, so that a slow machine affects both.
 async fn compare(
     read: &ReadArguments,
     question: &Question,
@@ -189,7 +190,7 @@ async fn compare(
             let before = usage::cpu_seconds(pid);
             let mut round = ask(read, question, server).await?;
             round.cpu_seconds = usage::cpu_seconds(pid) - before;
-            // The first one is for getting warm.
+            // The first round warms up and does not count.
             if number > 0 {
                 side.rounds.push(round);
             }

@@ -36,16 +36,17 @@ pub(super) struct Measured {
     pub(super) used: BTreeMap<String, Used>,
 }
 
-/// What was checked afterwards, and found right.
+/// What was verified after the rush.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Verified {
-    /// Entries of the logs whose hashes and places the client recomputed; each receipt has one decision there.
+    /// Entries of the logs whose hashes and places the client recomputed; each receipt has one
+    /// decision there.
     pub(super) entries: u64,
     /// Decisions that `muster verify` compared with ledger and tables, where it could reach them.
     pub(super) tables: Option<u64>,
 }
 
-/// What was measured on, where it is known.
+/// The servers and settings of the measurement, if known.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Setting {
     pub(super) database: String,
@@ -64,7 +65,7 @@ pub(super) struct Percentiles {
 }
 
 impl Percentiles {
-    /// Those of a histogram of microseconds.
+    /// Reads a histogram of microseconds.
     pub(super) fn read(all: &Histogram<u64>) -> Self {
         let at = |share| all.value_at_quantile(share) as f64 / 1000.0;
         Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: all.max() as f64 / 1000.0 }
@@ -120,14 +121,14 @@ pub(super) struct Report {
     click_to_decision: Percentiles,
     sold_out_after: Option<f64>,
     pub(super) cpu_seconds_per_1000: BTreeMap<String, f64>,
-    /// Of all our processes together; the load's own is not among them.
+    /// Of all Muster's processes together, without the load.
     pub(super) application_cpu_seconds_per_1000: f64,
-    /// Of all that is measured: the application, the servers, and the load.
+    /// Of everything: the application, the servers and the load.
     all_cpu_seconds_per_1000: f64,
     peak_megabytes: BTreeMap<String, f64>,
     bare_per_second: Option<f64>,
     share_of_bare: Option<f64>,
-    /// What was accepted in a second, as a share of the bare limit.
+    /// Clicks accepted per second, as a share of the bare limit.
     accepted_share_of_bare: Option<f64>,
     /// All processor time, as a multiple of the bare limit's.
     cpu_times_bare: Option<f64>,

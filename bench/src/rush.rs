@@ -1,4 +1,5 @@
-//! The rush: people, drives and tokens are made through the API, everybody clicks, and the logs say what came of it.
+//! The rush: makes people, drives and tokens through the API, lets all people click, and reads the
+//! result from the logs.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -33,7 +34,7 @@ use muster::wire::Server;
 const IMPORT: u32 = 50_000;
 /// Imports at a time.
 const IMPORTS: usize = 4;
-/// Requests at a time while things are set up.
+/// Requests at a time during the preparation.
 pub(super) const SETTING_UP: usize = 32;
 /// Messages of the bare measurement.
 const BARE: u32 = 50_000;
@@ -117,7 +118,7 @@ async fn describe(servers: &Servers, db: &Database) -> anyhow::Result<Setting> {
     })
 }
 
-/// What a rush needs before it begins.
+/// The people, drives and tokens of a rush.
 pub(super) struct Stage {
     members: Vec<MemberId>,
     pub(super) drives: Vec<DriveId>,
@@ -136,7 +137,7 @@ impl Stage {
         Self::of(client, plan, members, tokens).await
     }
 
-    /// New drives for people and with tokens that are there already.
+    /// Makes new drives for existing people and tokens.
     pub(super) async fn of(
         client: &Client,
         plan: &Plan,
@@ -148,7 +149,7 @@ impl Stage {
         Ok(Self { members, drives, tokens })
     }
 
-    /// Everybody clicks; ends when everything is decided, and `done`.
+    /// Plays all clicks. Returns when everything is decided and `done` has returned.
     pub(super) async fn play(
         &self,
         client: &Client,
@@ -169,7 +170,8 @@ impl Stage {
         };
         let (shots, broken) = load.fire_and_keep(&bar).await?;
         let accepted = since.elapsed();
-        // What a rush is checked by is one command per click; with a key, the same click is the same command however often it is sent.
+        // The check expects one command per click. With a key, a click is the same command however
+        // often it is sent.
         ensure!(
             broken == 0 || plan.has_keys(),
             "{broken} connections broke before the answer, and what was sent again may count twice; with --duplicates clicks carry keys"
@@ -220,7 +222,7 @@ impl Stage {
         })
     }
 
-    /// Asks, without much ado, until each drive's log is as long as there are commands for it.
+    /// Polls, with back-off, until each drive's log has as many entries as it has commands.
     async fn wait_for_decisions(
         &self,
         client: &Client,
@@ -233,7 +235,7 @@ impl Stage {
         }
         for (drive_id, commands) in self.drives.iter().zip(commands) {
             let mut backoff = Backoff::default();
-            // Each decision has an entry, and so has the drive's beginning.
+            // Each decision has an entry, and so has the creation of the drive.
             let path = format!("/admin/v1/drives/{drive_id}/log?limit=1&after={}", commands.len());
             while client.get(As::Admin, &path).await?["items"].as_array().is_none_or(Vec::is_empty) {
                 backoff.wait().await;
@@ -242,7 +244,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Reads the logs: when everything was decided, and whether all is as it should be.
+    /// Reads the logs: finds when each command was decided, and verifies them.
     pub(super) async fn check(&self, client: &Client, measured: &mut Measured) -> anyhow::Result<u64> {
         let ids: HashSet<_> = measured.shots.iter().map(|shot| shot.id).collect();
         let bar = bar(ids.len() as u64, "history")?;
@@ -266,7 +268,7 @@ impl Stage {
     }
 }
 
-/// Imports people with these numbers; `row` is what a file says of one.
+/// Imports people with these numbers. `row` gives a person's row of the file.
 pub(super) async fn import(
     client: &Client,
     numbers: Range<u32>,
@@ -293,7 +295,7 @@ pub(super) async fn import(
     Ok(())
 }
 
-/// Makes so many access tokens.
+/// Makes `count` access tokens.
 pub(super) async fn tokens(client: &Client, count: u32) -> anyhow::Result<Vec<String>> {
     let bar = bar(u64::from(count), "tokens")?;
     let tokens = (0..count).map(|_| async {

@@ -1,4 +1,4 @@
-//! Many streams on one process: what each costs, and how long after the decision it tells.
+//! Many streams on one process: what each costs, and how long after the decision its event arrives.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,17 +36,17 @@ use muster::wire::Server;
 
 /// Streams that are opened at a time.
 const OPENING: usize = 64;
-/// How long memory is let settle before it is looked at.
+/// How long to wait before memory is measured.
 const SETTLE: Duration = Duration::from_secs(3);
-/// The longest time that is told apart, in microseconds: ten minutes.
+/// The longest measurable latency, in microseconds: ten minutes.
 const LONGEST: u64 = 600_000_000;
-/// How long the last streams may take to be told.
+/// Timeout for the last events to arrive.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Flags of `muster-bench streams`.
 #[derive(Debug, Clone, Args)]
 pub struct StreamsArguments {
-    /// People who watch their inboxes, each over a connection of their own, and then register.
+    /// People who watch their inboxes, each over one connection, and then register.
     #[arg(long, default_value_t = 10_000, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub streams: u32,
 
@@ -54,7 +54,7 @@ pub struct StreamsArguments {
     #[arg(long, default_value_t = 1_000.0, value_name = "NUMBER")]
     pub rate: f64,
 
-    /// Over a WebSocket each, instead of server-sent events.
+    /// Use WebSockets instead of server-sent events.
     #[arg(long)]
     pub websocket: bool,
 
@@ -79,7 +79,7 @@ struct Report {
     /// Resident memory of the process that serves them, before and with them, in megabytes.
     megabytes: [f64; 2],
     kilobytes_per_stream: f64,
-    /// From the decision (by the log) until the client had it.
+    /// From the decision (by the log) until its event reached the client.
     decision_to_told: Percentiles,
     application_cpu_seconds_per_1000: f64,
 }
@@ -191,7 +191,7 @@ pub(super) async fn run(arguments: StreamsArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// When everybody was told.
+/// The latencies of the events that arrived.
 struct Told(Mutex<Histogram<u64>>);
 
 impl Default for Told {
@@ -200,14 +200,14 @@ impl Default for Told {
     }
 }
 
-/// When something was decided.
+/// The time of a decision.
 #[derive(Deserialize)]
 struct Decided {
     time: clock::Instant,
 }
 
 impl Told {
-    /// Somebody was told of it just now.
+    /// Records that the event of a decision has just arrived.
     fn note(&self, decided: &Decided) {
         let waited = (clock::now() - decided.time).num_microseconds().unwrap_or_default();
         let mut latencies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,10 +223,10 @@ impl Told {
     }
 }
 
-/// Where an inbox is watched.
+/// The path of an inbox's stream.
 const PATH: &str = "/api/v1/me/events";
 
-/// Opens a stream of server-sent events, and says what reads it to its end.
+/// Opens a stream of server-sent events. Returns the future that reads it to its end.
 async fn open_events(
     server: &Server,
     token: &str,
@@ -259,7 +259,7 @@ async fn open_events(
     })
 }
 
-/// Opens a WebSocket, and says what reads it to its end.
+/// Opens a WebSocket. Returns the future that reads it to its end.
 async fn open_websocket(
     server: &Server,
     token: &str,
@@ -272,7 +272,7 @@ async fn open_websocket(
     let connection = TcpStream::connect(&server.addresses[..]).await.context("connect")?;
     let mut request = format!("ws://{}{PATH}", server.host).into_client_request()?;
     request.headers_mut().insert("authorization", token.parse()?);
-    // There are thousands of them on this side, too.
+    // This side has thousands of WebSockets, too.
     let small = WebSocketConfig::default().read_buffer_size(4 * 1024);
     let (mut socket, _) =
         client_async_with_config(request, connection, Some(small)).await.context("open a WebSocket")?;

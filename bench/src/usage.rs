@@ -1,4 +1,4 @@
-//! What processes of this machine use: processor time and resident memory, from `/proc` (Linux).
+//! Processor time and resident memory of this machine's processes, from `/proc` (Linux).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const TICKS: f64 = 100.0;
 /// Bytes per page on every machine that this is measured on.
 const PAGE: u64 = 4096;
-/// How often memory is looked at.
+/// How often memory is read.
 const LOOK: Duration = Duration::from_millis(200);
 /// The servers, by the names of their processes.
 const SERVERS: [(&str, &str); 5] = [
@@ -32,7 +32,7 @@ pub(super) struct Used {
     pub(super) peak_bytes: u64,
 }
 
-/// Measures from when it is made until it is stopped.
+/// Measures from its creation until it is stopped.
 #[derive(Debug)]
 pub(super) struct Usage {
     before: BTreeMap<u32, Process>,
@@ -65,7 +65,7 @@ impl Usage {
         Self { before: processes(), peaks, _looking: token.drop_guard() }
     }
 
-    /// What was used since the start, by kind of process.
+    /// The usage since the start, by kind of process.
     pub(super) fn stop(self) -> BTreeMap<String, Used> {
         let mut all: BTreeMap<String, Used> = BTreeMap::new();
         let peaks = self.peaks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,8 +81,8 @@ impl Usage {
     }
 }
 
-/// What all processes that count use at this instant, by kind: processor time since they began, resident memory of the
-/// largest.
+/// The present usage of all processes that count, by kind: processor time since they began, and
+/// resident memory of the largest.
 pub(super) fn now() -> BTreeMap<String, Used> {
     let mut all: BTreeMap<String, Used> = BTreeMap::new();
     for process in processes().into_values() {
@@ -110,8 +110,8 @@ pub(super) fn is_ours(kind: &str) -> bool {
     kind != "load" && !SERVERS.iter().any(|(_, server)| *server == kind)
 }
 
-/// The processes that count: ours, the servers', and this one (the load). Of ours, those that this one has started, if it has: a
-/// deployment of somebody else on this machine is none of its business.
+/// The processes that count: Muster's, the servers', and this one (the load). If this one has
+/// started processes of Muster, only those count, and not another deployment on this machine.
 fn processes() -> BTreeMap<u32, Process> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -131,7 +131,7 @@ fn processes() -> BTreeMap<u32, Process> {
     all
 }
 
-/// If some of our processes were started by this one, leaves the others of ours out.
+/// If this process started some of Muster's processes, leaves the others out.
 fn only_started_by(pid: u32, all: &mut BTreeMap<u32, Process>) {
     let is_own = |process: &Process| process.parent == pid;
     if all.values().any(|process| is_ours(&process.kind) && is_own(process)) {
@@ -139,8 +139,8 @@ fn only_started_by(pid: u32, all: &mut BTreeMap<u32, Process>) {
     }
 }
 
-/// The processor time that each process of `now` had used at the start. What its children had used that have ended since counts as
-/// its own, for by now it is charged with it.
+/// The processor time that each process of `now` had used at the start. It includes the time of
+/// children that have ended since, because Linux charges it to the parent.
 fn at_the_start(before: &BTreeMap<u32, Process>, now: &BTreeMap<u32, Process>) -> BTreeMap<u32, f64> {
     let mut all: BTreeMap<u32, f64> = BTreeMap::new();
     for (pid, process) in before {
@@ -161,8 +161,8 @@ fn kind(name: &str) -> String {
     server.or_else(|| ours.find(|ours| cut(ours)).map(ToOwned::to_owned)).unwrap_or_default()
 }
 
-/// One line of `/proc/PID/stat` (`proc_pid_stat(5)`): fields 2, 4, 14 to 17 and 24. A process is charged with what its
-/// children used once they have ended: a database's do so while it works.
+/// One line of `/proc/PID/stat` (`proc_pid_stat(5)`): fields 2, 4, 14 to 17 and 24. Linux charges
+/// the time of ended children to their parent. A database's children end while it works.
 fn read(stat: &str) -> Option<Process> {
     let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();

@@ -1,5 +1,6 @@
-//! Mail: what is put into an inbox is made a mail in the same transaction ([`make`]); the [`sender`] claims what is due,
-//! writes it ([`compose`]) and hands it to a mail server or a folder ([`post`]). Several senders may run.
+//! Mail: [`make`] turns new messages of inboxes into mails, in the same transaction. The [`sender`]
+//! claims due mails, writes their text ([`compose`]), and hands them to a mail server or a folder
+//! ([`post`]). Several senders may run.
 
 pub mod calendar;
 pub mod compose;
@@ -24,7 +25,8 @@ use shared::{failpoint, private};
 use post::Post;
 use sender::Sender;
 
-/// Makes mails of what is put into inboxes, as far as it is told by mail and wanted. `kinds` is what the entries are told as.
+/// Makes mails of new messages of inboxes, if their kind goes by mail and the member wants it.
+/// `kinds` has the kind of each entry.
 pub async fn make(
     tx: &DatabaseTransaction,
     now: Instant,
@@ -45,7 +47,7 @@ pub async fn make(
             preferences.due(kind, now)
         });
         due.unwrap_or_else(|panic| {
-            // Better at a bad time than never.
+            // A mail at a bad time is better than none.
             let member_id = message.member_id;
             tracing::error!(%member_id, %panic, "could not tell when a member wants mail; it is due now");
             Some(now)

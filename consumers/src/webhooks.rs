@@ -1,8 +1,8 @@
-//! Webhooks: what stands in the drives' logs is sent to whoever asked for it.
+//! Webhooks: sends entries of the drives' logs to the webhooks that asked for them.
 //!
-//! Two movements, which know of each other only through the table between them. [`Webhooks`] follows the logs and makes
-//! deliveries of their entries, each once. The [`sender`] claims what is due, sends it ([`post`]), and writes what came of
-//! it; several may run.
+//! Two parts, with only a table between them. [`Webhooks`] follows the logs and makes each delivery
+//! once. The [`sender`] claims due deliveries, sends them ([`post`]), and writes the results.
+//! Several senders may run.
 
 pub mod post;
 pub mod sender;
@@ -25,12 +25,12 @@ use crate::follow::{self, Followed, Follower, skipped};
 use post::Post;
 use sender::Sender;
 
-/// Makes deliveries of what is logged.
+/// Makes deliveries of log entries.
 #[derive(Debug, Default)]
 pub struct Webhooks {
-    /// Told whenever there is something to send.
+    /// Wakes the sender when there are new deliveries.
     pub wake: Arc<Notify>,
-    /// Told of what a webhook does not get.
+    /// Reports entries that a webhook does not get.
     pub parts: Parts,
 }
 
@@ -51,7 +51,7 @@ impl Follower for Webhooks {
         let each = entries.iter().flat_map(|entry| webhooks.iter().map(move |webhook| (entry, webhook)));
         let made = each.filter_map(|(entry, webhook)| delivery(entry, webhook, now, &self.parts));
         let deliveries: Vec<_> = made.collect();
-        // Whoever asked for everything since an instant may have been faster.
+        // A request to redeliver everything since an instant may have made the delivery already.
         deliveries::insert_missing(tx, &deliveries).await?;
         Ok(Notice::default())
     }
@@ -61,7 +61,8 @@ impl Follower for Webhooks {
     }
 }
 
-/// What a webhook gets of an entry, if it wants it. A bug that one webhook meets is no other one's.
+/// The delivery of an entry to a webhook, if the webhook wants it. A panic for one webhook does not
+/// affect the others.
 fn delivery(entry: &Followed, webhook: &Webhook, now: Instant, parts: &Parts) -> Option<Delivery> {
     let (webhook_id, place) = (webhook.id, (entry.drive_id, entry.sequence));
     let made = caught_at_once(|| {

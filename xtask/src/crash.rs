@@ -8,15 +8,15 @@ use anyhow::{Context as _, bail};
 
 use crate::{FAILPOINTS, a_cargo, build, root, servers};
 
-/// Where the rows of a report are while it is made.
+/// The folder for the rows of a report during a run.
 const ROWS: &str = "target/crash-report";
-/// What long runs found last.
+/// The report of the last long runs.
 const REPORT: &str = "docs/lab/crash-report.md";
 const COLUMNS: &str =
     "| test | what was done | lost | duplicated | oversold | out of order | missing events |";
 
-/// Runs the suite, or those of its tests that `more` names: small, or for hours with a report that is kept. A long run replaces
-/// what the report says of those of its tests that passed, so the whole of it need not be run at once.
+/// Runs the suite, or the tests that `more` names: small, or for hours with a report. A long run
+/// replaces the report's rows of those tests that passed. So the tests need not all run at once.
 pub(crate) fn run(long: bool, at_once: u8, more: &[String]) -> anyhow::Result<()> {
     servers::start_all()?;
     let profile = if long { "long-run" } else { "dev" };
@@ -26,7 +26,8 @@ pub(crate) fn run(long: bool, at_once: u8, more: &[String]) -> anyhow::Result<()
         std::fs::remove_dir_all(&rows)?;
     }
     std::fs::create_dir_all(&rows)?;
-    // Of the whole workspace, as `build` does it: of one package alone, everything would be built once more.
+    // Build the whole workspace, as `build` does. Building one package alone would compile
+    // everything once more.
     let arguments = ["test", "--workspace", "--test", "crash", "--profile", profile];
     let mut suite = a_cargo();
     suite.args(arguments).args(FAILPOINTS).args(["--", "--nocapture"]);
@@ -50,7 +51,7 @@ pub(crate) fn run(long: bool, at_once: u8, more: &[String]) -> anyhow::Result<()
     Ok(())
 }
 
-/// What each test found. One that failed has no row.
+/// The result of each test. A failed test has no row.
 fn found(rows: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(rows)? {
@@ -70,7 +71,7 @@ fn when() -> anyhow::Result<String> {
     Ok(format!("{}, `{commit}`, {} cores", said("date", &["+%F"])?, said("nproc", &[])?))
 }
 
-/// The report that was, with these rows in the place of those of the same tests.
+/// The previous report, with these rows in place of the same tests' rows.
 fn report(before: &str, found: &[String], when: &str) -> String {
     let rows = before.lines().filter(|line| line.starts_with("| ")).skip(1).map(str::to_owned);
     let rows = rows.chain(found.iter().map(|row| format!("{row} {when} |")));

@@ -1,4 +1,4 @@
-//! What a shell script would do. `cargo xtask help` lists it.
+//! Tasks that other projects put into shell scripts. `cargo xtask help` lists them.
 
 mod crash;
 mod node;
@@ -16,22 +16,23 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
 enum Task {
-    /// Starts the servers that tests need, installs the Python libraries, builds everything, and runs all tests
+    /// Starts the servers that tests need, installs the Python libraries, builds everything, and
+    /// runs all tests
     Test {
-        /// Passed on to nextest: a filter, for example.
+        /// Arguments for nextest, such as a filter.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
     },
     /// Runs the crash suite alone: small, as `test` does
     Crash {
-        /// For hours, at full size; writes `docs/lab/crash-report.md`.
+        /// Run for hours at full size, and write `docs/lab/crash-report.md`.
         #[arg(long)]
         long: bool,
-        /// How many tests run at a time; most of them wait more than they work. Two by default, and of a long run one: more may want
-        /// more connections than PostgreSQL allows.
+        /// How many tests run at a time; most of them mostly wait. The default is two, and one for
+        /// a long run. More may need more connections than PostgreSQL allows.
         #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
         at_once: Option<u8>,
-        /// Passed on: a filter, for example.
+        /// Arguments for the test runner, such as a filter.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
     },
@@ -39,7 +40,8 @@ enum Task {
     Servers,
     /// Compiles the example client in TypeScript against the rendered OpenAPI documents
     Client,
-    /// Writes the files that are rendered from the code: definitions, OpenAPI and AsyncAPI documents, references
+    /// Writes the files that are rendered from the code: definitions, OpenAPI and AsyncAPI
+    /// documents, references
     Render,
 }
 
@@ -67,16 +69,18 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
 }
 
-/// The places where the crash suite lets a process die. One build with them serves all tests: nothing dies by itself.
+/// Enables the failpoints of the crash suite. One build serves all tests, because no failpoint acts
+/// by itself.
 const FAILPOINTS: [&str; 2] = ["--features", "muster/failpoints"];
 
-/// The system tests start the binaries and an example; test runners build only those of packages with tests of their own.
+/// The system tests start the binaries and an example. Test runners build only those of packages
+/// that have tests.
 fn build(profile: &str) -> anyhow::Result<()> {
     let arguments = ["build", "--workspace", "--bins", "--examples", "--profile", profile];
     cargo(&[&arguments[..], &FAILPOINTS[..]].concat(), &[])
 }
 
-/// What tests find beside them.
+/// The programs that tests need.
 fn prepare() -> anyhow::Result<()> {
     servers::start_all()?;
     node::install()?;
@@ -99,8 +103,9 @@ fn has_nextest() -> bool {
     a_cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success())
 }
 
-/// Cargo as a shell would start it. Some build scripts (ring's) run again when the variables change that `cargo run` sets for this
-/// program: they, and all that rests on them, would be built again whenever `cargo build` and `cargo xtask` take turns.
+/// Cargo as a shell would start it. `cargo run` sets variables for this program. Some build scripts
+/// (ring's) run again when these change. Then `cargo build` and `cargo xtask` by turns would
+/// rebuild them and their dependents each time.
 fn a_cargo() -> Command {
     let mut command = Command::new("cargo");
     let told = ["CARGO_MANIFEST_", "CARGO_PKG_"];
@@ -123,6 +128,7 @@ fn cargo(arguments: &[&str], more: &[String]) -> anyhow::Result<()> {
 }
 
 fn render() -> anyhow::Result<()> {
-    // Not here: this would then be built with all of Muster, and all of Muster once more with what its tests need.
+    // A program of its own renders. Otherwise xtask would depend on all of Muster, and Muster would
+    // be built once more with its tests' features.
     cargo(&["run", "--quiet", "--example", "render"], &[])
 }

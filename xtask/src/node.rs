@@ -7,13 +7,13 @@ use crate::servers::succeeds;
 /// `EventSource`, which browsers have and Node.js has not.
 const LIBRARY: &str = "eventsource@4.1.1";
 
-/// Makes sure that Node.js and the library are there; says what to do where it cannot.
+/// Installs Node.js and the library if they are missing, or says what to do.
 pub(crate) fn install() -> anyhow::Result<()> {
     let folder = crate::root().join("target/node");
     if !folder.join(LIBRARY).exists() || !succeeds("node --version") {
         if !succeeds("npm --version") {
             println!("Node.js: installing");
-            // Only where it can: on Debian, as root. Otherwise the next step fails and says so.
+            // This works on Debian as root only. Elsewhere the next step fails and says so.
             succeeds("apt-get update -q && apt-get install -qy --no-install-recommends nodejs npm");
         }
         println!("Node.js: installing {LIBRARY}");

@@ -1,4 +1,5 @@
-//! What the examples in Python and the tests' mail server need, in a folder of its own under `target`.
+//! What the examples in Python and the tests' mail server need, in a folder of its own under
+//! `target`.
 
 use anyhow::bail;
 
@@ -7,13 +8,13 @@ use crate::servers::succeeds;
 /// The libraries, as the examples' own documentation names them.
 const LIBRARIES: [&str; 3] = ["aiosmtpd==1.4.6", "pika==1.4.4", "standardwebhooks==1.1.0"];
 
-/// Makes sure that Python and the libraries are there; says what to do where it cannot.
+/// Installs Python and the libraries if they are missing, or says what to do.
 pub(crate) fn install() -> anyhow::Result<()> {
     let folder = crate::root().join("target/python");
     let missing: Vec<_> = LIBRARIES.into_iter().filter(|library| !folder.join(library).exists()).collect();
     if (!missing.is_empty() || !succeeds("python3 --version")) && !succeeds("python3 -m pip --version") {
         println!("Python: installing");
-        // Only where it can: on Debian, as root. Otherwise the next step fails and says so.
+        // This works on Debian as root only. Elsewhere the next step fails and says so.
         succeeds("apt-get update -q && apt-get install -qy --no-install-recommends python3 python3-pip");
     }
     for library in missing {

@@ -12,14 +12,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Server {
     name: &'static str,
     port: u16,
-    /// The variable that names another one.
+    /// The environment variable for another server's address.
     variable: &'static str,
     package: &'static str,
-    /// A program that is there when the package is.
+    /// A program of the package. If it exists, the package is installed.
     program: &'static str,
-    /// What starts it when it is installed and stopped.
+    /// The command that starts it.
     start: &'static str,
-    /// Whether it takes requests, beyond having a port.
+    /// Checks that it answers requests, not only that its port is open.
     ready: &'static str,
 }
 
@@ -63,10 +63,11 @@ const SERVERS: [Server; 4] = [
     },
 ];
 
-/// Programs that tests start, and their packages: a pooler, and the judge of metrics.
+/// Programs that tests start, and their packages: a pooler, and the checker of metrics.
 const TOOLS: [(&str, &str); 2] = [("pgbouncer", "pgbouncer"), ("promtool", "prometheus")];
 
-/// Makes sure that every server answers, and installs what tests start; says what to do where it cannot.
+/// Makes sure that every server answers, and installs the programs that tests start. Says what to
+/// do where it cannot.
 pub(crate) fn start_all() -> anyhow::Result<()> {
     for server in &SERVERS {
         if std::env::var_os(server.variable).is_some() {
@@ -92,7 +93,7 @@ fn start(server: &Server) -> anyhow::Result<()> {
     }
     if !listens(server.port) {
         println!("{}: starting", server.name);
-        // It may be starting already; whether it answers is what counts.
+        // The server may be starting already. Only its answer counts.
         succeeds(server.start);
         let since = Instant::now();
         while !listens(server.port) {
@@ -120,7 +121,7 @@ fn ready(server: &Server) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes sure that the programs are there which tests start themselves.
+/// Installs the programs that tests start themselves.
 fn install_tools() -> anyhow::Result<()> {
     for (program, package) in TOOLS {
         if !succeeds(&format!("command -v {program}")) {
@@ -148,7 +149,7 @@ fn install_package(package: &str, option: &str) -> anyhow::Result<()> {
 fn install(server: &Server) -> anyhow::Result<()> {
     install_package(server.package, "")?;
     if server.name == "PostgreSQL" {
-        // A fresh cluster asks local users for a password; the tests' databases are nobody's secret.
+        // A fresh cluster asks local users for a password. The tests' databases need no protection.
         succeeds(
             "sed -i -E 's/^(host.*127.0.0.1\\/32.*)scram-sha-256$/\\1trust/' /etc/postgresql/*/main/pg_hba.conf",
         );

@@ -1,7 +1,9 @@
-//! Who clicks on what: a crowd in which a few drives are wanted by many and most by few, without a list of it in memory.
+//! A crowd in which many people want a few drives and few want the others. It needs no list in
+//! memory.
 //!
-//! Everybody has a number. The numbers of those who want the first drive come first, then those of the second, and so on,
-//! so that whatever is kept by number can be read drive by drive. They click in another order, which mixes them all.
+//! Each person has a number. The people of the first drive have the first numbers, then those of
+//! the second, and so on. So files that are ordered by number can be read drive by drive. People
+//! click in another order, which mixes all drives.
 
 use std::fs::File;
 use std::ops::Range;
@@ -10,19 +12,20 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 
-/// Steps between one click's number and the next one's. It is a prime and larger than any crowd, so everybody clicks once; it
-/// is near the golden section of 2³², so any few clicks in a row are far apart.
+/// The step from one click's number to the next. It is a prime larger than any crowd, so each
+/// person clicks once. It is near the golden section of 2³², so successive clicks are far apart.
 const STRIDE: u64 = 2_654_435_761;
 
 /// A crowd.
 #[derive(Debug, Clone)]
 pub(super) struct Crowd {
-    /// Where each drive's people begin, and where the last one's end.
+    /// The first number of each drive's people, and the end of the last.
     starts: Vec<u32>,
 }
 
 impl Crowd {
-    /// So many members on so many drives: of all, the n-th drive is wanted by a share of 1/n (Zipf's law).
+    /// A crowd of `members` on `drives`. Demand for the n-th drive is in proportion to 1/n (Zipf's
+    /// law).
     pub(super) fn new(members: u32, drives: u32) -> anyhow::Result<Self> {
         let whole: f64 = (1..=drives).map(|rank| 1.0 / f64::from(rank)).sum();
         let (mut starts, mut sum) = (vec![0], 0.0);
@@ -45,24 +48,24 @@ impl Crowd {
         self.starts.last().copied().unwrap_or_default()
     }
 
-    /// The numbers of those who want a drive.
+    /// The numbers of the people who want a drive.
     pub(super) fn people(&self, drive: usize) -> Range<u32> {
         self.starts[drive]..self.starts[drive + 1]
     }
 
-    /// Who clicks as the `click`-th.
+    /// The number of the person who makes this click.
     pub(super) fn number(&self, click: usize) -> u32 {
         let members = u64::from(self.members());
         u32::try_from(click as u64 * STRIDE % members).unwrap_or_default()
     }
 
-    /// The drive that somebody wants.
+    /// The drive that a person wants.
     pub(super) fn drive(&self, number: u32) -> usize {
         self.starts.partition_point(|start| *start <= number) - 1
     }
 }
 
-/// Records of one size, by number, in a file: what is known of millions does not stand in memory.
+/// Records of one size, by number, in a file, so that millions of them need no memory.
 #[derive(Debug)]
 pub(super) struct Records<const SIZE: usize> {
     file: File,

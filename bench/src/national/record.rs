@@ -1,4 +1,4 @@
-//! What happens during the rush, second by second, and every receipt: in files and counts, however many there are.
+//! Records the rush second by second, and every receipt, in counts and files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,10 +19,10 @@ use crate::usage::{self, Used};
 use muster::load::Shot;
 use muster::verify::{Step, Wrong};
 
-/// The longest latency that is told apart from longer ones, in microseconds.
+/// The longest measurable latency, in microseconds.
 const LONGEST: u64 = 3_600_000_000;
-/// A receipt in its file: the command's id, and when it was clicked for (microseconds since the beginning, and one: nobody
-/// has clicked at 0).
+/// A receipt in its file: the command's id, and the time of the click (microseconds since the
+/// beginning, plus one, because 0 means no click).
 pub(super) const RECEIPT: usize = 24;
 
 /// Latencies, in microseconds, to two digits.
@@ -37,11 +37,12 @@ pub(super) struct Second {
     pub(super) decided: u32,
     /// The 99th percentile of the time to a receipt, in milliseconds.
     pub(super) accept_p99: f64,
-    /// Processor time of each kind of process since it began, and its largest process's resident memory.
+    /// Processor time of each kind of process since it began, and its largest process's resident
+    /// memory.
     pub(super) used: BTreeMap<String, Used>,
 }
 
-/// Records what is answered while it is answered.
+/// Records answers as they arrive.
 #[derive(Debug)]
 pub(super) struct Recorder {
     since: Instant,
@@ -53,7 +54,7 @@ pub(super) struct Recorder {
 #[derive(Debug)]
 struct Kept {
     seconds: Vec<Second>,
-    /// Of the last second.
+    /// The present second.
     second: Histogram<u64>,
     all: Histogram<u64>,
 }
@@ -81,7 +82,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Looks at the processes every second until the guard is dropped.
+    /// Reads the processes' usage every second until the guard is dropped.
     pub(super) fn watch(self: &Arc<Self>) -> DropGuard {
         let (stop, recorder) = (CancellationToken::new(), self.clone());
         let stopped = stop.clone();
@@ -106,7 +107,7 @@ impl Recorder {
         kept.seconds.push(Second::default());
     }
 
-    /// Ends the last second; all of them, and the times to a receipt.
+    /// Ends the last second. Returns all seconds, and the times to a receipt.
     pub(super) fn finish(&self) -> (Vec<Second>, Histogram<u64>) {
         self.next_second();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +115,7 @@ impl Recorder {
         (std::mem::take(&mut kept.seconds), kept.all.clone())
     }
 
-    /// The receipts of a drive, sorted, and when each was clicked for.
+    /// The receipts of a drive, sorted, each with the time of its click.
     fn of_drive(&self, drive: usize) -> anyhow::Result<Vec<(CommandId, Duration)>> {
         let mut receipts = Vec::new();
         for receipt in self.receipts.read_all(self.crowd.people(drive))? {
@@ -127,13 +128,14 @@ impl Recorder {
     }
 }
 
-/// What the logs say came of the clicks.
+/// The outcomes of the clicks, from the logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Outcomes {
     pub(super) confirmed: u64,
     pub(super) waitlisted: u64,
     pub(super) refused: u64,
-    /// Decided, and the receipt did not reach the load: a connection broke, and it clicked again.
+    /// Decided, but the receipt did not reach the load. A connection broke, and the load clicked
+    /// again.
     pub(super) without_receipt: u64,
 }
 
@@ -177,7 +179,7 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// Takes the next entry of the logs in.
+    /// Reads the next entry of the logs.
     pub(super) fn entry(&mut self, drive_id: DriveId, step: &Step) -> Result<(), Wrong> {
         if self.drive.as_ref().is_none_or(|drive| drive.id != drive_id) {
             self.end_drive()?;
@@ -214,7 +216,7 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    /// Ends the last drive. All of them must have been there.
+    /// Ends the last drive. Checks that no drive is missing.
     pub(super) fn finish(&mut self) -> Result<(), Wrong> {
         self.end_drive()?;
         match self.numbers.len() - self.checked {

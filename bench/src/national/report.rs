@@ -17,7 +17,8 @@ use crate::report::{
 use crate::usage::is_ours;
 use muster::verify;
 
-/// The shortest time over which costs are compared, in seconds: processor time is known to the hundredth, once a second.
+/// The shortest time over which costs are compared, in seconds. Processor time is read once a
+/// second, in hundredths.
 const SHORTEST: f64 = 5.0;
 
 /// How long each part took, in seconds.
@@ -27,7 +28,7 @@ pub(super) struct Phases {
     pub(super) drives: f64,
     /// Importing the people.
     pub(super) import: f64,
-    /// The rush itself, until everything was seen to be decided.
+    /// The rush itself, until everything was decided.
     pub(super) rush: f64,
     /// Verifying everything.
     pub(super) verify: f64,
@@ -95,12 +96,14 @@ pub(super) struct Report {
     verified: Verified,
     cpu_seconds_per_1000: BTreeMap<String, f64>,
     application_cpu_seconds_per_1000: f64,
-    /// Resident memory of the largest process of each kind: after a tenth of the time, and at its most.
+    /// Resident memory of the largest process of each kind: after a tenth of the time, and its
+    /// peak.
     megabytes: BTreeMap<String, [f64; 2]>,
-    /// While the second per cent came, and while the last did. None where that is too short to tell.
+    /// During the second per cent of the clicks, and during the last. `None` if that is too short
+    /// to tell.
     early: Option<Cost>,
     late: Option<Cost>,
-    /// Of late by early.
+    /// Late by early.
     cpu_ratio: Option<f64>,
     time_ratio: Option<f64>,
     series: Vec<Second>,
@@ -109,7 +112,7 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn new(national: &NationalArguments, members: u32, measured: Measured<'_>) -> Self {
         let Measured { began, accepted, mut seconds, accept, checker, phases, verified } = measured;
-        // The logs know when everything was decided; nothing asked while it happened.
+        // The decisions' times come from the logs. The benchmark read nothing during the rush.
         for (index, decided) in checker.decided.iter().enumerate() {
             if index >= seconds.len() {
                 let used = seconds.last().map(|last| last.used.clone()).unwrap_or_default();
@@ -301,15 +304,16 @@ fn total(seconds: &[Second], kind: &str) -> f64 {
     cpu(last, kind) - cpu(first, kind)
 }
 
-/// Megabytes after a tenth of the time, and at most from then on.
+/// Megabytes after a tenth of the time, and the peak from then on.
 fn memory(seconds: &[Second], kind: &str) -> [f64; 2] {
     let later = &seconds[seconds.len() / 10..];
     let most = later.iter().map(|second| bytes(second, kind)).fold(0.0, f64::max);
     [later.first().map_or(0.0, |second| bytes(second, kind)) / 1e6, most / 1e6]
 }
 
-/// What 1,000 registrations cost while those from the `from`-th to the `to`-th were accepted. What the members' API used
-/// is shared by what was accepted meanwhile, what worked behind it by what was decided; one process did both.
+/// What 1,000 registrations cost while the `from`-th to the `to`-th were accepted. The members'
+/// API's usage is divided by the accepted registrations, and the consumers' by the decided ones.
+/// One process does both.
 fn cost(seconds: &[Second], from: f64, to: f64) -> Option<Cost> {
     let begin = when(seconds, from)?;
     let end = when(seconds, to)?;
@@ -341,7 +345,7 @@ fn cost(seconds: &[Second], from: f64, to: f64) -> Option<Cost> {
     })
 }
 
-/// When so many were accepted, in seconds since the beginning.
+/// When `count` registrations were accepted, in seconds since the beginning.
 fn when(seconds: &[Second], count: f64) -> Option<f64> {
     let mut before = 0.0;
     for (index, second) in seconds.iter().enumerate() {
@@ -354,7 +358,7 @@ fn when(seconds: &[Second], count: f64) -> Option<f64> {
     None
 }
 
-/// A value that grows, at an instant; seconds know it as of their ends.
+/// A growing value at an instant. Each second has the value at its end.
 fn at(seconds: &[Second], instant: f64, value: &dyn Fn(&Second) -> f64) -> f64 {
     between(&seconds.iter().map(value).collect::<Vec<_>>(), instant)
 }
@@ -367,7 +371,7 @@ fn at(seconds: &[Second], instant: f64, value: &dyn Fn(&Second) -> f64) -> f64 {
 fn between(ends: &[f64], instant: f64) -> f64 {
     let index = instant.floor() as usize;
     let Some(after) = ends.get(index).or(ends.last()) else { return 0.0 };
-    // What was before the first second's end is not known; it counts from there.
+    // Before the end of the first second the value is unknown. It counts from there.
     let before = index.checked_sub(1).and_then(|index| ends.get(index)).unwrap_or(after);
     before + (after - before) * instant.fract()
 }
@@ -384,7 +388,8 @@ mod tests {
 
     #[test]
     fn a_part_costs_what_was_used_while_it_came() {
-        // Ten seconds at 100 a second for 0.1 s of CPU each, then twenty at 50 a second for the same.
+        // Ten seconds at 100 a second for 0.1 s of CPU each, then twenty at 50 a second for the
+        // same.
         let fast = (1..=10).map(|end| second(100, 100, 5.0 + f64::from(end) * 0.1));
         let slow = (11..=30).map(|end| second(50, 50, 5.0 + f64::from(end) * 0.1));
         let seconds: Vec<_> = fast.chain(slow).collect();

@@ -1,7 +1,7 @@
 //! Lines over time, as SVG inside HTML.
 //!
-//! Only the lines are stretched to the width of the page. Text and strokes keep their size, so a plot is legible on a
-//! phone and on a wide screen. Colours come from the page's style sheet.
+//! Only the lines are stretched to the width of the page. Text and strokes keep their size, so a
+//! plot is legible on a phone and on a wide screen. Colours come from the page's style sheet.
 
 use std::fmt::Write as _;
 

@@ -13,7 +13,7 @@ use lettre::message::Mailbox;
 /// The most octets of a line, without its end (RFC 5545 §3.1).
 const MOST: usize = 75;
 
-/// What a calendar is to do with the entry.
+/// What the calendar does with the entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Put it in, or change it.
@@ -36,15 +36,15 @@ impl Method {
 /// An entry of a member's calendar.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// What is to be done with it.
+    /// What the calendar does with it.
     pub method: Method,
-    /// The drive and the member: all that is ever said about both is about the same entry.
+    /// The drive and the member. All mails about both concern the same entry.
     pub of: (DriveId, MemberId),
-    /// The number in the drive's log of what has changed: what comes later has a higher one.
+    /// The number of the change in the drive's log. A later change has a higher one.
     pub sequence: u64,
     /// When the mail was made.
     pub made_at: Instant,
-    /// When it begins; none only when it is taken out.
+    /// When it begins. `None` only when it is taken out.
     pub starts: Option<Instant>,
     /// When it ends.
     pub ends: Option<Instant>,
@@ -65,7 +65,7 @@ impl Entry {
             from.add_parameter("CN", &text::as_line(name).replace('"', "'"));
         }
         let mut to = Property::new("ATTENDEE", format!("mailto:{attendee}"));
-        // A registration is an acceptance, and nobody reads answers.
+        // A registration is an acceptance, so the calendar needs no answer.
         to.add_parameter("PARTSTAT", "ACCEPTED").add_parameter("RSVP", "FALSE");
         let status = match self.method {
             Method::Request => EventStatus::Confirmed,
@@ -93,12 +93,13 @@ impl Entry {
     }
 }
 
-/// The same content in lines of at most [`MOST`] octets, broken between characters. (icalendar 0.17 mixes up octets and
-/// characters when it breaks lines, and does not count the space that a line goes on with.)
+/// The same content in lines of at most [`MOST`] octets, broken between characters. (icalendar 0.17
+/// mixes up octets and characters when it breaks lines, and does not count the space that a line
+/// goes on with.)
 fn refolded(calendar: &str) -> String {
     let mut folded = String::with_capacity(calendar.len() + calendar.len() / 20);
     for line in calendar.replace("\r\n ", "").split_terminator("\r\n") {
-        // What a line goes on with begins with a space.
+        // A continuation begins with a space.
         let (mut rest, mut most) = (line, MOST);
         while rest.len() > most {
             let (head, tail) = rest.split_at(rest.floor_char_boundary(most));

@@ -1,4 +1,4 @@
-//! What a mail says: pure, from what is known about the event, the drive and the member.
+//! Composes mails from the event, the drive and the member. This is pure.
 
 use chrono_tz::Tz;
 use domain::actor::Role;
@@ -23,16 +23,16 @@ use shared::webhook::{Disabled, Webhook};
 use super::calendar::{Entry, Method};
 use super::recipient::{self, NoRecipient};
 
-/// Where mails come from, and where their links lead.
+/// The sender of mails, and the base of their links.
 #[derive(Debug, Clone)]
 pub struct Sender {
-    /// Who sends them.
+    /// The sender.
     pub from: Mailbox,
-    /// Where the members' API is, without a slash at its end.
+    /// The URL of the members' API, without a slash at its end.
     pub public_url: String,
 }
 
-/// The template for mails of a kind in a language, or the nearest there is.
+/// The template for a kind of mail in a language, or the nearest language.
 #[must_use]
 pub fn template(kind: Kind, language: &Language, written: &[Written]) -> Template {
     let own = |language: &Language| {
@@ -52,14 +52,14 @@ pub struct About<'a> {
     pub event: &'a Event,
     /// The drive as it is now.
     pub drive: &'a Drive,
-    /// To whom.
+    /// The recipient.
     pub member: &'a Listed,
     /// Their registration as it is now, if they have or had one.
     pub registration: Option<&'a Registration>,
 }
 
 impl About<'_> {
-    /// The slot that it is about: the event's, or the member's.
+    /// The slot of the event, or else of the member.
     fn slot(&self) -> Option<&Slot> {
         let own = || self.registration.map(|registration| registration.slot_id);
         let id = slot_of(self.event).or_else(own)?;
@@ -70,7 +70,8 @@ impl About<'_> {
         self.registration.is_some_and(|registration| registration.state == RegistrationState::Confirmed)
     }
 
-    /// Whether it is still so: a mail may have waited, and what came of it since be told already.
+    /// Whether the mail is still true. It may have waited, and a later mail may have told what
+    /// changed.
     #[must_use]
     pub fn holds(&self, kind: Kind, now: Instant) -> bool {
         let state = self.registration.map(|registration| registration.state);
@@ -90,7 +91,7 @@ impl About<'_> {
     }
 }
 
-/// What a mail says, before it is put into words.
+/// The facts of a mail, before it is put into words.
 #[derive(Debug)]
 pub struct Said {
     facts: Facts,
@@ -105,16 +106,16 @@ impl Said {
         Self { facts: facts(about), calendar: entry(mail, about) }
     }
 
-    /// About a webhook that was switched off; none if it is not any more.
+    /// About a webhook that was switched off. `None` if it is on again.
     #[must_use]
     pub fn of_webhook(webhook: &Webhook, member: &Listed) -> Option<Self> {
         let why = webhook.disabled?.1;
-        // Who did the rest knows.
+        // For other reasons an organiser switched it off, and knows.
         if !matches!(why, Disabled::Failing | Disabled::Gone) {
             return None;
         }
         let title = if webhook.description.is_empty() {
-            // Of the address no more than that: the rest of it may be a secret.
+            // Show only the host. The rest of the address may be a secret.
             Url::parse(&webhook.url).ok()?.host_str()?.to_owned()
         } else {
             line(&webhook.description)
@@ -173,8 +174,7 @@ fn facts(about: &About<'_>) -> Facts {
     }
 }
 
-/// What a member reads of a rule that they do not meet: its message, as long as the drive has the
-/// rule.
+/// The message of a failed rule, as long as the drive has the rule.
 fn rule(definition: &Definition, name: &str) -> String {
     let found = definition.rules.iter().find(|rule| rule.name == name);
     line(found.map_or(name, |rule| &rule.message))
@@ -183,7 +183,7 @@ fn rule(definition: &Definition, name: &str) -> String {
 /// Why a mail cannot be composed.
 #[derive(Debug, thiserror::Error)]
 pub enum NotComposed {
-    /// Its recipient cannot be sent to.
+    /// The recipient's address cannot get mail.
     #[error(transparent)]
     Recipient(#[from] NoRecipient),
     /// Its parts do not make a message.
@@ -191,10 +191,10 @@ pub enum NotComposed {
     Message(#[from] lettre::error::Error),
 }
 
-/// The mail as it is sent.
+/// The finished mail.
 ///
 /// # Errors
-/// If the member has no address that can be sent to, or the parts do not make a message.
+/// If the member's address cannot get mail, or the parts do not make a message.
 pub fn message(
     sender: &Sender,
     mail: &Mail,
@@ -209,9 +209,10 @@ pub fn message(
     let unsubscribe =
         mail.kind.topic().map(|_| format!("{}/api/v1/unsubscribe/{}", sender.public_url, mail.id));
     let facts = Facts { unsubscribe: unsubscribe.clone(), ..facts };
-    // It was checked when it was saved; a template of another version of Muster may fail all the same.
+    // The API checked it when it was saved. A template from another version of Muster may still
+    // fail.
     let rendered = template.render(&facts).unwrap_or_else(|fault| {
-        tracing::warn!(kind = mail.kind.as_str(), %fault.detail, "a template cannot be used; using the one that Muster brings along");
+        tracing::warn!(kind = mail.kind.as_str(), %fault.detail, "a template cannot be used; using the built-in one");
         let built_in = Template::built_in(mail.kind, &Language::default());
         built_in.and_then(|built_in| built_in.render(&facts).ok()).expect("a test renders it")
     });
@@ -222,9 +223,9 @@ pub fn message(
         .to(to)
         .subject(subject)
         .date(mail.created_at.into())
-        // The same however often it is sent.
+        // Every attempt has the same id.
         .message_id(Some(format!("<{}@{}>", mail.id, sender.from.email.domain())))
-        // https://www.rfc-editor.org/rfc/rfc3834: nobody's absence is to be told to a machine.
+        // https://www.rfc-editor.org/rfc/rfc3834: vacation responders must not answer a machine.
         .raw_header(header("Auto-Submitted", "auto-generated"));
     if let Some(unsubscribe) = unsubscribe {
         // https://www.rfc-editor.org/rfc/rfc8058
@@ -237,7 +238,8 @@ pub fn message(
         Some((method, calendar)) => {
             let kind = format!("text/calendar; charset=utf-8; method={}", method.as_str());
             let kind = ContentType::parse(&kind).expect("it is one");
-            // Inline, calendars offer it by themselves; attached, everybody can open it.
+            // Mail programs offer the inline part themselves. Any recipient can open the
+            // attachment.
             let inline = SinglePart::builder().header(kind.clone()).body(calendar.clone());
             let attached = Attachment::new("muster.ics".to_owned()).body(calendar, kind);
             builder.multipart(MultiPart::mixed().multipart(texts.singlepart(inline)).singlepart(attached))
@@ -251,14 +253,14 @@ fn header(name: &'static str, value: &str) -> HeaderValue {
     HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
 }
 
-/// The registration as an entry of a calendar; none if there is no date, or nothing changes.
+/// The registration as an entry of a calendar. `None` if there is no date, or nothing changes.
 fn entry(mail: &Mail, about: &About<'_>) -> Option<Entry> {
     let takes_place = mail.kind.calendar()?;
     let definition = &about.drive.definition;
     let (drive_id, sequence) = mail.place()?;
     let (starts, ends) = definition.time_of(about.slot());
     let method = match about.event {
-        // Somebody on the waiting list has no entry.
+        // A member on the waiting list has no entry.
         Event::DriveUpdated(_) if !about.has_a_place() => return None,
         // An entry needs a date.
         Event::DriveUpdated(updated) if starts.is_none() && updated.changed.contains(&Change::StartsAt) => {
@@ -290,12 +292,12 @@ fn slot_of(event: &Event) -> Option<SlotId> {
     }
 }
 
-/// A text of somebody's as one line: what was stored before texts were checked can be anything.
+/// A stored text as one line. Texts from before the checks can hold anything.
 fn line(text: &str) -> String {
     text::as_line(text).into_owned()
 }
 
-/// A person's name; empty if there is nothing to see of it.
+/// A person's name. Empty if it has no visible character.
 fn name(member: &Listed) -> String {
     let name = line(&member.profile.name);
     if text::is_blank(&name) { String::new() } else { name }

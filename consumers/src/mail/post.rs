@@ -1,4 +1,4 @@
-//! Where mails go: to a mail server, or into a folder.
+//! Delivers mails to a mail server, or into a folder.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use tokio::io::AsyncWriteExt as _;
 use super::compose::Sender;
 use super::recipient;
 
-/// How long the server may take to be connected to.
+/// Timeout for connecting to the server.
 const CONNECT: Duration = Duration::from_secs(20);
-/// How long a mail may take in all. Whoever gives up sooner gets mails delivered again and again that the server has taken
-/// ([RFC 5321, 4.5.3.2.6](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.2.6)).
+/// Timeout of one mail in all. A client that gives up sooner sends mails again that the server has
+/// accepted ([RFC 5321, 4.5.3.2.6](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.2.6)).
 pub const PATIENCE: Duration = Duration::from_mins(10);
-/// How much is kept of what a server says.
+/// The longest stored part of a server's answer.
 const MOST_REASON: usize = 500;
 
 /// Sends mails.
 #[derive(Debug)]
 pub struct Post {
-    /// From whom.
+    /// The sender.
     pub sender: Sender,
     outlet: Way,
 }
@@ -43,14 +43,14 @@ enum Way {
 pub enum Refused {
     /// It may be taken later.
     NotNow(String),
-    /// Not this mail.
+    /// The server refuses this mail for good.
     Never(String),
     /// There is no such mailbox.
     NoMailbox(String),
 }
 
 impl Post {
-    /// What the configuration says; none if nothing is to be sent.
+    /// The poster of this configuration. `None` if no mail is to be sent.
     ///
     /// # Errors
     /// If it cannot be used.
@@ -85,7 +85,8 @@ impl Post {
     pub async fn send(&self, id: MailId, message: &Message) -> Result<(), Refused> {
         match &self.outlet {
             Way::Folder(folder) => {
-                // A name of its own until it is complete; the same file however often it is sent.
+                // The file has a temporary name until it is complete. Every attempt writes the same
+                // file.
                 let (part, file) = (folder.join(format!("{id}.part")), folder.join(format!("{id}.eml")));
                 let written = async {
                     let mut options = tokio::fs::OpenOptions::from(private::options());
@@ -112,22 +113,23 @@ impl Post {
 
 /// What an error means for a mail.
 ///
-/// The code alone says too little: 550 is "no such mailbox" and "you may not send", and to be taken for the first when it is the second
-/// would silence everybody. The enhanced code that follows it tells ([RFC 3463](https://www.rfc-editor.org/rfc/rfc3463)); without
-/// one it may be us, or the operator's to mend, and is tried again.
+/// The code alone is ambiguous: 550 means "no such mailbox" or "you may not send". Taking the
+/// second for the first would stop the mails of all members. The enhanced code decides ([RFC
+/// 3463](https://www.rfc-editor.org/rfc/rfc3463)). Without one, the fault may be Muster's or the
+/// operator's, so the mail is retried.
 fn refused(error: &Error) -> Refused {
     // As every database takes it.
     let why = shortened(with_causes(error).replace('\0', "\u{fffd}"), MOST_REASON);
     if error.is_client() {
-        // It cannot be written down, whoever is asked.
+        // No server can take this address.
         return Refused::Never(why);
     }
     let enhanced = why.split_whitespace().find_map(|word| word.strip_prefix("5.")).unwrap_or_default();
     let (subject, detail) = enhanced.split_once('.').unwrap_or_default();
     match (error.is_permanent(), subject) {
-        // But for 5.1.7 and 5.1.8, which are about who sends.
+        // Except 5.1.7 and 5.1.8, which concern the sender.
         (true, "1") if !matches!(detail, "7" | "8") => Refused::NoMailbox(why),
-        // The mailbox takes nothing, or not such a message.
+        // The mailbox accepts no mail, or not this one.
         (true, "2" | "6") => Refused::Never(why),
         _ => Refused::NotNow(why),
     }

@@ -1,7 +1,8 @@
-//! Addresses as the mail server gets them.
+//! Addresses in the form for the mail server.
 //!
-//! [`EmailAddress`] is the one parser for addresses. lettre has another, which knows fewer letters (no vowel signs of Indic
-//! scripts, for instance); so its own check is left out here, and the envelope is not read again from the headers.
+//! [`EmailAddress`] is the only parser of addresses. lettre's own parser accepts fewer letters (no
+//! vowel signs of Indic scripts, for instance). So this module skips lettre's check, and does not
+//! read the envelope from the headers.
 
 use domain::address::{AddressFault, EmailAddress, ascii_domain};
 use domain::text::with_causes;
@@ -41,7 +42,7 @@ pub fn sender(from: Mailbox) -> Result<Mailbox, AddressFault> {
     Ok(Mailbox::new(from.name, Address::new_dangerous(from.email.user(), domain)))
 }
 
-/// Why the server cannot take a message, if that is because of the letters of an address.
+/// Why the server cannot take a message, if an address has letters that it does not support.
 #[must_use]
 pub fn needs_smtputf8(message: &Message, error: &Error) -> Option<String> {
     let refused = error.is_client() && with_causes(error).contains("SMTPUTF8");

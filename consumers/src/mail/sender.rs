@@ -1,7 +1,8 @@
-//! Sends what is due, some at a time. Several senders may run.
+//! Sends due mails in rounds. Several senders may run.
 //!
-//! A mail is claimed by an update: it is due again only after the lease, so no other sender takes it meanwhile, and if this one
-//! dies it comes again, with the same `Message-ID`. What came of it is written as long as the lease holds.
+//! A sender claims a mail by an update that makes it due again only after the lease. So no other
+//! sender takes it meanwhile. If the sender dies, the mail is sent again with the same
+//! `Message-ID`. The sender writes the result only while the lease holds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::PoisonError;
@@ -33,37 +34,37 @@ use uuid::Uuid;
 use super::compose::{self, About, Said};
 use super::post::{self, Post, Refused};
 
-/// Rounds at a time. A server that takes long over one mail holds up its round, and no other.
+/// Rounds at a time. A server that is slow with one mail delays only its round.
 const ROUNDS: usize = 4;
 /// Mails of a round. Each has a connection of its own.
 const TOGETHER: usize = 8;
-/// How long a claim lasts: longer than all of a round, and the writing of it, can take.
+/// The lease: longer than a whole round and the writing of its results can take.
 const LEASE: Duration = post::PATIENCE.saturating_add(Duration::from_mins(5));
-/// How long there is no look when nothing was due.
+/// How long to wait before the next look when nothing was due.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a database may take for a step.
+/// Timeout of a step on the database.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often it is tried to write what came of a round: for some minutes, as long as the lease lasts.
+/// The most attempts to write a round's results. They take some minutes, as long as the lease.
 const WRITES: u32 = 30;
-/// How long those under way are waited for at the end.
+/// How long to wait at shutdown for mails on their way.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Sends what is due.
+/// Sends due mails.
 #[derive(Debug)]
 pub struct Sender {
     db: Database,
     post: Post,
-    /// Those who claim at the same time would claim the same.
+    /// Rounds that claim at the same time would claim the same mails.
     claiming: Mutex<()>,
-    /// Whether mails are not taken now.
+    /// The present outage of the mail server.
     outage: std::sync::Mutex<Outage>,
 }
 
-/// What is to become of a mail that was claimed.
+/// What happens to a claimed mail.
 #[derive(Debug)]
 enum Next {
     Send(Box<Message>),
-    /// It is settled without.
+    /// It is settled without sending.
     Settled,
 }
 
@@ -74,7 +75,7 @@ impl Sender {
         Self { db, post, claiming: Mutex::new(()), outage: std::sync::Mutex::default() }
     }
 
-    /// Sends until shutdown. A bug in one round holds up no other.
+    /// Sends until shutdown. A bug in one round does not stop the others.
     pub async fn run(&self, parts: &Parts, shutdown: &CancellationToken) {
         let rounds = (0..ROUNDS).map(|_| supervise("mail-sender", parts, shutdown, || self.rounds(shutdown)));
         futures_util::future::join_all(rounds).await;
@@ -92,10 +93,10 @@ impl Sender {
                 match forward {
                     Ok(mails) => {
                         is_back = false;
-                        tracing::warn!(mails, "the clock was set back; mails are due by it again");
+                        tracing::warn!(mails, "the clock was set back; mails are due by the new time");
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "could not let mails be due after the clock was set back");
+                        tracing::warn!(%error, "could not reschedule mails after the clock was set back; trying again");
                     }
                 }
             }
@@ -107,7 +108,7 @@ impl Sender {
                 Ok(_) => backoff = Backoff::default(),
                 Err(error) => {
                     if backoff.failures() == 0 {
-                        tracing::warn!(error = %with_causes(&error), "could not work on mails; trying again");
+                        tracing::warn!(error = %with_causes(&error), "could not claim or write mails; trying again");
                     }
                     shutdown.run_until_cancelled(backoff.wait()).await;
                 }
@@ -115,10 +116,11 @@ impl Sender {
         }
     }
 
-    /// Sends some of what is due at `now`, and writes what came of it. Returns how many there were.
+    /// Sends some mails that are due at `now`, and writes the results. Returns their number.
     ///
     /// # Errors
-    /// If the database fails. What was sent and not written then is sent again, as the same mail.
+    /// If the database fails. Mails that were sent without a written result are sent again, with
+    /// the same id.
     pub async fn round(&self, now: Instant, shutdown: &CancellationToken) -> Result<usize, Failed> {
         let lease = Uuid::now_v7();
         let claimed = {
@@ -135,7 +137,7 @@ impl Sender {
         let (mut backoff, mut left) = (Backoff::default(), vec![settled.as_slice()]);
         while let Err(error) = self.record_all(lease, &mut left).await {
             if backoff.failures() == 0 {
-                tracing::warn!(error = %with_causes(&error), "could not write what came of mails; trying again");
+                tracing::warn!(error = %with_causes(&error), "could not write the results of mails; trying again");
             }
             if backoff.failures() >= WRITES || shutdown.is_cancelled() {
                 return Err(error);
@@ -146,7 +148,7 @@ impl Sender {
         for mail in settled.iter().filter(|mail| mail.state == State::Bounced) {
             settings::mailbox_is_gone(self.db.writer(), mail.member_id, now)
                 .await
-                .unwrap_or_else(|error| tracing::warn!(%error, "could not note that a mailbox is gone"));
+                .unwrap_or_else(|error| tracing::warn!(%error, "could not store that a mailbox is gone"));
         }
         Ok(count)
     }
@@ -165,7 +167,7 @@ impl Sender {
         }
     }
 
-    /// Takes what is due.
+    /// Claims due mails.
     async fn claim(&self, lease: Uuid, now: Instant) -> Result<Vec<Mail>, DbErr> {
         let mut ids = mails::due(&self.db.read, now, TOGETHER as u64).await?;
         if ids.is_empty() {
@@ -179,8 +181,8 @@ impl Sender {
         Ok(mails)
     }
 
-    /// Writes the texts. If something about them cannot be read, each stands alone, so that none waits for another. One at
-    /// which Muster panics fails for good: it would do so again and again.
+    /// Writes the texts. If reading for all of them fails, it tries each alone, so that none waits
+    /// for another. A mail at which Muster panics fails for good, because it would panic each time.
     async fn compose(&self, mails: Vec<Mail>, now: Instant) -> Vec<(Mail, Next)> {
         if let Ok(composed) = self.in_time(self.compose_all(&mails, now)).await {
             return composed;
@@ -192,7 +194,7 @@ impl Sender {
                 Err(Failed::Bug(panic)) => all.push((given_up(mail, &panic, now), Next::Settled)),
                 Err(failed) => {
                     let error = with_causes(&failed);
-                    tracing::warn!(mail_id = %mail.id, error, "a mail cannot be written now");
+                    tracing::warn!(mail_id = %mail.id, error, "could not compose a mail; it stays due");
                     all.push((settled(mail, Err(Refused::NotNow(error)), now), Next::Settled));
                 }
             }
@@ -243,7 +245,8 @@ impl Sender {
         let compose = |mail: &Mail| {
             let preferences = wanted.get(&mail.member_id).cloned().unwrap_or_default();
             let end = |state, error| (Mail { state, error, due_at: now, ..mail.clone() }, Next::Settled);
-            // They may have unsubscribed, or have turned out not to be there, since it was made.
+            // Since the mail was made, the member may have unsubscribed, or the mailbox may be
+            // gone.
             let (member, due_at) = (members.get(&mail.member_id), preferences.due(mail.kind, now));
             let (Some(said), Some(member), Some(due_at)) = (said(mail), member, due_at) else {
                 return end(State::Dropped, mail.error.clone());
@@ -253,7 +256,7 @@ impl Sender {
                 return end(state, mail.error.clone());
             }
             if due_at > now {
-                // It has become quiet meanwhile.
+                // The member's quiet hours have begun meanwhile.
                 return (Mail { due_at, ..mail.clone() }, Next::Settled);
             }
             let template = compose::template(mail.kind, &preferences.language, &written);
@@ -273,7 +276,7 @@ impl Sender {
         Ok(mails.iter().map(guarded).collect())
     }
 
-    /// Sends; after shutdown nothing is begun, and what is under way has a little time left.
+    /// Sends. After shutdown it begins no mail, and waits a little for those on their way.
     async fn send(
         &self,
         composed: Vec<(Mail, Next)>,
@@ -287,7 +290,7 @@ impl Sender {
         let sending = futures_util::stream::iter(composed).map(|(mail, next)| async move {
             match next {
                 Next::Settled => mail,
-                // Due again at once, for whoever is next.
+                // Due again at once, for the next sender.
                 Next::Send(_) if shutdown.is_cancelled() => Mail { due_at: now, ..mail },
                 Next::Send(message) => {
                     let sending = async {
@@ -296,18 +299,19 @@ impl Sender {
                     };
                     match caught(sending).await {
                         Ok(sent) => settled(mail, sent, now),
-                        // The server may have taken it: sent again and again, it would come again and again.
+                        // The server may have accepted it. Each repetition could reach the member
+                        // again.
                         Err(panic) => given_up(mail, &panic, now),
                     }
                 }
             }
         });
-        // All of a round at once: nothing waits behind what hangs.
+        // Send the whole round at once, so that no mail waits for one that hangs.
         sending.buffer_unordered(TOGETHER).take_until(Box::pin(last_call)).collect().await
     }
 
-    /// Writes what came of mails: `left` of them, together or in parts. If they cannot be written together, each stands
-    /// alone, so that what was sent is not sent again because of another one.
+    /// Writes the results of `left`, together or in parts. If they cannot be written together, it
+    /// writes each alone, so that a sent mail is not sent again because of another one.
     async fn record_all(&self, lease: Uuid, left: &mut Vec<&[Mail]>) -> Result<(), Failed> {
         let (mut later, mut result) = (Vec::new(), Ok(()));
         while let Some(some) = left.pop() {
@@ -320,7 +324,11 @@ impl Sender {
                 Err(_) if some.len() > 1 => left.extend(some.chunks(1)),
                 Err(failed) => {
                     let (mail_id, error) = (some.first().map(|mail| mail.id), with_causes(&failed));
-                    tracing::error!(?mail_id, error, "could not write what came of a mail; it is sent again");
+                    tracing::error!(
+                        ?mail_id,
+                        error,
+                        "could not write the result of a mail; it will be sent again"
+                    );
                 }
             }
         }
@@ -328,22 +336,22 @@ impl Sender {
         result
     }
 
-    /// Says once that the mail server takes nothing, and once that it takes mails again.
+    /// Logs once that the mail server accepts no mails, and once that it does again.
     fn note(&self, settled: &[Mail]) {
         let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
         if settled.iter().any(|mail| matches!(mail.state, State::Sent | State::Bounced)) {
             if let Some(seconds) = outage.ends() {
-                tracing::info!(seconds, "mails are taken again");
+                tracing::info!(seconds, "the mail server accepts mails again");
             }
         } else if let Some(error) = settled.iter().find_map(|mail| mail.error.as_ref())
             && settled.iter().all(|mail| mail.state == State::Pending)
             && outage.begins()
         {
-            tracing::warn!(error, "mails are not taken now; trying again");
+            tracing::warn!(error, "the mail server does not accept mails; trying again");
         }
     }
 
-    /// Writes what came of mails, in as few statements as there are different ends.
+    /// Writes the results of mails, one statement per kind of result.
     async fn record(&self, lease: Uuid, settled: &[Mail]) -> Result<(), DbErr> {
         let mut ends: BTreeMap<_, (&Mail, Vec<MailId>)> = BTreeMap::new();
         for mail in settled {
@@ -368,7 +376,7 @@ pub enum Failed {
     /// A later attempt may succeed.
     #[error(transparent)]
     NotNow(Cause),
-    /// The database will never take or give it.
+    /// The database will never store or return it.
     #[error(transparent)]
     Never(Reject),
     /// Muster panicked.
@@ -378,7 +386,7 @@ pub enum Failed {
 
 /// A mail at which Muster panicked.
 fn given_up(mail: Mail, panic: &Panicked, now: Instant) -> Mail {
-    tracing::error!(mail_id = %mail.id, %panic, "gave a mail up");
+    tracing::error!(mail_id = %mail.id, %panic, "Muster panicked at a mail; it is not sent");
     settled(mail, Err(Refused::Never(panic.to_string())), now)
 }
 

@@ -1,4 +1,5 @@
-//! One message to one address: signed, and never to where only this machine and its network reach.
+//! Sends one signed message to one address. It never connects to addresses that only this machine
+//! and its network reach.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -17,18 +18,18 @@ use shared::webhook::address::{Allowed, Refused};
 use shared::webhook::{Attempt, Delivery, Webhook};
 use uuid::Uuid;
 
-/// How long a connection may take.
+/// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long an attempt may take in all, from looking the name up to the last byte.
+/// Timeout of a whole attempt, from the DNS query to the last byte.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
-/// How much of an answer is read: enough to use the connection again after an ordinary one.
+/// The most bytes read of an answer: enough to reuse the connection after an ordinary one.
 const MOST_READ: usize = 16 * 1024;
-/// How much of it is kept.
+/// The most characters kept of an answer.
 const MOST_KEPT: usize = 1024;
-/// How much is kept of the reason why there was no answer.
+/// The most characters kept of the reason why there was no answer.
 const MOST_REASON: usize = 300;
 
-/// Finds a name's addresses.
+/// Resolves a name.
 pub type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> + Send + Sync>;
 
 /// Sends messages.
@@ -38,8 +39,8 @@ pub struct Post {
     allowed: Arc<Allowed>,
 }
 
-/// Resolves names to addresses that may be connected to. The addresses that it gives are the very ones that are connected
-/// to, so a name that leads elsewhere the next time (rebinding) gains nothing.
+/// Resolves names to permitted addresses. The client connects to exactly these, so DNS rebinding
+/// gains nothing.
 struct Guard {
     allowed: Arc<Allowed>,
     lookup: Lookup,
@@ -77,20 +78,20 @@ fn system(host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
 }
 
 impl Post {
-    /// Sends to public addresses, and to what is allowed besides.
+    /// Sends to public addresses, and to the extra ones that the operator allows.
     #[must_use]
     pub fn new(allowed: Allowed) -> Self {
         Self::with_lookup(allowed, Arc::new(system))
     }
 
-    /// The same with another way to find a name's addresses.
+    /// The same with another resolver.
     #[must_use]
     pub fn with_lookup(allowed: Allowed, lookup: Lookup) -> Self {
         let allowed = Arc::new(allowed);
         let client = Client::builder()
             .dns_resolver(Arc::new(Guard { allowed: allowed.clone(), lookup }))
             .redirect(redirect::Policy::none())
-            // A proxy would resolve names by itself.
+            // A proxy would resolve names itself.
             .no_proxy()
             .connect_timeout(CONNECT)
             .timeout(TIMEOUT)
@@ -100,7 +101,7 @@ impl Post {
         Self { client, allowed }
     }
 
-    /// Sends a delivery once. `body` is its event, if that is still there.
+    /// Sends a delivery once. `body` is its event, if the log still has it.
     pub async fn send(&self, webhook: &Webhook, delivery: &Delivery, body: Option<Bytes>) -> Attempt {
         let (at, since) = (clock::now(), std::time::Instant::now());
         let request_headers = vec![
@@ -141,19 +142,20 @@ impl Post {
     }
 }
 
-/// The instant that a `Retry-After` means ([RFC 9110](https://www.rfc-editor.org/rfc/rfc9110#field.retry-after)): seconds
-/// from `now`, or a date. None if it is neither.
+/// The instant that a `Retry-After` means ([RFC
+/// 9110](https://www.rfc-editor.org/rfc/rfc9110#field.retry-after)): seconds from `now`, or a date.
+/// None if it is neither.
 fn retry_after(asked: &str, now: Instant) -> Option<Instant> {
     let asked = asked.trim();
     if asked.is_empty() || !asked.bytes().all(|byte| byte.is_ascii_digit()) {
         return httpdate::parse_http_date(asked).ok().map(Instant::from);
     }
-    // However many digits: it is bounded where it is heeded.
+    // The number may be huge. The caller bounds it.
     let seconds = asked.parse().unwrap_or(u32::MAX);
     Some(now + chrono::Duration::seconds(seconds.into()))
 }
 
-/// The beginning of an answer, as text. One that does not end, or breaks off, was an answer all the same.
+/// The beginning of an answer, as text. An endless or broken body still counts as an answer.
 async fn beginning(mut response: reqwest::Response) -> String {
     let mut read = Vec::new();
     while let Ok(Some(piece)) = response.chunk().await {
@@ -165,7 +167,7 @@ async fn beginning(mut response: reqwest::Response) -> String {
     storable(&String::from_utf8_lossy(&read), MOST_KEPT)
 }
 
-/// A text as every database takes it.
+/// A text that every database accepts.
 fn storable(text: &str, most: usize) -> String {
     shortened(text.replace('\0', "\u{fffd}"), most)
 }

@@ -1,11 +1,12 @@
-//! Sends what is due. Several senders may run, in one process or many.
+//! Sends due deliveries. Several senders may run, in one process or many.
 //!
-//! A delivery is claimed by an update: it is due again only after the lease, so no other sender takes it meanwhile, and if
-//! this one dies it comes again, with the same `webhook-id`. What came of it is written as long as the lease holds.
+//! A sender claims a delivery by an update that makes it due again only after the lease. So no
+//! other sender takes it meanwhile. If the sender dies, the delivery is sent again with the same
+//! `webhook-id`. The sender writes the result only while the lease holds.
 //!
-//! Ordered webhooks: a sender claims the oldest pending deliveries of one drive as a *run* and sends them in sequence until
-//! one fails. Only the sender that holds the first delivery may send, and only up to the first gap. So at most one sender is
-//! active per drive.
+//! Ordered webhooks: a sender claims the oldest pending deliveries of one drive as a *run* and
+//! sends them in sequence until one fails. Only the sender that holds the first delivery may send,
+//! and only up to the first gap. So at most one sender is active per drive.
 
 mod record;
 
@@ -37,25 +38,26 @@ use super::post::Post;
 pub(super) const PART: &str = "webhooks-sender";
 /// Attempts at a time, of a process.
 const AT_A_TIME: usize = 256;
-/// Attempts at a time to one webhook: one that hangs must not take all the room.
+/// Attempts at a time to one webhook. One that hangs must not block the others.
 const AT_A_TIME_EACH: usize = 8;
-/// How many deliveries are claimed together at most: a statement names each of them.
+/// The most deliveries of a claim. A statement names each of them.
 const TOGETHER: usize = 2 * AT_A_TIME;
-/// How many deliveries of a drive are sent one after another, with order.
+/// The most deliveries of a run.
 const RUN: usize = 64;
-/// How long after its claim was begun another one of a run is sent.
+/// How long after its claim a run may begin another attempt.
 const RUN_LASTS: Duration = Duration::from_secs(15);
-/// How long a claim lasts: longer than a run, the last attempt of it, and two rounds (the one under way, and the one that writes
-/// what came of it) can take.
+/// The lease: longer than a run, its last attempt, and two rounds can take (the present one, and
+/// the one that writes the results).
 const LEASE: chrono::Duration = chrono::Duration::seconds(90);
-/// The longest time without looking: others make deliveries due without a word (a ping, a redelivery).
+/// The longest time between two looks. Other processes make deliveries due without a notice (a
+/// ping, a redelivery).
 const LONGEST_SLEEP: Duration = Duration::from_secs(2);
-/// How long a database may take for a round.
+/// Timeout of a round on the database.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long attempts under way are waited for at the end.
+/// How long to wait at shutdown for attempts on their way.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// What came of an attempt.
+/// The result of an attempt.
 #[derive(Debug)]
 struct Sent {
     /// The claim under which it was sent.
@@ -65,37 +67,38 @@ struct Sent {
     attempt: Attempt,
 }
 
-/// Sends what is due.
+/// Sends due deliveries.
 #[derive(Debug)]
 pub struct Sender {
     db: Database,
     post: Post,
     wake: Arc<Notify>,
-    /// Whether owners are told by mail.
+    /// Whether mails tell owners that a webhook was switched off.
     mails: bool,
     room: Arc<Semaphore>,
     rooms: HashMap<WebhookId, Arc<Semaphore>>,
-    /// Runs. Each ends with its claim, and what of it was not tried.
+    /// Runs. Each returns its claim and the deliveries that it did not try.
     under_way: JoinSet<(Uuid, Vec<DeliveryId>)>,
-    /// What came of attempts since.
+    /// Results since the last write.
     done: Arc<Mutex<Vec<Sent>>>,
-    /// What is being written. It stays the same until it is known to be written.
+    /// The results being written. They stay the same until the write is known to have succeeded.
     sent: Vec<Sent>,
-    /// By claim, what may have been taken by it and is to be let go of.
+    /// By claim, deliveries that it may have taken and must release.
     left: BTreeMap<Uuid, BTreeSet<DeliveryId>>,
-    /// Webhooks that are switched on, as they were a moment ago.
+    /// Webhooks that are switched on, as of the last read.
     enabled: Arc<Mutex<Enabled>>,
-    /// No run goes on after this.
+    /// Stops all runs.
     ending: CancellationToken,
     clock: clock::SetBack,
-    /// It was set back, and what waits is still due by what it showed before.
+    /// The clock was set back, and waiting deliveries still have due times of the old clock.
     is_back: bool,
 }
 
 type Enabled = HashMap<WebhookId, Arc<Webhook>>;
 
 impl Sender {
-    /// A sender that looks whenever it is woken. With `mails`, owners are told by mail of what was switched off.
+    /// A sender that looks whenever it is woken. With `mails`, mails tell owners that a webhook was
+    /// switched off.
     #[must_use]
     pub fn new(db: Database, post: Post, wake: Arc<Notify>, mails: bool) -> Self {
         Self {
@@ -121,7 +124,7 @@ impl Sender {
         let mut backoff = Backoff::default();
         while !shutdown.is_cancelled() {
             failpoint::hit("webhooks-looking");
-            // Attempts that are under way go on when a round panics.
+            // Attempts on their way go on when a round panics.
             let round = caught(self.round()).await.unwrap_or_else(|panic| {
                 parts.stumbled(PART, panic.to_string());
                 Err(Failure::retry(panic))
@@ -134,7 +137,7 @@ impl Sender {
                 Err(failure) => {
                     if backoff.failures() == 0 {
                         let failure = with_causes(&failure);
-                        tracing::warn!(failure, "could not work on webhooks; trying again");
+                        tracing::warn!(failure, "could not claim or write deliveries; trying again");
                     }
                     shutdown.run_until_cancelled(backoff.wait()).await;
                     continue;
@@ -156,13 +159,13 @@ impl Sender {
                 self.came_back(done);
             }
         };
-        // What does not come back in time is sent again by whoever is next.
+        // The next sender repeats attempts that do not end in time.
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
-        // What could not be written before goes by itself.
+        // Results that could not be written before are written first, by themselves.
         for _ in 0..2 {
             if let Err(failure) = self.record().await {
                 let failure = with_causes(&failure);
-                tracing::warn!(failure, "could not write what came of webhooks; they are sent again");
+                tracing::warn!(failure, "could not write the results of deliveries; they will be sent again");
             }
         }
     }
@@ -171,12 +174,12 @@ impl Sender {
         match done {
             Ok((lease, left)) if !left.is_empty() => self.left.entry(lease).or_default().extend(left),
             Ok(_) => {}
-            // Its lease runs out, and it is sent again.
+            // The lease ends, and the delivery is sent again.
             Err(error) => tracing::error!(%error, "sending to a webhook panicked; this is a bug"),
         }
     }
 
-    /// Writes what came back, and sends what is due. Returns how long there is nothing to do.
+    /// Writes results, and sends due deliveries. Returns how long there is nothing to do.
     async fn round(&mut self) -> Result<Duration, Failure> {
         let db = self.db.clone();
         let round = async {
@@ -190,14 +193,15 @@ impl Sender {
         done
     }
 
-    /// Claims what is due, as far as there is room, and begins to send it. Returns how long there is nothing to do.
+    /// Claims due deliveries, as far as there is capacity, and begins to send them. Returns how
+    /// long there is nothing to do.
     async fn begin(&mut self) -> Result<Duration, DbErr> {
         let (now, until) = (clock::now(), tokio::time::Instant::now() + RUN_LASTS);
         self.is_back |= self.clock.is_noticed(now);
         if self.is_back {
             let deliveries = delivery::bring_forward(self.db.writer(), now, now, now + LEASE).await?;
             self.is_back = false;
-            tracing::warn!(deliveries, "the clock was set back; deliveries are due by it again");
+            tracing::warn!(deliveries, "the clock was set back; deliveries are due by the new time");
         }
         let waiting = webhooks::waiting(&self.db.read).await?;
         let behind = waiting.first().map_or(0, |(_, due_at)| (now - *due_at).num_milliseconds().max(0));
@@ -217,7 +221,7 @@ impl Sender {
             let lease = Uuid::now_v7();
             // Always in the same order, so that two senders never wait for each other.
             let ids: BTreeSet<_> = runs.iter().flat_map(|(_, run)| run).copied().collect();
-            // Whatever becomes of the claim, what is not sent is let go of.
+            // Whether or not the claim succeeds, release the deliveries that are not sent.
             self.left.insert(lease, ids.clone());
             let ids: Vec<_> = ids.into_iter().collect();
             let claimed = delivery::claim(self.db.writer(), &ids, lease, now, now + LEASE).await?;
@@ -230,8 +234,8 @@ impl Sender {
         Ok(sleep.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP))
     }
 
-    /// What is sent now, of these webhooks' deliveries, the most overdue webhook first: each run one after another. Notes what
-    /// is due later.
+    /// The deliveries to send now, the most overdue webhook first, each run in sequence. Also notes
+    /// what is due later.
     async fn choose(
         &mut self,
         due: &[WebhookId],
@@ -244,7 +248,8 @@ impl Sender {
             let most = room.available_permits();
             let left = self.room.available_permits().saturating_sub(heads.len());
             let most = most.min(left);
-            // Without room, whatever comes back makes some. Without the webhook, it was switched off this very moment.
+            // Without capacity, the next result frees some. Without the webhook, an organiser has
+            // just switched it off.
             let webhook = self.enabled().get(id).cloned();
             let (Some(webhook), true) = (webhook, most > 0) else { continue };
             let next = delivery::next(&self.db.read, *id, webhook.ordered, most as u64 + 1).await?;
@@ -254,7 +259,7 @@ impl Sender {
                 *next_due = Some(next_due.map_or(*later, |other| other.min(*later)));
             }
         }
-        // Nobody has to wait for another one's long run.
+        // No webhook waits for another one's long run.
         let length = RUN.min(TOGETHER / heads.len().max(1));
         let mut runs = Vec::with_capacity(heads.len());
         for (webhook, drive_id, head) in heads {
@@ -268,7 +273,7 @@ impl Sender {
         Ok(runs)
     }
 
-    /// Begins to send what was claimed.
+    /// Begins to send the claimed deliveries.
     async fn send(
         &mut self,
         lease: Uuid,
@@ -284,7 +289,7 @@ impl Sender {
         let mut claimed: HashMap<_, _> =
             claimed.into_iter().map(|delivery| (delivery.id, delivery)).collect();
         for (webhook, run) in runs {
-            // Behind a hole is what another one may be sending.
+            // Another sender may be sending the delivery in the gap.
             let ours: Vec<_> = run.iter().map_while(|id| claimed.remove(id)).collect();
             let (false, Some(permits)) = (ours.is_empty(), self.enter(webhook.id)) else { continue };
             if let Some(left) = self.left.get_mut(&lease) {
@@ -305,7 +310,8 @@ impl Sender {
                     let attempt = sent(&post, &webhook, &delivery, body).await;
                     let succeeded = attempt.succeeded();
                     lock(&done).push(Sent { lease, ordered: webhook.ordered, delivery, attempt });
-                    // Whoever was switched off, moved or given another secret meanwhile gets no more of it.
+                    // A webhook that was switched off, moved or given another secret meanwhile gets
+                    // no more of this run.
                     let is_wanted = lock(&enabled).get(&webhook.id) == Some(&webhook);
                     let is_over = ending.is_cancelled() || tokio::time::Instant::now() > until;
                     if !succeeded || !is_wanted || is_over {
@@ -324,14 +330,15 @@ impl Sender {
         lock(&self.enabled)
     }
 
-    /// Takes a place in the process and with the webhook. There is one: no more was claimed than there was room for.
+    /// Takes a permit of the process and of the webhook. One is free, because claims never exceed
+    /// the capacity.
     fn enter(&self, id: WebhookId) -> Option<[OwnedSemaphorePermit; 2]> {
         let room = self.rooms.get(&id)?.clone();
         Some([self.room.clone().try_acquire_owned().ok()?, room.try_acquire_owned().ok()?])
     }
 }
 
-/// What came of sending a delivery once. A bug that it meets is an attempt that failed.
+/// Sends a delivery once and returns the result. A panic counts as a failed attempt.
 async fn sent(post: &Post, webhook: &Webhook, delivery: &Delivery, body: Option<Bytes>) -> Attempt {
     let (at, since) = (clock::now(), std::time::Instant::now());
     let sending = async {
