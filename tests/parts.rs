@@ -218,6 +218,6 @@ mod private {
         for path in all(&data) {
             assert_eq!(mode(&path) & 0o077, 0, "{}", path.display());
         }
-        assert!(process.log().contains("took the rights of others"), "{}", process.log());
+        assert!(process.log().contains("removed the rights of others"), "{}", process.log());
     }
 }

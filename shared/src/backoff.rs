@@ -1,4 +1,4 @@
-//! Waiting longer after each failure, with jitter, up to a bound.
+//! Back-off: waits longer after each failure, with jitter, up to a bound.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,16 @@ const FIRST: Duration = Duration::from_millis(50);
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Exponential back-off with jitter over the upper half
-/// ([AWS Architecture Blog, 2015](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)).
+/// Exponential back-off with jitter over the upper half ([AWS Architecture Blog,
+/// 2015](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)).
 #[derive(Debug, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// Waits a random time of between half and all of 50 ms · 2ⁿ after the n-th failure in a row, never more than 5 s.
+    /// Waits a random time of between half and all of 50 ms · 2ⁿ after the n-th failure in a row,
+    /// never more than 5 s.
     pub async fn wait(&mut self) {
         let most = FIRST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
         self.failures += 1;
@@ -23,37 +24,38 @@ impl Backoff {
         tokio::time::sleep(most.mul_f64(jitter)).await;
     }
 
-    /// How many failures there were in a row.
+    /// The number of failures in a row.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
     }
 }
 
-/// Something that others need is away: said once when it begins, and once when it is over.
+/// An outage of a dependency. It is logged once when it begins, and once when it ends.
 #[derive(Debug, Default)]
 pub struct Outage {
     since: Option<Instant>,
-    /// Why, as it was said last.
+    /// The reason that was logged last.
     why: String,
 }
 
 impl Outage {
-    /// Notes that it is away. Whether that is new.
+    /// Notes the outage. Returns whether it is new.
     pub fn begins(&mut self) -> bool {
         let is_new = self.since.is_none();
         self.since.get_or_insert_with(Instant::now);
         is_new
     }
 
-    /// Notes that it is away, and why. Whether that is new: another reason is another thing to do for an operator.
+    /// Notes the outage and its reason. Returns whether either is new, because a new reason may
+    /// need another action of the operator.
     pub fn begins_with(&mut self, why: &str) -> bool {
         let is_new = self.begins() || self.why != why;
         why.clone_into(&mut self.why);
         is_new
     }
 
-    /// Notes that it is back. For how many seconds it was away, if it was.
+    /// Notes the end. Returns the length of the outage in seconds, if there was one.
     pub fn ends(&mut self) -> Option<u64> {
         self.since.take().map(|since| since.elapsed().as_secs())
     }

@@ -34,35 +34,39 @@ use crate::secret::Secret;
 pub const READERS: u32 = 8;
 /// How long to wait for a free connection, and for a new one.
 const ACQUIRE: Duration = Duration::from_secs(5);
-/// How long a writer of a file waits for those before it, and when that is worth a line in the log. In a rush some lanes wait
-/// here, and nothing is wrong with that.
+/// How long a writer of a SQLite file waits for earlier writers, and when the wait is logged. In a
+/// rush it is normal that some lanes wait here.
 const QUEUE: Duration = Duration::from_secs(20);
 const LONG_QUEUE: Duration = Duration::from_secs(10);
-/// How often a new connection may be cut before a server counts as away, and how soon it is tried again.
+/// How often a new connection may be cut before the server counts as away, and how soon it is tried
+/// again.
 const CUTS: u32 = 4;
 const CUT: Duration = Duration::from_millis(200);
-/// How long a connection is used again without asking whether it is still there.
+/// How long a connection is reused without a ping.
 const TRUSTED: Duration = Duration::from_secs(1);
-/// How long a transaction may wait for its own process, in seconds. One that was stopped, or cut off, must not hold the rows
-/// that whoever took its lane over has to write.
+/// How long a transaction may be idle, in seconds. A process that was stopped or cut off must not
+/// hold rows that its lane's new consumer has to write.
 const FORSAKEN: u32 = 15;
-/// How long connections are suspected after one of them did not answer, and how long they then have to show that they do.
+/// How long connections are suspect after one of them did not answer, and the timeout of a ping
+/// meanwhile.
 const SUSPECTED: Duration = Duration::from_secs(60);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
-/// PostgreSQL's settings for plans that are made once on a connection, for tables of any size (decision 22). They go by the indices,
-/// whatever estimates of tables that were empty then say; where there is no index, PostgreSQL reads the table nevertheless.
-/// Compiling goes by the same estimates, and nothing here reads so much that it, or another process, pays.
+/// PostgreSQL's settings for plans that a connection makes once, for tables of any size (decision
+/// 22). The plans use indices, whatever the estimates of once empty tables say. Without an index
+/// PostgreSQL still reads the table. JIT compilation goes by the same estimates. Neither it nor
+/// parallel workers pay off for the small reads here.
 const BY_INDICES: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off; \
                           set max_parallel_workers_per_gather = 0";
 /// PostgreSQL's settings for a transaction that may read whole tables.
 const FOR_READING_MUCH: &str = "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on; \
                                 set local enable_hashjoin = on; set local enable_mergejoin = on";
-/// What the writer of a file keeps of it in memory: 16 MiB, eight times what SQLite would. Those who register come from all over
-/// the index of people, and a page that is not kept is a system call.
+/// The writer's page cache of a SQLite file: 16 MiB, eight times the default. Registrations touch
+/// pages from all over the index of people, and each miss is a system call.
 const SQLITE_CACHE: &str = "-16384";
 
-/// Two pools on one database. They differ only on SQLite, where a file has one writer at a time: writers queue fairly
-/// for one connection instead of racing for the file's lock. Cheap to clone.
+/// Two pools on one database. They differ only on SQLite, where a file has one writer at a time.
+/// There writers queue fairly for one connection instead of racing for the file's lock. Cheap to
+/// clone.
 #[derive(Debug, Clone)]
 pub struct Database {
     /// For reading.
@@ -123,7 +127,8 @@ impl Database {
                 });
                 options.after_release(move |connection, _| shows_life(connection, &silent))
             });
-            // A connection may be cut by a network that works again a moment later. Words of the server's are final.
+            // A network may cut a connection and work again a moment later. An error of the server
+            // is final.
             let mut cut = 0;
             while let Err(error) = serves_sessions(url).await {
                 cut += 1;
@@ -154,7 +159,7 @@ impl Database {
             durable(options)
                 .pragma("cache_size", SQLITE_CACHE)
                 .pragma("wal_autocheckpoint", checkpoints::BOUND)
-                // What a statement needs to take itself back; SQLite would put it into a file.
+                // Keep statement journals in memory; SQLite would write them to a file.
                 .pragma("temp_store", "memory")
         });
         writer.test_before_acquire(false).acquire_timeout(QUEUE);
@@ -185,14 +190,16 @@ impl Database {
         &self.write
     }
 
-    /// Begins a writing transaction. Each statement sees what was committed before it, on every database.
+    /// Begins a writing transaction. Each statement sees what was committed before it, on every
+    /// database.
     pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
-        // What MariaDB would do by itself: read rows as they were once, and lock the gaps between those it looks at.
+        // By default, MariaDB reads a snapshot and locks the gaps between the rows that it reads.
         let is_mariadb = matches!(self.write.get_database_backend(), sea_orm::DbBackend::MySql);
         self.write
             .begin_with_options(TransactionOptions {
                 isolation_level: is_mariadb.then_some(IsolationLevel::ReadCommitted),
-                // A deferred transaction that comes to write while another one writes fails at once.
+                // A deferred transaction that begins to write while another one writes fails at
+                // once.
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
                 ..TransactionOptions::default()
             })
@@ -210,9 +217,9 @@ impl Database {
         Ok(tx)
     }
 
-    /// Says that a statement was not answered in time. Its connection may be dead without anybody having been told (a
-    /// network that swallows everything); the pool would wait for it for ever, and have one less. For a minute, what comes
-    /// back to the pool has to show that it is alive.
+    /// Notes that the database did not answer a statement in time. Its connection may be dead
+    /// without an error, if the network drops all packets. The pool would wait for it for ever, and
+    /// lose it. So for a minute, each connection that returns to the pool must answer a ping.
     pub fn did_not_answer(&self) {
         *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
@@ -222,7 +229,7 @@ impl Database {
         self.read.ping().await
     }
 
-    /// Whether it can be reached now; why not otherwise, in the server's own words.
+    /// Whether the database can be reached now, or why not, in the server's own words.
     pub async fn is_reachable(&self) -> Result<(), DbErr> {
         writable::reach(self).await
     }
@@ -238,16 +245,17 @@ impl Database {
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.end().await;
         }
-        // What cannot be closed is gone already.
+        // A connection that cannot be closed is lost already.
         let _ = self.write.clone().close().await;
         let _ = self.read.clone().close().await;
     }
 }
 
-/// What is set on each connection to PostgreSQL. Statements, and no startup options: poolers drop those.
+/// The settings of each connection to PostgreSQL. They are statements, because poolers drop startup
+/// options.
 fn for_a_session() -> String {
     format!(
-        // Ends what a process that was stopped or cut off has left open.
+        // Ends transactions that a stopped or cut off process left open.
         "set idle_in_transaction_session_timeout = '{FORSAKEN}s'; \
          set plan_cache_mode = force_generic_plan; {BY_INDICES}"
     )
@@ -257,8 +265,8 @@ fn not_connected(error: sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(error.into()))
 }
 
-/// Whether a server takes a connection now; why not otherwise. A pool would try until its time is over, and then say no more
-/// than that.
+/// Whether a server accepts a connection now, or why not. A pool would retry until its timeout, and
+/// then report only the timeout.
 async fn answers_now(url: &str) -> Result<(), DbErr> {
     let connected = async {
         if url.starts_with("postgres") {
@@ -272,13 +280,13 @@ async fn answers_now(url: &str) -> Result<(), DbErr> {
     in_time(ACQUIRE, async { connected.await.map_err(not_connected) }).await
 }
 
-/// Whether a server takes connections now, and keeps for each what was set on it.
+/// Whether a server accepts connections now, and keeps the settings of each.
 async fn serves_sessions(url: &str) -> Result<(), DbErr> {
     if !url.starts_with("postgres") {
         return answers_now(url).await;
     }
     let options = postgres(url).map_err(not_connected)?;
-    // Two connections, and some questions on each.
+    // Two connections, and some queries on each.
     in_time(ACQUIRE * 3, pooler::refuse(&options)).await
 }
 
@@ -287,18 +295,19 @@ async fn in_time(most: Duration, answer: impl Future<Output = Result<(), DbErr>>
     answer.unwrap_or_else(|_| Err(not_connected(sqlx::Error::PoolTimedOut)))
 }
 
-/// Says goodbye. The server, or a relay before it, may close first; then that is an error, and nothing is wrong.
+/// Closes a connection. The server, or a relay before it, may close first. Then there is an error
+/// to ignore.
 async fn close(connection: impl sqlx::Connection) {
     let _ = connection.close().await;
 }
 
-/// How one connection to PostgreSQL is opened. `PgBouncer` refuses what begins with parameters that it does not know; the
-/// default of this one loses no digits since PostgreSQL 12.
+/// The options of a connection to PostgreSQL. `PgBouncer` refuses startup parameters that it does
+/// not know. The default of this one loses no digits since PostgreSQL 12.
 fn postgres(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
     Ok(PgConnectOptions::from_str(url)?.extra_float_digits(None))
 }
 
-/// Whether a connection broke before the server said anything.
+/// Whether a connection broke before the server answered.
 fn is_cut(error: &DbErr) -> bool {
     matches!(error, DbErr::Conn(RuntimeErr::SqlxError(error)) if matches!(**error, sqlx::Error::Io(_)))
 }
@@ -313,7 +322,7 @@ fn port(url: &str) -> Result<u16, DbErr> {
     port.map_err(not_connected)
 }
 
-/// What a new connection to a server needs.
+/// Prepares a new connection to a server.
 fn connected(port: u16) {
     #[cfg(unix)]
     sockets::set_on_connections_to(port);
@@ -321,8 +330,8 @@ fn connected(port: u16) {
     let _ = port;
 }
 
-/// Whether a connection can be used. One that was in use a moment ago is not asked: that would be a trip to the server
-/// per transaction, and one that has broken since is an error like any other.
+/// Whether a connection can be used. It pings only connections that were idle for a while, because
+/// a ping is a round trip per transaction. A connection that broke since then fails like any other.
 fn is_alive<C: sqlx::Connection>(
     connection: &mut C,
     known: PoolConnectionMetadata,
@@ -330,8 +339,8 @@ fn is_alive<C: sqlx::Connection>(
     if known.idle_for < TRUSTED { std::future::ready(Ok(true)).boxed() } else { answers(connection) }
 }
 
-/// Whether a transaction can begin on this connection. SQLite ends one by itself when the disk is full; sqlx does not
-/// notice, fails to roll it back, and takes it for open ever after.
+/// Whether a transaction can begin on this connection. SQLite ends a transaction by itself when the
+/// disk is full. sqlx does not notice, fails to roll it back, and treats it as open ever after.
 fn can_begin(
     connection: &mut sqlx::SqliteConnection,
     _: PoolConnectionMetadata,
@@ -339,8 +348,8 @@ fn can_begin(
     std::future::ready(Ok(!connection.is_in_transaction())).boxed()
 }
 
-/// Whether a connection that comes back to the pool can be used again. It is asked only when one did not answer lately:
-/// asking costs a trip.
+/// Whether a connection that returns to the pool can be used again. It is pinged only after one did
+/// not answer lately, because a ping is a round trip.
 fn shows_life<'c, C: sqlx::Connection>(
     connection: &'c mut C,
     silent: &Silence,
@@ -352,7 +361,7 @@ fn shows_life<'c, C: sqlx::Connection>(
     answers(connection)
 }
 
-/// Asks the server. An error closes the connection without another word to it.
+/// Pings the server. An error closes the connection at once.
 fn answers<C: sqlx::Connection>(connection: &mut C) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
     let asked = tokio::time::timeout(SIGN_OF_LIFE, connection.ping());
     asked.map(|alive| alive.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)).boxed()

@@ -1,11 +1,11 @@
-//! Places where a process can be made to die, to stop or to panic: what lies between two of its steps can be tested.
+//! Failpoints: places where a test can make a process die, stop or panic between two steps.
 //!
-//! Compiled in only with the feature `failpoints`; otherwise nothing is left of them. Then the variable `FAILPOINT` says
-//! which one, at which time it is come by, and what happens: `consumer-committed:3:kill`, `consumer-looked:1:stop`,
-//! `mail-looking:1:panic`. `panics` panics that time and every time after it. A fourth part is a delay in microseconds,
-//! in which everything else goes on: `command-published:1:kill:800`. A place may be narrowed down to what it is about:
-//! `mail-composing@ann@x.org:1:panics`. Several are separated by commas.
-//! `CLOCK_OFFSET_MS` sets the process's clock ahead or back (`clock.rs`).
+//! They exist only with the feature `failpoints`. Then the variable `FAILPOINT` names the place,
+//! the number of the pass, and the action: `consumer-committed:3:kill`, `consumer-looked:1:stop`,
+//! `mail-looking:1:panic`. `panics` panics at that pass and at every later one. A fourth part is a
+//! delay in microseconds, in which everything else goes on: `command-published:1:kill:800`. A place
+//! may be limited to one subject: `mail-composing@ann@x.org:1:panics`. Commas separate several
+//! failpoints. `CLOCK_OFFSET_MS` sets the process's clock ahead or back (`clock.rs`).
 
 #[cfg(feature = "failpoints")]
 pub use armed::{hit, hit_about};
@@ -40,7 +40,7 @@ mod armed {
     enum Action {
         Signal(Signal),
         Panic,
-        /// From that time on, every time.
+        /// Whether it also acts at every later pass.
         Panics,
     }
 
@@ -59,7 +59,7 @@ mod armed {
             Some(Self { name, left: AtomicU64::new(time), action, after: Duration::from_micros(after) })
         }
 
-        /// Whether it happens this time.
+        /// Whether it acts at this pass.
         fn is_time(&self) -> bool {
             let count = |left: u64| left.checked_sub(1);
             match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) {
@@ -83,9 +83,9 @@ mod armed {
     }
 
     fn fire(signal: Signal) {
-        // A signal to oneself can only fail for one that does not exist.
+        // A signal to the own process fails only if the signal does not exist.
         let _ = kill_process(getpid(), signal);
-        // Another thread may be the one that takes the signal; meanwhile this one must not go on.
+        // Another thread may handle the signal. Meanwhile this one must not go on.
         std::thread::sleep(Duration::from_secs(1));
     }
 

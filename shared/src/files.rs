@@ -1,6 +1,7 @@
-//! Temporary files: what is too large for the bus travels by reference.
+//! Temporary files: data that is too large for the bus travels by reference.
 //!
-//! The store is an `object_store`, chosen by URL; `file:///…` is a folder, which the processes of a deployment share.
+//! The store is an `object_store`, chosen by URL; `file:///…` is a folder, which the processes of a
+//! deployment share.
 
 use std::path::Path as FolderPath;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use crate::private;
 
-/// The store could not do it.
+/// The store failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{attempt}")]
 pub struct FilesError {
@@ -44,14 +45,14 @@ fn failed(attempt: &'static str) -> impl FnOnce(object_store::Error) -> FilesErr
     }
 }
 
-/// Where temporary files are. Cheap to clone.
+/// The store of temporary files. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Files {
     store: Arc<dyn ObjectStore>,
 }
 
 impl Files {
-    /// Opens a folder, making it if need be.
+    /// Opens a folder, and creates it if it is missing.
     pub fn open(folder: &FolderPath) -> Result<Self, FilesError> {
         let make = || {
             private::make_folder(folder)
@@ -75,7 +76,7 @@ impl Files {
         found.bytes().await.map_err(failed("read a file"))
     }
 
-    /// Deletes the files that were stored before `before`; returns how many.
+    /// Deletes the files that were stored before `before`. Returns their number.
     pub async fn delete_older(&self, before: Instant) -> Result<u64, FilesError> {
         let old = self
             .store

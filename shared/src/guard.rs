@@ -1,4 +1,5 @@
-//! A panic in one piece of work ends that piece alone: its neighbours go on, and its reason is kept.
+//! Catches panics. A panic in one piece of work ends only that piece, and its text becomes the
+//! error.
 
 use std::any::Any;
 use std::error::Error;
@@ -10,7 +11,7 @@ use domain::text::shortened;
 
 use crate::cause::Cause;
 
-/// How much is kept of what a panic says.
+/// The longest kept text of a panic.
 const MOST_REASON: usize = 300;
 
 /// A piece of work panicked: a bug in Muster.
@@ -20,7 +21,7 @@ pub struct Panicked(pub String);
 
 /// Runs `work` to its end. If it panics, the panic is counted, and its text is the error.
 ///
-/// What the work changed before it panicked stays changed: give it nothing that a half-done change spoils.
+/// Changes from before the panic stay. Do not give the work data that a partial change breaks.
 pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| panicked(&*panic))
 }
@@ -33,7 +34,7 @@ pub async fn caught_or_failed<T, E: Error + Send + Sync + 'static>(
     caught(work).await.map_err(Cause::new)?.map_err(Cause::new)
 }
 
-/// The same for work that waits for nothing.
+/// The same for synchronous work.
 pub fn caught_at_once<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panicked(&*panic))
 }
@@ -44,7 +45,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Panicked {
     let text = text
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a panic without words");
-    // As every database takes it.
+    // In a form that every database accepts.
     Panicked(shortened(text.replace('\0', "\u{fffd}"), MOST_REASON))
 }
 

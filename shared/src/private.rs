@@ -1,10 +1,10 @@
-//! Files and folders that nobody but their owner may read: they hold who registered for what, and keys.
+//! Files and folders that only their owner may read. They hold personal data and keys.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What a Muster keeps in its data folder, besides the folders in [`FOLDERS`].
+/// The files of Muster's data folder, beside the folders in [`FOLDERS`].
 const FILES: [&str; 9] = [
     "muster.db",
     "muster.db-wal",
@@ -16,16 +16,16 @@ const FILES: [&str; 9] = [
     "signing-key",
     "admin-password",
 ];
-/// The folders that it keeps there.
+/// The folders of Muster's data folder.
 const FOLDERS: [&str; 2] = ["files", "mail"];
 
-/// Lets nobody but the owner read what this process, libraries included, makes from now on.
+/// Makes all new files of this process, libraries included, readable only by their owner.
 pub fn begin() {
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
-/// Makes a folder, and those above it that are missing, for the owner alone. One that is there stays as it is.
+/// Makes a folder and its missing parents for the owner alone. An existing folder stays the same.
 pub fn make_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -40,12 +40,12 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
 pub struct UnusableFolder {
     setting: &'static str,
     folder: PathBuf,
-    /// Whose it is, if it is another user's.
+    /// The owner, if it is another user.
     owner: String,
     source: io::Error,
 }
 
-/// Makes the folder of this setting if need be, and makes sure that this process can work in it.
+/// Makes the folder of this setting if it is missing, and checks that this process can write there.
 pub fn check_folder(setting: &'static str, folder: &Path) -> Result<(), UnusableFolder> {
     let unusable = |source| {
         let owner = owner(folder)
@@ -72,7 +72,7 @@ fn owner(_: &Path) -> Option<(u32, u32)> {
     None
 }
 
-/// How a file is opened that is the owner's alone if it is made.
+/// Options that open a file, and create it for the owner alone.
 #[must_use]
 pub fn options() -> fs::OpenOptions {
     #[cfg_attr(not(unix), allow(unused_mut))]
@@ -82,9 +82,10 @@ pub fn options() -> fs::OpenOptions {
     options
 }
 
-/// Makes an empty file for the owner alone, with the folder that it is in. One that is there is narrowed.
+/// Makes an empty file for the owner alone, with its folder. Others lose their rights to an
+/// existing file.
 ///
-/// SQLite gives the files that it makes beside a database the rights of the database.
+/// SQLite gives the files beside a database the same rights as the database.
 pub fn make_file(file: &Path) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         make_folder(folder)?;
@@ -105,9 +106,10 @@ pub fn make_file(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes the rights of others to what an older Muster left in its data folder, and to the folder if nothing else is in it.
+/// Removes the rights of others to the files of an older Muster in its data folder. Does the same
+/// for the folder, if it has nothing else.
 ///
-/// What somebody else put there, or a folder that is shared with something else, is none of Muster's business.
+/// It does not touch other files, or a folder that has other files.
 pub fn narrow_data(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     let names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
@@ -123,9 +125,9 @@ pub fn narrow_data(folder: &Path) {
     }
 }
 
-/// Takes the rights of others to a folder, and to the files in it.
+/// Removes the rights of others to a folder and the files in it.
 fn narrow_folder(folder: &Path) {
-    // Once nobody else may enter it, what is in it need not be looked at again.
+    // Once others may not enter the folder, its content needs no check.
     if !narrow(folder) {
         return;
     }
@@ -134,12 +136,13 @@ fn narrow_folder(folder: &Path) {
     }
 }
 
-/// Takes the rights of others to a file or folder. Whether they had any.
+/// Removes the rights of others to a file or folder. Returns whether they had any.
 fn narrow(path: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-        // Not of what a link leads to: that may be anybody's. Nor what belongs to another user.
+        // Skip symbolic links, because their target may be another user's. Skip files of other
+        // users.
         let Ok(found) = fs::symlink_metadata(path) else { return false };
         if found.uid() != rustix::process::geteuid().as_raw() {
             return false;
@@ -151,9 +154,9 @@ fn narrow(path: &Path) -> bool {
         }
         let (path_shown, before) = (path.display(), format!("{mode:o}"));
         if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700)) {
-            tracing::warn!(path = %path_shown, before, %error, "others can read a file of Muster; take their rights");
+            tracing::warn!(path = %path_shown, before, %error, "could not remove the rights of others to a file of Muster; remove them by hand");
         } else {
-            tracing::info!(path = %path_shown, before, "took the rights of others to a file of Muster");
+            tracing::info!(path = %path_shown, before, "removed the rights of others to a file of Muster");
         }
         true
     }

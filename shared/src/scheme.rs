@@ -1,4 +1,5 @@
-//! The schemes of the URLs that choose a deployment's parts: one list for each part. Everything else is refused.
+//! The schemes of the URLs that choose a deployment's parts, one list per part. Muster refuses all
+//! others.
 
 use crate::secret::Secret;
 
@@ -7,7 +8,7 @@ use crate::secret::Secret;
 #[error("{0}")]
 pub struct Unusable(pub String);
 
-/// What the URL of a part may look like.
+/// The valid URLs of a part.
 #[derive(Debug, Clone, Copy)]
 pub struct Schemes {
     /// The variable that holds the URL.
@@ -22,7 +23,7 @@ struct Scheme(&'static str, Names);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Names {
-    /// Nothing: the scheme says all.
+    /// Nothing but the scheme.
     Nothing,
     /// A file.
     File,
@@ -61,7 +62,7 @@ pub const CACHE: Schemes = Schemes {
     ],
     forms: "memory:, redis://HOST:PORT/DATABASE or, with TLS, rediss://USER:PASSWORD@HOST:PORT/DATABASE",
 };
-/// Where mails go.
+/// The mail server or folder.
 pub const MAIL: Schemes = Schemes {
     variable: "MAIL_URL",
     known: &[
@@ -83,8 +84,8 @@ pub const fn http(variable: &'static str) -> Schemes {
     }
 }
 
-/// The parameters that a database's URL may have, by its scheme: what the drivers know. They log what they do not, and that may be
-/// the rest of a password that holds a question mark.
+/// The parameters of a database's URL that the drivers know, by scheme. Drivers log unknown ones,
+/// and such a one may be the rest of a password with a question mark.
 const PARAMETERS: [(&str, &[&str]); 3] = [
     ("sqlite", &["mode"]),
     (
@@ -131,7 +132,7 @@ const PARAMETERS: [(&str, &[&str]); 3] = [
     ),
 ];
 
-/// Whether the parameters of a database's URL are known.
+/// Whether the drivers know all parameters of a database's URL.
 pub(crate) fn has_known_parameters(url: &Secret) -> bool {
     let known = PARAMETERS.iter().find(|(scheme, _)| url.expose().starts_with(scheme));
     let (Some((_, known)), Some((_, query))) = (known, url.expose().split_once('?')) else { return true };
@@ -144,7 +145,7 @@ impl Schemes {
     /// The scheme of this URL, in lower case, and what follows its colon.
     ///
     /// # Errors
-    /// In words that do not quote the URL, if it is of no kind that there is.
+    /// If the scheme is unknown. The error does not quote the URL.
     pub fn split<'u>(&self, url: &'u Secret) -> Result<(&'static str, &'u str), Unusable> {
         let found = url.expose().split_once(':').and_then(|(scheme, rest)| {
             let Scheme(name, names) = self.known.iter().find(|known| known.0.eq_ignore_ascii_case(scheme))?;

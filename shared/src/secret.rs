@@ -9,7 +9,7 @@ use std::str::FromStr;
 pub struct Secret(String);
 
 impl Secret {
-    /// The text, for the part that needs it. Never for a message.
+    /// The text, for the part that needs it. Never put it into a message.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -34,7 +34,7 @@ impl From<&str> for Secret {
     }
 }
 
-/// Takes any text, so that no parser has a reason to quote one that is wrong.
+/// Accepts any text, so that no parser quotes a wrong one.
 impl FromStr for Secret {
     type Err = Infallible;
 

@@ -1,5 +1,6 @@
-//! The deployment's signing key (Ed25519). Receipts are signed with it, so that anyone can check them; access tokens,
-//! which only the deployment itself checks, and the proofs in command ids carry codes made with keys derived from it.
+//! The deployment's signing key (Ed25519). It signs receipts, so that anyone can check them. Access
+//! tokens and the proofs in command ids have message authentication codes with keys derived from
+//! it. Only the deployment itself checks those.
 
 use std::error::Error;
 use std::fmt;
@@ -19,7 +20,7 @@ use serde_json::{Value as Json, json};
 
 use crate::private;
 
-/// The key could not be had.
+/// The key could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// Its file cannot be made, written or read.
@@ -45,7 +46,8 @@ pub struct SigningKey {
     id: String,
     public: Vec<u8>,
     pair: Ed25519KeyPair,
-    /// For access tokens: a hundred times as fast to check as a signature, and nobody else checks them.
+    /// For access tokens. A code is a hundred times as fast to check as a signature, and only the
+    /// deployment checks it.
     token: hmac::Key,
     proof: hmac::Key,
 }
@@ -57,8 +59,8 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// Reads the key from `file`, which is made (mode 600) with a new key if there is none. Processes that start at the
-    /// same time agree on one.
+    /// Reads the key from `file`. If there is none, creates it (mode 600) with a new key. Processes
+    /// that start at the same time agree on one.
     pub fn load_or_create(file: &Path) -> Result<Self, KeyError> {
         let failed = |attempt, source| KeyError::File { attempt, file: file.to_owned(), source };
         if !file.exists() {
@@ -90,10 +92,10 @@ impl SigningKey {
         })
     }
 
-    /// A compact JWS (RFC 7515 §7.1) over `claims`, of type `typ`, which stands in JSON as it is, signed so that anyone can check it. The
-    /// same claims always give the same text.
+    /// A compact JWS (RFC 7515 §7.1) over `claims`, of type `typ`, which stands in JSON as it is,
+    /// signed so that anyone can check it. The same claims always give the same text.
     ///
-    /// Every receipt is signed, so the key is read once and not, as a JWT library would, for each signature.
+    /// It parses the key once. A JWT library would parse it for each signature.
     #[must_use]
     pub fn sign(&self, typ: &'static str, claims: &impl Serialize) -> String {
         jws(&self.signed(typ), claims, |message| self.pair.sign(message))
@@ -105,9 +107,11 @@ impl SigningKey {
         jws(&authenticated(typ), claims, |message| hmac::sign(&self.token, message))
     }
 
-    /// The claims of a JWS that [`authenticate`](Self::authenticate) made for this type; nothing of any other text.
+    /// The claims of a JWS that [`authenticate`](Self::authenticate) made for this type. `None` for
+    /// any other text.
     ///
-    /// There is one header that it can have, so it is compared and not read: nobody can ask for another algorithm (RFC 8725 §3.1).
+    /// Only one header is valid, so it is compared and not parsed. A client cannot choose another
+    /// algorithm (RFC 8725 §3.1).
     #[must_use]
     pub fn authentic<T: DeserializeOwned>(&self, typ: &'static str, token: &str) -> Option<T> {
         let (message, code) = token.rsplit_once('.')?;
@@ -120,7 +124,7 @@ impl SigningKey {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
     }
 
-    /// The claims of a JWS that [`sign`](Self::sign) made for this type; nothing of any other text.
+    /// The claims of a JWS that [`sign`](Self::sign) made for this type. `None` for any other text.
     #[must_use]
     pub fn verified<T: DeserializeOwned>(&self, typ: &'static str, token: &str) -> Option<T> {
         let (message, signature) = token.rsplit_once('.')?;
@@ -133,12 +137,12 @@ impl SigningKey {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
     }
 
-    /// The header of what is signed.
+    /// The header of signed texts.
     fn signed(&self, typ: &str) -> String {
         format!(r#"{{"alg":"EdDSA","kid":"{}","typ":"{typ}"}}"#, self.id)
     }
 
-    /// A code over `bytes` that nobody without the key can make.
+    /// A code over `bytes` that only the key's owner can make.
     #[must_use]
     pub fn code(&self, bytes: &[u8]) -> [u8; 32] {
         hmac::sign(&self.proof, bytes).as_ref().try_into().unwrap_or_default()
@@ -153,7 +157,7 @@ impl SigningKey {
     }
 }
 
-/// The header of what is authenticated with a code.
+/// The header of texts with a code.
 fn authenticated(typ: &str) -> String {
     format!(r#"{{"typ":"{typ}","alg":"HS256"}}"#)
 }
@@ -170,7 +174,8 @@ fn jws<P: AsRef<[u8]>>(header: &str, claims: &impl Serialize, protect: impl FnOn
     token
 }
 
-/// Writes a file that only its owner can read, unless somebody else has written it first. It is never there half.
+/// Writes a file that only its owner can read, unless another process wrote it first. The write is
+/// atomic.
 pub fn create_once(file: &Path, text: &str) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     private::make_folder(folder)?;
@@ -188,7 +193,8 @@ pub fn create_once(file: &Path, text: &str) -> std::io::Result<()> {
     }
 }
 
-/// Gives `draft` the name `file`, unless there is such a file. Processes that do so at the same time wait for each other.
+/// Renames `draft` to `file`, unless that exists. Processes that do so at the same time wait for
+/// each other.
 fn rename_once(draft: &Path, file: &Path) -> std::io::Result<()> {
     let mut name = file.as_os_str().to_owned();
     name.push(".lock");

@@ -1,4 +1,4 @@
-//! Watching: logs, metrics and traces, and the trace context that travels with messages.
+//! Logs, metrics and traces, and the trace context of messages.
 
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
@@ -22,7 +22,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 use crate::scheme::{self, Unusable};
 use crate::secret::Secret;
 
-/// How logs are written.
+/// The format of logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people in a terminal, JSON otherwise.
@@ -34,13 +34,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Lines of the log that wait to be written; those beyond are left out.
+/// The most log lines that wait to be written. Further lines are dropped.
 const LINES: usize = 10_000;
-/// How long the last traces may take to be sent, and how long any may.
+/// Timeouts for sending the last traces, and for any traces.
 const FAREWELL: Duration = Duration::from_secs(2);
 const SEND: Duration = Duration::from_secs(5);
 
-/// Ends tracing when it is dropped: spans that wait are sent.
+/// Ends tracing when it is dropped, and sends waiting spans.
 #[derive(Debug)]
 #[must_use = "traces end when this is dropped"]
 pub struct Telemetry {
@@ -49,9 +49,8 @@ pub struct Telemetry {
     log: Option<WorkerGuard>,
 }
 
-/// What is logged unless `RUST_LOG` says otherwise. Spans are of level `debug`: they are there for whoever traces, and
-/// cost nothing when nobody does. lapin logs every "not found" as an error; what matters of it is
-/// logged where it is handled.
+/// The default of `RUST_LOG`. Spans have the level `debug`, so they cost nothing without tracing.
+/// lapin logs every "not found" as an error. The code that handles it logs what matters.
 const QUIET: &str =
     "info,lapin=off,fred=warn,sqlx=warn,sea_orm_migration=warn,poem=warn,tokio_cron_scheduler=warn";
 
@@ -69,7 +68,8 @@ pub enum TelemetryError {
     Begun(#[from] TryInitError),
 }
 
-/// Begins logging, and tracing if `otlp_endpoint` says where to. `RUST_LOG` filters, `info` by default.
+/// Begins logging, and tracing if `otlp_endpoint` says where to. `RUST_LOG` filters, `info` by
+/// default.
 ///
 /// # Errors
 /// If the endpoint cannot be used, or logging has begun already.
@@ -87,7 +87,8 @@ pub fn start(
         LogFormat::Human => false,
         LogFormat::Json => true,
     };
-    // Nobody may be reading it, and a pipe that is full must not hold anybody up. Lines beyond the queue are left out.
+    // The reader of a pipe may be stuck. A full pipe must not block the process, so lines beyond
+    // the queue are dropped.
     let (writer, log) = NonBlockingBuilder::default().buffered_lines_limit(LINES).finish(std::io::stderr());
     let logs = if json {
         tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer).boxed()
@@ -137,7 +138,7 @@ impl Drop for Telemetry {
         {
             tracing::warn!(%error, "the last traces were not sent");
         }
-        // What waits is written, as far as somebody reads it; otherwise the library would wait for that.
+        // Write the waiting lines with a timeout. The library would wait for a stuck reader.
         let (log, (done, written)) = (self.log.take(), mpsc::channel());
         std::thread::spawn(move || {
             drop(log);
@@ -149,7 +150,8 @@ impl Drop for Telemetry {
 
 const TRACEPARENT: &str = "traceparent";
 
-/// The context of this span as a [`traceparent`](https://www.w3.org/TR/trace-context/); none when nobody traces.
+/// The context of this span as a [`traceparent`](https://www.w3.org/TR/trace-context/). `None`
+/// without tracing.
 #[must_use]
 pub fn traceparent(span: &Span) -> Option<String> {
     let context = span.context();
@@ -168,16 +170,17 @@ fn context(traceparent: &str) -> Context {
 
 /// Makes `span` a child of a remote span.
 pub fn continue_trace(span: &Span, traceparent: &str) {
-    // Fails only for a span that began already or that nobody traces, and then there is nothing to continue.
+    // This fails only for a span that has begun or is not traced. Then there is nothing to
+    // continue.
     let _ = span.set_parent(context(traceparent));
 }
 
-/// Gives a span that has begun the name under which it is traced: what it was about is known only when it ends.
+/// Names a span that has begun. Its subject is known only at its end.
 pub fn rename(span: &Span, name: String) {
     span.context().span().update_name(name);
 }
 
-/// Notes that `span` (a batch) handles what a remote span began.
+/// Links `span` (a batch) to a remote span that began one of its messages.
 pub fn link(span: &Span, traceparent: &str) {
     let remote = context(traceparent).span().span_context().clone();
     if remote.is_valid() {

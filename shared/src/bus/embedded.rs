@@ -1,7 +1,9 @@
-//! The embedded broker: the lanes, order, redelivery and dead letters of RabbitMQ in one process, on one SQLite file.
+//! The embedded broker: the lanes, order, redelivery and dead letters of RabbitMQ in one process,
+//! on one SQLite file.
 //!
-//! A message is confirmed after the transaction that holds it is on the disk (`synchronous=FULL`); whoever publishes
-//! at the same time shares that transaction. It serves one process: a second one is refused at [`Embedded::open`].
+//! A message is confirmed after its transaction is on the disk (`synchronous=FULL`). Publishers at
+//! the same time share a transaction. It serves one process: [`Embedded::open`] refuses a second
+//! one.
 
 mod queue;
 mod store;
@@ -27,9 +29,9 @@ use crate::bus::topology::{DEAD_LETTERS, Purpose, Topology, UNROUTED};
 use crate::guard::caught;
 use crate::private;
 
-/// The most messages one queue holds; a publisher of more is refused.
+/// The most messages of one queue. Beyond that, publishing fails.
 const MAX_LENGTH: u64 = 1_000_000;
-/// How often delayed messages are looked at.
+/// How often delayed messages are checked.
 const DELAY_TICK: Duration = Duration::from_secs(1);
 
 /// A handle on the embedded broker. Cheap to clone.
@@ -45,7 +47,8 @@ struct Inner {
     store: Store,
     subscribers: Subscribers,
     closed: CancellationToken,
-    /// Held as long as the broker is open; the operating system lets go of it even after a crash.
+    /// The file lock, held while the broker is open. The operating system releases it even after a
+    /// crash.
     lock: File,
 }
 
@@ -118,7 +121,7 @@ impl Embedded {
         }
         for row in &mut rows {
             if !self.inner.queues.contains_key(&row.queue) {
-                // An operator finds it there; nothing that was confirmed is lost.
+                // An operator finds the message there. No confirmed message is lost.
                 UNROUTED.clone_into(&mut row.queue);
             }
         }
@@ -152,7 +155,8 @@ impl Embedded {
         self.inner.closed.cancel();
         self.inner.subscribers.close();
         self.inner.store.close().await;
-        // Whoever opens the file next need not wait for the last one that still knows of this broker.
+        // Release the file now. Clones of this broker may live on, and the next process need not
+        // wait for them.
         if let Err(error) = self.inner.lock.unlock() {
             tracing::warn!(%error, "could not let go of the embedded broker's file");
         }
@@ -162,11 +166,11 @@ impl Embedded {
         self.inner.queues.get(name).cloned().ok_or(PublishError::Unroutable)
     }
 
-    /// Moves messages that have waited long enough from the delay ladder back to their queue.
+    /// Moves due messages from the delay ladder back to their queue.
     async fn move_due(self) {
         let mut tick = tokio::time::interval(DELAY_TICK);
         while self.inner.closed.run_until_cancelled(tick.tick()).await.is_some() {
-            // What is due stays due.
+            // Due messages stay due.
             let due = caught(self.inner.store.take_due(clock::now().timestamp_millis())).await;
             let due = due.unwrap_or_default();
             for (name, count) in due {

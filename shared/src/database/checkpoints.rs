@@ -1,8 +1,9 @@
-//! Moving what was committed from SQLite's journal into the file: beside the writer, not in its way.
+//! Checkpoints: moves commits from SQLite's write-ahead log into the file, beside the writer.
 //!
-//! By itself SQLite lets whoever commits do it, as soon as the journal has 1,000 pages. In a rush that is every batch, and
-//! pages from all over the file take longer to write than the batch takes to decide. Here a connection of its own does it
-//! now and then, so that a page which many batches have changed is written once. <https://www.sqlite.org/wal.html#ckpt>
+//! By default, SQLite makes the committing writer do it once the log has 1,000 pages. In a rush
+//! that is every batch, and writing pages all over the file takes longer than deciding the batch.
+//! Here a connection of its own does it now and then. So a page that many batches changed is
+//! written once. <https://www.sqlite.org/wal.html#ckpt>
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +16,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::guard::caught_or_failed;
 
-/// The journal's pages (of 4 KiB: 256 MiB) from which on the writer does it too. The journal can begin anew only at a moment
-/// when all of it has been moved, and while writes keep coming only the writer itself meets such a moment.
+/// From this number of pages (of 4 KiB: 256 MiB), the writer does it too. The log can restart only
+/// when all of it has been moved. Under constant writes only the writer itself meets such a moment.
 pub(super) const BOUND: &str = "65536";
-/// How long to leave between one time and the next. Nothing to move costs next to nothing.
+/// The pause between checkpoints. One with nothing to move costs next to nothing.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long to wait for the file's locks; the next time will do as well.
+/// Timeout for the file's locks. The next checkpoint will do as well.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// The task that does it, until it is told to end or nobody has this any more.
+/// The task that makes checkpoints. It ends when asked to, or when this value is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Checkpoints {
     end: CancellationToken,
@@ -42,7 +43,7 @@ impl Checkpoints {
         Self { end, task, _guard: guard }
     }
 
-    /// Ends it, and waits until it has let go of the file.
+    /// Ends the task, and waits until it has closed the file.
     pub(super) async fn end(&self) {
         self.end.cancel();
         self.task.wait().await;
@@ -64,7 +65,7 @@ async fn repeat(options: SqliteConnectOptions, end: CancellationToken) {
     }
 }
 
-/// Moves what can be moved without waiting for anybody.
+/// Moves the pages that it can without waiting for readers or the writer.
 async fn once(
     connection: &mut Option<SqliteConnection>,
     options: &SqliteConnectOptions,

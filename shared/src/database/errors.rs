@@ -1,4 +1,4 @@
-//! What an error of a database means: for a process that connects, and for the batch that met it.
+//! Classifies errors of databases, for a process that connects and for a batch.
 
 use domain::text::with_causes;
 use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx};
@@ -28,8 +28,8 @@ pub fn is_busy(error: &DbErr) -> bool {
     code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
 }
 
-/// Whether an error says that the server cannot be reached or takes nobody now (it starts, stops, is full, fails over), so
-/// that a later attempt may succeed.
+/// Whether an error says that the server is unreachable or refuses connections for now (it starts,
+/// stops, is full, fails over), so that a later attempt may succeed.
 #[must_use]
 pub fn is_passing(error: &DbErr) -> bool {
     if is_busy(error) {
@@ -61,12 +61,12 @@ pub fn is_passing(error: &DbErr) -> bool {
         );
     }
     let code = answered.code().unwrap_or_default();
-    // SQLSTATE classes: connection exception, insufficient resources, operator intervention (it starts or stops); and a
-    // transaction on a standby.
+    // SQLSTATE classes: connection exception, insufficient resources, operator intervention (it
+    // starts or stops); and a transaction on a standby.
     ["08", "53", "57", "25006"].iter().any(|class| code.starts_with(class))
 }
 
-/// What a database error means for the batch that met it.
+/// The class of a database error for a batch.
 impl From<DbErr> for Failure {
     fn from(error: DbErr) -> Self {
         if let Some(SqlErr::UniqueConstraintViolation(_)) = error.sql_err() {
@@ -82,8 +82,8 @@ impl From<DbErr> for Failure {
     }
 }
 
-/// Whether the database will never take this, whoever asks and whenever. What is wrong with the database itself (away,
-/// full, not migrated yet) passes; what is wrong with a value does not.
+/// Whether the database will never accept this statement. A fault of the database (away, full, not
+/// migrated yet) passes. A fault of a value does not.
 fn is_permanent(error: &dyn sqlx::error::DatabaseError) -> bool {
     let code = error.code().unwrap_or_default();
     if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {

@@ -1,7 +1,8 @@
 //! Poolers between this process and PostgreSQL, such as `PgBouncer`.
 //!
-//! With a server connection per session everything works. With one per transaction, prepared statements and the settings of a
-//! session belong to the next client: such a pooler is refused, with words.
+//! A pooler with a server connection per session works. With one per transaction, prepared
+//! statements and session settings would go to the next client. Muster refuses such a pooler, and
+//! says why.
 
 use std::collections::BTreeSet;
 
@@ -11,21 +12,22 @@ use sea_orm::{DbErr, RuntimeErr};
 
 use super::close;
 
-/// How often it is tried: another client may come in between.
+/// The number of tries. Another client may come in between.
 const TRIES: u32 = 5;
 
-/// Refuses a pooler that gives each transaction any server connection. Asks on connections of its own, which are closed then.
+/// Refuses a pooler that gives each transaction any server connection. It checks on two connections
+/// of its own, and closes them.
 pub(super) async fn refuse(options: &PgConnectOptions) -> Result<(), DbErr> {
     let shares = async {
         let mut one = PgConnection::connect_with(options).await?;
         let mut other = PgConnection::connect_with(options).await?;
-        // Both connections are there all the time. With a session each, each has one server process, which the other has not.
+        // Both connections stay open. With a session each, each has a server process of its own.
         let (mut of_one, mut of_other) = (BTreeSet::new(), BTreeSet::new());
         for turn in 0..TRIES {
             of_one.insert(server_process(&mut one).await?);
             of_other.insert(server_process(&mut other).await?);
             if turn % 2 == 0 {
-                // Servers that take turns must not meet the same connection each time.
+                // With round-robin, the same server must not meet the same connection each time.
                 of_one.insert(server_process(&mut one).await?);
             }
         }
@@ -45,7 +47,7 @@ pub(super) async fn refuse(options: &PgConnectOptions) -> Result<(), DbErr> {
     }
 }
 
-/// The number of the process that serves this connection. Asked without a prepared statement.
+/// The id of the server process of this connection, without a prepared statement.
 async fn server_process(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
     connection.fetch_one(sqlx::raw_sql("select pg_backend_pid()")).await?.try_get(0)
 }

@@ -1,8 +1,9 @@
-//! Many rows at once, in statements whose text does not depend on how many there are.
+//! Writes and reads many rows at once. The text of a statement does not depend on the number of
+//! rows.
 //!
-//! PostgreSQL reads and plans every text that it has not seen. With a placeholder per value, each number of rows is a text
-//! of its own and thousands of parameters long; so there a column is one array. The other databases read what they are
-//! given in one go and gain nothing by it.
+//! PostgreSQL parses and plans every text that is new to it. With a placeholder per value, each
+//! number of rows would be a new text with thousands of parameters. So on PostgreSQL a column is
+//! one array. The other databases would gain nothing by that.
 
 use sea_orm::sea_query::{ArrayType, Expr};
 use sea_orm::{
@@ -16,7 +17,7 @@ pub(crate) const ROWS_PER_INSERT: usize = 1000;
 /// Bytes per insert, about: MariaDB takes 16 MiB in a statement unless it is told otherwise.
 const BYTES_PER_INSERT: usize = 4 * 1024 * 1024;
 
-/// Inserts rows, all of whose columns are set. `bytes` is about what a row's texts take.
+/// Inserts rows with all columns set. `bytes` estimates the size of a row's texts.
 pub(crate) async fn insert<A>(
     db: &impl ConnectionTrait,
     rows: Vec<A>,
@@ -39,9 +40,10 @@ where
     Ok(())
 }
 
-/// Updates columns of many rows, a thousand per statement. Each of `rows` has the values of `keys`, then those of `sets`; none is
-/// null. A row is updated if it matches *all* keys. A key may therefore be an expected value, which makes this a
-/// compare-and-set. Returns the number of rows that matched.
+/// Updates columns of many rows, a thousand per statement. Each of `rows` has the values of `keys`,
+/// then those of `sets`; none is null. A row is updated if it matches *all* keys. A key may
+/// therefore be an expected value, which makes this a compare-and-set. Returns the number of rows
+/// that matched.
 pub(crate) async fn update<E: EntityTrait>(
     db: &impl ConnectionTrait,
     keys: &[E::Column],
@@ -56,7 +58,8 @@ pub(crate) async fn update<E: EntityTrait>(
     Ok(found)
 }
 
-/// The rows that have these keys, a thousand with each statement. Each of `rows` has the values of `keys`, none of them null.
+/// The rows that have these keys, a thousand with each statement. Each of `rows` has the values of
+/// `keys`, none of them null.
 pub(crate) async fn find<E: EntityTrait>(
     db: &impl ConnectionTrait,
     keys: &[E::Column],
@@ -67,7 +70,7 @@ pub(crate) async fn find<E: EntityTrait>(
     let mut found = Vec::new();
     for chunk in rows.chunks(ROWS_PER_INSERT) {
         let (given, values) = given(backend, chunk)?;
-        // Named one by one: a kept statement fails if a migration adds to what `*` means.
+        // Name the columns: a prepared statement with `*` fails after a migration adds a column.
         let columns = E::Column::iter().map(|column| format!("{table}.{}", quoted(backend, column.as_str())));
         let (columns, has) = (columns.collect::<Vec<_>>().join(", "), has::<E>(backend, keys));
         let sql = format!("select {columns} from {given} join {table} on {has}");
@@ -77,10 +80,11 @@ pub(crate) async fn find<E: EntityTrait>(
     Ok(found)
 }
 
-/// The highest number in the column `of` for each of these `ids` in the column `key`; ids of which there is no row are left out.
+/// The highest number in the column `of` for each of these `ids` in the column `key`. Ids without a
+/// row are left out.
 ///
-/// One look at the end of an index for each. Grouped rows would be counted all, and how many there are, a database that has not
-/// looked at the table lately cannot know.
+/// It reads the end of an index for each id. Grouping would read all rows, and stale statistics
+/// would hide how many there are.
 pub(crate) async fn highest<E: EntityTrait>(
     db: &impl ConnectionTrait,
     key: E::Column,
@@ -104,8 +108,8 @@ pub(crate) async fn highest<E: EntityTrait>(
     Ok(found)
 }
 
-/// `update t set a = given.c1 from … as given where t.id = given.c0`, and so on. (A `case` with an arm per row would be compared
-/// arm by arm for each row.)
+/// `update t set a = given.c1 from … as given where t.id = given.c0`, and so on. (A `case` with an
+/// arm per row would be compared arm by arm for each row.)
 fn joined<E: EntityTrait>(
     backend: DbBackend,
     keys: &[E::Column],
@@ -118,7 +122,7 @@ fn joined<E: EntityTrait>(
     let (given, values) = given(backend, rows)?;
     let set = sets.iter().enumerate().map(|(at, column)| {
         let column = quoted(backend, column.as_str());
-        // The others take no table before the name of what is set.
+        // The others accept no table name before a set column.
         let column = if is_mariadb { format!("{table}.{column}") } else { column };
         format!("{column} = given.c{}", keys.len() + at)
     });
@@ -131,8 +135,8 @@ fn joined<E: EntityTrait>(
     Ok(Statement::from_sql_and_values(backend, sql, values))
 }
 
-/// A table `given` with the columns `c0`, `c1` and so on, and these rows, for statements that join it with another; and its
-/// values.
+/// A table `given` with the columns `c0`, `c1` and so on, and these rows, for statements that join
+/// it with another; and its values.
 fn given(backend: DbBackend, rows: &[Vec<Value>]) -> Result<(String, Vec<Value>), DbErr> {
     let width = rows.first().map_or(0, Vec::len);
     let name = |at: usize| format!("c{at}");
@@ -157,8 +161,9 @@ fn given(backend: DbBackend, rows: &[Vec<Value>]) -> Result<(String, Vec<Value>)
     }
 }
 
-/// The placeholder of a column in the first row. MariaDB takes a text there for the longest of its column, and refuses a longer
-/// one; so it is told how long they are: in powers of two, for few different statements.
+/// The placeholder of a column in the first row. MariaDB takes a text there for the longest of its
+/// column, and refuses a longer one; so it is told how long they are: in powers of two, for few
+/// different statements.
 fn placeholder(backend: DbBackend, rows: &[Vec<Value>], at: usize) -> String {
     let lengths = rows.iter().filter_map(|row| match &row[at] {
         Value::String(Some(text)) => Some(text.chars().count()),
@@ -186,7 +191,7 @@ fn quoted(backend: DbBackend, name: &str) -> String {
     if backend == DbBackend::MySql { format!("`{name}`") } else { format!("\"{name}\"") }
 }
 
-/// Whether `column` is one of these ids.
+/// The condition that `column` is one of these ids.
 pub(crate) fn is_one_of<C: ColumnTrait>(
     db: &impl ConnectionTrait,
     column: C,
@@ -195,7 +200,7 @@ pub(crate) fn is_one_of<C: ColumnTrait>(
     if db.get_database_backend() == DbBackend::Postgres { column.eq_any(ids) } else { column.is_in(ids) }
 }
 
-/// Cuts rows into what goes into one insert, in order. A row that is larger than an insert should be gets one of its own.
+/// Splits rows into inserts, in order. A row above the size limit gets an insert of its own.
 pub(crate) fn chunks<T>(mut rows: &[T], bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let mut total = 0;
@@ -210,8 +215,9 @@ pub(crate) fn chunks<T>(mut rows: &[T], bytes: impl Fn(&T) -> usize) -> impl Ite
     })
 }
 
-/// `insert into t (a, b) select a, case when b0 then null else b end from unnest($1::uuid[], $2::text[], $3::bool[]) …`:
-/// sea-query's arrays hold no nulls, so beside each column that may be null goes another that says where it is.
+/// `insert into t (a, b) select a, case when b0 then null else b end from unnest($1::uuid[],
+/// $2::text[], $3::bool[]) …`: sea-query's arrays hold no nulls, so beside each column that may be
+/// null goes another that says where it is.
 fn from_arrays<A: ActiveModelTrait>(mut rows: Vec<A>) -> Result<Statement, DbErr> {
     let mut values = Vec::new();
     let (mut names, mut chosen, mut arrays, mut aliases) = (vec![], vec![], vec![], vec![]);

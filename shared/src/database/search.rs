@@ -1,8 +1,9 @@
-//! Searching for a text that was folded before it was stored.
+//! Searches texts by a folded form that is stored beside them.
 //!
-//! A table with a searched text has two more columns: `search` is the folded text, `search_of` the text that was folded. Every
-//! writer sets both. A version of Muster that does not know the columns leaves them behind when it changes the text. Such a
-//! row is told by `search_of`: it is found as before, by its lower case, until [`refill`] has folded its text.
+//! A table with a searched text has two more columns: `search` is the folded text, `search_of` the
+//! text that was folded. Every writer sets both. A version of Muster that does not know the columns
+//! leaves them behind when it changes the text. Such a row is told by `search_of`: it is found as
+//! before, by its lower case, until [`refill`] has folded its text.
 
 use domain::text::folded;
 use sea_orm::entity::prelude::*;
@@ -31,7 +32,7 @@ impl<C: ColumnTrait> Searched<C> {
     }
 }
 
-/// What is searched for.
+/// A search term.
 #[derive(Debug, Clone)]
 pub(crate) struct Pattern {
     folded: LikeExpr,
@@ -39,14 +40,15 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    /// A pattern for texts that contain `text`; none if nothing of it can be searched for, such as an accent alone.
+    /// A pattern for texts that contain `text`; none if nothing of it can be searched for, such as
+    /// an accent alone.
     pub(crate) fn of(text: &str) -> Option<Self> {
         let folded = folded(text);
         let is_something = !folded.is_empty();
         is_something.then(|| Self { folded: contains(&folded), lower: contains(&text.to_lowercase()) })
     }
 
-    /// The condition that a row has it in this text.
+    /// The condition that a row's text contains it.
     pub(crate) fn is_in<C: ColumnTrait>(&self, columns: Searched<C>) -> Condition {
         let Searched { text, search, search_of } = columns;
         let is_folded = Expr::col(search_of.as_column_ref()).equals(text.as_column_ref());
@@ -64,8 +66,8 @@ fn contains(text: &str) -> LikeExpr {
     LikeExpr::new(format!("%{escaped}%")).escape('\\')
 }
 
-/// Folds the texts whose folded form is missing or left behind, of a thousand rows after `after`, by id. Returns the last id;
-/// none if there was no such row. Repeated from the start, it changes nothing.
+/// Folds texts whose folded form is missing or stale, in a thousand rows after `after`, by id.
+/// Returns the last id, or `None` at the end. Repeating it from the start changes nothing.
 pub(crate) async fn refill<E: EntityTrait>(
     db: &impl ConnectionTrait,
     id: E::Column,

@@ -1,28 +1,31 @@
-//! What connections to a database server need of the kernel. sqlx lends nobody its sockets, so they are known by the server's port.
+//! What connections to a database server need of the kernel. sqlx lends nobody its sockets, so they
+//! are known by the server's port.
 //!
 //! - What is written is sent at once (`TCP_NODELAY`). sqlx 0.9.0 lost its call of `set_nodelay`
-//!   (<https://github.com/launchbadge/sqlx/issues/4335>). Without it, whatever is larger than a packet waits for an acknowledgement
-//!   that the other side delays by 40 ms: twice per batch, which is most of a batch's time. To be removed with the next sqlx.
-//! - Keepalive and `TCP_USER_TIMEOUT` (tcp(7)). Without them a peer that vanished blocks a reader for ever and a writer for about 15
-//!   minutes.
+//!   (<https://github.com/launchbadge/sqlx/issues/4335>). Without it, whatever is larger than a
+//!   packet waits for an acknowledgement that the other side delays by 40 ms: twice per batch,
+//!   which is most of a batch's time. To be removed with the next sqlx.
+//! - Keepalive and `TCP_USER_TIMEOUT` (tcp(7)). Without them a peer that vanished blocks a reader
+//!   for ever and a writer for about 15 minutes.
 
 use std::os::fd::RawFd;
 
 use nix::sys::socket::{SockaddrStorage, getpeername, setsockopt, sockopt};
 
-/// After how long without a word the kernel asks whether the other side is there, and how often from then on, in seconds.
+/// Keepalive: the idle time before the first probe, and the interval of the next ones, in seconds.
 #[cfg(target_os = "linux")]
 const QUIET: (u32, u32) = (20, 10);
-/// After how long without an acknowledgement a connection is broken, in milliseconds.
+/// `TCP_USER_TIMEOUT`: how long data may stay unacknowledged before the connection breaks, in
+/// milliseconds.
 #[cfg(target_os = "linux")]
 const GONE: u32 = 60_000;
 
-/// Sets the options on whatever is open now and is a connection to this port.
+/// Sets the options on all open connections to this port.
 pub(super) fn set_on_connections_to(port: u16) {
     let Ok(open) = std::fs::read_dir("/dev/fd") else { return };
     let numbers = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
     for number in numbers.filter(|number| peers_port(*number) == Some(port)) {
-        // A connection that has broken meanwhile takes none of them, which does no harm.
+        // A connection that has broken meanwhile accepts none of them. This does no harm.
         let _ = setsockopt(number, sockopt::TcpNoDelay, &true);
         #[cfg(target_os = "linux")]
         notice_silence(number);

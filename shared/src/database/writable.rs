@@ -1,4 +1,5 @@
-//! Whether the database takes a write now: a standby, a read-only server and a full disk answer questions, and do no work.
+//! Checks whether the database accepts writes. A standby, a read-only server and a full disk answer
+//! reads, but no process can work.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,21 +11,21 @@ use tokio::sync::Mutex;
 
 use super::{Database, answers_now, is_passing, is_sqlite};
 
-/// How long an answer holds: anybody may ask.
+/// How long an answer is cached, because anyone may ask.
 const HOLDS: Duration = Duration::from_secs(1);
 /// How long a write may take.
 const PATIENCE: Duration = Duration::from_millis(1200);
-/// How long it may take to find out why none was done.
+/// Timeout for finding out why a write failed.
 const LOOK: Duration = Duration::from_millis(600);
 /// The row of the table `settings` that is written.
 const ROW: &str = "written-at";
 
-/// Whether it takes a write; why not otherwise. Several callers get the same answer.
+/// Whether the database accepts a write, or why not. Callers at the same time share an answer.
 pub(super) type Answer = Result<(), Arc<DbErr>>;
 /// The last answer, and when it was given.
 pub(super) type Known = Arc<Mutex<Option<(Instant, Answer)>>>;
 
-/// Asks, unless it was asked a moment ago.
+/// Checks, unless the last answer is recent.
 pub(super) async fn ask(db: &Database) -> Answer {
     let mut known = db.writable.lock().await;
     if let Some((at, answer)) = known.as_ref()
@@ -40,15 +41,15 @@ pub(super) async fn ask(db: &Database) -> Answer {
 async fn look(db: &Database) -> Result<(), DbErr> {
     match tokio::time::timeout(PATIENCE, write(db.writer())).await {
         Ok(Ok(())) => Ok(()),
-        // Its one writer may be at a long piece of work. That is no fault as long as others can read.
+        // The one writer may be busy for long. This is no fault while others can read.
         Err(_) if is_sqlite(&db.read) => in_time(db.ping()).await,
         Ok(Err(error)) if is_passing(&error) => {
             server(db).await?;
-            // The server is there; only this connection was not.
+            // The server is up. Only this connection was lost.
             in_time(write(db.writer())).await
         }
         Ok(Err(error)) => Err(error),
-        // All its connections may be busy, or one may be dead: another one tells.
+        // All pooled connections may be busy, or one may be dead. A new one shows the truth.
         Err(_) => {
             db.did_not_answer();
             tokio::time::timeout(PATIENCE, write_apart(db)).await.unwrap_or_else(late)
@@ -56,8 +57,8 @@ async fn look(db: &Database) -> Result<(), DbErr> {
     }
 }
 
-/// Writes on a connection of its own. The server ends the statement: one that was only given up would wait there, and keep its
-/// connection, for as long as whatever it waits for.
+/// Writes on a connection of its own, with a timeout on the server. A timeout on the client alone
+/// would leave the statement waiting there, with its connection.
 async fn write_apart(db: &Database) -> Result<(), DbErr> {
     let own = db.apart().await?;
     let bound = match own.get_database_backend() {
@@ -66,17 +67,17 @@ async fn write_apart(db: &Database) -> Result<(), DbErr> {
     };
     own.execute_unprepared(bound).await?;
     let written = write(&own).await;
-    // Whether it can be closed says nothing about the write.
+    // An error on closing says nothing about the write.
     tokio::spawn(async move { own.close().await });
     written
 }
 
-/// Whether the database answers; why not otherwise.
+/// Whether the database answers, or why not.
 pub(super) async fn reach(db: &Database) -> Result<(), DbErr> {
     match tokio::time::timeout(PATIENCE, db.ping()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) if is_sqlite(&db.read) => Err(error),
-        // One connection that is gone is no server that is gone.
+        // A lost connection does not mean a lost server.
         Ok(Err(_)) => server(db).await,
         Err(_) => {
             db.did_not_answer();
@@ -85,7 +86,7 @@ pub(super) async fn reach(db: &Database) -> Result<(), DbErr> {
     }
 }
 
-/// What the server says to a new connection. A pool that waits for one only knows that its time was over.
+/// The server's answer to a new connection. A pool would report only a timeout.
 async fn server(db: &Database) -> Result<(), DbErr> {
     if is_sqlite(&db.read) {
         return Ok(());
@@ -117,7 +118,7 @@ async fn write(db: &DatabaseConnection) -> Result<(), DbErr> {
         .values_panic([ROW.into(), now.into()])
         .to_owned();
     match db.execute(&insert).await {
-        // MariaDB counts no row that stays as it is, and another process may have been first.
+        // MariaDB does not count unchanged rows, and another process may have written first.
         Err(error) if error.sql_err().is_some() => Ok(()),
         written => written.map(drop),
     }

@@ -1,4 +1,4 @@
-//! One queue's consumers, and what they hold.
+//! One queue's consumers, and the messages that they hold.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,14 +25,15 @@ pub(super) struct QueueState {
     next_consumer: AtomicU64,
 }
 
-/// Which message was handed to whom.
+/// The consumer of each delivered message.
 #[derive(Debug, Default)]
 struct Hands {
-    /// Everything up to this number was handed out at least once …
+    /// Everything up to this number was delivered at least once, except `returned`.
     cursor: u64,
-    /// … of which these came back, or wait for their first consumer since the start.
+    /// Messages that came back, or wait for their first consumer since the start.
     returned: BTreeSet<u64>,
-    /// Up to this number, messages were there before the start and may have been handed out by an earlier process.
+    /// Messages up to this number are from before the start. An earlier process may have delivered
+    /// them.
     opened_at: u64,
     held: u64,
     /// In order of subscription. On a lane only the first one gets messages.
@@ -72,16 +73,16 @@ impl QueueState {
     }
 
     fn hands(&self) -> MutexGuard<'_, Hands> {
-        // The state is consistent between any two of its statements, so a panic elsewhere spoils nothing.
+        // The state is consistent after each statement, so a panic elsewhere does no harm.
         self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What to read next.
 enum Turn {
-    /// These came back.
+    /// Messages that came back.
     Again(Vec<u64>),
-    /// What was stored after this number.
+    /// Messages after this number.
     After(u64),
     /// Another consumer is active, or the prefetch is used up.
     Wait,
@@ -96,7 +97,7 @@ pub struct Consumer {
     id: u64,
     prefetch: usize,
     closed: CancellationToken,
-    /// Only one consumer reads the store at a time, so that what it reads can be marked as handed out.
+    /// One consumer reads the store at a time, so that it can mark messages as delivered.
     reading: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -118,7 +119,7 @@ impl Consumer {
         let mut backoff = Backoff::default();
         loop {
             let queue = self.queue.clone();
-            // Registered before looking, so that nothing stored in between is missed.
+            // Register before reading, so that no message in between is missed.
             let woken = queue.wake.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
@@ -135,9 +136,9 @@ impl Consumer {
         }
     }
 
-    /// Adds what else is there.
+    /// Adds messages that have arrived.
     pub(crate) async fn fill(&self, batch: &mut Batch, max: usize) {
-        // What cannot be read now can be read for the next batch.
+        // After an error, the next batch reads them.
         if let Some(Ok(more)) =
             self.closed.run_until_cancelled(self.take(max.saturating_sub(batch.len()))).await
         {
@@ -145,8 +146,8 @@ impl Consumer {
         }
     }
 
-    /// Takes what is there, at most `max`; nothing if it is not this consumer's turn. After an error everything is still
-    /// where it was.
+    /// Takes up to `max` messages. Takes none if another consumer is active. After an error nothing
+    /// has changed.
     async fn take(&self, max: usize) -> Result<Vec<Delivery>, sqlx::Error> {
         let reading = self.reading.clone();
         let _turn = reading.lock().await;
@@ -158,7 +159,7 @@ impl Consumer {
         };
         let mut hands = self.queue.hands();
         let mut outstanding = self.settler.outstanding();
-        // Those that are not in the store any more were acknowledged after all.
+        // Messages that are no longer in the store were acknowledged after all.
         for tag in &again {
             hands.returned.remove(tag);
         }
@@ -216,7 +217,7 @@ impl Settler {
         }
         self.queue.hands().held -= mine.len() as u64;
         self.store.delete(mine, self.queue.clone()).await.map_err(Unsettled::new)?;
-        // Room was made for whoever waits at the prefetch limit.
+        // Wake consumers that wait at the prefetch limit.
         self.queue.wake.notify_waiters();
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! The embedded broker's file: one table of messages, one writer that commits for everyone who waits (group commit).
+//! The embedded broker's file: one table of messages, and one writer that commits for all waiting
+//! callers (group commit).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,9 +26,9 @@ use crate::guard::caught_or_failed;
 const GROUP: usize = 512;
 /// The most writes that wait for the writer; beyond that, publishers wait.
 const WAITING: usize = 4096;
-/// How long an answer about the file holds: anybody may ask.
+/// How long an answer about the file is cached, because anyone may ask.
 const HOLDS: Duration = Duration::from_secs(1);
-/// The longest that a message waits for a later attempt (the last step of the ladder), with room to spare.
+/// More than the longest delay of a message (the last step of the ladder).
 const LONGEST: Duration = Duration::from_hours(7);
 /// Rows per insert statement, largest first. A few fixed sizes keep the prepared statements few.
 const CHUNKS: [usize; 4] = [128, 32, 8, 1];
@@ -78,7 +79,7 @@ enum Write {
     },
 }
 
-/// When a write was tried, and what came of it.
+/// The time of the last test write, and its result.
 type Probed = (Instant, Result<(), PublishError>);
 
 /// A handle on the file. Cheap to clone.
@@ -87,12 +88,13 @@ pub(super) struct Store {
     writes: mpsc::Sender<Write>,
     readers: SqlitePool,
     reading: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
-    /// When a write was last tried, and what came of it.
+    /// The time of the last test write, and its result.
     probed: Arc<Mutex<Option<Probed>>>,
 }
 
 impl Store {
-    /// Opens or creates the file. Also returns, per queue, how many messages it holds and the last one's number.
+    /// Opens or creates the file. Also returns, per queue, how many messages it holds and the last
+    /// one's number.
     pub(super) async fn open(file: &Path) -> Result<(Self, HashMap<String, (u64, u64)>), sqlx::Error> {
         let options = SqliteConnectOptions::new()
             .filename(file)
@@ -121,7 +123,8 @@ impl Store {
         reading.entry(queue.to_owned()).or_default().clone()
     }
 
-    /// Stores `rows`; returns when they are on the disk. `queues` are the rows' queues, in the same order.
+    /// Stores `rows`, and returns when they are on the disk. `queues` are the rows' queues, in the
+    /// same order.
     pub(super) async fn insert(
         &self,
         rows: Vec<Row>,
@@ -130,18 +133,19 @@ impl Store {
         self.ask(|done| Write::Insert { rows, queues, done }).await?
     }
 
-    /// Deletes messages with the next transaction. Not waited for: a message that survives a crash is delivered again.
+    /// Deletes messages with the next transaction, without waiting. A message that survives a crash
+    /// is delivered again.
     pub(super) async fn delete(&self, tags: Vec<u64>, queue: Arc<QueueState>) -> Result<(), PublishError> {
         self.writes.send(Write::Delete { tags, queue }).await.map_err(|_| closed())
     }
 
-    /// Moves what is due to the end of its queue. Returns those queues and how many each one got.
+    /// Moves due messages to the end of their queues. Returns the queues and the number for each.
     pub(super) async fn take_due(&self, now_ms: i64) -> Vec<(String, u64)> {
         self.ask(|done| Write::TakeDue { now_ms, done }).await.unwrap_or_default()
     }
 
-    /// Waits for the writes before it; whether the file can be written now. That is tried at most once a second, for anybody may
-    /// ask.
+    /// Waits for earlier writes, and returns whether the file can be written now. It tests at most
+    /// once a second, because anyone may ask.
     pub(super) async fn ping(&self) -> Result<(), PublishError> {
         let known = || self.probed.lock().unwrap_or_else(PoisonError::into_inner);
         let probes = known().as_ref().is_none_or(|(at, _)| at.elapsed() >= HOLDS);
@@ -154,14 +158,14 @@ impl Store {
         answer.and(last)
     }
 
-    /// Waits for the writes before it, then closes the file's readers.
+    /// Waits for earlier writes, then closes the file's readers.
     pub(super) async fn close(&self) {
-        // A failure was answered to whoever wrote; closing goes on.
+        // The writing callers got the error already. Closing goes on.
         let _ = self.ask(|done| Write::Barrier { probes: false, done }).await;
         self.readers.close().await;
     }
 
-    /// The messages with these numbers, those that are still there, in order.
+    /// The messages with these numbers that still exist, in order.
     pub(super) async fn read(&self, tags: &[u64]) -> Result<Vec<(u64, Message)>, sqlx::Error> {
         let query = sqlx::query(
             "select seq, id, kind, content_type, headers, reply_to, payload from messages
@@ -223,7 +227,7 @@ fn message(row: &SqliteRow) -> Message {
     }
 }
 
-/// The writer: takes what waits, writes it in one transaction, answers.
+/// The writer: takes waiting writes, commits them in one transaction, and answers.
 async fn serve(
     mut connection: SqliteConnection,
     options: SqliteConnectOptions,
@@ -231,7 +235,7 @@ async fn serve(
 ) {
     let (mut group, mut outage) = (Vec::with_capacity(GROUP), Outage::default());
     while inbox.recv_many(&mut group, GROUP).await > 0 {
-        // A bug that one message meets must not end the broker.
+        // A panic at one message must not end the broker.
         match caught_or_failed(write(&mut connection, &group)).await {
             Ok(moved) => {
                 if wrote(&group, &moved)
@@ -246,7 +250,7 @@ async fn serve(
                     tracing::warn!(part = "broker", error = %with_causes(&error), "a part is lost; trying again");
                 }
                 group = group.drain(..).filter_map(|write| failed(write, &error)).collect();
-                // What is left are deletions; they wait for the file to be writable again.
+                // The rest are deletions. They wait until the file can be written again.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 if let Err(error) = mend(&mut connection, &options).await {
                     tracing::error!(%error, "could not open the embedded broker's file again");
@@ -268,10 +272,10 @@ fn wrote(group: &[Write], moved: &[(String, u64)]) -> bool {
     })
 }
 
-/// Replaces a connection that no transaction can begin on any more. SQLite ends one by itself when the disk is full; sqlx
-/// does not notice, and fails to roll it back.
+/// Replaces a connection on which no transaction can begin. SQLite ends a transaction by itself
+/// when the disk is full. sqlx does not notice, and fails to roll it back.
 async fn mend(connection: &mut SqliteConnection, options: &SqliteConnectOptions) -> Result<(), sqlx::Error> {
-    // The roll-back is behind whoever asked for it; this is behind the roll-back.
+    // sqlx queues the roll-back. This statement runs after it.
     connection.ping().await?;
     if connection.is_in_transaction() {
         *connection = SqliteConnection::connect_with(options).await?;
@@ -280,7 +284,7 @@ async fn mend(connection: &mut SqliteConnection, options: &SqliteConnectOptions)
 }
 
 fn succeeded(write: Write, moved: &[(String, u64)]) {
-    // Whoever asked may have gone meanwhile; what was written stays written.
+    // The caller may have gone. The write stays.
     match write {
         Write::Insert { rows, queues, done } => {
             for (row, queue) in rows.iter().zip(queues) {
@@ -296,7 +300,7 @@ fn succeeded(write: Write, moved: &[(String, u64)]) {
     }
 }
 
-/// Answers a write that failed; gives it back if it has to be tried again.
+/// Answers a failed write. Returns it if it must be retried.
 fn failed(write: Write, error: &Cause) -> Option<Write> {
     let error = BrokerError::caused("the embedded broker's file cannot be written", error.clone());
     let why = || Err(PublishError::unavailable(error.clone()));
@@ -370,9 +374,9 @@ async fn insert(connection: &mut SqliteConnection, mut rows: &[&Row]) -> Result<
     Ok(())
 }
 
-/// Gives what is due a new number at the end of its queue, so that the queue's readers come to it.
+/// Gives due messages new numbers at the end of their queue, so that its consumers read them.
 async fn move_due(connection: &mut SqliteConnection, now_ms: i64) -> Result<Vec<(String, u64)>, sqlx::Error> {
-    // What waits longer than anything does was put there by a clock that ran ahead.
+    // A message with a longer delay than any was stored while the clock ran ahead.
     let ahead_ms = now_ms + i64::try_from(LONGEST.as_millis()).unwrap_or(i64::MAX / 2);
     let due =
         sqlx::query("select return_to, count(*) from messages where due <= ? or due > ? group by return_to")

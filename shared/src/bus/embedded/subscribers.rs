@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use crate::bus::broker::{Received, Source, Subscription, lifetime};
 use crate::bus::message::Message;
 
-/// What a slow subscriber may have waiting; beyond that it has a gap.
+/// The most waiting messages of a slow subscriber. Beyond that it has a gap.
 const WAITING: usize = 4096;
 
 #[derive(Debug, Default)]
@@ -92,7 +92,8 @@ impl Subscribers {
     }
 }
 
-/// Whether a topic pattern matches a key: `*` stands for one word, `#` for any number of words (AMQP 0-9-1 §3.1.3.3).
+/// Whether a topic pattern matches a key: `*` stands for one word, `#` for any number of words
+/// (AMQP 0-9-1 §3.1.3.3).
 fn topic_matches(pattern: &str, key: &str) -> bool {
     fn words(pattern: &[&str], key: &[&str]) -> bool {
         match pattern.split_first() {
