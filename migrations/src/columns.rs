@@ -3,7 +3,7 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
 
-/// A new table, unless it is there. (On MariaDB a step that died has done what it had come to.)
+/// A new table, unless it exists. (On MariaDB the statements of a step that died stay.)
 pub(crate) fn table(name: &'static str) -> TableCreateStatement {
     Table::create().table(name).if_not_exists().to_owned()
 }
@@ -36,8 +36,8 @@ async fn make_index(
     unique: &str,
 ) -> Result<(), DbErr> {
     if matches!(manager.get_database_backend(), DbBackend::MySql) {
-        // sea-query knows no "if not exists" here, and asking first would not do: a statement may still be at work after the
-        // process that sent it has died.
+        // sea-query has no "if not exists" here. A query before it is not enough, because a
+        // statement may still run after its process has died.
         let columns = columns.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(", ");
         let statement = format!("create {unique}index if not exists `{name}` on `{table}` ({columns})");
         return manager.get_connection().execute_unprepared(&statement).await.map(drop);
@@ -53,12 +53,13 @@ pub(crate) fn uuid(name: &'static str) -> ColumnDef {
     ColumnDef::new(name).uuid().to_owned()
 }
 
-/// A definition of its own, from one that was built in place.
+/// An owned definition, from one that was built in place.
 pub(crate) fn column(definition: &mut ColumnDef) -> ColumnDef {
     definition.to_owned()
 }
 
-/// An instant with millisecond precision. (MariaDB's `timestamp` ends in 2038 and has no fractions by default.)
+/// An instant with millisecond precision. (MariaDB's `timestamp` ends in 2038 and has no fractions
+/// by default.)
 pub(crate) fn instant(backend: DbBackend, name: impl IntoIden) -> ColumnDef {
     let mut column = ColumnDef::new(name);
     match backend {
@@ -118,7 +119,7 @@ pub(crate) async fn add(
     name: &str,
     column: ColumnDef,
 ) -> Result<(), DbErr> {
-    // SQLite cannot be told "if not exists".
+    // SQLite has no "if not exists" for columns.
     if manager.has_column(table, name).await? {
         return Ok(());
     }

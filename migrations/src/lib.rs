@@ -1,4 +1,4 @@
-//! The database's changes. See the README beside this crate for the rules.
+//! The migrations of the database. See the README beside this crate for the rules.
 
 mod columns;
 mod m20261121_followers;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::lock::Lock;
 
-/// How long a step that is in hand may take after the process was asked to stop.
+/// How long the present step may take after the process was asked to stop.
 const STEP_ENDS: Duration = Duration::from_secs(6);
 
 struct Migrations;
@@ -54,7 +54,7 @@ impl MigratorTrait for Migrations {
 /// Why a database is not up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum NotMigrated {
-    /// The process was asked to stop. The steps that were done stay done.
+    /// The process was asked to stop. Finished steps stay.
     #[error("asked to stop while migrating the database")]
     Stopped,
     /// The database answered with an error.
@@ -70,14 +70,16 @@ pub enum NotMigrated {
 
 /// Brings the database up to date, step by step.
 ///
-/// One process at a time holds the lock; others wait for it. On PostgreSQL and SQLite a step and its record are
-/// one transaction. MariaDB commits each statement by itself, so a step that ended halfway is done again, and leaves what
-/// is there. `stop` ends the wait for the lock at once, and the work after the step that is in hand.
+/// One process at a time holds the lock, and others wait for it. On PostgreSQL and SQLite a step
+/// and its record are one transaction. MariaDB commits each statement by itself. So a partial step
+/// runs again there, and skips what exists. `stop` ends the wait for the lock at once, and the work
+/// after the present step.
 pub async fn migrate(db: &Database, stop: &CancellationToken) -> Result<(), NotMigrated> {
     migrate_through(db, "", stop).await
 }
 
-/// The same, but ends after the migration `last`: a database of an older version, for tests of upgrades.
+/// The same, but ends after the migration `last`: a database of an older version, for tests of
+/// upgrades.
 pub async fn migrate_through(db: &Database, last: &str, stop: &CancellationToken) -> Result<(), NotMigrated> {
     let mut is_waiting = false;
     while let Some(step) = next_step(db.writer(), last).await? {
@@ -90,7 +92,7 @@ pub async fn migrate_through(db: &Database, last: &str, stop: &CancellationToken
                 stop.cancelled().await;
                 tokio::time::sleep(STEP_ENDS).await;
             };
-            // A step that is given up is undone, or is done again.
+            // A step that was given up is rolled back, or runs again later.
             tokio::select! {
                 done = lock.do_next_step() => done?,
                 () = overdue => return Err(NotMigrated::Stopped),
@@ -106,7 +108,8 @@ pub async fn migrate_through(db: &Database, last: &str, stop: &CancellationToken
     Ok(())
 }
 
-/// The first migration that is not recorded. Only reads: a database that is up to date may be read-only.
+/// The first migration that is not recorded. It only reads, because a database that is up to date
+/// may be read-only.
 async fn next_step(
     db: &DatabaseConnection,
     last: &str,

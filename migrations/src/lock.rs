@@ -1,7 +1,8 @@
-//! The lock that a process holds while it migrates. It ends with its connection, so nobody has to clear it up after a crash.
+//! The lock that a process holds while it migrates. It ends with its connection, so a crash leaves
+//! nothing to clean up.
 //!
-//! PostgreSQL: an advisory lock of a transaction, which also works behind a pooler. MariaDB: a named lock of a connection that
-//! does nothing else. SQLite: the write lock of the file.
+//! PostgreSQL: an advisory lock of a transaction, which also works behind a pooler. MariaDB: a
+//! named lock of a connection that does nothing else. SQLite: the write lock of the file.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub(crate) struct Lock<'a> {
     db: &'a Database,
     /// Holds the lock until it ends.
     holder: DatabaseTransaction,
-    /// Whether the step is done in the holder's own transaction.
+    /// Whether the step runs in the holder's own transaction.
     is_atomic: bool,
     /// MariaDB's connection for the holder. Dropping it closes the connection.
     own: Option<DatabaseConnection>,
@@ -47,11 +48,12 @@ impl<'a> Lock<'a> {
             }
             DbBackend::Postgres => {
                 let holder = db.writer().begin().await?;
-                // A long step must not look like a forsaken transaction.
+                // A long step must not look like an abandoned transaction.
                 holder.execute_unprepared("set local idle_in_transaction_session_timeout = 0").await?;
                 let is_taken =
                     ask(&holder, format!("select pg_try_advisory_xact_lock({NUMBER}) as taken")).await?;
-                // A step that asks for no transaction writes many rows: others must not wait for them.
+                // A step without a transaction writes many rows. Other writers must not wait for
+                // them.
                 let is_atomic = step.use_transaction() != Some(false);
                 Ok(is_taken.then_some(Self { db, holder, is_atomic, own: None }))
             }
@@ -69,7 +71,7 @@ impl<'a> Lock<'a> {
         }
     }
 
-    /// Does the first step that is not recorded by now, and records it.
+    /// Runs the first step that is not recorded, and records it.
     pub(crate) async fn do_next_step(self) -> Result<(), DbErr> {
         if self.is_atomic {
             Migrations::up(&self.holder, Some(1)).await?;
@@ -77,7 +79,7 @@ impl<'a> Lock<'a> {
             Migrations::up(self.db.writer(), Some(1)).await?;
         }
         if self.own.is_some() {
-            // Not only when the server has noticed that the connection is gone.
+            // Release the lock now, and not when the server notices the closed connection.
             self.holder.execute_unprepared("do release_all_locks()").await?;
         }
         self.holder.commit().await?;
@@ -88,7 +90,7 @@ impl<'a> Lock<'a> {
     }
 }
 
-/// The answer to a question that is true or false.
+/// The answer to a yes-or-no query.
 async fn ask(holder: &DatabaseTransaction, question: String) -> Result<bool, DbErr> {
     let row = holder.query_one_raw(Statement::from_string(holder.get_database_backend(), question)).await?;
     row.map_or(Ok(false), |row| row.try_get("", "taken"))

@@ -1,4 +1,4 @@
-//! Those who follow the drives' logs: how far they have read, and the members' inboxes that they fill.
+//! Followers of the drives' logs: their cursors, and the members' inboxes that they fill.
 
 use sea_orm_migration::prelude::*;
 

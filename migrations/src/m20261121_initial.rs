@@ -23,7 +23,7 @@ async fn people(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let backend = manager.get_database_backend();
     let accounts = table("accounts")
         .col(column(uuid("id").not_null().primary_key()))
-        // Case is gone before an address is stored.
+        // Addresses are stored in lower case.
         .col(column(exact(backend, "email", 254).not_null().unique_key()))
         .col(column(word(backend, "role", 16).not_null()))
         .col(word(backend, "password_hash", 255))
@@ -68,7 +68,7 @@ async fn drives(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(column(instant(backend, "updated_at").not_null()))
         .to_owned();
     manager.create_table(drives).await?;
-    // The scheduler looks every second for what is due.
+    // The scheduler reads due drives every second.
     for (name, at) in [("drives_by_opening", "opens_at"), ("drives_by_closing", "closes_at")] {
         index(manager, name, "drives", &["status", at]).await?;
     }
@@ -79,7 +79,8 @@ async fn drives(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(ColumnDef::new("capacity").integer())
         .col(column(ColumnDef::new("confirmed").integer().not_null()))
         .col(column(ColumnDef::new("waitlisted").integer().not_null()))
-        // The last line of defence: whatever a program does, no slot has more people than places.
+        // The last line of defence: whatever a program does, a slot never has more people than
+        // places.
         .check(Expr::cust(
             "confirmed >= 0 and waitlisted >= 0 and (capacity is null or confirmed <= capacity)",
         ))
@@ -99,7 +100,7 @@ async fn registrations(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(column(ColumnDef::new("rank").big_integer().not_null()))
         .col(ColumnDef::new("place").integer())
         .col(column(instant(backend, "registered_at").not_null()))
-        // By member first: that is how a batch looks them up, and how a member reads their own.
+        // By member first, because batches and members look them up so.
         .primary_key(Index::create().col("member_id").col("drive_id"))
         .to_owned();
     manager.create_table(registrations).await?;
@@ -129,7 +130,7 @@ async fn decisions(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     if backend == DbBackend::MySql {
         index(manager, "ledger_by_expiry", "ledger", &["expires_at"]).await?;
     } else {
-        // Few expire; what does not costs nothing. (MariaDB has no partial indexes.)
+        // Few rows expire. The others cost nothing. (MariaDB has no partial indexes.)
         let by_expiry = Index::create()
             .name("ledger_by_expiry")
             .table("ledger")

@@ -1,4 +1,4 @@
-//! Mails on their way, what members want of them, and templates that organisers have written.
+//! Mails on their way, members' preferences, and organisers' templates.
 
 use sea_orm_migration::prelude::*;
 

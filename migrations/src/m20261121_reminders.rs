@@ -1,4 +1,4 @@
-//! When drives' next reminders fall due, and what people were reminded of.
+//! The due times of drives' next reminders, and the reminders that were sent.
 
 use sea_orm_migration::prelude::*;
 
@@ -14,7 +14,7 @@ impl MigrationTrait for Migration {
         add(manager, "drives", "remind_at", instant(backend, "remind_at")).await?;
         add(manager, "drives", "reminded", long_text(backend, "reminded")).await?;
         index(manager, "drives_by_reminder", "drives", &["remind_at"]).await?;
-        // Drives that are there already are looked at once, all of them; their lanes write when they are due.
+        // Existing drives are all due once. Their lanes then write the real due time.
         let looked_at = Query::update()
             .table("drives")
             .value("remind_at", Expr::col("created_at"))

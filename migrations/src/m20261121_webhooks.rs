@@ -1,4 +1,4 @@
-//! Webhooks, their deliveries, and what came of each attempt.
+//! Webhooks, their deliveries, and the results of attempts.
 
 use sea_orm_migration::prelude::*;
 
@@ -39,7 +39,7 @@ async fn endpoints(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 async fn deliveries(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let backend = manager.get_database_backend();
     let deliveries = table("webhook_deliveries")
-        // A function of endpoint and event: the same event is taken in once.
+        // A function of endpoint and event, so each event makes one delivery.
         .col(column(uuid("id").not_null().primary_key()))
         .col(column(uuid("endpoint_id").not_null()))
         .col(column(uuid("event_id").not_null()))
@@ -54,9 +54,9 @@ async fn deliveries(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .to_owned();
     manager.create_table(deliveries).await?;
     let indexes: [(&str, &[&'static str]); 3] = [
-        // What is due next.
+        // The next due deliveries.
         ("webhook_deliveries_by_due", &["endpoint_id", "state", "due_at"]),
-        // What comes first of each drive.
+        // The first deliveries of each drive.
         ("webhook_deliveries_in_order", &["endpoint_id", "state", "drive_id", "sequence"]),
         // The delivery log.
         ("webhook_deliveries_by_state", &["endpoint_id", "state", "id"]),

@@ -1,4 +1,4 @@
-//! Fills in the folded forms and the addresses of the rows that are there.
+//! Fills in the folded forms and the addresses of existing rows.
 
 use sea_orm_migration::prelude::*;
 
@@ -7,7 +7,8 @@ pub(crate) struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
-    /// A version that still runs must not wait until a million rows are written. What is filled in stays if this dies.
+    /// A running older version must not wait until a million rows are written. Finished rows stay
+    /// if this process dies.
     fn use_transaction(&self) -> Option<bool> {
         Some(false)
     }

@@ -1,4 +1,4 @@
-//! A drive's registrations in the order in which they were made: what pages of them follow.
+//! An index of a drive's registrations by age, for pages of them.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The folded forms of what is searched, and of which text they are.
+//! The folded forms of searched texts, and the texts that they were made from.
 
 use sea_orm_migration::prelude::*;
 
@@ -11,7 +11,7 @@ pub(crate) struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        // As long as the texts that are folded.
+        // As long as the folded texts.
         for (table, length) in [("members", 200), ("drives", 200), ("accounts", 254)] {
             add(manager, table, "search", long_exact(backend, "search")).await?;
             add(manager, table, "search_of", exact(backend, "search_of", length)).await?;

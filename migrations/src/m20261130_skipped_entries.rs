@@ -1,4 +1,4 @@
-//! Entries of logs that a follower could not take in: they are tried again when it starts.
+//! Log entries that a follower skipped. It tries them again when it starts.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,9 +1,10 @@
-//! Mail: what stands in a member's inbox goes out by e-mail, too, as far as they want it; and so does word of a webhook that was
-//! switched off.
+//! Mail: messages of a member's inbox also go out by e-mail, if the member wants them. Owners also
+//! get a mail when their webhook was switched off.
 //!
-//! Everything here is pure; [`crate::store::mails`] keeps it, the mail sender among the consumers works on it. A mail is a row that is
-//! written together with the inbox's message, so each message is at most one mail; its id is in its `Message-ID`, so a
-//! repeat, after a crash between a server's answer and the writing of it, can be told from news.
+//! Everything here is pure. [`crate::store::mails`] stores it, and the mail sender uses it. A mail
+//! is a row that is written together with the inbox's message, so each message makes at most one
+//! mail. Its id is in its `Message-ID`. So a mail program recognises a repetition after a crash
+//! between the server's answer and its record.
 
 pub mod preferences;
 pub mod template;
@@ -29,7 +30,8 @@ pub const MAILS_STAY: chrono::Duration = chrono::Duration::days(90);
 /// What is older is not told by mail any more; the inbox has it.
 pub const MOST_LATE: chrono::Duration = chrono::Duration::days(2);
 
-/// How long after an attempt that may be repeated comes the next; the last one again and again, until [`MOST_LATE`].
+/// How long after an attempt that may be repeated comes the next; the last one again and again,
+/// until [`MOST_LATE`].
 const WAITS: [Duration; 7] = [
     Duration::from_secs(10),
     Duration::from_secs(30),
@@ -105,7 +107,8 @@ domain::words! {
 }
 
 impl Kind {
-    /// What an event is told as, if it is told by mail. What only repeats what the member knows is not.
+    /// What an event is told as, if it is told by mail. What only repeats what the member knows is
+    /// not.
     #[must_use]
     pub fn of(event: &Event) -> Option<Self> {
         match event {
@@ -136,7 +139,8 @@ impl Kind {
         }
     }
 
-    /// What it belongs to, if it can be done without. What others did to a member's registration cannot.
+    /// What it belongs to, if it can be done without. What others did to a member's registration
+    /// cannot.
     #[must_use]
     pub fn topic(self) -> Option<Topic> {
         match self {
@@ -224,8 +228,8 @@ pub fn next_attempt(created_at: Instant, attempts: u32, now: Instant, jitter: f6
     (again <= created_at + MOST_LATE).then_some(again)
 }
 
-/// A language by its [BCP 47](https://www.rfc-editor.org/info/bcp47) tag, as far as that is a language and perhaps a region:
-/// `en`, `pt-BR`.
+/// A language by its [BCP 47](https://www.rfc-editor.org/info/bcp47) tag, as far as that is a
+/// language and perhaps a region: `en`, `pt-BR`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Language(String);

@@ -1,7 +1,7 @@
-//! Webhooks: what is decided about drives is sent to the addresses that asked for it, signed, by [Standard
+//! Webhooks: signed events of drives for the addresses that asked for them, by [Standard
 //! Webhooks](https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md).
 //!
-//! Everything here is pure; [`crate::store::webhooks`] keeps it, the sender among the consumers works on it.
+//! Everything here is pure. [`crate::store::webhooks`] stores it, and the webhook sender uses it.
 
 pub mod address;
 pub mod secret;
@@ -32,7 +32,8 @@ pub const MAX_URL: usize = 2000;
 pub const MAX_DESCRIPTION: usize = 200;
 /// The most drives that a webhook may name.
 pub const MAX_DRIVES: usize = 100;
-/// The most old secrets of a webhook that are valid at a time: every message carries a signature with each.
+/// The most old secrets of a webhook that are valid at a time: every message carries a signature
+/// with each.
 pub const MAX_OLD_SECRETS: usize = 5;
 /// How long deliveries and attempts are kept.
 pub const DELIVERIES_STAY: chrono::Duration = chrono::Duration::days(30);
@@ -117,8 +118,8 @@ impl Webhook {
         self.old_secrets.iter().filter(move |(_, until)| now < *until)
     }
 
-    /// Gives it a new secret. The one it had stays valid until `until`, and those before it as long as they were. An `until`
-    /// that is not after `now` ends all of them.
+    /// Gives it a new secret. The one it had stays valid until `until`, and those before it as long
+    /// as they were. An `until` that is not after `now` ends all of them.
     ///
     /// # Errors
     /// With the end of the first of them, if [`MAX_OLD_SECRETS`] are valid still.
@@ -160,7 +161,8 @@ domain::words! {
 /// One event on its way to one webhook. The event itself stays in its drive's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// A function of webhook and event, so that an event is taken in once; grows with the event's time.
+    /// A function of webhook and event, so that an event is taken in once; grows with the event's
+    /// time.
     pub id: DeliveryId,
     /// Where it goes.
     pub webhook_id: WebhookId,
@@ -176,7 +178,8 @@ pub struct Delivery {
     pub state: State,
     /// How often it was tried.
     pub attempts: u32,
-    /// When it is tried next. While it is being tried: when that attempt counts as lost. In the end: when it ended.
+    /// When it is tried next. While it is being tried: when that attempt counts as lost. In the
+    /// end: when it ended.
     pub due_at: Instant,
 }
 
@@ -257,7 +260,8 @@ pub struct Attempt {
     pub answer: String,
     /// Why there was no answer.
     pub error: Option<String>,
-    /// When the address asked to be tried again (`Retry-After`). It is not kept: the delivery is due then.
+    /// When the address asked to be tried again (`Retry-After`). It is not kept: the delivery is
+    /// due then.
     pub retry_after: Option<Instant>,
 }
 
@@ -301,18 +305,20 @@ const WAITS: [Duration; 7] = [
     Duration::from_hours(10),
     Duration::from_hours(10),
 ];
-/// By how much a wait may be longer than it says, so that what failed together does not come back together.
+/// By how much a wait may be longer than it says, so that what failed together does not come back
+/// together.
 const JITTER: f64 = 0.2;
 /// How long an address may ask to be left alone.
 pub const LONGEST_ASKED: chrono::Duration = chrono::Duration::hours(24);
 /// How long a webhook may do nothing but fail.
 pub const PATIENCE: chrono::Duration = chrono::Duration::days(5);
 
-/// When a delivery is tried again after its `attempts`-th attempt failed at `now`; none when it is given up. `jitter` is a
-/// random number from 0 to 1.
+/// When a delivery is tried again after its `attempts`-th attempt failed at `now`; none when it is
+/// given up. `jitter` is a random number from 0 to 1.
 ///
-/// With order, nothing may be left out: the last wait is repeated until the webhook is switched off. A ping is tried once.
-/// An address that asks for more time (`asked`) gets it, up to [`LONGEST_ASKED`]; it cannot ask for less.
+/// With order, nothing may be left out: the last wait is repeated until the webhook is switched
+/// off. A ping is tried once. An address that asks for more time (`asked`) gets it, up to
+/// [`LONGEST_ASKED`]; it cannot ask for less.
 #[must_use]
 pub fn next_attempt(
     delivery: &Delivery,
@@ -342,8 +348,9 @@ pub enum Health {
     Off(Disabled),
 }
 
-/// What these attempts, in the order in which they ended, say about a webhook that was failing since `failing_since`, if it
-/// was. One success is enough, unless it has said since that it is gone.
+/// What these attempts, in the order in which they ended, say about a webhook that was failing
+/// since `failing_since`, if it was. One success is enough, unless it has said since that it is
+/// gone.
 #[must_use]
 pub fn health<'a>(
     failing_since: Option<Instant>,

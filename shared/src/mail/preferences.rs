@@ -1,4 +1,4 @@
-//! What a member wants by mail, in which language, and when not.
+//! A member's preferences for mail: topics, language and quiet hours.
 
 use std::collections::BTreeSet;
 
@@ -9,22 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use super::{Kind, Language, Topic};
 
-/// The time of a day at which nothing comes that can wait. It may reach beyond midnight.
+/// The quiet hours of a day, when mails that can wait do. They may reach beyond midnight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuietHours {
     /// From this time of the day.
     pub from: NaiveTime,
-    /// Until this time, which is outside.
+    /// Until this time, exclusive.
     pub until: NaiveTime,
-    /// Where the clock hangs.
+    /// The time zone.
     pub zone: Tz,
 }
 
 impl QuietHours {
-    /// The first instant from `now` on at which it is not quiet.
+    /// The first instant from `now` on outside the quiet hours.
     ///
-    /// Where the clock skips the end of the quiet hours, they end when the clock has gone forward; where it comes twice, the
-    /// second time.
+    /// If the clock skips their end, they end right after the skip. If their end comes twice, they
+    /// end the second time.
     #[must_use]
     pub fn over(&self, now: Instant) -> Instant {
         let local = now.with_timezone(&self.zone);
@@ -41,22 +41,22 @@ impl QuietHours {
     }
 }
 
-/// What a member wants by mail. Whatever it is, the inbox has everything.
+/// A member's preferences. The inbox has all messages anyway.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Preferences {
-    /// In which language.
+    /// The language.
     pub language: Language,
-    /// What they do not want.
+    /// Topics that they do not want.
     pub unwanted: BTreeSet<Topic>,
-    /// When nothing comes that can wait.
+    /// The quiet hours.
     pub quiet_hours: Option<QuietHours>,
-    /// Since when their mailbox does not exist, as far as mail servers say. Nothing is sent to it.
+    /// Since when a mail server says that the mailbox does not exist. Muster sends nothing to it.
     pub bounced_at: Option<Instant>,
 }
 
 impl Preferences {
-    /// When a mail that is made now is to be sent, if it is wanted. What has no topic is essential: it always comes, and at
-    /// once.
+    /// When to send a mail that is made now, if it is wanted. A mail without a topic is essential,
+    /// and goes at once.
     #[must_use]
     pub fn due(&self, kind: Kind, now: Instant) -> Option<Instant> {
         if self.bounced_at.is_some() {

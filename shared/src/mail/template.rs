@@ -1,5 +1,6 @@
-//! The texts of mails: templates in the language of [Jinja](https://jinja.palletsprojects.com/en/stable/templates/), checked
-//! when they are saved, so that none fails when it is needed.
+//! The texts of mails: templates in the language of
+//! [Jinja](https://jinja.palletsprojects.com/en/stable/templates/), checked when they are saved, so
+//! that none fails when it is needed.
 
 use domain::refusal::FieldError;
 use domain::text;
@@ -13,9 +14,9 @@ use super::{Kind, Language};
 pub const MAX_SUBJECT: usize = 300;
 /// The longest text, and the longest HTML, in characters.
 pub const MAX_TEXT: usize = 50_000;
-/// What a template may come to, in bytes: it can repeat things.
+/// The largest output of a template, in bytes. A template can have loops.
 const MAX_RENDERED: usize = 200_000;
-/// How many steps a template may take.
+/// The most steps of a template's run.
 const FUEL: u64 = 100_000;
 
 /// The text of a mail of one kind in one language.
@@ -25,11 +26,11 @@ pub struct Template {
     pub subject: String,
     /// Plain text.
     pub text: String,
-    /// The same as HTML. Without it, it is made of the text.
+    /// The same as HTML. Without it, Muster makes it from the text.
     pub html: Option<String>,
 }
 
-/// A mail's text, ready.
+/// A mail's rendered text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
     /// One line.
@@ -40,7 +41,7 @@ pub struct Rendered {
     pub html: String,
 }
 
-/// What templates may name. What a mail has nothing to say about is none.
+/// The variables of templates. Those that do not apply to a mail are none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Facts {
     /// The member's name.
@@ -77,7 +78,7 @@ pub struct Facts {
     pub confirmed_before: u32,
     /// For `digested`: how many waited for one by the digest before.
     pub waitlisted_before: u32,
-    /// A link that ends mails of this kind, where they can be done without.
+    /// The link to unsubscribe from this kind of mail, if that is possible.
     pub unsubscribe: Option<String>,
 }
 
@@ -104,7 +105,7 @@ impl Facts {
         "unsubscribe",
     ];
 
-    /// Two people whose mails show what a template makes of everything, and of as little as there can be.
+    /// Two sample mails: one with all variables, and one with as few as possible.
     #[must_use]
     pub fn samples() -> [Self; 2] {
         let full = Self {
@@ -133,7 +134,7 @@ impl Facts {
 
 macro_rules! built_in {
     ($($language:literal: $($kind:ident = $file:literal)*;)*) => {
-        /// The languages that every kind of mail is there in, without anybody's doing.
+        /// The languages of the built-in templates.
         pub const LANGUAGES: &[&str] = &[$($language,)*];
 
         fn file(kind: Kind, language: &str) -> Option<&'static str> {
@@ -160,14 +161,14 @@ built_in! {
 }
 
 impl Template {
-    /// The one that Muster brings along: its subject on the first line, its text after an empty one.
+    /// The built-in template: its subject on the first line, its text after an empty one.
     #[must_use]
     pub fn built_in(kind: Kind, language: &Language) -> Option<Self> {
         let (subject, text) = file(kind, language.as_str())?.split_once("\n\n")?;
         Some(Self { subject: subject.to_owned(), text: text.to_owned(), html: None })
     }
 
-    /// Everything that is wrong with it: it is too long, cannot be read, names what there is not, or fails.
+    /// All faults: it is too long, cannot be parsed, uses an unknown variable, or fails.
     #[must_use]
     pub fn faults(&self) -> Vec<FieldError> {
         let parts = [
@@ -193,7 +194,7 @@ impl Template {
         faults
     }
 
-    /// Fills it in.
+    /// Renders it.
     pub fn render(&self, facts: &Facts) -> Result<Rendered, FieldError> {
         let text = fill("text", &self.text, facts)?;
         let subject = fill("subject", &self.subject, facts)?;
@@ -201,15 +202,15 @@ impl Template {
             Some(html) => fill("html", html, facts)?,
             None => as_html(&text),
         };
-        // A subject is one line, whatever is put into it.
+        // A subject is one line, whatever the variables hold.
         let subject = text::as_line(&subject);
         let subject = subject.split_whitespace().collect::<Vec<_>>().join(" ");
         Ok(Rendered { subject, text, html })
     }
 }
 
-/// With the name of the template as the name of the field: `html` is escaped. Of the filters there are those that texts need, and
-/// none that makes much of little.
+/// The name of the template is the name of the field: `html` is escaped. There are only the filters
+/// that texts need, and none with a large output.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
@@ -261,7 +262,7 @@ fn fill(field: &str, source: &str, facts: &Facts) -> Result<String, FieldError> 
     Ok(String::from_utf8_lossy(&out.bytes).into_owned())
 }
 
-/// What a template is written to: it ends where a mail should.
+/// A template's output, with a size limit.
 struct Bounded<'a> {
     bytes: Vec<u8>,
     field: &'a str,

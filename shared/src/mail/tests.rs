@@ -156,7 +156,8 @@ fn quiet_hours_reach_over_midnight_and_over_changes_of_the_clock() {
 }
 
 proptest! {
-    /// Wherever and whenever: it is not quiet when quiet hours are over, and they are over within a day and an hour.
+    /// Wherever and whenever: it is not quiet when quiet hours are over, and they are over within a
+    /// day and an hour.
     #[test]
     fn quiet_hours_end(
         seconds in 0_i64..2_000_000_000,

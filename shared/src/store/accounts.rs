@@ -1,4 +1,5 @@
-//! The tables `accounts` (people who can be known by an e-mail address) and `service_accounts` (machines).
+//! The tables `accounts` (people who can be known by an e-mail address) and `service_accounts`
+//! (machines).
 
 mod lookup;
 
@@ -32,7 +33,7 @@ pub mod table {
         pub role: String,
         pub password_hash: Option<String>,
         pub created_at: ChronoDateTimeUtc,
-        /// The normal form of `email`; none while another account has it, or if it is no address.
+        /// The normal form of `email`. `None` while another account has it, or if it is no address.
         #[sea_orm(unique)]
         pub address: Option<String>,
         #[sea_orm(column_type = "Text", nullable)]
@@ -71,15 +72,15 @@ pub mod service_accounts {
 /// A person who can be known by an e-mail address, and can log in if they have a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Theirs as a member, too.
+    /// The id, also of the member.
     pub id: MemberId,
     /// As people read it (see [`EmailAddress::shown`]). Old accounts may have any text.
     pub email: String,
     /// Member or admin.
     pub role: Role,
-    /// An argon2id hash in PHC form; none for people who were imported.
+    /// An argon2id hash in PHC form. `None` for imported people.
     pub password_hash: Option<String>,
-    /// When they came.
+    /// When the account was made.
     pub created_at: Instant,
 }
 
@@ -105,7 +106,7 @@ pub(crate) const EMAIL: Searched<table::Column> = Searched {
     search_of: table::Column::SearchOf,
 };
 
-/// The folded form of a stored address: as it is shown and, where that is another, as it is sent.
+/// The folded form of a stored address: its shown form and, if that differs, its sent form.
 pub(crate) fn folded_email(stored: &str) -> String {
     let Ok(address) = EmailAddress::parse(stored) else { return folded(stored) };
     let (shown, sent) = (address.shown(), address.to_string());
@@ -147,12 +148,12 @@ pub async fn by_id(db: &impl ConnectionTrait, id: MemberId) -> Result<Option<Acc
     table::Entity::find_by_id(id.0).one(db).await?.map(Account::try_from).transpose()
 }
 
-/// Holds these people until the transaction ends: whoever else wants to change what is known about them waits. (SQLite has
-/// one writer anyway.)
+/// Locks these people until the transaction ends. Other writers of their data wait. (SQLite has one
+/// writer anyway.)
 pub async fn hold(db: &impl ConnectionTrait, ids: &BTreeSet<MemberId>) -> Result<(), DbErr> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
     for chunk in ids.chunks(ROWS_PER_INSERT) {
-        // Everybody in the same order, so that two of them never wait for each other.
+        // All writers use the same order, so that two never deadlock.
         table::Entity::find()
             .select_only()
             .column(table::Column::Id)
@@ -166,7 +167,7 @@ pub async fn hold(db: &impl ConnectionTrait, ids: &BTreeSet<MemberId>) -> Result
     Ok(())
 }
 
-/// Those who run Muster.
+/// The admins.
 pub async fn admins(db: &impl ConnectionTrait) -> Result<Vec<MemberId>, DbErr> {
     let ids = table::Entity::find()
         .select_only()
@@ -188,7 +189,7 @@ pub async fn first_admin(db: &impl ConnectionTrait) -> Result<Option<Account>, D
     row.map(Account::try_from).transpose()
 }
 
-/// Makes a service account known.
+/// Writes a new service account.
 pub async fn insert_service(
     db: &impl ConnectionTrait,
     id: Uuid,
@@ -207,7 +208,7 @@ pub async fn insert_service(
     Ok(())
 }
 
-/// The person behind an account: themselves, or whoever made the service account.
+/// The person behind an account: the person of an own account, or the maker of a service account.
 pub async fn behind(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<MemberId>, DbErr> {
     let service = service_accounts::Entity::find_by_id(id).one(db).await?;
     let person = by_id(db, MemberId(service.map_or(id, |service| service.created_by))).await?;
@@ -226,7 +227,7 @@ pub async fn revoked_services(db: &impl ConnectionTrait) -> Result<HashSet<Uuid>
     Ok(ids.into_iter().collect())
 }
 
-/// Takes a service account's rights away for ever. False if there is none.
+/// Revokes a service account for ever. Returns false if there is none.
 pub async fn revoke_service(db: &impl ConnectionTrait, id: Uuid, now: Instant) -> Result<bool, DbErr> {
     let change = service_accounts::ActiveModel { revoked_at: Set(Some(now)), ..Default::default() };
     let found = service_accounts::Column::Id.eq(id);

@@ -1,4 +1,5 @@
-//! The tables `inbox` (one row per message and member) and `inbox_reads` (how far members have read).
+//! The tables `inbox` (one row per message and member) and `inbox_reads` (how far members have
+//! read).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +32,8 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// `inbox_reads`: up to which number members have read their inboxes. The API's own, as accounts are.
+/// `inbox_reads`: up to which number members have read their inboxes. The API writes it, as it does
+/// accounts.
 pub mod reads {
     #![allow(missing_docs, reason = "a member and a number")]
     use sea_orm::entity::prelude::*;
@@ -54,8 +56,8 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Puts messages into their inboxes, in this order. Returns the last number of each inbox. A number that is taken already is
-/// a unique violation: another process has put something there meanwhile.
+/// Puts messages into their inboxes, in this order. Returns the last number of each inbox. A number
+/// that is taken is a unique violation: another process has added a message meanwhile.
 pub async fn put(db: &impl ConnectionTrait, messages: &[New]) -> Result<BTreeMap<MemberId, u64>, DbErr> {
     let members: BTreeSet<_> = messages.iter().map(|message| message.member_id).collect();
     let mut last = ends(db, &members).await?;
@@ -77,7 +79,7 @@ pub async fn put(db: &impl ConnectionTrait, messages: &[New]) -> Result<BTreeMap
     Ok(last)
 }
 
-/// The last number of each of these inboxes; empty ones are left out.
+/// The last number of each of these inboxes. Empty ones are left out.
 pub async fn ends(
     db: &impl ConnectionTrait,
     members: &BTreeSet<MemberId>,
@@ -148,12 +150,12 @@ pub async fn read_up_to(db: &impl ConnectionTrait, member_id: MemberId) -> Resul
     Ok(row.map_or(0, |row| row.number.unsigned_abs()))
 }
 
-/// A member has read their inbox up to this number, or further.
+/// Notes that a member has read their inbox up to this number.
 pub async fn mark_read(db: &impl ConnectionTrait, member_id: MemberId, up_to: u64) -> Result<(), DbErr> {
     let number = stored(up_to);
     let row = reads::ActiveModel { member_id: Set(member_id.0), number: Set(number) };
     match reads::Entity::insert(row).exec_without_returning(db).await {
-        // There is one: it may move on, and never back.
+        // The row exists. Its number only grows.
         Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
             let moved = reads::Entity::update_many()
                 .set(reads::ActiveModel { number: Set(number), ..Default::default() })
@@ -165,7 +167,7 @@ pub async fn mark_read(db: &impl ConnectionTrait, member_id: MemberId, up_to: u6
     }
 }
 
-/// The rows with what stands in the logs.
+/// The rows with their entries from the logs.
 async fn items(db: &impl ConnectionTrait, select: Select<Entity>) -> Result<Vec<Item>, DbErr> {
     Ok(of_members(db, select).await?.into_iter().map(|(_, item)| item).collect())
 }

@@ -1,4 +1,5 @@
-//! The table `mails`: what is on its way, and what came of it. [`settings`] is what they are made by.
+//! The table `mails`: mails on their way, and their results. [`settings`] has preferences and
+//! templates.
 
 pub mod settings;
 
@@ -100,8 +101,8 @@ pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<
     Ok(ids.into_iter().map(MailId).collect())
 }
 
-/// Takes those of these mails that are due and that nobody else has taken meanwhile, until `until`: then they are due again,
-/// unless it was written what came of them. `lease` is this claim's own.
+/// Claims those of these mails that are due and not claimed meanwhile, until `until`. Then they are
+/// due again, unless the result was written. `lease` is the id of this claim.
 pub async fn claim(
     db: &impl ConnectionTrait,
     ids: &[MailId],
@@ -116,14 +117,15 @@ pub async fn claim(
     let ours = these().and(Column::Lease.eq(lease));
     let rows = Entity::find().filter(ours).order_by_asc(Column::Id).all(db).await?;
     let readable = rows.into_iter().filter_map(|row| {
-        // Another version's, which is left to it; the others must not wait for it.
+        // A kind of another version. Leave it to that version; the others must not wait for it.
         Mail::try_from(row).inspect_err(|error| tracing::error!(%error, "a mail cannot be read")).ok()
     });
     Ok(readable.collect())
 }
 
-/// Lets mails be due at `now` that are due later and that nobody has taken, or took until an instant after `taken_until`: a clock
-/// that ran ahead has said when. A mail that is not wanted yet waits again when a sender looks at it.
+/// Makes mails due at `now` whose due time came from a clock that ran ahead: they are due later,
+/// and unclaimed or claimed until after `taken_until`. If a member does not want a mail yet, the
+/// sender postpones it again.
 pub async fn bring_forward(
     db: &impl ConnectionTrait,
     now: Instant,
@@ -136,7 +138,7 @@ pub async fn bring_forward(
     Ok(Entity::update_many().set(change).filter(these).exec(db).await?.rows_affected)
 }
 
-/// Writes what came of these mails, the same of each, as far as they are still taken under this lease.
+/// Writes the same result for these mails, if they are still claimed under this lease.
 pub async fn settle(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = MailId>,
@@ -184,7 +186,7 @@ pub async fn list(
     Ok(found)
 }
 
-/// A mail that was sent came back: there is no such mailbox.
+/// A sent mail bounced: the mailbox does not exist.
 pub async fn bounce(db: &impl ConnectionTrait, id: MailId, now: Instant, reason: &str) -> Result<(), DbErr> {
     let change = ActiveModel {
         state: Set(State::Bounced.as_str().to_owned()),
@@ -196,7 +198,7 @@ pub async fn bounce(db: &impl ConnectionTrait, id: MailId, now: Instant, reason:
     Entity::update_many().set(change).filter(Column::Id.eq(id.0)).exec(db).await.map(drop)
 }
 
-/// Forgets mails that were made before `before`.
+/// Deletes mails that were made before `before`.
 pub async fn forget(db: &impl ConnectionTrait, before: Instant) -> Result<u64, DbErr> {
     // Ids grow with the time.
     let old = Column::Id.lt(id_at(before, &[0; 32]));

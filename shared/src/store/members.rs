@@ -1,4 +1,4 @@
-//! The table `members`: what is known about people.
+//! The table `members`: the profiles of people.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -56,7 +56,7 @@ fn profile(row: Model) -> Result<Profile, DbErr> {
     })
 }
 
-/// The profiles of these members, those that have one.
+/// The profiles of these members. Members without one are left out.
 pub async fn profiles(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = MemberId>,
@@ -73,7 +73,8 @@ pub async fn profiles(
     Ok(profiles)
 }
 
-/// The attributes of these members, those that have a profile or an account. A member without a profile has none.
+/// The attributes of these members, if they have a profile or an account. A member without a
+/// profile has no attributes.
 pub async fn attributes(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = MemberId>,
@@ -93,8 +94,8 @@ pub async fn attributes(
     for (id, text) in profiles {
         found.insert(MemberId(id), read(&text)?);
     }
-    // Nearly everybody who registers was imported, and has a profile. The others' accounts are read together with their profiles: one
-    // may have been written since the first read.
+    // Nearly all members who register were imported, and have a profile. Read the others' accounts
+    // together with their profiles, because a profile may have been written since the first read.
     let others: Vec<_> = ids.into_iter().filter(|id| !found.contains_key(&MemberId(*id))).collect();
     if others.is_empty() {
         return Ok(found);
@@ -118,7 +119,7 @@ fn read(attributes: &str) -> Result<Attributes, DbErr> {
     Attributes::from_text(attributes).map_err(|error| DbErr::Json(error.to_string()))
 }
 
-/// The ids of those who have a profile, after `after`: all who were imported have one.
+/// The ids of people with a profile, after `after`. All imported people have one.
 pub async fn ids(
     db: &impl ConnectionTrait,
     after: Option<MemberId>,
@@ -131,7 +132,7 @@ pub async fn ids(
     Ok(select.into_tuple::<Uuid>().all(db).await?.into_iter().map(MemberId).collect())
 }
 
-/// Writes profiles, whether they are there already or not.
+/// Inserts or updates profiles.
 pub async fn save(
     db: &impl ConnectionTrait,
     profiles: &BTreeMap<MemberId, Profile>,
@@ -166,16 +167,16 @@ pub async fn save(
     Ok(())
 }
 
-/// A person as organisers see them.
+/// A person for organisers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// Their id.
     pub id: MemberId,
-    /// Their e-mail address as people read it.
+    /// Their e-mail address in its shown form.
     pub email: String,
     /// Member or admin.
     pub role: Role,
-    /// What is known about them.
+    /// Their attributes.
     pub profile: Profile,
 }
 
@@ -201,14 +202,15 @@ pub async fn list(
 const NAME: Searched<Column> =
     Searched { text: Column::Name, search: Column::Search, search_of: Column::SearchOf };
 
-/// With `text` in their name or their e-mail address, whatever its case and accents; none if there is nothing to look for.
+/// The condition for `text` in a name or e-mail address, whatever its case and accents. `None` if
+/// nothing of it can be searched for.
 fn named(text: &str) -> Option<Condition> {
     let pattern = Pattern::of(text)?;
     Some(Condition::any().add(pattern.is_in(NAME)).add(pattern.is_in(account::EMAIL)))
 }
 
-/// The ids of all people with `text` in their name or e-mail address, as a part of other queries; none if there is nothing to
-/// look for.
+/// A subquery for the ids of all people with `text` in their name or e-mail address. `None` if
+/// nothing of it can be searched for.
 pub(crate) fn ids_of_named(text: &str) -> Option<SelectStatement> {
     let select = accounts::Entity::find()
         .select_only()
@@ -218,13 +220,13 @@ pub(crate) fn ids_of_named(text: &str) -> Option<SelectStatement> {
     Some(select.into_query())
 }
 
-/// Folds the names whose folded form is missing, of a thousand people after `after`, by id. Returns the last id; none if
-/// there was nobody.
+/// Folds names without a folded form, of a thousand people after `after`, by id. Returns the last
+/// id, or `None` at the end.
 pub(crate) async fn fill(db: &impl ConnectionTrait, after: Option<Uuid>) -> Result<Option<Uuid>, DbErr> {
     search::refill::<Entity>(db, Column::Id, NAME, folded, after).await
 }
 
-/// These people, those that exist.
+/// Those of these people that exist.
 pub async fn by_ids(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = MemberId>,

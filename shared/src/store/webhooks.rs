@@ -1,5 +1,5 @@
-//! The tables `webhook_endpoints`, `webhook_deliveries` and `webhook_attempts`: who gets what. [`delivery`] is about what
-//! is on its way.
+//! The tables `webhook_endpoints`, `webhook_deliveries` and `webhook_attempts`. [`delivery`] has
+//! the deliveries and attempts.
 
 pub mod delivery;
 
@@ -103,7 +103,7 @@ pub async fn insert(db: &impl ConnectionTrait, webhook: &Webhook) -> Result<(), 
     Entity::insert(row).exec_without_returning(db).await.map(drop)
 }
 
-/// Writes what an owner changes: address, description, filter, order.
+/// Writes an owner's changes: address, description, filter, order.
 pub async fn change(db: &impl ConnectionTrait, webhook: &Webhook) -> Result<(), DbErr> {
     let change = ActiveModel {
         url: Set(webhook.url.clone()),
@@ -115,9 +115,10 @@ pub async fn change(db: &impl ConnectionTrait, webhook: &Webhook) -> Result<(), 
     Entity::update_many().set(change).filter(Column::Id.eq(webhook.id.0)).exec(db).await.map(drop)
 }
 
-/// Writes the secrets of a webhook that was rotated, if its secret is still `before`. Returns whether it was.
+/// Writes the secrets of a webhook that was rotated, if its secret is still `before`. Returns
+/// whether it was.
 ///
-/// The newest of the old ones has a column of its own: versions that know of only one old secret read that.
+/// The newest old secret has a column of its own, for versions that know only one.
 pub async fn rotate(db: &impl ConnectionTrait, webhook: &Webhook, before: &Secret) -> Result<bool, DbErr> {
     let (newest, older) = match webhook.old_secrets.split_first() {
         Some((newest, older)) => (Some(newest), older),
@@ -137,7 +138,7 @@ pub async fn rotate(db: &impl ConnectionTrait, webhook: &Webhook, before: &Secre
     Ok(changed.rows_affected == 1)
 }
 
-/// Switches webhooks that are on off. Returns how many.
+/// Switches off those that are on. Returns their number.
 pub async fn disable(
     db: &impl ConnectionTrait,
     id: WebhookId,
@@ -147,7 +148,7 @@ pub async fn disable(
     disable_those(db, Column::Id.eq(id.0), now, why).await
 }
 
-/// Switches off what belongs to this account.
+/// Switches off the webhooks of this account.
 pub async fn disable_of(
     db: &impl ConnectionTrait,
     owner: Uuid,
@@ -172,7 +173,7 @@ async fn disable_those(
     Ok(Entity::update_many().set(change).filter(on).exec(db).await?.rows_affected)
 }
 
-/// Switches a webhook on, with a clean slate.
+/// Switches a webhook on, and clears its failures.
 pub async fn enable(db: &impl ConnectionTrait, id: WebhookId) -> Result<(), DbErr> {
     let change = ActiveModel {
         disabled_at: Set(None),
@@ -183,7 +184,7 @@ pub async fn enable(db: &impl ConnectionTrait, id: WebhookId) -> Result<(), DbEr
     Entity::update_many().set(change).filter(Column::Id.eq(id.0)).exec(db).await.map(drop)
 }
 
-/// Writes since when a webhook has been failing: from now on if it was not, or not at all.
+/// Writes since when a webhook has been failing, or that it is not.
 pub async fn set_failing_since(
     db: &impl ConnectionTrait,
     id: WebhookId,
@@ -193,18 +194,19 @@ pub async fn set_failing_since(
     Entity::update_many().set(change).filter(Column::Id.eq(id.0)).exec(db).await.map(drop)
 }
 
-/// Deletes a webhook and what is on its way to it. What came of the attempts stays until [`delivery::forget`].
+/// Deletes a webhook and its pending deliveries. The attempts stay until [`delivery::forget`].
 pub async fn delete(db: &impl ConnectionTrait, id: WebhookId) -> Result<(), DbErr> {
     delivery::delete_of(db, id).await?;
     Entity::delete_by_id(id.0).exec(db).await.map(drop)
 }
 
-/// How many there are.
+/// The number of webhooks.
 pub async fn count(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
     Entity::find().count(db).await
 }
 
-/// The webhooks of one owner, or all, oldest first, without those that cannot be read. There are never many.
+/// The webhooks of one owner, or all, oldest first, without those that cannot be read. There are
+/// never many.
 pub async fn list(db: &impl ConnectionTrait, owner: Option<Uuid>) -> Result<Vec<Webhook>, DbErr> {
     let mut select = Entity::find().order_by_asc(Column::Id);
     if let Some(owner) = owner {
@@ -220,7 +222,7 @@ fn readable(row: Model) -> Option<Webhook> {
     read.map_err(|error| tracing::error!(webhook_id = %id, %error, "a webhook cannot be read")).ok()
 }
 
-/// One webhook, if it belongs to this owner (or whoever asks may see all).
+/// One webhook, if it belongs to this owner, or the caller may see all.
 pub async fn find(
     db: &impl ConnectionTrait,
     id: WebhookId,
@@ -235,7 +237,7 @@ pub async fn find(
 
 /// The webhooks that are on.
 pub async fn enabled(db: &impl ConnectionTrait) -> Result<Vec<Webhook>, DbErr> {
-    // For some seconds a revoked account may still do what it could, such as making a webhook.
+    // For some seconds a revoked account may still act, for example make a webhook.
     let revoked = Query::select()
         .column(service_accounts::Column::Id)
         .from(service_accounts::Entity)
@@ -250,8 +252,8 @@ pub async fn enabled(db: &impl ConnectionTrait) -> Result<Vec<Webhook>, DbErr> {
     Ok(rows.into_iter().filter_map(readable).collect())
 }
 
-/// The webhooks that are on and have something pending, with the instant at which the first of it is due; the most overdue
-/// first.
+/// The webhooks that are on and have something pending, with the instant at which the first of it
+/// is due; the most overdue first.
 pub async fn waiting(db: &impl ConnectionTrait) -> Result<Vec<(WebhookId, Instant)>, DbErr> {
     use delivery::deliveries;
     let pending = |column| Expr::col((deliveries::Entity, column));
@@ -261,7 +263,7 @@ pub async fn waiting(db: &impl ConnectionTrait) -> Result<Vec<(WebhookId, Instan
         .and_where(pending(deliveries::Column::EndpointId).equals((Entity, Column::Id)))
         .and_where(pending(deliveries::Column::State).eq(State::Pending.as_str()))
         .to_owned();
-    // One look at an index per webhook, however much is pending.
+    // One index look-up per webhook, however much is pending.
     let rows = Entity::find()
         .select_only()
         .column(Column::Id)

@@ -1,5 +1,6 @@
-//! Where webhooks may go. Whoever may make a webhook must not reach what only this machine and its network reach: the
-//! database, the broker, a cloud's metadata. Only public addresses are gone to, and those that the operator allows.
+//! The permitted addresses of webhooks. An owner of a webhook must not reach servers that only this
+//! machine and its network reach: the database, the broker, a cloud's metadata. So Muster connects
+//! only to public addresses, and to those that the operator allows.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,7 +20,8 @@ const fn v6(a: u16, b: u16, prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), prefix)
 }
 
-/// IPv4 networks that are not public ([IANA](https://www.iana.org/assignments/iana-ipv4-special-registry)).
+/// IPv4 networks that are not public
+/// ([IANA](https://www.iana.org/assignments/iana-ipv4-special-registry)).
 const NOT_PUBLIC_V4: [Ipv4Net; 16] = [
     v4(0, 0, 0, 0, 8),        // this network
     v4(10, 0, 0, 0, 8),       // private
@@ -39,22 +41,22 @@ const NOT_PUBLIC_V4: [Ipv4Net; 16] = [
     v4(240, 0, 0, 0, 4),      // reserved, broadcast
 ];
 
-/// IPv6: nothing beside this is public …
+/// IPv6: only this network is public, without the next ones.
 const PUBLIC_V6: Ipv6Net = v6(0x2000, 0, 3);
-/// … and this is not, either.
+/// IPv6 networks within it that are not public.
 const NOT_PUBLIC_V6: [Ipv6Net; 4] = [
     v6(0x2001, 0, 23),     // protocols' own, Teredo
     v6(0x2001, 0xdb8, 32), // documentation
     v6(0x2002, 0, 16),     // 6to4: an IPv4 address in disguise
     v6(0x3fff, 0, 20),     // documentation
 ];
-/// IPv4 as IPv6-only networks reach it (RFC 6052).
+/// The prefix of IPv4 addresses in IPv6-only networks (RFC 6052).
 const NAT64: Ipv6Net = v6(0x64, 0xff9b, 96);
 
 /// Whether anyone on the Internet could reach this address, too.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
-    // ::ffff:10.0.0.1 is 10.0.0.1 to whoever connects.
+    // A connection to ::ffff:10.0.0.1 goes to 10.0.0.1.
     match address.to_canonical() {
         IpAddr::V4(address) => !NOT_PUBLIC_V4.iter().any(|network| network.contains(&address)),
         IpAddr::V6(address) if NAT64.contains(&address) => {
@@ -67,7 +69,7 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// What an operator allows besides public addresses: networks, and hosts by name.
+/// What an operator allows beside public addresses: networks, and hosts by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowed {
     networks: Vec<IpNet>,
@@ -147,8 +149,8 @@ impl Allowed {
         self.hosts.contains(&host.to_ascii_lowercase())
     }
 
-    /// Reads an address, and checks what can be known without resolving its name: that is checked when the connection is
-    /// made, for the very address that is connected to.
+    /// Parses an address, and checks all but the name's resolution. The sender checks the resolved
+    /// address when it connects to it.
     pub fn url(&self, text: &str) -> Result<Url, Refused> {
         if text.len() > MAX_URL {
             return Err(Refused::TooLong);
@@ -157,7 +159,8 @@ impl Allowed {
         let literal = match url.host() {
             None => return Err(Refused::NotHttps),
             Some(Host::Domain(_)) => None,
-            // The many ways to write one (decimal, octal, mapped) are one to the parser, which is the client's, too.
+            // The parser normalises all forms (decimal, octal, mapped). The client uses the same
+            // parser.
             Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
             Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
         };

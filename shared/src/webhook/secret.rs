@@ -1,4 +1,4 @@
-//! What messages are signed with.
+//! The secrets that sign messages.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,11 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 
 use domain::clock::Instant;
 
-/// What a secret's text begins with.
+/// The prefix of a secret's text.
 const PREFIX: &str = "whsec_";
-/// The bytes of a secret that is made here.
+/// The length of a new secret, in bytes.
 const LENGTH: usize = 32;
-/// The bytes that a secret may have.
+/// The permitted lengths of a secret, in bytes.
 const LENGTHS: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// A secret that a webhook and its receiver share. Never shown in debug output.
@@ -50,7 +50,7 @@ impl Secret {
         Self(bytes)
     }
 
-    /// Its text, as its owner is shown it.
+    /// Its text for the owner.
     #[must_use]
     pub fn reveal(&self) -> String {
         format!("{PREFIX}{}", STANDARD.encode(&self.0))

@@ -1,4 +1,4 @@
-//! Writing what came of attempts, and what they say about the webhooks themselves.
+//! Writes the results of attempts, and what follows for the webhooks.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use shared::webhook::{Health, State, health, next_attempt};
 use super::{Sender, Sent, lock};
 
 impl Sender {
-    /// Writes what came of attempts, and lets go of what is left.
+    /// Writes the results of attempts, and releases untried deliveries.
     pub(super) async fn record(&mut self) -> Result<(), Failure> {
         if self.sent.is_empty() {
             self.sent = std::mem::take(&mut *lock(&self.done));
@@ -31,14 +31,14 @@ impl Sender {
             }
             tracing::warn!(
                 failure = %with_causes(&failure),
-                "could not write what came of webhooks together; writing each by itself"
+                "could not write the results of deliveries together; writing each alone"
             );
             for sent in &self.sent {
                 match self.write_some(std::slice::from_ref(sent), false).await {
                     Ok(()) => {}
                     Err(failure @ Failure::Reject(_)) => {
                         let (delivery_id, failure) = (sent.delivery.id, with_causes(&failure));
-                        tracing::error!(%delivery_id, failure, "could not write what came of a delivery; it is sent again");
+                        tracing::error!(%delivery_id, failure, "could not write the result of a delivery; it will be sent again");
                     }
                     Err(failure) => return Err(failure),
                 }
@@ -50,11 +50,12 @@ impl Sender {
         Ok(())
     }
 
-    /// Writes what came of some attempts, and perhaps lets go of what is left; a panic is a failure like another.
+    /// Writes the results of some attempts, and may release untried deliveries. A panic counts as a
+    /// failure.
     async fn write_some(&self, sent: &[Sent], releases: bool) -> Result<(), Failure> {
         match caught(self.write(sent, releases)).await {
-            // Attempts have ids of their own, so one of these was committed before, and only the word of it was lost. Written
-            // alone, it was that one.
+            // Attempts have ids of their own. So one of these was committed before, and only the
+            // answer was lost. A single attempt was that one.
             Ok(Err(error))
                 if sent.len() == 1
                     && !releases
@@ -72,7 +73,7 @@ impl Sender {
         let attempts: Vec<_> = sent.iter().map(|sent| sent.attempt.clone()).collect();
         let tx = self.db.begin().await?;
         delivery::insert_attempts(&tx, &attempts).await?;
-        // Those of a claim that came to the same at the same webhook are written together.
+        // Write attempts of one claim with the same result at the same webhook together.
         let mut settled: BTreeMap<_, (Instant, Vec<_>)> = BTreeMap::new();
         for Sent { lease, ordered, delivery, attempt } in sent {
             failpoint::hit_about("webhook-writing", &delivery.event_type);
@@ -101,13 +102,13 @@ impl Sender {
         tx.commit().await
     }
 
-    /// Writes what the attempts say about the webhooks themselves. Pings say nothing.
+    /// Writes what follows from the attempts for the webhooks. Pings do not count.
     async fn judge(&self, tx: &DatabaseTransaction, now: Instant, sent: &[Sent]) -> Result<(), DbErr> {
         let mut of: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for sent in sent.iter().filter(|sent| sent.delivery.place.is_some()) {
             of.entry(sent.delivery.webhook_id).or_default().push(&sent.attempt);
         }
-        // As they are now: other attempts may have come back since these were begun.
+        // Read the webhooks again, because other attempts may have ended since these began.
         let webhooks = if of.is_empty() { Vec::new() } else { webhooks::enabled(tx).await? };
         for webhook in webhooks {
             let Some(attempts) = of.get(&webhook.id) else { continue };

@@ -1,8 +1,8 @@
-//! Whose an e-mail address is.
+//! Finds accounts by e-mail address.
 //!
-//! `address` is the normal form of `email`, and unique. Accounts of a version that did not know the column get theirs from
-//! [`take_addresses`], the oldest first. A later account with the same normal form has none: it is found by its `email` as it
-//! is stored, and [`conflicts`] reports it.
+//! `address` is the normal form of `email`, and unique. [`take_addresses`] gives accounts from
+//! before the column theirs, the oldest first. A later account with the same normal form has none.
+//! A login finds it by its stored `email`, and [`conflicts`] reports it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -17,9 +17,10 @@ use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::database::search;
 use crate::store::accounts::table::{Column, Entity, Model};
 
-/// The account with this e-mail address, however it is typed.
+/// The account with this e-mail address, however the user types it.
 ///
-/// If several accounts share the normal form, the one whose stored address is typed letter by letter wins, then the oldest.
+/// If several accounts share the normal form, the one with exactly the typed address wins, then the
+/// oldest.
 pub async fn by_email(db: &impl ConnectionTrait, typed: &str) -> Result<Option<Account>, DbErr> {
     let (stored, address) = (compared_before(typed), EmailAddress::parse(typed).ok());
     let shown = address.as_ref().map(EmailAddress::shown);
@@ -47,8 +48,8 @@ pub async fn by_email(db: &impl ConnectionTrait, typed: &str) -> Result<Option<A
     found.into_iter().min_by_key(rank).map(Account::try_from).transpose()
 }
 
-/// Whose these e-mail addresses (in their normal form) are, those that are known. If several accounts share one, it is the
-/// oldest's.
+/// The accounts with these e-mail addresses (in their normal form). If several accounts share one,
+/// it is the oldest.
 pub async fn ids_by_email(
     db: &impl ConnectionTrait,
     addresses: &[String],
@@ -63,7 +64,7 @@ pub async fn ids_by_email(
             .all(db)
             .await?;
         ids.extend(rows.into_iter().map(|(address, id)| (address, MemberId(id))));
-        // A version that does not know the column may be at work beside this one.
+        // A version without the column may run beside this one.
         let others = chunk.iter().filter(|address| !ids.contains_key(*address));
         let shown: BTreeMap<String, &String> = others
             .filter_map(|address| Some((EmailAddress::parse(address).ok()?.shown(), address)))
@@ -85,14 +86,14 @@ pub async fn ids_by_email(
     Ok(ids)
 }
 
-/// Folds the addresses whose folded form is missing, of a thousand accounts after `after`, by id. Returns the last id; none
-/// if there was no such account.
+/// Folds addresses without a folded form, of a thousand accounts after `after`, by id. Returns the
+/// last id, or `None` at the end.
 pub(crate) async fn fill(db: &impl ConnectionTrait, after: Option<Uuid>) -> Result<Option<Uuid>, DbErr> {
     search::refill::<Entity>(db, Column::Id, EMAIL, folded_email, after).await
 }
 
-/// Gives accounts without one their address, where no other account has it: a thousand accounts after `after`, by id and so
-/// by age. Returns the last id; none if there was no such account.
+/// Gives accounts their missing address, if no other account has it: a thousand accounts after
+/// `after`, by id and so by age. Returns the last id, or `None` at the end.
 pub(crate) async fn take_addresses(
     db: &impl ConnectionTrait,
     after: Option<Uuid>,
@@ -111,7 +112,7 @@ pub(crate) async fn take_addresses(
     Ok(last)
 }
 
-/// An account as operators look at it.
+/// An account for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// Its id.
@@ -120,20 +121,21 @@ pub struct Seen {
     pub email: String,
     /// When it was made.
     pub created_at: Instant,
-    /// Whether someone can log in with a password.
+    /// Whether it has a password.
     pub has_password: bool,
 }
 
 /// Why an account has no address of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
-    /// No message can be sent to what is stored.
+    /// The stored address cannot get mail.
     NotMailable(AddressFault),
     /// This account has the same address.
     SameAs(Seen),
 }
 
-/// The accounts without an address of their own, of a thousand after `after`, by id; and the last id, none at the end.
+/// The accounts without an address, of a thousand after `after`, by id. Also the last id, or `None`
+/// at the end.
 pub async fn conflicts(
     db: &impl ConnectionTrait,
     after: Option<Uuid>,
@@ -166,7 +168,7 @@ async fn without_address(db: &impl ConnectionTrait, after: Option<Uuid>) -> Resu
 /// An account's id, e-mail address, address, day and password.
 type Named = (Uuid, String, Option<String>, Instant, Option<String>);
 
-/// Reads these columns and no others: a migration calls this, and later ones add columns.
+/// Reads only these columns, because a migration calls this, and later ones add columns.
 fn named(select: Select<Entity>) -> Select<Entity> {
     use Column::{Address, CreatedAt, Email, Id, PasswordHash};
     select.select_only().columns([Id, Email, Address, CreatedAt, PasswordHash])

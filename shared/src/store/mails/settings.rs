@@ -1,4 +1,4 @@
-//! `mail_preferences` (what members want; the API's own, as accounts are) and `mail_templates`.
+//! `mail_preferences` (the API writes them, as it does accounts) and `mail_templates`.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -61,7 +61,8 @@ pub mod templates {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// What cannot be read (a zone that is gone) is as if it had never been said: nobody else's mails are to wait for it.
+/// An unreadable preference (a removed time zone) counts as not set. Other members' mails must not
+/// wait for it.
 fn wanted(row: preferences::Model) -> Preferences {
     Preferences {
         language: row.language.parse().unwrap_or_default(),
@@ -79,7 +80,7 @@ fn stored(topics: &BTreeSet<Topic>) -> String {
     topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(",")
 }
 
-/// What these members want. Who never said anything is left out.
+/// The preferences of these members. Members without any are left out.
 pub async fn of_members(
     db: &impl ConnectionTrait,
     members: &BTreeSet<MemberId>,
@@ -95,7 +96,7 @@ pub async fn of_members(
     Ok(found)
 }
 
-/// What a member wants.
+/// The preferences of a member.
 pub async fn of_member(db: &impl ConnectionTrait, member_id: MemberId) -> Result<Preferences, DbErr> {
     let row = preferences::Entity::find_by_id(member_id.0).one(db).await?;
     Ok(row.map(wanted).unwrap_or_default())
@@ -112,14 +113,15 @@ fn row(member_id: MemberId, wanted: &Preferences) -> preferences::ActiveModel {
     }
 }
 
-/// Writes what a member wants.
+/// Writes a member's preferences.
 pub async fn save(db: &impl ConnectionTrait, member_id: MemberId, wanted: &Preferences) -> Result<(), DbErr> {
     use preferences::Column;
     let columns = [Column::Language, Column::Unwanted, Column::QuietHours, Column::BouncedAt];
     put(db, row(member_id, wanted), &columns).await
 }
 
-/// Notes that a member's mailbox does not exist: nothing more is sent to it. What else they said stays.
+/// Notes that a member's mailbox does not exist, so that Muster sends nothing more to it. The other
+/// preferences stay.
 pub async fn mailbox_is_gone(
     db: &impl ConnectionTrait,
     member_id: MemberId,
@@ -129,7 +131,7 @@ pub async fn mailbox_is_gone(
     put(db, row(member_id, &gone), &[preferences::Column::BouncedAt]).await
 }
 
-/// Notes that a member does not want mails about this any more. What else they said stays.
+/// Notes that a member does not want mails about this topic any more. The other preferences stay.
 pub async fn unsubscribe(db: &impl ConnectionTrait, member_id: MemberId, topic: Topic) -> Result<(), DbErr> {
     use preferences::Column;
     let wanted = of_member(db, member_id).await?;
@@ -141,7 +143,7 @@ pub async fn unsubscribe(db: &impl ConnectionTrait, member_id: MemberId, topic: 
     if changed > 0 || wanted.unwanted.contains(&topic) {
         return Ok(());
     }
-    // There was nothing, or somebody has just written it: whoever is last wants the least.
+    // There was no row, or another writer has just made it. The last writer only removes topics.
     let first = Preferences { unwanted, ..Preferences::default() };
     put(db, row(member_id, &first), &[Column::Unwanted]).await
 }
@@ -160,13 +162,13 @@ async fn put(
 /// A template that an organiser has written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// For this kind of mail.
+    /// The kind of mail.
     pub kind: Kind,
-    /// In this language.
+    /// The language.
     pub language: Language,
     /// The template.
     pub template: Template,
-    /// Since when.
+    /// When it was written.
     pub updated_at: Instant,
 }
 
@@ -174,7 +176,7 @@ pub struct Written {
 pub async fn templates(db: &impl ConnectionTrait) -> Result<Vec<Written>, DbErr> {
     let rows = templates::Entity::find().all(db).await?;
     let written = rows.into_iter().filter_map(|row| {
-        // A kind or language that is not there any more is nobody's loss.
+        // Skip kinds and languages that no longer exist.
         let (kind, language) = (Kind::from_word(&row.kind)?, row.language.parse().ok()?);
         let template = Template { subject: row.subject, text: row.text, html: row.html };
         Some(Written { kind, language, template, updated_at: row.updated_at })
@@ -182,7 +184,7 @@ pub async fn templates(db: &impl ConnectionTrait) -> Result<Vec<Written>, DbErr>
     Ok(written.collect())
 }
 
-/// Writes a template, in place of the one that there was.
+/// Writes a template in place of the previous one.
 pub async fn put_template(db: &impl ConnectionTrait, written: &Written) -> Result<(), DbErr> {
     use templates::Column;
     let Written { kind, language, template, updated_at } = written;
@@ -200,7 +202,7 @@ pub async fn put_template(db: &impl ConnectionTrait, written: &Written) -> Resul
     templates::Entity::insert(row).on_conflict(replace).exec_without_returning(db).await.map(drop)
 }
 
-/// Deletes a template: the one that Muster brings along is used again. Returns whether there was one.
+/// Deletes a template, so that the built-in one is used again. Returns whether there was one.
 pub async fn delete_template(
     db: &impl ConnectionTrait,
     kind: Kind,

@@ -1,4 +1,4 @@
-//! `webhook_deliveries` and `webhook_attempts`: what is on its way, and what came of it.
+//! `webhook_deliveries` and `webhook_attempts`: pending deliveries, and the results of attempts.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use sea_orm::{ConnectionTrait, DbErr, Order, QueryOrder as _, QueryResult, Query
 use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::webhook::{Attempt, Delivery, State};
 
-/// `webhook_deliveries`. A ping is no drive's: its drive and number are zero.
+/// `webhook_deliveries`. A ping has no drive: its drive and number are zero.
 pub mod deliveries {
     #![allow(missing_docs, reason = "the columns are the fields of `Delivery`")]
     use sea_orm::entity::prelude::*;
@@ -109,8 +109,8 @@ impl From<&Delivery> for ActiveModel {
     }
 }
 
-/// Writes those deliveries that are not there yet. (A duplicate that only the insert finds is a unique violation: MariaDB
-/// would otherwise report it as a row.) Returns the ids of those that were there.
+/// Writes the deliveries that do not exist yet. Returns the ids of those that do. (A duplicate that
+/// only the insert finds is a unique violation. Otherwise MariaDB would count it as a row.)
 pub async fn insert_missing(
     db: &impl ConnectionTrait,
     deliveries: &[Delivery],
@@ -133,7 +133,7 @@ pub async fn insert_missing(
     Ok(known)
 }
 
-/// Makes these deliveries due again, as if they had never been tried. Returns how many there are.
+/// Makes these deliveries due again, as if they had never been tried. Returns their number.
 pub async fn restart(
     db: &impl ConnectionTrait,
     webhook_id: WebhookId,
@@ -157,8 +157,9 @@ pub async fn restart(
     Ok(restarted)
 }
 
-/// At most `limit` pending deliveries of a webhook that may be tried next, with their drives and the instants at which they are
-/// due, in that order. With order, these are the first ones of each drive only.
+/// At most `limit` pending deliveries of a webhook that may be tried next, with their drives and
+/// the instants at which they are due, in that order. With order, these are the first ones of each
+/// drive only.
 pub async fn next(
     db: &impl ConnectionTrait,
     webhook_id: WebhookId,
@@ -172,8 +173,8 @@ pub async fn next(
         .and_where(Column::EndpointId.eq(webhook_id.0))
         .and_where(Column::State.eq(State::Pending.as_str()));
     let select = if ordered {
-        // One pass over an index, however many there are: a join with the first of each drive is a loop in a loop as soon as the
-        // database thinks that there are few.
+        // One pass over an index, however many deliveries there are. A join with the first of each
+        // drive becomes a nested loop when the database expects few rows.
         let of_a_drive =
             WindowStatement::partition_by(Column::DriveId).order_by(Column::Sequence, Order::Asc).take();
         pending.expr_window_as(Expr::cust("ROW_NUMBER()"), of_a_drive, "place");
@@ -196,7 +197,8 @@ pub async fn next(
     rows.iter().map(next).collect()
 }
 
-/// The first pending deliveries of a drive to a webhook, in order, at most `limit` and up to the first that is not due.
+/// The first pending deliveries of a drive to a webhook, in order, at most `limit` and up to the
+/// first that is not due.
 pub async fn run(
     db: &impl ConnectionTrait,
     webhook_id: WebhookId,
@@ -218,8 +220,8 @@ pub async fn run(
     Ok(first.into_iter().take_while(|(_, due_at)| *due_at <= now).map(|(id, _)| DeliveryId(id)).collect())
 }
 
-/// Takes those of these deliveries that are due and that nobody else has taken meanwhile, until `until`: then they are due
-/// again, unless it was written what came of them. `lease` is this claim's own.
+/// Claims those of these deliveries that are due and not claimed meanwhile, until `until`. Then
+/// they are due again, unless the result was written. `lease` is the id of this claim.
 pub async fn claim(
     db: &impl ConnectionTrait,
     ids: &[DeliveryId],
@@ -236,8 +238,8 @@ pub async fn claim(
     Entity::find().filter(ours).all(db).await?.into_iter().map(Delivery::try_from).collect()
 }
 
-/// Lets deliveries be due at `now` that are due after `later_than` and that nobody has taken, or took until an instant after
-/// `taken_until`: a clock that ran ahead has said when.
+/// Makes deliveries due at `now` whose due time came from a clock that ran ahead: they are due
+/// after `later_than`, and unclaimed or claimed until after `taken_until`.
 pub async fn bring_forward(
     db: &impl ConnectionTrait,
     now: Instant,
@@ -250,7 +252,7 @@ pub async fn bring_forward(
     Ok(Entity::update_many().set(change).filter(these).exec(db).await?.rows_affected)
 }
 
-/// Writes what came of deliveries, as far as they are still taken under this lease.
+/// Writes the results of deliveries that are still claimed under this lease.
 pub async fn settle(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = DeliveryId>,
@@ -268,7 +270,7 @@ pub async fn settle(
     Entity::update_many().set(change).filter(these).exec(db).await.map(drop)
 }
 
-/// Lets go of deliveries as far as they were taken under this lease, and not tried: they are due, as they were.
+/// Releases deliveries that were claimed under this lease and not tried. They are due as before.
 pub async fn release(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = DeliveryId>,
@@ -312,12 +314,13 @@ pub async fn list(
     Ok(found)
 }
 
-/// Deletes what is on its way to a webhook.
+/// Deletes the pending deliveries of a webhook.
 pub(super) async fn delete_of(db: &impl ConnectionTrait, webhook_id: WebhookId) -> Result<(), DbErr> {
     Entity::delete_many().filter(Column::EndpointId.eq(webhook_id.0)).exec(db).await.map(drop)
 }
 
-/// Forgets deliveries of events before `before` of which nothing came since then, and attempts before it.
+/// Deletes deliveries of events before `before` without an attempt since then, and attempts before
+/// it.
 pub async fn forget(db: &impl ConnectionTrait, before: Instant) -> Result<u64, DbErr> {
     // Ids grow with the time.
     let first = id_at(before, &[0; 32]);
@@ -327,7 +330,7 @@ pub async fn forget(db: &impl ConnectionTrait, before: Instant) -> Result<u64, D
     Ok(forgotten)
 }
 
-/// Writes what came of attempts.
+/// Writes the results of attempts.
 pub async fn insert_attempts(db: &impl ConnectionTrait, all: &[Attempt]) -> Result<(), DbErr> {
     let rows =
         all.iter().map(|attempt| attempts::ActiveModel {
@@ -345,7 +348,7 @@ pub async fn insert_attempts(db: &impl ConnectionTrait, all: &[Attempt]) -> Resu
     rows::insert(db, rows.collect(), |row: &attempts::ActiveModel| row.answer.as_ref().len()).await
 }
 
-/// What came of these deliveries' attempts, oldest first.
+/// The attempts of these deliveries, oldest first.
 pub async fn attempts_of(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = DeliveryId>,
