@@ -208,7 +208,7 @@ pub async fn insert_service(
     Ok(())
 }
 
-/// The person behind an account: the person of an own account, or the maker of a service account.
+/// The person behind an account: its own, or the maker of a service account.
 pub async fn behind(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<MemberId>, DbErr> {
     let service = service_accounts::Entity::find_by_id(id).one(db).await?;
     let person = by_id(db, MemberId(service.map_or(id, |service| service.created_by))).await?;

@@ -41,9 +41,9 @@ const NOT_PUBLIC_V4: [Ipv4Net; 16] = [
     v4(240, 0, 0, 0, 4),      // reserved, broadcast
 ];
 
-/// IPv6: only this network is public, without the next ones.
+/// The public IPv6 network.
 const PUBLIC_V6: Ipv6Net = v6(0x2000, 0, 3);
-/// IPv6 networks within it that are not public.
+/// Networks within it that are not public.
 const NOT_PUBLIC_V6: [Ipv6Net; 4] = [
     v6(0x2001, 0, 23),     // protocols' own, Teredo
     v6(0x2001, 0xdb8, 32), // documentation

@@ -143,7 +143,7 @@ pub async fn unsubscribe(db: &impl ConnectionTrait, member_id: MemberId, topic: 
     if changed > 0 || wanted.unwanted.contains(&topic) {
         return Ok(());
     }
-    // There was no row, or another writer has just made it. The last writer only removes topics.
+    // There was no row, or another writer has just changed it. Then the last writer wins.
     let first = Preferences { unwanted, ..Preferences::default() };
     put(db, row(member_id, &first), &[Column::Unwanted]).await
 }
