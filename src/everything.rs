@@ -31,7 +31,7 @@ pub struct ServeArguments {
     #[command(flatten)]
     pub settings: Settings,
 
-    /// How the first admin gets in.
+    /// The first admin's account.
     #[command(flatten)]
     pub admin: AdminArguments,
 

@@ -47,7 +47,7 @@ impl Deref for Servers {
     }
 }
 
-/// Starts a deployment and waits until it is ready; a client of it that is logged in.
+/// Starts a deployment and waits until it is ready. Returns it with a client that is logged in.
 pub(super) async fn start(servers: &Servers, connections: u16) -> anyhow::Result<(Deployed, Client)> {
     let deployed = Deployed::start(servers)?;
     let client = Client::new(&deployed.url, &deployed.admin_url, connections)?;
@@ -69,7 +69,8 @@ pub(super) struct Deployed {
 }
 
 impl Deployed {
-    /// Starts one process if the broker is the embedded one, and every part as a process of its own otherwise.
+    /// Starts one process if the broker is the embedded one, and every part as a process of its own
+    /// otherwise.
     fn start(servers: &Servers) -> anyhow::Result<Self> {
         let own = std::env::current_exe().context("find the own binary")?;
         let folder = own.parent().context("find the own binary's folder")?;
@@ -98,7 +99,8 @@ impl Deployed {
         Ok(deployed)
     }
 
-    /// Starts another process of this binary, for the same length of time. Returns where it serves, and its id.
+    /// Starts another process of this binary, for the same length of time. Returns where it serves,
+    /// and its id.
     pub(super) fn also(&mut self, servers: &Servers, arguments: &[&str]) -> anyhow::Result<(String, u32)> {
         let url = format!("http://127.0.0.1:{}", free_port()?);
         self.spawn(servers, std::env::current_exe().context("find the own binary")?, arguments, &url)?;
@@ -137,7 +139,7 @@ impl Deployed {
             .env("CACHE_URL", servers.cache.cache_url.expose())
             .env("LANES", servers.lanes.to_string())
             .env("EVENTS", servers.events.events.to_string())
-            // A mail for everybody is a measurement of its own.
+            // Mails would be a measurement of their own.
             .env("MAIL_URL", "none:")
             .env("ADMIN_EMAIL", EMAIL)
             .env("ADMIN_PASSWORD", &self.password)

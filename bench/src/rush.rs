@@ -64,7 +64,7 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
         (Some(deployed), client)
     };
 
-    // Of a deployment behind a URL, whoever knows its database names it.
+    // For a deployment behind a URL, the operator may name its database.
     let named = deployed.is_some() || rush.servers.database_url.is_some();
     let db = if named {
         let db = Database::connect(rush.servers.database_url()?.expose(), 1, "muster-bench").await;
@@ -93,7 +93,7 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
     Report::new(plan, setting, measured, bare, verified).write(&rush.out)
 }
 
-/// What a deployment is on, with what its database promises of a commit.
+/// The servers of a deployment, with the durability settings of its database.
 async fn describe(servers: &Servers, db: &Database) -> anyhow::Result<Setting> {
     let backend = db.read.get_database_backend();
     let asked = match backend {

@@ -80,12 +80,12 @@ pub fn open(
     Post::open(&Mailing { outlet, from: sender.mail_from.clone(), public_url })
 }
 
-/// Sends until shutdown, if anything is to be sent.
+/// Sends mails until shutdown, unless `MAIL_URL` says `none:`.
 pub async fn run(post: Option<Post>, environment: Environment) {
     let Environment { connections, shutdown, .. } = environment;
     match post {
         Some(post) => Sender::new(connections.db, post).run(&connections.parts, &shutdown).await,
-        // Nobody makes mails then, either.
+        // Then followers make no mails either.
         None => shutdown.cancelled().await,
     }
 }

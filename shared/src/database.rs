@@ -234,7 +234,7 @@ impl Database {
         writable::reach(self).await
     }
 
-    /// Whether it takes a write now; why not otherwise. Those who ask within a second get the same
+    /// Whether the database accepts a write now, or why not. Callers within a second get the same
     /// answer.
     pub async fn is_writable(&self) -> Result<(), Arc<DbErr>> {
         writable::ask(self).await

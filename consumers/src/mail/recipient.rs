@@ -11,8 +11,8 @@ use lettre::address::Envelope;
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::Error;
 
-/// No message can be sent to an address. The API and the import refuse such an address; it was
-/// stored before they did.
+/// An address cannot get mail. The API and the import refuse such addresses. This one was stored
+/// before they did.
 #[derive(Debug, thiserror::Error)]
 #[error("no message can be sent to the address {stored:?}")]
 pub struct NoRecipient {

@@ -115,7 +115,7 @@ impl WebhookArguments {
     }
 }
 
-/// Why an address is not gone to.
+/// Why an address is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It cannot be read.
