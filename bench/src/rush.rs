@@ -236,7 +236,7 @@ impl Stage {
         for (drive_id, commands) in self.drives.iter().zip(commands) {
             let mut backoff = Backoff::default();
             // Each decision has an entry, and so has the creation of the drive.
-            let path = format!("/admin/v1/drives/{drive_id}/log?limit=1&after={}", commands.len());
+            let path = format!("/admin/v1/drives/{drive_id}/log?limit=1&cursor={}", commands.len());
             while client.get(As::Admin, &path).await?["items"].as_array().is_none_or(Vec::is_empty) {
                 backoff.wait().await;
             }
