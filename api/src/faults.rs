@@ -102,7 +102,7 @@ impl Place<'_> {
                 }
                 shown.push_str(&shortened(name.to_owned(), SHOWN));
             }
-            Step::Item(index) => shown.push_str(&format!("[{index}]")),
+            Step::Item(index) => return format!("{shown}[{index}]"),
         }
         shown
     }

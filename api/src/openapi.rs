@@ -15,9 +15,9 @@ use crate::schema;
 /// The version of OpenAPI. Since 3.1, its schemas are JSON Schema, as schemars makes them.
 const VERSION: &str = "3.1.0";
 
-/// Examples of requests and answers, by the operation.
-static EXAMPLES: LazyLock<Map<String, Value>> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("openapi/examples.json")).expect("the examples are JSON")
+/// Examples of answers, by the operation and the status. Examples of bodies stand at their types.
+static ANSWERS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("openapi/answers.json")).expect("the examples are JSON")
 });
 
 /// A surface's document: its routes, the schemas, the answers to what is wrong, examples, and the two headers that every
@@ -103,16 +103,9 @@ fn needed(operation: &mut Value, schemas: &Value) {
 }
 
 fn examples(id: &str, operation: &mut Value) {
-    let Some(example) = EXAMPLES.get(id) else { return };
-    if let Some(body) = operation.get_mut("requestBody")
-        && let (Some(request), Some(content)) =
-            (example.get("request"), body["content"].get_mut("application/json"))
-    {
-        content["example"] = request.clone();
-    }
-    for (status, answer) in example["answers"].as_object().into_iter().flatten() {
+    for (status, example) in ANSWERS.get(id).and_then(Value::as_object).into_iter().flatten() {
         if let Some(content) = operation["responses"][status]["content"].get_mut(JSON) {
-            content["example"] = answer.clone();
+            content["example"] = example.clone();
         }
     }
 }
@@ -153,26 +146,22 @@ mod tests {
         for (document, id, operation) in &operations {
             let schemas = document["components"]["schemas"].as_object().unwrap();
             let request = &operation["requestBody"]["content"]["application/json"];
-            let properties = request["schema"]["$ref"].as_str().map(|name| {
-                let name = name.trim_start_matches(schema::SCHEMAS);
-                schemas[name]["properties"].as_object().map_or(0, Map::len)
-            });
-            assert!(
-                properties.is_none_or(|count| count == 0) || request["example"].is_object(),
-                "{id} has a body and no example of it"
-            );
+            let body = request["schema"]["$ref"].as_str();
+            let body = body.map(|name| &schemas[name.trim_start_matches(schema::SCHEMAS)]);
+            let has_example = |body: &&Value| body["examples"].is_array() || body["properties"].is_null();
+            assert!(body.is_none_or(|body| has_example(&body)), "{id} has a body and no example of it");
             let answers = operation["responses"].as_object().unwrap().values();
             let answers = answers.map(|answer| &answer["content"][JSON]);
-            for content in std::iter::once(request).chain(answers) {
-                if let Some(example) = content.get("example") {
-                    seen += 1;
-                    let found = faults::against(&content["schema"], schemas, example);
-                    assert!(found.is_empty(), "{id}: {found:#?}");
-                }
+            let answers = answers.filter_map(|content| Some((&content["schema"], content.get("example")?)));
+            let bodies = body.into_iter().filter_map(|body| Some((body, body.get("examples")?.get(0)?)));
+            for (schema, example) in answers.chain(bodies) {
+                seen += 1;
+                let found = faults::against(schema, schemas, example);
+                assert!(found.is_empty(), "{id}: {found:#?}");
             }
         }
         assert!(seen > 40, "{seen}");
-        for id in EXAMPLES.keys() {
+        for id in ANSWERS.keys() {
             assert!(operations.iter().any(|(_, known, _)| known == id), "there is no operation {id}");
         }
     }

@@ -43,6 +43,7 @@ impl<T> Page<T> {
     }
 
     /// Everything there is.
+    #[must_use]
     pub fn whole(items: Vec<T>) -> Self {
         Self { items, next_cursor: None }
     }

@@ -1,4 +1,5 @@
-//! The routes, by noun. Each method ends in a read or in [`crate::context::Context::submit`].
+//! The routes, by noun. Each method ends in a read, in [`crate::write::Write::submit`] or in
+//! [`crate::context::Context::submit`].
 
 pub mod account;
 pub mod answers;

@@ -1,7 +1,7 @@
 //! Schemas of what travels as JSON, made by schemars from the types that serde reads and writes.
 //!
 //! Routes are described by poem-openapi, which refers to a schema by its name. Each type has two
-//! schemas: as it is read and as it is written. [`components`] puts them into a document.
+//! schemas: as it is read and as it is written. `components` puts them into a document.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

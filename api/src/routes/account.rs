@@ -15,6 +15,7 @@ use poem_openapi::param::Path;
 use poem_openapi::{ApiResponse, OpenApi};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use shared::bus::Envelope;
 use shared::store::accounts::{self, Account};
 use shared::store::{members as profiles, webhooks};
@@ -34,6 +35,11 @@ use crate::write::Write;
 
 /// A new account.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({
+    "email": "asha@example.org",
+    "password": "correct horse battery",
+    "name": "Asha Rao",
+}))]
 struct SignUp {
     /// Unique; compared without case, in composed form, and with the domain in ASCII.
     email: String,
@@ -47,6 +53,7 @@ struct SignUp {
 
 /// Credentials.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "email": "asha@example.org", "password": "correct horse battery" }))]
 struct Login {
     /// As at signing up.
     email: String,
@@ -190,6 +197,7 @@ struct Me {
 
 /// What a person changes about themselves.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "name": "Asha Rao", "attributes": { "city": "Pune", "old": null } }))]
 struct ProfileChanges {
     /// The new name.
     #[schemars(length(min = 1, max = MAX_NAME))]
@@ -250,6 +258,7 @@ impl MeRoutes {
 
 /// A new service account.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "name": "Kiosk at the north gate" }))]
 struct NewServiceAccount {
     /// What it is for.
     #[schemars(length(min = 1, max = MAX_NAME))]

@@ -7,6 +7,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::Tags;
@@ -17,6 +18,7 @@ use crate::write::Write;
 
 /// All answers to a drive's questions.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "answers": { "shirt_size": "L" } }))]
 struct AnswersRequest {
     /// By the questions' names; null is no answer.
     answers: Answers,

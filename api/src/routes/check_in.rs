@@ -7,6 +7,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::Tags;
@@ -18,6 +19,7 @@ use crate::write::Write;
 
 /// Where and when somebody came.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "gate": "North", "device": "scanner-2" }))]
 struct CheckInRequest {
     /// When they came. Absent: now. An instant in the future, or before the registration, is moved to now or to the registration.
     at: Option<Instant>,

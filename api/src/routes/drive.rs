@@ -20,6 +20,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use shared::log;
 use shared::store::drives;
 use uuid::Uuid;
@@ -40,6 +41,7 @@ use crate::write::Write;
 
 /// The new end of registration.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "closes_at": "2027-01-09T20:00" }))]
 struct ReopenRequest {
     /// Needed when the old one is over.
     closes_at: Option<When>,
@@ -47,6 +49,7 @@ struct ReopenRequest {
 
 /// Why a drive is cancelled.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "reason": "The hall is flooded" }))]
 struct CancelRequest {
     /// For everyone to read.
     #[schemars(length(min = 1, max = MAX_REASON))]
@@ -55,6 +58,11 @@ struct CancelRequest {
 
 /// What an organiser writes to those who signed up for a drive.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({
+    "subject": "Bring water",
+    "text": "It will be hot.",
+    "to": "confirmed",
+}))]
 struct MessageRequest {
     /// One line.
     #[schemars(length(min = 1, max = MAX_SUBJECT))]

@@ -6,6 +6,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::Tags;
@@ -16,6 +17,7 @@ use crate::write::Write;
 
 /// For whom to check.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "member_id": "019ab000-0000-7000-8000-00000000a001" }))]
 struct EligibilityCheckRequest {
     /// For services: the member. Members check for themselves.
     member_id: Option<MemberId>,

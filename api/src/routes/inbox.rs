@@ -8,7 +8,7 @@ use poem_openapi::param::Query;
 use poem_openapi::{ApiResponse, OpenApi};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::inbox::Item;
 use shared::store::inbox;
 use uuid::Uuid;
@@ -50,6 +50,7 @@ impl Notification {
 
 /// What was read.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "up_to": 1 }))]
 struct ReadRequest {
     /// The number of the last message that was read; all before it count as read, too.
     up_to: u64,

@@ -10,6 +10,7 @@ use poem_openapi::param::{Path, Query};
 use poem_openapi::{ApiResponse, OpenApi};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use shared::mail::template::{Facts, LANGUAGES, MAX_SUBJECT, MAX_TEXT, Template};
 use shared::mail::{self, Kind, Language, NoLanguage};
 use shared::store::mails::settings::{self, Written};
@@ -32,6 +33,10 @@ const MAX_REASON: usize = 500;
 
 /// The text of mails.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({
+    "subject": "{{ title }}: you have a place",
+    "text": "Hello {{ name }},\n\nyour place is confirmed.",
+}))]
 struct MailText {
     /// One line.
     #[schemars(length(min = 1, max = MAX_SUBJECT))]
@@ -142,6 +147,7 @@ impl From<mail::Mail> for MailObject {
 
 /// A mail came back.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "reason": "550 5.1.1 no such user" }))]
 struct BounceReport {
     /// What the report said.
     #[schemars(length(min = 1, max = MAX_REASON))]

@@ -10,6 +10,7 @@ use poem_openapi::payload::Html;
 use poem_openapi::{ApiResponse, OpenApi};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use shared::mail::preferences::{Preferences, QuietHours};
 use shared::mail::{Language, Topic};
 use shared::store::mails::{self, settings};
@@ -54,6 +55,11 @@ struct MailTopics {
 
 /// What I want by mail.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({
+    "language": "hi",
+    "mail": { "outcomes": true, "reminders": true, "messages": false, "digests": true },
+    "quiet_hours": { "from": "22:00", "until": "07:00", "time_zone": "Asia/Kolkata" },
+}))]
 struct PreferencesRequest {
     /// `en`, `hi`, or another one that the organisers have written templates in; left out: `en`.
     language: Option<String>,

@@ -15,6 +15,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::param::{Path, Query};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use shared::store::registrations::{self, After};
 use shared::store::{accounts, drives, members};
 use uuid::Uuid;
@@ -34,6 +35,10 @@ use crate::write::Write;
 
 /// What a member gives to register.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({
+    "slot_id": "019ab000-0000-7000-8000-000000005101",
+    "answers": { "shirt_size": "M" },
+}))]
 struct RegistrationRequest {
     /// Which slot; may be absent when there is only one.
     slot_id: Option<SlotId>,
@@ -45,6 +50,7 @@ struct RegistrationRequest {
 
 /// Who withdraws.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "member_id": "019ab000-0000-7000-8000-00000000a001" }))]
 struct WithdrawalRequest {
     /// For services: the member. Members withdraw for themselves.
     member_id: Option<MemberId>,
@@ -178,6 +184,11 @@ struct DriveRegistration {
 
 /// Whom to add.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({
+    "email": "asha@example.org",
+    "slot_id": "019ab000-0000-7000-8000-000000005101",
+    "reason": "She called the office in time",
+}))]
 struct AddRequest {
     /// The member, or …
     member_id: Option<MemberId>,
@@ -192,6 +203,7 @@ struct AddRequest {
 
 /// Why someone is removed.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "reason": "She asked for it by phone" }))]
 struct RemovalRequest {
     /// Kept with the decision, not in the log.
     #[schemars(length(min = 1, max = MAX_REASON))]

@@ -7,6 +7,7 @@ use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::Tags;
@@ -18,6 +19,7 @@ use crate::write::Write;
 
 /// The new position of a registration in its waiting list, and the reason.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "position": 1, "reason": "She was first in the queue on paper" }))]
 struct PositionRequest {
     /// From 1, which is the head. Beyond the end of the list means at its end.
     #[schemars(range(min = 1))]

@@ -18,7 +18,7 @@ use poem_openapi::ApiResponse;
 use poem_openapi::registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::Type as _;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::ledger::{Row, Status};
 
@@ -133,7 +133,8 @@ pub struct CommandFailed {
 #[derive(Debug, Serialize, JsonSchema)]
 struct RefusedProblem {
     /// Stable; programs and translations rely on it.
-    code: Code,
+    #[schemars(with = "Code")]
+    code: String,
     /// The same for every problem with this code.
     title: &'static str,
     /// What this one is about.
@@ -150,12 +151,27 @@ struct RefusedProblem {
 impl From<Refusal> for RefusedProblem {
     fn from(refusal: Refusal) -> Self {
         let Refusal { code, detail, verdict, errors } = refusal;
-        Self { code, title: code.title(), detail, errors, verdict }
+        Self { code: code.as_str().to_owned(), title: code.title(), detail, errors, verdict }
+    }
+}
+
+impl RefusedProblem {
+    /// Reads what the ledger says. A consumer of a later version may know a reason that this one does not.
+    fn read(result: Value) -> Self {
+        match Refusal::deserialize(&result) {
+            Ok(refusal) => refusal.into(),
+            Err(error) => {
+                tracing::warn!(%error, "could not read a refusal; showing its code alone");
+                let text = |name: &str| result[name].as_str().map(ToOwned::to_owned);
+                let (code, detail) = (text("code").unwrap_or_default(), text("detail"));
+                Self { code, title: "The command was refused", detail, errors: Vec::new(), verdict: None }
+            }
+        }
     }
 }
 
 /// Why a command could not be decided.
-#[derive(Debug, Serialize, serde::Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 struct FailedProblem {
     /// What kind of failure it is.
     code: String,
@@ -211,16 +227,10 @@ impl From<Row> for CommandStatus {
             Status::Succeeded => {
                 Self::Succeeded(CommandSucceeded { status: Succeeded::Succeeded, decided, outcome: result })
             }
-            Status::Refused => match serde_json::from_value::<Refusal>(result) {
-                Ok(refusal) => {
-                    let problem = refusal.into();
-                    Self::Refused(CommandRefused { status: Refused::Refused, decided, problem })
-                }
-                Err(error) => {
-                    tracing::error!(%error, command_id = %decided.command_id, "a refusal cannot be read");
-                    Self::Failed(CommandFailed { status: Failed::Failed, decided, problem: None })
-                }
-            },
+            Status::Refused => {
+                let problem = RefusedProblem::read(result);
+                Self::Refused(CommandRefused { status: Refused::Refused, decided, problem })
+            }
             Status::Failed => {
                 let problem = serde_json::from_value(result).ok();
                 Self::Failed(CommandFailed { status: Failed::Failed, decided, problem })
@@ -371,5 +381,18 @@ impl<C: Command> ApiResponse for Submitted<C> {
         schema::register::<Receipt>(Way::Out, registry);
         schema::register::<CommandStatus>(Way::Out, registry);
         schema::register_named(Way::Out, &succeeded(&C::Outcome::schema_name()), registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_a_later_version_keeps_its_code() {
+        let known = RefusedProblem::read(json!({ "code": "drive-full", "detail": "all taken" }));
+        assert_eq!((known.code.as_str(), known.title), ("drive-full", Code::DriveFull.title()));
+        let later = RefusedProblem::read(json!({ "code": "out-of-season", "detail": "in May" }));
+        assert_eq!((later.code.as_str(), later.detail.as_deref()), ("out-of-season", Some("in May")));
     }
 }

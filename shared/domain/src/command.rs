@@ -95,7 +95,7 @@ macro_rules! commands {
     (
         $(#[$doc:meta])*
         pub enum $set:ident on $queue:ident by |$command:ident| $key:expr;
-        $($kind:literal => $name:ident -> $outcome:ident or $refusals:expr,)+
+        $($kind:literal => $name:ident -> $outcome:ident or [$($refusal:ident),* $(,)?],)+
     ) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
@@ -104,7 +104,7 @@ macro_rules! commands {
 
         impl $crate::command::CommandSet for $set {
             const QUEUE: $crate::command::Queue = $crate::command::Queue::$queue;
-            const REFUSALS: &'static [(&'static str, &'static [$crate::code::Code])] = &[$(($kind, $refusals),)+];
+            const REFUSALS: &'static [(&'static str, &'static [$crate::code::Code])] = &[$(($kind, <$name as $crate::command::Command>::REFUSALS),)+];
 
             fn decode(kind: &str, payload: &[u8]) -> Result<Self, $crate::command::Undecodable> {
                 match kind {
@@ -134,7 +134,7 @@ macro_rules! commands {
             const KIND: &'static str = $kind;
             const QUEUE: $crate::command::Queue = $crate::command::Queue::$queue;
             type Outcome = $outcome;
-            const REFUSALS: &'static [$crate::code::Code] = $refusals;
+            const REFUSALS: &'static [$crate::code::Code] = &[$($crate::code::Code::$refusal),*];
 
             fn lane_key(&self) -> uuid::Uuid {
                 let $command = self;

@@ -10,7 +10,6 @@ pub mod digest;
 pub mod draft;
 pub mod event;
 pub mod message;
-mod refusals;
 pub mod registration;
 pub mod reminder;
 pub mod state;
@@ -80,23 +79,48 @@ pub enum ClosedBy {
 crate::commands! {
     /// Everything that is decided on a drive's lane.
     pub enum DriveCommand on Drives by |command| command.drive_id.0;
-    "create-drive" => CreateDrive -> DriveOutcome or refusals::CREATE,
-    "update-drive" => UpdateDrive -> DriveOutcome or refusals::UPDATE,
-    "publish-drive" => PublishDrive -> DriveOutcome or refusals::PUBLISH,
-    "close-drive" => CloseDrive -> DriveOutcome or refusals::CLOSE,
-    "reopen-drive" => ReopenDrive -> DriveOutcome or refusals::REOPEN,
-    "cancel-drive" => CancelDrive -> DriveOutcome or refusals::CANCEL,
-    "advance-drive" => AdvanceDrive -> DriveOutcome or refusals::BY_SCHEDULE,
-    "remind-drive" => RemindDrive -> DriveOutcome or refusals::BY_SCHEDULE,
-    "message-drive" => MessageDrive -> DriveOutcome or refusals::MESSAGE,
-    "register" => Register -> RegistrationOutcome or refusals::REGISTER,
-    "withdraw" => Withdraw -> RegistrationOutcome or refusals::WITHDRAW,
-    "add-registration" => AddRegistration -> RegistrationOutcome or refusals::ADD,
-    "remove-registration" => RemoveRegistration -> RegistrationOutcome or refusals::REMOVE,
-    "change-answers" => ChangeAnswers -> RegistrationOutcome or refusals::CHANGE_ANSWERS,
-    "move-in-waiting-list" => MoveInWaitingList -> RegistrationOutcome or refusals::MOVE,
-    "check-in" => CheckIn -> CheckInOutcome or refusals::CHECK_IN,
-    "undo-check-in" => UndoCheckIn -> CheckInOutcome or refusals::CHECK_IN,
+    "create-drive" => CreateDrive -> DriveOutcome or [InvalidDrive, InvalidRule],
+    "update-drive" => UpdateDrive -> DriveOutcome or [
+        CapacityBelowConfirmed, DriveCancelled, DriveClosed, DriveNotFound, InvalidDrive,
+        InvalidRule, SlotInUse,
+    ],
+    "publish-drive" => PublishDrive -> DriveOutcome or [
+        DriveCancelled, DriveNotFound, DrivePublished, WindowOver,
+    ],
+    "close-drive" => CloseDrive -> DriveOutcome or [
+        DriveCancelled, DriveClosed, DriveNotFound, DriveNotPublished,
+    ],
+    "reopen-drive" => ReopenDrive -> DriveOutcome or [
+        DriveCancelled, DriveNotClosed, DriveNotFound, InvalidDrive, WindowOver,
+    ],
+    "cancel-drive" => CancelDrive -> DriveOutcome or [DriveCancelled, DriveNotFound],
+    "advance-drive" => AdvanceDrive -> DriveOutcome or [DriveNotFound],
+    "remind-drive" => RemindDrive -> DriveOutcome or [DriveNotFound],
+    "message-drive" => MessageDrive -> DriveOutcome or [DriveNotFound, DriveNotPublished],
+    "register" => Register -> RegistrationOutcome or [
+        AlreadyRegistered, AnswersInvalid, DriveCancelled, DriveClosed, DriveFull, DriveNotFound,
+        DriveNotOpen, MemberNotFound, NotEligible, SlotNotFound, SlotRequired,
+    ],
+    "withdraw" => Withdraw -> RegistrationOutcome or [DriveCancelled, DriveNotFound, NotRegistered],
+    "add-registration" => AddRegistration -> RegistrationOutcome or [
+        AlreadyRegistered, DriveCancelled, DriveFull, DriveNotFound, DriveNotPublished,
+        MemberNotFound, SlotNotFound, SlotRequired,
+    ],
+    "remove-registration" => RemoveRegistration -> RegistrationOutcome or [
+        DriveCancelled, DriveNotFound, RegistrationNotFound,
+    ],
+    "change-answers" => ChangeAnswers -> RegistrationOutcome or [
+        AnswersInvalid, DriveCancelled, DriveClosed, DriveNotFound, NotRegistered,
+    ],
+    "move-in-waiting-list" => MoveInWaitingList -> RegistrationOutcome or [
+        DriveCancelled, DriveNotFound, NotWaiting, RegistrationNotFound,
+    ],
+    "check-in" => CheckIn -> CheckInOutcome or [
+        DriveCancelled, DriveNotFound, NotConfirmed, RegistrationNotFound,
+    ],
+    "undo-check-in" => UndoCheckIn -> CheckInOutcome or [
+        DriveCancelled, DriveNotFound, NotConfirmed, RegistrationNotFound,
+    ],
 }
 
 impl DriveCommand {

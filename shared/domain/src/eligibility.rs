@@ -25,7 +25,6 @@ use self::evaluate::World;
 use self::expression::{Expression, Read};
 use crate::attribute::{Attribute, Attributes};
 use crate::clock::Instant;
-use crate::code::Code;
 use crate::id::{DriveId, MemberId};
 use crate::text::line_fault;
 
@@ -353,7 +352,7 @@ pub(crate) fn is_comparable(number: &serde_json::Number) -> bool {
 crate::commands! {
     /// What is decided without order, and changes nothing.
     pub enum EligibilityCommand on Eligibility by |command| command.drive_id.0;
-    "check-eligibility" => CheckEligibility -> EligibilityOutcome or &[Code::DriveNotFound, Code::MemberNotFound],
+    "check-eligibility" => CheckEligibility -> EligibilityOutcome or [DriveNotFound, MemberNotFound],
 }
 
 /// Asks what a drive's rules say about a member, without registering.

@@ -43,8 +43,8 @@ pub fn attribute_fault(name: &str, value: Option<&Attribute>) -> Option<String> 
 crate::commands! {
     /// Everything that is decided on a member's lane.
     pub enum MemberCommand on Members by |command| command.orders_by();
-    "update-profile" => UpdateProfile -> ProfileOutcome or &[Code::AttributeLocked, Code::InvalidProfile],
-    "import-members" => ImportMembers -> ImportOutcome or &[Code::InvalidFile],
+    "update-profile" => UpdateProfile -> ProfileOutcome or [AttributeLocked, InvalidProfile],
+    "import-members" => ImportMembers -> ImportOutcome or [InvalidFile],
 }
 
 /// Changes what a member says about themselves. Also sent when someone signs up.

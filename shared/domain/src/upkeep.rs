@@ -12,7 +12,7 @@ use crate::eligibility::CheckEligibility;
 crate::commands! {
     /// What is done without order, for Muster itself.
     pub enum UpkeepCommand on Upkeep by |_command| Uuid::nil();
-    "clean-up" => CleanUp -> CleanUpOutcome or &[],
+    "clean-up" => CleanUp -> CleanUpOutcome or [],
 }
 
 /// Deletes what nobody needs any more: uploaded files that were not imported, old decisions about commands that change

@@ -10,6 +10,7 @@ use domain::text::{optional_line_fault, with_causes};
 use poem_openapi::ApiResponse;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use shared::webhook::address::Allowed;
 use shared::webhook::secret::Secret;
 use shared::webhook::{self, Disabled, EVENT_TYPES, MAX_DESCRIPTION, MAX_DRIVES, MAX_URL, Webhook};
@@ -34,6 +35,13 @@ impl JsonSchema for EventType {
 
 /// A new webhook.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({
+    "url": "https://example.org/muster",
+    "description": "Ticket printer",
+    "event_types": ["muster.registration.confirmed"],
+    "drives": ["019ab000-0000-7000-8000-00000000d001"],
+    "ordered": true,
+}))]
 pub(super) struct NewWebhook {
     /// Where events are sent: `https://…`, a public address.
     #[schemars(length(min = 1, max = MAX_URL))]
@@ -55,6 +63,7 @@ pub(super) struct NewWebhook {
 
 /// What is changed about a webhook.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "event_types": [], "enabled": true }))]
 pub(super) struct WebhookChanges {
     /// Where events are sent.
     #[schemars(length(min = 1, max = MAX_URL))]
@@ -184,6 +193,7 @@ pub(super) struct WithSecret {
 
 /// A new secret is wanted.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({ "old_valid_for": 3600 }))]
 pub(super) struct RotateSecretRequest {
     /// `whsec_` and the base64 of 24 to 64 random bytes; left out: one is made.
     pub secret: Option<String>,
@@ -201,6 +211,11 @@ pub(super) struct Pinged {
 
 /// What is sent again: one of three.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(example = json!({
+    "drive_id": "019ab000-0000-7000-8000-00000000d001",
+    "from": 1,
+    "to": 100,
+}))]
 pub(super) struct RedeliverRequest {
     /// One delivery.
     pub delivery_id: Option<DeliveryId>,

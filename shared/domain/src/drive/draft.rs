@@ -4,6 +4,7 @@ mod changes;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 
 pub use self::changes::{Changes, QuestionChanges, RuleChanges, SlotChanges, check_changes};
@@ -47,6 +48,22 @@ pub struct SlotDraft {
 /// A drive as an organiser writes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "DriveDraft")]
+#[schemars(example = json!({
+    "title": "Blood donation, Pune",
+    "kind": "donation",
+    "venue": "Hall 3",
+    "time_zone": "Asia/Kolkata",
+    "opens_at": "2026-12-01T09:00",
+    "closes_at": "2027-01-09T18:00",
+    "starts_at": "2027-01-10T09:00",
+    "slots": [{ "name": "Morning", "capacity": 100, "waitlist_capacity": 20 }],
+    "rules": [
+        { "name": "adults", "when": "member.age >= 18", "message": "Donors are 18 or older" },
+    ],
+    "questions": [
+        { "name": "shirt_size", "text": "Which shirt?", "kind": "choice", "required": true, "choices": ["S", "M", "L"] },
+    ],
+}))]
 pub struct Draft {
     /// Its title, on one line.
     #[schemars(length(min = 1, max = MAX_TITLE))]

@@ -3,6 +3,7 @@
 use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::SlotDraft;
@@ -154,6 +155,14 @@ impl QuestionChanges {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(rename = "DriveChanges")]
+#[schemars(example = json!({
+    "venue": "Hall 4",
+    "ends_at": null,
+    "slots": [
+        { "slot_id": "019ab000-0000-7000-8000-000000005101", "capacity": 120 },
+        { "name": "Afternoon", "capacity": 50 },
+    ],
+}))]
 pub struct Changes {
     /// The title, on one line.
     #[schemars(length(min = 1, max = MAX_TITLE))]
