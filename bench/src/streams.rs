@@ -54,7 +54,7 @@ pub struct StreamsArguments {
     #[arg(long, default_value_t = 1_000.0, value_name = "NUMBER")]
     pub rate: f64,
 
-    /// Use WebSockets instead of server-sent events.
+    /// Open a WebSocket each, instead of server-sent events.
     #[arg(long)]
     pub websocket: bool,
 
