@@ -65,6 +65,7 @@ mod scheduler;
 mod schema;
 mod search;
 mod settings;
+mod sign_up;
 mod simulation;
 mod starting_over;
 mod streams;

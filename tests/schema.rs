@@ -132,6 +132,7 @@ fn of_entities() -> BTreeMap<String, BTreeMap<String, bool>> {
         of::<settings::watermarks::Entity>(),
         of::<accounts::table::Entity>(),
         of::<accounts::service_accounts::Entity>(),
+        of::<accounts::pending::table::Entity>(),
         of::<cursors::Entity>(),
         of::<cursors::skipped::Entity>(),
         of::<drives::table::Entity>(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::actor::Role;
 use domain::clock::Instant;
-
+use domain::command::Command as _;
 use domain::id::{CommandId, MemberId, id_at};
 use domain::member::event::{MemberEvent, MemberUpdated, MembersImported};
 use domain::member::import::{self, ImportOutcome, Table};
@@ -15,7 +15,7 @@ use shared::bus::{CloudEvent, Envelope, Outgoing};
 use shared::failure::{Failure, Reject};
 use shared::files::{Files, FilesError};
 use shared::ledger::{Outcome, Row, Status};
-use shared::store::accounts::{self, Account};
+use shared::store::accounts::{self, Account, pending};
 use shared::store::members;
 
 use crate::batch::{Cx, Decided, Handler};
@@ -66,7 +66,7 @@ impl Handler for Members {
         let outcomes: Vec<_> = batch
             .iter()
             .map(|envelope| match &envelope.body {
-                MemberCommand::UpdateProfile(command) => state.update(command),
+                MemberCommand::UpdateProfile(command) => state.update(envelope.id, command),
                 MemberCommand::ImportMembers(_) => match files.remove(&envelope.id) {
                     Some(Ok(table)) => Ok(to_json(&state.import(cx, envelope.id, table))),
                     Some(Err(refusal)) => Err(refusal),
@@ -78,6 +78,13 @@ impl Handler for Members {
         accounts::insert(cx.tx, &state.new_accounts).await?;
         let changed = state.changed.iter().filter_map(|id| Some((*id, state.profiles.get(id)?.clone())));
         members::save(cx.tx, &changed.collect(), cx.now).await?;
+        let first = batch.iter().filter_map(|envelope| match &envelope.body {
+            MemberCommand::UpdateProfile(command) => {
+                command.is_first(envelope.id).then_some(command.member_id)
+            }
+            MemberCommand::ImportMembers(_) => None,
+        });
+        settle(cx, first.collect()).await?;
         Ok(batch
             .iter()
             .zip(outcomes)
@@ -90,15 +97,30 @@ impl Handler for Members {
 
     async fn events_again(
         &self,
-        _: &Cx<'_>,
+        cx: &Cx<'_>,
         rows: &[Row],
     ) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
+        // An older version decided these, and left the row.
+        let first = rows.iter().filter(|row| row.kind == UpdateProfile::KIND);
+        let first = first.map(|row| (row.id, MemberId(row.actor.id)));
+        let first = first.filter(|(id, member_id)| *id == UpdateProfile::first_id(*member_id));
+        settle(cx, first.map(|(_, member_id)| member_id).collect()).await?;
         let again = |row: &Row| {
             let outcome = row.result.as_ref().filter(|_| row.status == Status::Succeeded)?;
             Some((row.id, vec![event(row.id, outcome, row.decided_at)?]))
         };
         Ok(rows.iter().filter_map(again).collect())
     }
+}
+
+/// The first profiles of these members are decided, whether they were accepted or refused.
+async fn settle(cx: &Cx<'_>, first: Vec<MemberId>) -> Result<(), Failure> {
+    if first.is_empty() {
+        return Ok(());
+    }
+    pending::delete(cx.tx, &first).await?;
+    shared::failpoint::hit("first-profile-decided");
+    Ok(())
 }
 
 impl Members {
@@ -124,13 +146,17 @@ struct State {
 }
 
 impl State {
-    fn update(&mut self, command: &UpdateProfile) -> Result<serde_json::Value, Refusal> {
+    fn update(&mut self, id: CommandId, command: &UpdateProfile) -> Result<serde_json::Value, Refusal> {
         let faults = command.faults();
         if !faults.is_empty() {
             return Err(Refusal::new(Code::InvalidProfile).with_errors(faults));
         }
         let mut profile = self.profiles.get(&command.member_id).cloned().unwrap_or_default();
-        profile.update(command)?;
+        if command.is_first(id) {
+            profile.begin(command)?;
+        } else {
+            profile.update(command)?;
+        }
         self.profiles.insert(command.member_id, profile);
         self.changed.insert(command.member_id);
         Ok(to_json(&ProfileOutcome { member_id: command.member_id }))

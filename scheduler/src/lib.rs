@@ -4,7 +4,7 @@
 //! It needs no leader. The id of a timed command is a function of its name and its due instant. So
 //! all schedulers publish the same command, and the ledger decides it once. A stored watermark
 //! shows what falls due on the timetable. The drives' own dates show what falls due for them, so a
-//! change of dates needs no notice.
+//! change of dates needs no notice. It also publishes first profiles that an API left pending.
 
 pub mod tick;
 pub mod timetable;

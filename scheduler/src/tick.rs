@@ -13,6 +13,7 @@ use sea_orm::DbErr;
 use shared::bus::{Broker, Envelope, Outgoing, PublishError};
 use shared::database::Database;
 use shared::guard::caught_at_once;
+use shared::store::accounts::pending;
 use shared::store::drives::{self, Due, What};
 use shared::{failpoint, settings};
 
@@ -26,6 +27,8 @@ const AT_ONCE: usize = 500;
 /// publication makes another dead letter.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_hours(1);
+/// How old a pending profile is before the scheduler publishes it. The API does it at sign-up.
+const PENDING: chrono::TimeDelta = chrono::TimeDelta::minutes(1);
 /// The most that the clocks of schedulers may differ.
 const AHEAD: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 /// How far before the present a watermark is reset, and how soon that may happen again.
@@ -79,9 +82,24 @@ impl Scheduler {
     /// Publishes the commands that are due by `now`. Returns their number.
     pub async fn tick(&self, now: Instant) -> Result<usize, TickError> {
         // Drives come first: people wait for them, and finding them writes nothing. A failure of
-        // one does not stop the other.
-        let (drives, timetable) = (self.drives(now).await, self.timetable(now).await);
-        Ok(drives? + timetable?)
+        // one does not stop the others.
+        let (drives, profiles) = (self.drives(now).await, self.profiles(now).await);
+        let timetable = self.timetable(now).await;
+        Ok(drives? + profiles? + timetable?)
+    }
+
+    /// Publishes first profiles that the API did not publish: it died after it made the account, or
+    /// had no broker. Each stays due until it is decided, like a drive.
+    async fn profiles(&self, now: Instant) -> Result<usize, TickError> {
+        let due = pending::since(&self.db.read, now - PENDING, AT_ONCE as u64).await?;
+        let outgoing = due.into_iter().filter(|profile| !self.is_waiting(profile.id()));
+        let outgoing = outgoing.filter_map(|profile| {
+            let member_id = profile.member_id;
+            // The others are published. This one stays due.
+            let failed = |error| tracing::error!(%member_id, %error, "could not read a pending profile");
+            Some(profile.envelope().map_err(failed).ok()?.seal(self.broker.topology()))
+        });
+        self.publish(outgoing.collect()).await
     }
 
     /// Publishes what falls due on the timetable since the stored watermark. The watermark moves
@@ -151,7 +169,7 @@ impl Scheduler {
                 What::Remind => RemindDrive::KIND,
             };
             let id = timed_id(&format!("{kind} {drive_id} {sequence}"), at.timestamp_millis());
-            if self.published.get(&id).is_some_and(|published| std::time::Instant::now() < published.again) {
+            if self.is_waiting(id) {
                 return None;
             }
             let sealed = caught_at_once(|| {
@@ -166,6 +184,11 @@ impl Scheduler {
             sealed.map_err(failed).ok()
         });
         self.publish(outgoing.collect()).await
+    }
+
+    /// Whether a command was published a short time ago.
+    fn is_waiting(&self, id: CommandId) -> bool {
+        self.published.get(&id).is_some_and(|published| std::time::Instant::now() < published.again)
     }
 
     fn seal<C: Command>(&self, id: CommandId, now: Instant, body: C) -> Outgoing {

@@ -6,10 +6,10 @@ use domain::actor::{Actor, Role};
 use domain::address::{EmailAddress, shown_email};
 use domain::attribute::{Attribute, Attributes};
 use domain::clock;
-use domain::id::{CommandId, MemberId};
-use domain::member::{MAX_ATTRIBUTES, MAX_NAME, UpdateProfile};
+use domain::id::MemberId;
+use domain::member::{MAX_ATTRIBUTES, MAX_NAME, Profile, UpdateProfile};
 use domain::refusal::FieldError;
-use domain::text::line_fault;
+use domain::text::{line_fault, with_causes};
 use poem::web::Data;
 use poem_openapi::param::Path;
 use poem_openapi::{ApiResponse, OpenApi};
@@ -17,9 +17,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::bus::Envelope;
+use shared::store::accounts::pending::{self, PendingProfile};
 use shared::store::accounts::{self, Account};
 use shared::store::{members as profiles, webhooks};
 use shared::webhook::Disabled;
+use shared::{failpoint, telemetry};
 use uuid::Uuid;
 
 use super::Tags;
@@ -127,7 +129,9 @@ impl AuthRoutes {
             password_hash: Some(password::hash(password).await?),
             created_at: clock::now(),
         };
-        create(&cx, &account, profile).await?;
+        let profile = PendingProfile::new(&profile, account.created_at);
+        create(&cx, &account, &profile).await?;
+        publish(&cx, &profile).await;
         Ok(SignedUp::Created(Json(tokens(&cx, &account))))
     }
 
@@ -140,9 +144,11 @@ impl AuthRoutes {
         // Checked in any case: how long it takes must not tell who has an account.
         match (password::verify(password.clone(), hash).await?, account) {
             (Verified::No, _) | (_, None) => Err(Problem::login_failed()),
-            (Verified::Yes, Some(account)) => Ok(Json(tokens(&cx, &account))),
-            (Verified::AsTyped, Some(account)) => {
-                compose_password(&cx, &account, password).await;
+            (verified, Some(account)) => {
+                if verified == Verified::AsTyped {
+                    compose_password(&cx, &account, password).await;
+                }
+                finish_sign_up(&cx, account.id).await;
                 Ok(Json(tokens(&cx, &account)))
             }
         }
@@ -161,21 +167,62 @@ async fn compose_password(cx: &Context, account: &Account, password: String) {
     }
 }
 
-/// Makes an account, and a profile on the member's lane. The account stays only if the profile's command is accepted.
-async fn create(cx: &Context, account: &Account, profile: UpdateProfile) -> Result<(), Problem> {
+/// Makes an account. Its first profile is pending from the same commit on, so neither can be without
+/// the other.
+async fn create(cx: &Context, account: &Account, profile: &PendingProfile) -> Result<(), Problem> {
     let tx = cx.db.begin().await?;
     match accounts::insert(&tx, std::slice::from_ref(account)).await {
         Ok(()) => {}
         Err(error) if error.sql_err().is_some() => return Err(Problem::email_taken()),
         Err(error) => return Err(error.into()),
     }
-    let actor = Actor { role: account.role, id: account.id.0 };
-    let envelope = Envelope {
-        trace: shared::telemetry::traceparent(&tracing::Span::current()),
-        ..Envelope::new(CommandId(account.id.0), actor, clock::now(), profile)
+    pending::insert(&tx, profile).await?;
+    failpoint::hit("sign-up-inserted");
+    tx.commit().await?;
+    failpoint::hit("sign-up-committed");
+    Ok(())
+}
+
+/// Publishes a first profile, outside any transaction. A repetition is the same command. If it
+/// fails, the next login or the scheduler publishes it.
+async fn publish(cx: &Context, profile: &PendingProfile) {
+    let member_id = profile.member_id;
+    let envelope = match profile.envelope() {
+        Ok(envelope) => Envelope { trace: telemetry::traceparent(&tracing::Span::current()), ..envelope },
+        Err(error) => {
+            tracing::error!(%member_id, %error, "could not read a pending profile");
+            return;
+        }
     };
-    cx.broker.publish(envelope.seal(cx.broker.topology())).await?;
-    Ok(tx.commit().await?)
+    match cx.broker.publish(envelope.seal(cx.broker.topology())).await {
+        Ok(()) => failpoint::hit("sign-up-published"),
+        Err(error) => {
+            tracing::warn!(%member_id, error = %with_causes(&error), "could not publish a first profile; the scheduler publishes it");
+        }
+    }
+}
+
+/// Publishes the first profile of a member if it is still pending. The login succeeds in any case.
+async fn finish_sign_up(cx: &Context, member_id: MemberId) {
+    match pending::find(&cx.db.read, member_id).await {
+        Ok(Some(profile)) => publish(cx, &profile).await,
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%member_id, %error, "could not look for a pending profile"),
+    }
+}
+
+/// What a member sees of their own profile. Until it is decided, that is what they gave at sign-up.
+async fn own_profile(cx: &Context, member_id: MemberId) -> Result<Profile, Problem> {
+    let stored = async || profiles::profiles(&cx.db.read, [member_id]).await;
+    if let Some(profile) = stored().await?.remove(&member_id) {
+        return Ok(profile);
+    }
+    let command = pending::find(&cx.db.read, member_id).await?.and_then(|pending| pending.command().ok());
+    if let Some(name) = command.and_then(|command| command.name) {
+        return Ok(Profile { name: name.trim().to_owned(), ..Profile::default() });
+    }
+    // It may have been decided between the two reads.
+    Ok(stored().await?.remove(&member_id).unwrap_or_default())
 }
 
 /// A person's own account and profile.
@@ -224,8 +271,7 @@ impl MeRoutes {
         let member_id = caller.person()?;
         // A valid token for an account that is gone.
         let account = accounts::by_id(&cx.db.read, member_id).await?.ok_or_else(Problem::unauthorized)?;
-        let profile =
-            profiles::profiles(&cx.db.read, [member_id]).await?.remove(&member_id).unwrap_or_default();
+        let profile = own_profile(&cx, member_id).await?;
         let me = Me {
             member_id,
             email: shown_email(&account.email),

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::attribute::{Attribute, Attributes, MAX_ATTRIBUTE_NAME, is_attribute_name};
 use crate::eligibility::is_comparable;
-use crate::id::MemberId;
+use crate::id::{CommandId, MemberId};
 use crate::member::import::ImportOutcome;
 use crate::refusal::{Code, FieldError, Refusal};
 use crate::text::{line_fault, lines_fault};
@@ -63,6 +63,19 @@ pub struct UpdateProfile {
 impl UpdateProfile {
     fn orders_by(&self) -> Uuid {
         self.member_id.0
+    }
+
+    /// The id of the command that gives a member their first profile. It is published again after a
+    /// crash, so it is a function of the member.
+    #[must_use]
+    pub fn first_id(member_id: MemberId) -> CommandId {
+        CommandId(member_id.0)
+    }
+
+    /// Whether the command `id` is the one that gives this member their first profile.
+    #[must_use]
+    pub fn is_first(&self, id: CommandId) -> bool {
+        id == Self::first_id(self.member_id)
     }
 
     /// What is wrong with it by itself.
@@ -124,6 +137,17 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// Applies the profile that a member gave at sign-up. It may be published late, so it does not
+    /// replace a name that came before it.
+    pub fn begin(&mut self, command: &UpdateProfile) -> Result<(), Refusal> {
+        let name = self.name.clone();
+        self.update(command)?;
+        if !name.is_empty() {
+            self.name = name;
+        }
+        Ok(())
+    }
+
     /// Applies what a member says about themselves. What an organiser has imported stays as it is: marks decide who
     /// may come, so nobody sets their own.
     pub fn update(&mut self, command: &UpdateProfile) -> Result<(), Refusal> {
@@ -225,6 +249,17 @@ mod tests {
         assert_eq!(refusal.code, Code::AttributeLocked);
         assert!(profile.update(&update(&[("marks", None)])).is_err());
         assert_eq!(profile.attributes.get("marks"), Some(&Attribute::Number(58.into())));
+    }
+
+    #[test]
+    fn the_first_profile_names_only_a_member_without_a_name() {
+        let first = UpdateProfile { name: Some("Ann".to_owned()), ..update(&[]) };
+        let mut profile = Profile::default();
+        profile.begin(&first).unwrap();
+        assert_eq!(profile.name, "Ann");
+        profile.name = "Ann Lee".to_owned();
+        profile.begin(&first).unwrap();
+        assert_eq!(profile.name, "Ann Lee");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! (machines).
 
 mod lookup;
+pub mod pending;
 
 use std::collections::{BTreeSet, HashSet};
 
