@@ -61,7 +61,7 @@ pub async fn run(arguments: CheckAccountsArguments, shutdown: CancellationToken)
 pub async fn check(db: &Database, mut print: impl FnMut(String)) -> Result<Report, DbErr> {
     let (mut report, mut after) = (Report::default(), None);
     loop {
-        let (conflicts, last) = accounts::conflicts(&db.read, after).await?;
+        let (conflicts, last) = accounts::conflicts(&db.reports, after).await?;
         for (account, why) in conflicts {
             let account = described(&account);
             match why {

@@ -119,7 +119,7 @@ async fn print_new(
 ) -> Result<(), Ended> {
     let ends = match arguments.drive {
         Some(drive_id) => drives::ends(&db.read, [drive_id]).await?,
-        None => drives::all_ends(&db.read).await?,
+        None => drives::all_ends(&db.reports).await?,
     };
     let mut is_new = false;
     for (drive_id, end) in ends {

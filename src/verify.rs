@@ -129,7 +129,7 @@ pub async fn verify_watched(
     bar: &ProgressBar,
     mut watch: impl FnMut(DriveId, &Step) -> Result<(), Wrong>,
 ) -> Result<Report, Fault> {
-    let tx = db.snapshot().await?;
+    let tx = db.unlimited_snapshot().await?;
     let ids = match only {
         Some(ids) => ids.to_vec(),
         None => drives::ids(&tx).await?,

@@ -217,7 +217,7 @@ fn postgresql_has_connections_for_every_process() {
     let compose = production();
     let command: Vec<_> = compose.all("postgres", "command").iter().flat_map(strings).collect();
     let most = command.iter().find_map(|argument| argument.strip_prefix("max_connections=")?.parse().ok());
-    let each = shared::database::READERS + process::WRITERS;
+    let each = shared::database::READERS + shared::database::REPORTS + process::WRITERS;
     let processes = u32::try_from(ours(&compose).len()).unwrap();
     let most: u32 = most.expect("max_connections is set");
     assert!(most > processes * each * 3 / 2, "{most} for {processes} processes that take {each} each");

@@ -87,6 +87,10 @@ impl Local {
         );
     }
 
+    pub fn database_url(&self) -> &str {
+        &self.database.url
+    }
+
     /// Another handle on the same database.
     pub async fn second_handle(&self) -> Database {
         Database::connect(&self.database.url, 4, "test").await.unwrap()

@@ -24,6 +24,7 @@ use poem_openapi::{ApiResponse, OperationId};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use shared::bus::PublishError;
+use shared::database::is_timed_out;
 use shared::failure::Failure;
 use uuid::Uuid;
 
@@ -249,6 +250,13 @@ impl From<Refusal> for Problem {
 
 impl From<sea_orm::DbErr> for Problem {
     fn from(error: sea_orm::DbErr) -> Self {
+        if is_timed_out(&error) {
+            tracing::warn!(error = %with_causes(&error), "the database ended a read at its timeout; the client is told to try again");
+            return Self::database_unavailable().detail(
+                "the database ended this read because it took too long; try again later, or ask for less: a \
+                 longer text in `q`, or a smaller `limit`",
+            );
+        }
         match Failure::from(error) {
             // The database is there; what it was asked makes no sense to it, and never will.
             Failure::Reject(reject) => {

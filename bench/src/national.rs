@@ -202,7 +202,7 @@ fn requests(
 /// Waits until the drives' logs have `entries` entries together.
 async fn wait_for_entries(db: &Database, count: u64) -> anyhow::Result<()> {
     let mut backoff = Backoff::default();
-    while entries(&db.read).await? < count {
+    while entries(&db.reports).await? < count {
         backoff.wait().await;
     }
     Ok(())

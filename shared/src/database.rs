@@ -3,6 +3,7 @@
 mod checkpoints;
 mod errors;
 mod pooler;
+mod reports;
 pub(crate) mod rows;
 pub(crate) mod search;
 #[cfg(unix)]
@@ -26,12 +27,15 @@ use sea_orm::{
 };
 
 use self::checkpoints::Checkpoints;
-pub use self::errors::{is_busy, is_misconfigured, is_passing};
+pub use self::errors::{is_busy, is_misconfigured, is_passing, is_timed_out};
+pub use self::reports::{REPORT_TIMEOUT, REPORTS};
 use crate::private;
 use crate::secret::Secret;
 
-/// Connections for reading, per process.
-pub const READERS: u32 = 8;
+/// Connections for keyed reads, per process. On a server they share a pool with those that write.
+pub const READERS: u32 = 6;
+/// Connections for keyed reads of a file.
+const FILE_READERS: u32 = 4;
 /// How long to wait for a free connection, and for a new one.
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long a writer of a SQLite file waits for earlier writers, and when the wait is logged. In a
@@ -57,20 +61,32 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// parallel workers pay off for the small reads here.
 const BY_INDICES: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off; \
                           set max_parallel_workers_per_gather = 0";
-/// PostgreSQL's settings for a transaction that may read whole tables.
-const FOR_READING_MUCH: &str = "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on; \
-                                set local enable_hashjoin = on; set local enable_mergejoin = on";
 /// The writer's page cache of a SQLite file: 16 MiB, eight times the default. Registrations touch
 /// pages from all over the index of people, and each miss is a system call.
 const SQLITE_CACHE: &str = "-16384";
 
-/// Two pools on one database. They differ only on SQLite, where a file has one writer at a time.
-/// There writers queue fairly for one connection instead of racing for the file's lock. Cheap to
-/// clone.
+/// One database, and two kinds of access to it. Cheap to clone.
+///
+/// **Keyed access** finds its rows by keys that the statement names, or walks an index up to a
+/// limit: a drive by its id, a batch's registrations, the next page of a log. It takes as long on a
+/// full table as on an empty one. Use [`read`](Self::read), and [`begin`](Self::begin) or
+/// [`writer`](Self::writer) to write. On PostgreSQL these connections keep one plan for each
+/// statement, and the plan uses indexes only. A join of two large tables runs row by row there.
+///
+/// **A report** scans, joins or counts, or must see several tables as of one moment: a search, a
+/// list with its parts, a total, a verification. Use [`reports`](Self::reports) or
+/// [`snapshot`](Self::snapshot). The server plans each report for its values. It ends a statement
+/// after [`REPORT_TIMEOUT`], and the error is one to retry ([`is_timed_out`]). There are
+/// [`REPORTS`] connections, so reports cannot take those of decisions. No command may wait for one.
 #[derive(Debug, Clone)]
 pub struct Database {
-    /// For reading.
+    /// For keyed reads.
     pub read: DatabaseConnection,
+    /// For reports: few connections that only read. They are opened when they are needed, and
+    /// closed when they are idle.
+    pub reports: DatabaseConnection,
+    /// Differs from `read` only on SQLite, where a file has one writer at a time: writers queue
+    /// fairly for one connection instead of racing for the file's lock.
     write: DatabaseConnection,
     /// When a connection last did not answer.
     silent: Silence,
@@ -88,6 +104,17 @@ impl Database {
     ///
     /// The URL is `sqlite:path`, `postgres://…` or `mysql://…`.
     pub async fn connect(url: &str, writers: u32, name: &str) -> Result<Self, DbErr> {
+        Self::connect_with(url, writers, name, REPORT_TIMEOUT).await
+    }
+
+    /// Connects as [`connect`](Self::connect) does. A server ends a report's statement after
+    /// `report_timeout`.
+    pub async fn connect_with(
+        url: &str,
+        writers: u32,
+        name: &str,
+        report_timeout: Duration,
+    ) -> Result<Self, DbErr> {
         let options = |most: u32| {
             let mut options = ConnectOptions::new(url);
             options
@@ -103,30 +130,8 @@ impl Database {
             clock::limit_years(2037);
         }
         if !url.starts_with("sqlite:") {
-            let (silent, mut options) = (Silence::default(), options(READERS + writers));
-            let port = port(url)?;
-            // As in `postgres`.
-            options.map_sqlx_postgres_opts(|options| options.extra_float_digits(None));
-            let (postgres, mariadb) = (silent.clone(), silent.clone());
-            options.map_sqlx_postgres_pool_opts(move |options| {
-                let silent = postgres.clone();
-                let options = options.test_before_acquire(false).before_acquire(is_alive);
-                let options = options.after_connect(move |connection, _| {
-                    connected(port);
-                    async move { connection.execute(AssertSqlSafe(for_a_session())).await.map(drop) }.boxed()
-                });
-                options.after_release(move |connection, _| shows_life(connection, &silent))
-            });
-            options.map_sqlx_mysql_pool_opts(move |options| {
-                let silent = mariadb.clone();
-                let options = options.test_before_acquire(false).before_acquire(is_alive);
-                let options = options.after_connect(move |connection, _| {
-                    connected(port);
-                    let set = AssertSqlSafe(format!("set session idle_transaction_timeout = {FORSAKEN}"));
-                    async move { connection.execute(set).await.map(drop) }.boxed()
-                });
-                options.after_release(move |connection, _| shows_life(connection, &silent))
-            });
+            let (silent, port) = (Silence::default(), port(url)?);
+            let keyed = for_a_server(options(READERS + writers), port, &silent, keyed_session());
             // A network may cut a connection and work again a moment later. An error of the server
             // is final.
             let mut cut = 0;
@@ -137,9 +142,10 @@ impl Database {
                 }
                 tokio::time::sleep(CUT).await;
             }
-            let both = sea_orm::Database::connect(options).await?;
-            let (url, writable) = (url.into(), writable::Known::default());
-            return Ok(Self { read: both.clone(), write: both, silent, checkpoints: None, url, writable });
+            let both = sea_orm::Database::connect(keyed).await?;
+            let reports = reports::of_a_server(options(REPORTS), port, &silent, report_timeout).await?;
+            let (read, url, writable) = (both.clone(), url.into(), writable::Known::default());
+            return Ok(Self { read, reports, write: both, silent, checkpoints: None, url, writable });
         }
         let file = sqlx::sqlite::SqliteConnectOptions::from_str(url).map_err(not_connected)?;
         private::make_file(file.get_filename()).map_err(|error| {
@@ -166,13 +172,14 @@ impl Database {
         writer.map_sqlx_sqlite_pool_opts(|options| options.acquire_slow_threshold(LONG_QUEUE));
         writer.map_sqlx_sqlite_before_acquire(can_begin);
         let write = sea_orm::Database::connect(writer).await?;
-        let mut reader = options(READERS / 2);
+        let mut reader = options(FILE_READERS);
         reader.map_sqlx_sqlite_opts(durable).test_before_acquire(false);
         reader.map_sqlx_sqlite_before_acquire(can_begin);
         let read = sea_orm::Database::connect(reader).await?;
+        let reports = reports::of_a_file(options(REPORTS), durable).await?;
         let checkpoints = Some(Checkpoints::begin(file));
         let (silent, url, writable) = (Silence::default(), url.into(), writable::Known::default());
-        Ok(Self { read, write, silent, checkpoints, url, writable })
+        Ok(Self { read, reports, write, silent, checkpoints, url, writable })
     }
 
     /// A connection outside of the pools. It is closed when the value is dropped.
@@ -206,17 +213,6 @@ impl Database {
             .await
     }
 
-    /// Begins a transaction that sees the tables as they are now, however long it reads.
-    pub async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
-        let isolation_level = (!is_sqlite(&self.read)).then_some(IsolationLevel::RepeatableRead);
-        let options = TransactionOptions { isolation_level, ..TransactionOptions::default() };
-        let tx = self.read.begin_with_options(options).await?;
-        if matches!(tx.get_database_backend(), sea_orm::DbBackend::Postgres) {
-            tx.execute_unprepared(FOR_READING_MUCH).await?;
-        }
-        Ok(tx)
-    }
-
     /// Notes that the database did not answer a statement in time. Its connection may be dead
     /// without an error, if the network drops all packets. The pool would wait for it for ever, and
     /// lose it. So for a minute, each connection that returns to the pool must answer a ping.
@@ -240,25 +236,84 @@ impl Database {
         writable::ask(self).await
     }
 
-    /// Closes both pools.
+    /// Closes all pools.
     pub async fn close(&self) {
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.end().await;
         }
         // A connection that cannot be closed is lost already.
+        let _ = self.reports.clone().close().await;
         let _ = self.write.clone().close().await;
         let _ = self.read.clone().close().await;
     }
 }
 
-/// The settings of each connection to PostgreSQL. They are statements, because poolers drop startup
-/// options.
-fn for_a_session() -> String {
-    format!(
-        // Ends transactions that a stopped or cut off process left open.
-        "set idle_in_transaction_session_timeout = '{FORSAKEN}s'; \
-         set plan_cache_mode = force_generic_plan; {BY_INDICES}"
-    )
+/// The settings of each connection of a pool, by server. They are statements, because poolers drop
+/// startup options.
+struct Session {
+    postgres: String,
+    mariadb: String,
+    /// MariaDB has no setting for one transaction. This undoes what a transaction has set.
+    mariadb_again: Option<String>,
+}
+
+/// For keyed access. The server ends transactions that a stopped or cut off process left open.
+fn keyed_session() -> Session {
+    Session {
+        postgres: format!(
+            "set idle_in_transaction_session_timeout = '{FORSAKEN}s'; \
+             set plan_cache_mode = force_generic_plan; {BY_INDICES}"
+        ),
+        mariadb: format!("set session idle_transaction_timeout = {FORSAKEN}"),
+        mariadb_again: None,
+    }
+}
+
+/// A pool on a server whose connections begin with these settings.
+fn for_a_server(
+    mut options: ConnectOptions,
+    port: u16,
+    silent: &Silence,
+    session: Session,
+) -> ConnectOptions {
+    let Session { postgres, mariadb, mariadb_again } = session;
+    // As in `postgres`.
+    options.map_sqlx_postgres_opts(|options| options.extra_float_digits(None));
+    let silence = silent.clone();
+    options.map_sqlx_postgres_pool_opts(move |options| {
+        let (silent, set) = (silence.clone(), postgres.clone());
+        let options = options.test_before_acquire(false).before_acquire(is_alive);
+        let options = options.after_connect(move |connection, _| begins(connection, port, set.clone()));
+        options.after_release(move |connection, _| shows_life(connection, &silent))
+    });
+    let silence = silent.clone();
+    options.map_sqlx_mysql_pool_opts(move |options| {
+        let (silent, set, again) = (silence.clone(), mariadb.clone(), mariadb_again.clone());
+        let options = options.test_before_acquire(false).before_acquire(is_alive);
+        let options = options.after_connect(move |connection, _| begins(connection, port, set.clone()));
+        options.after_release(move |connection, _| {
+            let (silent, again) = (silent.clone(), again.clone());
+            async move {
+                let is_alive = shows_life(&mut *connection, &silent).await?;
+                if let Some(again) = again.filter(|_| is_alive) {
+                    connection.execute(AssertSqlSafe(again)).await?;
+                }
+                Ok(is_alive)
+            }
+            .boxed()
+        })
+    });
+    options
+}
+
+/// Sets up a new connection.
+fn begins<C>(connection: &mut C, port: u16, set: String) -> BoxFuture<'_, Result<(), sqlx::Error>>
+where
+    C: sqlx::Connection,
+    for<'c> &'c mut C: sqlx::Executor<'c>,
+{
+    connected(port);
+    async move { connection.execute(AssertSqlSafe(set)).await.map(drop) }.boxed()
 }
 
 fn not_connected(error: sqlx::Error) -> DbErr {

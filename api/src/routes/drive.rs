@@ -128,7 +128,9 @@ impl Wanted {
             after: self.after,
             limit: self.limit + 1,
         };
-        let found = drives::list(&cx.db.read, &query).await?;
+        // A page of all drives is the next part of an index. A search reads every title.
+        let db = if query.text.is_some() { &cx.db.reports } else { &cx.db.read };
+        let found = drives::list(db, &query).await?;
         let cursor = |last: &drives::DriveView| self.pages(cx).cursor(&(last.created_at, last.id));
         Ok(Page::of(found, self.limit, cursor, Drive::from))
     }

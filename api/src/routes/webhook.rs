@@ -99,7 +99,7 @@ impl WebhookRoutes {
         if !faults.is_empty() {
             return Err(Problem::invalid_body().errors(faults));
         }
-        if webhooks::count(&cx.db.read).await? >= MAX_WEBHOOKS {
+        if webhooks::count(&cx.db.reports).await? >= MAX_WEBHOOKS {
             return Err(Problem::too_many_webhooks().detail(format!("there are at most {MAX_WEBHOOKS}")));
         }
         webhooks::insert(cx.db.writer(), &webhook).await?;
@@ -115,7 +115,7 @@ impl WebhookRoutes {
         owner: Owner,
         reading: Reading,
     ) -> Result<Tagged<Page<WebhookObject>>, Problem> {
-        let all = webhooks::list(&cx.db.read, owner.scope()).await?;
+        let all = webhooks::list(&cx.db.reports, owner.scope()).await?;
         // There are so few that all stand on one page.
         let list = Page::whole(all.into_iter().map(WebhookObject::from).collect());
         Ok(Tagged::page(fresh(&list), reading))

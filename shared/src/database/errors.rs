@@ -32,7 +32,7 @@ pub fn is_busy(error: &DbErr) -> bool {
 /// stops, is full, fails over), so that a later attempt may succeed.
 #[must_use]
 pub fn is_passing(error: &DbErr) -> bool {
-    if is_busy(error) {
+    if is_busy(error) || is_timed_out(error) {
         return true;
     }
     let error = match error {
@@ -64,6 +64,22 @@ pub fn is_passing(error: &DbErr) -> bool {
     // SQLSTATE classes: connection exception, insufficient resources, operator intervention (it
     // starts or stops); and a transaction on a standby.
     ["08", "53", "57", "25006"].iter().any(|class| code.starts_with(class))
+}
+
+/// Whether the server ended a statement because it took longer than the timeout of its connection. A
+/// later attempt may succeed, or one that reads less.
+#[must_use]
+pub fn is_timed_out(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
+        return false;
+    };
+    let Some(answered) = error.as_database_error() else { return false };
+    if let Some(answered) = answered.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        return answered.number() == 1969;
+    }
+    // `query_canceled`
+    answered.code().is_some_and(|code| code == "57014")
 }
 
 /// The class of a database error for a batch.

@@ -89,7 +89,7 @@ pub(super) async fn of_everything(
     let mut gathering = Gathering { webhook, now, looked_at: 0, found: Vec::new() };
     let mut after = None;
     loop {
-        let drives = drives::changed_since(&db.read, since, after, DRIVES).await?;
+        let drives = drives::changed_since(&db.reports, since, after, DRIVES).await?;
         let Some((last, _)) = drives.last() else { break };
         after = Some(*last);
         for (drive_id, head) in drives {
