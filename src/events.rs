@@ -1,5 +1,5 @@
-//! `muster events`: prints the drives' logs for people, from any entry, and follows them as they
-//! grow.
+//! `muster events`: prints the logs of drives, or of a member, for people, from any entry, and
+//! follows them as they grow.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -11,15 +11,18 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use domain::clock::rfc3339;
 use domain::drive::event::Event;
-use domain::event::EventSet as _;
-use domain::id::DriveId;
+use domain::event::EventSet;
+use domain::id::{DriveId, MemberId};
+use domain::member::event::MemberEvent;
+use domain::stream::{NoStream, Stream, StreamKind};
 use sea_orm::DbErr;
+use serde::Deserialize;
 use shared::backoff::Backoff;
 use shared::bus::CloudEvent;
 use shared::config::Deployment;
 use shared::database::Database;
 use shared::log;
-use shared::store::drives;
+use shared::store::{drives, streams};
 use tokio_util::sync::CancellationToken;
 
 /// Entries per read.
@@ -35,15 +38,19 @@ pub struct EventsArguments {
     pub deployment: Deployment,
 
     /// Only this drive.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", group = "of")]
     pub drive: Option<DriveId>,
+
+    /// Only this member: the changes of their profile, and the imports that they ran.
+    #[arg(long, value_name = "ID", group = "of")]
+    pub member: Option<MemberId>,
 
     /// Go on as the logs grow, until Ctrl-C.
     #[arg(long, short)]
     pub follow: bool,
 
-    /// Begin after this entry of the drive's log. [default: 0]
-    #[arg(long, value_name = "NUMBER", requires = "drive", conflicts_with = "resume")]
+    /// Begin after this entry of the log of the drive or member. [default: 0]
+    #[arg(long, value_name = "NUMBER", requires = "of", conflicts_with = "resume")]
     pub after: Option<u64>,
 
     /// Begin where the last run with this file ended. Write to it where this run ends.
@@ -55,6 +62,13 @@ pub struct EventsArguments {
     pub json: bool,
 }
 
+impl EventsArguments {
+    /// The only stream whose events are printed; without one, all drives' are.
+    fn stream(&self) -> Option<Stream> {
+        self.drive.map(Stream::from).or(self.member.map(Stream::from))
+    }
+}
+
 /// Prints events until there are no more, or until shutdown.
 pub async fn run(arguments: EventsArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
     let db = Database::connect(arguments.deployment.database_url()?.expose(), 1, "muster-events").await;
@@ -63,12 +77,15 @@ pub async fn run(arguments: EventsArguments, shutdown: CancellationToken) -> any
         Some(file) => read_positions(file)?,
         None => BTreeMap::new(),
     };
-    if let Some(drive_id) = arguments.drive {
-        let end = drives::ends(&db.read, [drive_id]).await?.first().map(|(_, end)| *end);
-        let end = end.with_context(|| format!("there is no drive {drive_id}"))?;
+    if let Some(stream) = arguments.stream() {
+        let end = streams::ends(&db.read, [stream]).await?.first().map(|(_, end)| *end);
+        let end = end.with_context(|| match stream.kind {
+            StreamKind::Drive => format!("there is no drive {}", stream.id),
+            StreamKind::Member => format!("member {} has no log yet", stream.id),
+        })?;
         if let Some(after) = arguments.after {
-            ensure!(after <= end, "--after {after}: the log of this drive has {end} entries");
-            told.insert(drive_id, after);
+            ensure!(after <= end, "--after {after}: the log of this {} has {end} entries", stream.kind);
+            told.insert(stream, after);
         }
     }
     let mut backoff = Backoff::default();
@@ -114,18 +131,21 @@ impl From<std::io::Error> for Ended {
 async fn print_new(
     db: &Database,
     arguments: &EventsArguments,
-    told: &mut BTreeMap<DriveId, u64>,
+    told: &mut BTreeMap<Stream, u64>,
     shutdown: &CancellationToken,
 ) -> Result<(), Ended> {
-    let ends = match arguments.drive {
-        Some(drive_id) => drives::ends(&db.read, [drive_id]).await?,
-        None => drives::all_ends(&db.reports).await?,
+    let ends = match arguments.stream() {
+        Some(stream) => streams::ends(&db.read, [stream]).await?,
+        None => {
+            let ends = drives::all_ends(&db.reports).await?;
+            ends.into_iter().map(|(drive_id, end)| (drive_id.into(), end)).collect()
+        }
     };
     let mut is_new = false;
-    for (drive_id, end) in ends {
-        let mut after = told.get(&drive_id).copied().unwrap_or(0);
+    for (stream, end) in ends {
+        let mut after = told.get(&stream).copied().unwrap_or(0);
         while after < end && !shutdown.is_cancelled() {
-            let entries = log::read(&db.read, drive_id, after, PAGE).await?;
+            let entries = log::read(&db.read, stream, after, PAGE).await?;
             let Some(last) = entries.last() else { break };
             let mut out = anstream::stdout().lock();
             for entry in &entries {
@@ -138,7 +158,7 @@ async fn print_new(
             }
             out.flush()?;
             after = last.head.sequence;
-            told.insert(drive_id, after);
+            told.insert(stream, after);
             is_new = true;
         }
     }
@@ -148,39 +168,73 @@ async fn print_new(
     Ok(())
 }
 
+/// A stream as a file of positions names it. Older versions wrote a drive's id alone.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct Position(Stream);
+
+impl TryFrom<String> for Position {
+    type Error = NoStream;
+
+    fn try_from(text: String) -> Result<Self, NoStream> {
+        text.parse::<DriveId>().map(Stream::from).or_else(|_| text.parse()).map(Self)
+    }
+}
+
 /// Where the last run ended. Empty if there was none.
-fn read_positions(file: &Path) -> anyhow::Result<BTreeMap<DriveId, u64>> {
+fn read_positions(file: &Path) -> anyhow::Result<BTreeMap<Stream, u64>> {
     match std::fs::read(file) {
-        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
-            format!("{} does not say where to go on; delete it to begin anew", file.display())
-        }),
+        Ok(bytes) => {
+            let kept: BTreeMap<Position, u64> = serde_json::from_slice(&bytes).with_context(|| {
+                format!("{} does not say where to go on; delete it to begin anew", file.display())
+            })?;
+            Ok(kept.into_iter().map(|(Position(stream), number)| (stream, number)).collect())
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
     }
 }
 
 /// Writes where the next run begins, atomically.
-fn keep_positions(file: &Path, told: &BTreeMap<DriveId, u64>) -> std::io::Result<()> {
+fn keep_positions(file: &Path, told: &BTreeMap<Stream, u64>) -> std::io::Result<()> {
     let new = file.with_extension("new");
-    std::fs::write(&new, serde_json::to_vec(told)?)?;
+    let kept: BTreeMap<_, _> = told.iter().map(|(stream, number)| (stream.to_string(), *number)).collect();
+    std::fs::write(&new, serde_json::to_vec(&kept)?)?;
     std::fs::rename(new, file)
 }
 
-/// An entry on one line: when, which drive and number, what, and about whom.
+/// An entry on one line: when, which stream and number, what, and about whom.
 fn line(entry: &log::Entry) -> String {
-    let Ok(event) = serde_json::from_slice::<CloudEvent>(&entry.bytes) else {
-        return format!("{} #{} cannot be read", entry.drive_id, entry.head.sequence);
+    let line = match entry.stream.kind {
+        StreamKind::Drive => line_of(entry, |event: &Event| (style(event), details(event))),
+        StreamKind::Member => {
+            line_of(entry, |event: &MemberEvent| (AnsiColor::Cyan.on_default().bold(), member_details(event)))
+        }
     };
-    let (dim, kind) = (Style::new().dimmed(), style(&event.event));
+    line.unwrap_or_else(|| format!("{} #{} cannot be read", entry.stream.id, entry.head.sequence))
+}
+
+fn line_of<E: EventSet>(entry: &log::Entry, shown: impl FnOnce(&E) -> (Style, String)) -> Option<String> {
+    let event = serde_json::from_slice::<CloudEvent<E>>(&entry.bytes).ok()?;
+    let (dim, (kind, details)) = (Style::new().dimmed(), shown(&event.event));
     let name = event.event.kind().trim_start_matches("muster.");
-    let subject = event.subject.map(|member_id| format!(" member {member_id}")).unwrap_or_default();
-    format!(
-        "{dim}{} {} #{}{dim:#} {kind}{name}{kind:#}{subject}{}",
+    let subject = event.subject.filter(|member_id| member_id.0 != entry.stream.id);
+    let subject = subject.map(|member_id| format!(" member {member_id}")).unwrap_or_default();
+    Some(format!(
+        "{dim}{} {} #{}{dim:#} {kind}{name}{kind:#}{subject}{details}",
         rfc3339(event.time),
-        entry.drive_id,
+        entry.stream.id,
         entry.head.sequence,
-        details(&event.event),
-    )
+    ))
+}
+
+fn member_details(event: &MemberEvent) -> String {
+    match event {
+        MemberEvent::MemberUpdated(_) => String::new(),
+        MemberEvent::MembersImported(event) => {
+            format!(", {} new, {} known", event.imported, event.updated)
+        }
+    }
 }
 
 fn style(event: &Event) -> Style {

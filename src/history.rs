@@ -100,5 +100,5 @@ pub async fn verify(client: &Client, drive_id: DriveId, receipts: &[CommandId]) 
 fn entry(drive_id: DriveId, item: &Value) -> Option<Entry> {
     let head =
         Head { sequence: item["sequence"].as_u64()?, hash: digest_from_base64url(item["hash"].as_str()?)? };
-    Some(Entry { drive_id, head, bytes: Bytes::from(item["event"].as_str()?.to_owned()) })
+    Some(Entry { stream: drive_id.into(), head, bytes: Bytes::from(item["event"].as_str()?.to_owned()) })
 }

@@ -1,12 +1,14 @@
 //! `muster verify`: folds every drive's log again and compares it with the tables, the ledger and
-//! the hashes.
+//! the hashes. It compares members' logs with the ledger and the hashes.
 //!
 //! It reads one snapshot, so it can run while Muster works. It ends at the first difference.
 
+mod chain;
 mod fold;
 mod receipts;
+mod streams;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use anyhow::Context as _;
 use api::service::KeyArguments;
 use clap::Args;
 use domain::id::DriveId;
+use domain::member::event::MemberEvent;
+use domain::stream::Stream;
 use indicatif::{ProgressBar, ProgressStyle};
 use sea_orm::{ConnectionTrait, DbErr};
 use shared::config::Deployment;
@@ -24,8 +28,9 @@ use shared::signing::SigningKey;
 use shared::store::drives;
 use tokio_util::sync::CancellationToken;
 
+pub use self::chain::{Step, Wrong};
+pub use self::fold::Fold;
 use self::fold::facts_of;
-pub use self::fold::{Fold, Step, Wrong};
 
 /// Rows per read.
 const PAGE: u64 = 1000;
@@ -56,7 +61,9 @@ pub struct VerifyArguments {
 pub struct Report {
     /// Drives.
     pub drives: u64,
-    /// Entries of their logs.
+    /// Members who have a log.
+    pub members: u64,
+    /// Entries of all these logs.
     pub entries: u64,
     /// Decisions in the ledger that have entries in a log.
     pub decisions: u64,
@@ -91,13 +98,14 @@ pub async fn run(arguments: VerifyArguments, shutdown: CancellationToken) -> any
         .await;
     bar.finish_and_clear();
     let Some(verified) = verified else { anyhow::bail!("stopped before the end") };
-    let Report { drives, entries, decisions, registrations } = verified?;
+    let Report { drives, members, entries, decisions, registrations } = verified?;
     if let Some(file) = &arguments.receipts {
         let receipts = check_receipts(&db, &arguments, file).await?;
         println!("verified: {receipts} receipts");
     }
     println!(
-        "verified: {drives} drives, {entries} entries, {decisions} decisions, {registrations} registrations"
+        "verified: {drives} drives, {members} members' logs, {entries} entries, {decisions} decisions, {registrations} \
+         registrations"
     );
     db.close().await;
     Ok(())
@@ -134,7 +142,7 @@ pub async fn verify_watched(
         Some(ids) => ids.to_vec(),
         None => drives::ids(&tx).await?,
     };
-    let decided = ledger::logged_per_drive(&tx).await?;
+    let decided = ledger::logged_per_stream(&tx).await?;
     let mut report = Report::default();
     for (index, id) in ids.iter().enumerate() {
         bar.set_message(format!("drive {}/{} {id}", index + 1, ids.len()));
@@ -145,9 +153,13 @@ pub async fn verify_watched(
         report.registrations += one.registrations;
     }
     if only.is_none() {
-        let known: std::collections::HashSet<_> = ids.iter().collect();
-        if let Some(stray) = decided.keys().find(|id| !known.contains(id)) {
-            let about = format!("the ledger has decisions about drive {stray}, which is not there");
+        let mut known: HashSet<Stream> = ids.iter().map(|id| Stream::from(*id)).collect();
+        let members = streams::verify::<MemberEvent>(&tx, &decided, &mut known, bar).await?;
+        report.members = members.streams;
+        report.entries += members.entries;
+        report.decisions += members.decisions;
+        if let Some(stray) = decided.keys().find(|stream| !known.contains(stream)) {
+            let about = format!("the ledger has decisions about {stray}, which is not there");
             return Err(Fault::Difference { about, source: None });
         }
     }
@@ -157,7 +169,7 @@ pub async fn verify_watched(
 async fn verify_drive(
     db: &impl ConnectionTrait,
     id: DriveId,
-    decided: &HashMap<DriveId, u64>,
+    decided: &HashMap<Stream, u64>,
     bar: &ProgressBar,
     watch: &mut impl FnMut(DriveId, &Step) -> Result<(), Wrong>,
 ) -> Result<Report, Fault> {
@@ -168,7 +180,7 @@ async fn verify_drive(
     };
     let mut fold = Fold::new(id);
     loop {
-        let entries = shared::log::read(db, id, fold.sequence(), PAGE).await?;
+        let entries = shared::log::read(db, id.into(), fold.sequence(), PAGE).await?;
         if entries.is_empty() {
             break;
         }
@@ -187,13 +199,13 @@ async fn verify_drive(
     }
     fold.finish().map_err(&differs)?;
     compare(db, id, &stored, &fold).await?;
-    let decisions = decided.get(&id).copied().unwrap_or(0);
+    let decisions = decided.get(&Stream::from(id)).copied().unwrap_or(0);
     if decisions != fold.decisions() {
         let what = format!("the ledger has {decisions} decisions with entries, the log {}", fold.decisions());
         return Err(wrong(what));
     }
     let registrations = fold.state().registrations().count() as u64;
-    Ok(Report { drives: 1, entries: fold.sequence(), decisions, registrations })
+    Ok(Report { drives: 1, members: 0, entries: fold.sequence(), decisions, registrations })
 }
 
 /// Compares what the log says with what the tables say.

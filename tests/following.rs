@@ -36,6 +36,7 @@ struct Clumsy {
 
 impl Follower for Clumsy {
     const NAME: &'static str = "clumsy";
+    type Event = domain::drive::event::Event;
 
     async fn take(
         &self,
@@ -47,7 +48,7 @@ impl Follower for Clumsy {
             .iter()
             .map(|entry| New {
                 member_id: self.all,
-                drive_id: entry.drive_id,
+                drive_id: entry.drive_id(),
                 sequence: entry.sequence,
                 at: now,
             })
@@ -58,7 +59,7 @@ impl Follower for Clumsy {
             1 => panic!("a bug"),
             _ => {
                 *self.last.lock().unwrap() =
-                    entries.iter().map(|entry| (entry.drive_id, entry.sequence)).collect();
+                    entries.iter().map(|entry| (entry.drive_id(), entry.sequence)).collect();
                 Ok(Notice::default())
             }
         }
@@ -234,7 +235,7 @@ async fn a_log_that_no_notice_names_is_taken_in() {
         while !shutdown.is_cancelled() {
             let click = local::envelope(local::member(busy), local::register(named, busy));
             grows.publish(click.seal(grows.topology())).await.unwrap();
-            let notice = Notice { logs: vec![(named, 1)], inboxes: Vec::new() };
+            let notice = Notice { logs: vec![(named.into(), 1)], inboxes: Vec::new() };
             broker.publish_all(notice.message().into_iter().collect()).await.unwrap();
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

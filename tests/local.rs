@@ -163,6 +163,11 @@ impl Local {
         muster::verify::verify(&self.db, None, &indicatif::ProgressBar::hidden()).await
     }
 
+    /// Runs a part until the consumers end.
+    pub fn spawn(&mut self, part: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(part);
+    }
+
     /// With somebody who fills the inboxes, and makes mails unless the outlet is none.
     pub fn fill_inboxes(&mut self, outlet: Outlet) {
         let (connections, shutdown) = (self.connections(), self.shutdown.clone());
@@ -184,7 +189,7 @@ impl Local {
 
     /// How many entries each drive's log has.
     pub async fn entries(&self, drive_id: DriveId) -> Vec<shared::log::Entry> {
-        shared::log::read(&self.db.read, drive_id, 0, 100_000).await.unwrap()
+        shared::log::read(&self.db.read, drive_id.into(), 0, 100_000).await.unwrap()
     }
 }
 

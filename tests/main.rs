@@ -46,6 +46,7 @@ mod gaps;
 mod imports;
 mod local;
 mod mail;
+mod member_logs;
 mod messages;
 mod operators;
 mod pages;

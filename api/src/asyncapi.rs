@@ -8,6 +8,7 @@ use domain::eligibility::EligibilityCommand;
 use domain::event::EventSet;
 use domain::member::MemberCommand;
 use domain::member::event::MemberEvent;
+use domain::stream::StreamKind;
 use domain::upkeep::UpkeepCommand;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::RecursiveTransform;
@@ -25,7 +26,7 @@ const BINDING: &str = "0.3.0";
 /// What there is to say before anything else.
 const DESCRIPTION: &str = "\
 Muster publishes what it decided as CloudEvents 1.0 (JSON, structured mode) to the topic exchange `muster.events`. A peer \
-binds a queue of its own, `peer.{name}.*`, and reads; it publishes nothing. Events of one drive share a `source` and come \
+binds a queue of its own, `peer.{name}.*`, and reads; it publishes nothing. Events of one drive, or of one member, share a `source` and come \
 in order: `sequence` counts from 1 without gaps. Any of them may come again, with the same `id`. Readers ignore fields they \
 do not know: fields may be added, none are taken away.\n\n\
 Where the operator says `EVENTS=batches`, events about registrations come in batches (CloudEvents JSON batch format) with the \
@@ -84,10 +85,12 @@ struct Parts {
 impl Parts {
     /// The envelope that all events share, and per kind of event what it adds to that, with its routing keys.
     fn events(&mut self, generator: &mut SchemaGenerator) {
-        let mut kinds = self.kinds::<Event>(generator);
-        kinds.extend(self.kinds::<MemberEvent>(generator));
+        let drives = self.kinds::<Event>(generator).into_iter().map(|kind| (Event::STREAM, kind));
+        let mut kinds: Vec<_> = drives.collect();
+        let members = self.kinds::<MemberEvent>(generator).into_iter();
+        kinds.extend(members.map(|kind| (MemberEvent::STREAM, kind)));
         let mut batched = Vec::new();
-        for kind in kinds {
+        for (stream, kind) in kinds {
             let name = text(&kind["properties"]["type"]["const"]);
             if name.starts_with("muster.registration.") {
                 batched.push(json!({ "$ref": format!("#/components/messages/{name}/payload") }));
@@ -102,7 +105,7 @@ impl Parts {
                     "bindings": { "amqp": { "messageType": name, "bindingVersion": BINDING } },
                 }),
             );
-            for (channel, address) in self.addresses(&name, &kind["properties"]["data"]) {
+            for (channel, address) in self.addresses(stream, &name, &kind["properties"]["data"]) {
                 self.channel(
                     &channel,
                     &address,
@@ -145,9 +148,9 @@ impl Parts {
 
     /// The channels of a kind of event, with their routing keys: its own words, its drive if it stands in a drive's log,
     /// its member if there is one.
-    fn addresses(&self, kind: &str, data: &Value) -> Vec<(String, String)> {
+    fn addresses(&self, stream: StreamKind, kind: &str, data: &Value) -> Vec<(String, String)> {
         let mut address = kind.trim_start_matches("muster.").to_owned();
-        if !address.starts_with("member") {
+        if stream == StreamKind::Drive {
             address.push_str(".{drive_id}");
         }
         let schema = &self.schemas[text(&data["$ref"]).trim_start_matches(&format!("{SCHEMAS}/"))];

@@ -1,31 +1,32 @@
 //! Feeds: what has grown is brought to those who watch, live, and from any number on.
 //!
-//! A feed is a numbered list without gaps: a drive's log, or a member's inbox. Each process reads what is new of the watched
+//! A feed is a numbered list without gaps: the log of a stream, or a member's inbox. Each process reads what is new of the watched
 //! feeds once, together, when a notice says so, and keeps the latest of it for all who watch. A watcher is a number; whoever is
 //! behind what is kept reads the tables, page by page, so nobody is left out and nobody who is slow costs memory.
 
 mod live;
 mod places;
 pub mod stream;
+mod watched;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use domain::id::{DriveId, MemberId};
 use process::parts::Parts;
 use sea_orm::DbErr;
 use shared::bus::Notice;
 use shared::database::Database;
 use shared::log;
-use shared::store::{drives, inbox as inboxes};
+use shared::store::{inbox as inboxes, streams};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::live::Live;
 use self::places::Standings;
+use self::watched::kept;
+pub use self::watched::{Feed, Item};
 use crate::problem::Problem;
 
 /// The most streams of a process; others are told to come again.
@@ -42,35 +43,6 @@ const TOGETHER: usize = 100;
 const ANSWER: Duration = Duration::from_secs(5);
 /// Those who read behind what is kept, at a time.
 const READERS: usize = 4;
-
-/// Something that grows, numbered from 1 without gaps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Feed {
-    /// A drive's log.
-    Log(DriveId),
-    /// A member's inbox.
-    Inbox(MemberId),
-    /// A drive's log of which only the end matters: how the drive stands is read elsewhere.
-    Standing(DriveId),
-}
-
-/// One of its entries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// Its number.
-    pub number: u64,
-    /// A CloudEvent's exact bytes.
-    pub bytes: Bytes,
-}
-
-/// How many entries are kept of a feed for those who watch it: many watch a log, one an inbox.
-fn kept(feed: Feed) -> usize {
-    match feed {
-        Feed::Log(_) => 1000,
-        Feed::Inbox(_) => 32,
-        Feed::Standing(_) => 0,
-    }
-}
 
 /// The feeds of a process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -155,8 +127,10 @@ impl Feeds {
 
     /// Has what a notice says read, of what is watched.
     pub(crate) fn heard(&self, notice: Notice) {
-        let logs = notice.logs.into_iter();
-        let logs = logs.flat_map(|(id, end)| [(Feed::Log(id), end), (Feed::Standing(id), end)]);
+        let logs = notice.logs.into_iter().flat_map(|(stream, end)| {
+            let standing = stream.drive().map(|id| (Feed::Standing(id), end));
+            std::iter::once((Feed::Log(stream), end)).chain(standing)
+        });
         let inboxes = notice.inboxes.into_iter().map(|(id, end)| (Feed::Inbox(id), end));
         let watched = self.watched();
         let mut grown = self.grown();
@@ -245,19 +219,19 @@ impl Feeds {
 
     /// Where feeds end now.
     async fn ends(&self, feeds: &[Feed]) -> Result<Vec<(Feed, u64)>, DbErr> {
-        let (mut drives, mut members) = (BTreeSet::new(), BTreeSet::new());
+        let (mut watched, mut members) = (BTreeSet::new(), BTreeSet::new());
         for feed in feeds {
-            match feed {
-                Feed::Log(id) | Feed::Standing(id) => drop(drives.insert(*id)),
-                Feed::Inbox(id) => drop(members.insert(*id)),
+            match (feed, feed.log()) {
+                (Feed::Inbox(id), _) => drop(members.insert(*id)),
+                (_, log) => watched.extend(log),
             }
         }
         let db = &self.inner.db.read;
-        let logs: HashMap<_, _> = drives::ends(db, drives).await?.into_iter().collect();
+        let logs: HashMap<_, _> = streams::ends(db, watched).await?.into_iter().collect();
         let inboxes = inboxes::ends(db, &members).await?;
         let end = |feed: &Feed| match feed {
-            Feed::Log(id) | Feed::Standing(id) => logs.get(id),
             Feed::Inbox(id) => inboxes.get(id),
+            Feed::Log(_) | Feed::Standing(_) => logs.get(&feed.log()?),
         };
         Ok(feeds.iter().filter_map(|feed| Some((*feed, *end(feed)?))).collect())
     }
@@ -300,8 +274,8 @@ impl Feeds {
             Feed::Log(id) => Some((id, first, count)),
             _ => None,
         });
-        for log::Entry { drive_id, head, bytes } in log::ranges(db, logs).await? {
-            read.entry(Feed::Log(drive_id)).or_default().push(Item { number: head.sequence, bytes });
+        for log::Entry { stream, head, bytes } in log::ranges(db, logs).await? {
+            read.entry(Feed::Log(stream)).or_default().push(Item { number: head.sequence, bytes });
         }
         let inboxes = wanted.filter_map(|(feed, first, count)| match feed {
             Feed::Inbox(id) => Some((id, first, count)),
@@ -410,11 +384,13 @@ impl Watcher {
         let _turn = inner.readers.acquire().await.map_err(|_| Problem::overloaded())?;
         let db = &inner.db.read;
         Ok(match self.feed {
-            Feed::Log(id) | Feed::Standing(id) => log::read(db, id, self.has, PAGE)
+            Feed::Log(stream) => log::read(db, stream, self.has, PAGE)
                 .await?
                 .into_iter()
                 .map(|entry| Item { number: entry.head.sequence, bytes: entry.bytes })
                 .collect(),
+            // It is read by `Places`.
+            Feed::Standing(_) => Vec::new(),
             Feed::Inbox(id) => inboxes::after(db, id, self.has, PAGE)
                 .await?
                 .into_iter()

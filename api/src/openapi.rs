@@ -34,7 +34,7 @@ pub fn document<A: OpenApi, W: Webhook>(service: &OpenApiService<A, W>) -> Strin
         // These tokens may stand in the address as well, so they are checked in the open.
         match id.as_str() {
             "watch-inbox" => operation["security"] = json!([{ "access_token": [] }]),
-            "watch-log" => operation["security"] = json!([{ "admin_access_token": [] }]),
+            "watch-log" | "watch-member-log" => operation["security"] = json!([{ "admin_access_token": [] }]),
             _ => {}
         }
         parameters(operation);

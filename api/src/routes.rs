@@ -8,6 +8,7 @@ pub mod command;
 pub mod drive;
 pub mod eligibility;
 pub mod inbox;
+pub mod log;
 pub mod mail;
 pub mod member;
 pub mod preferences;
@@ -77,6 +78,7 @@ pub type AdminSurface = OpenApiService<
         waiting_list::WaitingListRoutes,
         check_in::CheckInRoutes,
         member::AdminMemberRoutes,
+        log::LogRoutes,
         stream::AdminStreamRoutes,
         account::ServiceAccountRoutes,
         webhook::WebhookRoutes,
@@ -118,6 +120,7 @@ pub fn admins() -> AdminSurface {
         waiting_list::WaitingListRoutes,
         check_in::CheckInRoutes,
         member::AdminMemberRoutes,
+        log::LogRoutes,
         stream::AdminStreamRoutes,
         account::ServiceAccountRoutes,
         webhook::WebhookRoutes,

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use domain::actor::{Actor, Role};
 use domain::clock::{self, Instant};
-use domain::command::{Command, Queue};
+use domain::command::Command;
 use domain::hash::Digest256;
-use domain::id::{CommandId, DriveId};
+use domain::id::CommandId;
 use domain::refusal::Refusal;
+use domain::stream::{self, Stream};
 use domain::upkeep;
 use serde::{Deserialize, Serialize};
 use shared::bus::Envelope;
@@ -55,7 +56,8 @@ struct Claim {
     body_hash: Digest256,
     actor: Actor,
     kind: String,
-    drive_id: Option<DriveId>,
+    #[serde(flatten, with = "stream::fields")]
+    stream: Option<Stream>,
     /// Who claimed it; another one's claim must not be taken back.
     by: Uuid,
 }
@@ -78,11 +80,11 @@ impl Context {
             None => self.of_kind(self.key.new_command_id(accepted_at), C::KIND),
         };
         let body = command(id);
-        let drive_id = about(&body);
+        let stream = body.stream();
         let (mut own_claim, mut stored_hash) = (false, body_hash.meaning);
         if asked.key.is_some() {
             let (by, kind) = (Uuid::now_v7(), C::KIND.to_owned());
-            let mine = Claim { accepted_at, body_hash: stored_hash, actor, kind, drive_id, by };
+            let mine = Claim { accepted_at, body_hash: stored_hash, actor, kind, stream, by };
             let first = Box::pin(self.claim(id, &mine)).await;
             if !body_hash.is(&first.body_hash) {
                 return Err(Problem::idempotency_key_reused());
@@ -116,7 +118,7 @@ impl Context {
         {
             return decided(row, patience);
         }
-        let receipt = self.receipt(id, C::KIND, drive_id, actor, accepted_at, &body_hash);
+        let receipt = self.receipt(id, C::KIND, stream, actor, accepted_at, &body_hash);
         Ok(Submitted::accepted(receipt))
     }
 
@@ -130,7 +132,7 @@ impl Context {
         if let Some(patience) = asked.wait {
             return decided(row, patience);
         }
-        let receipt = self.receipt(row.id, &row.kind, row.drive_id, row.actor, row.accepted_at, body_hash);
+        let receipt = self.receipt(row.id, &row.kind, row.stream, row.actor, row.accepted_at, body_hash);
         Ok(Submitted::accepted(receipt))
     }
 
@@ -144,18 +146,18 @@ impl Context {
         &self,
         id: CommandId,
         kind: &str,
-        drive_id: Option<DriveId>,
+        stream: Option<Stream>,
         actor: Actor,
         accepted_at: Instant,
         body_hash: &BodyHash,
     ) -> Receipt {
-        let claims = Claims::new(id, kind, drive_id, actor, accepted_at, &body_hash.exact);
+        let claims = Claims::new(id, kind, stream, actor, accepted_at, &body_hash.exact);
         Receipt {
             command_id: id,
             kind: kind.to_owned(),
             status: Accepted::Accepted,
             accepted_at: At(accepted_at),
-            drive_id,
+            about: stream.into(),
             receipt: self.key.sign(RECEIPT_TYPE, &claims),
         }
     }
@@ -185,18 +187,13 @@ impl Context {
                     id,
                     claim.as_ref().map(|claim| claim.kind.clone()),
                     accepted_at,
-                    claim.and_then(|claim| claim.drive_id),
+                    claim.and_then(|claim| claim.stream),
                 ))
             }
             // Other people's commands are none of the caller's business, not even that they are there.
             _ => Err(Problem::command_not_found()),
         }
     }
-}
-
-/// The drive that a command is about: what orders its lane.
-fn about<C: Command>(command: &C) -> Option<DriveId> {
-    matches!(C::QUEUE, Queue::Drives | Queue::Eligibility).then(|| DriveId(command.lane_key()))
 }
 
 fn claim_key(id: CommandId) -> String {

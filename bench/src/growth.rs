@@ -20,6 +20,7 @@ use domain::clock;
 use domain::drive::registration::Register;
 use domain::drive::registration::questions::Answers;
 use domain::id::{CommandId, DriveId, MemberId};
+use domain::stream::StreamKind;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::ProgressBar;
 use rand::SeedableRng as _;
@@ -315,7 +316,10 @@ impl Country<'_> {
         for follower in [Inbox::NAME, Webhooks::NAME] {
             let read = async {
                 let mut backoff = Backoff::default();
-                while !cursors::behind(&self.db.read, follower, None, None, 1).await?.is_empty() {
+                while !cursors::behind(&self.db.read, follower, StreamKind::Drive, None, None, 1)
+                    .await?
+                    .is_empty()
+                {
                     backoff.wait().await;
                 }
                 anyhow::Ok(())

@@ -203,7 +203,7 @@ fn row<M: CommandSet>(envelope: &Envelope<M>, decided: &Decided, now: clock::Ins
         id: envelope.id,
         kind: envelope.body.kind().to_owned(),
         actor: envelope.actor,
-        drive_id: outcome.drive_id,
+        stream: outcome.stream,
         accepted_at: envelope.accepted_at,
         decided_at: now,
         status: outcome.status(),

@@ -6,11 +6,12 @@ use domain::actor::Role;
 use domain::attribute::Attributes;
 use domain::drive::DriveCommand;
 use domain::drive::decide::{Context, decide};
+use domain::drive::event::Event;
 use domain::eligibility::Rules;
 use domain::hash::base64url;
 use domain::id::{CommandId, DriveId, MemberId};
 use moka::sync::Cache;
-use shared::bus::{CloudEvent, Envelope, Outgoing};
+use shared::bus::{Envelope, Outgoing};
 use shared::failure::{Failure, Reject};
 use shared::ledger::{Outcome, Row};
 use shared::log::{self, Additions};
@@ -18,6 +19,7 @@ use shared::store::drives::batch::{self, Loaded};
 use shared::store::members;
 
 use crate::batch::{Cx, Decided, Handler};
+use crate::logged::{logged_events, with_events};
 
 /// Decides the commands of drives.
 #[derive(Debug)]
@@ -62,15 +64,7 @@ impl Handler for Drives {
         cx: &Cx<'_>,
         rows: &[Row],
     ) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
-        let ranges =
-            rows.iter().filter_map(|row| Some((row.drive_id?, row.sequence?, u64::from(row.events))));
-        let mut events: HashMap<CommandId, Vec<Outgoing>> = HashMap::new();
-        for entry in log::ranges(cx.tx, ranges).await? {
-            let event: CloudEvent = serde_json::from_slice(&entry.bytes)
-                .map_err(|error| Reject::undecodable(format_args!("entry of {}: {error}", entry.drive_id)))?;
-            events.entry(event.cause).or_default().push(event.message(entry.bytes));
-        }
-        Ok(events)
+        logged_events::<Event>(cx.tx, rows).await
     }
 }
 
@@ -156,23 +150,13 @@ fn decide_one(
         drive.state.apply(event);
     }
     let events = u32::try_from(decision.events.len()).unwrap_or(u32::MAX);
-    let sequence = additions.add(drive_id, drive.head, envelope.id, cx.now, decision.events);
+    let sequence = additions.add(drive_id.into(), drive.head, envelope.id, cx.now, decision.events);
     let outcome = Outcome {
-        drive_id: Some(drive_id),
+        stream: Some(drive_id.into()),
         sequence,
         events,
         result: decision.result,
         facts: decision.facts,
     };
     Ok(Decided { outcome, events: Vec::new() })
-}
-
-/// Hands each decision its events. They stand in the additions in the order of the decisions.
-fn with_events(mut decided: Vec<Decided>, additions: Additions) -> Vec<Decided> {
-    let mut entries = additions.entries.into_iter();
-    for each in &mut decided {
-        let count = each.outcome.events as usize;
-        each.events = entries.by_ref().take(count).map(|(entry, event)| event.message(entry.bytes)).collect();
-    }
-    decided
 }

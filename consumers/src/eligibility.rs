@@ -52,7 +52,8 @@ impl Handler for Eligibility {
             .map(|(envelope, check)| {
                 let result =
                     self.judge(envelope, check, drives.get(&check.drive_id), people.get(&check.member_id));
-                Decided { outcome: Outcome::of(result), events: Vec::new() }
+                let stream = Some(check.drive_id.into());
+                Decided { outcome: Outcome { stream, ..Outcome::of(result) }, events: Vec::new() }
             })
             .collect())
     }

@@ -1,4 +1,4 @@
-//! Those who follow the drives' logs: they take in each entry once, per drive in order, whatever dies in between.
+//! Those who follow the logs of streams: they take in each entry once, per stream in order, whatever dies in between.
 //!
 //! A notice wakes a follower and says which logs have grown; what there is to take in them it finds by its cursors, and every few
 //! seconds it looks at all logs. The cursors move on in the transaction that keeps
@@ -16,7 +16,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::clock;
+use domain::drive::event::Event;
+use domain::event::EventSet;
 use domain::id::DriveId;
+use domain::stream::{Stream, StreamKind};
 use domain::text::with_causes;
 use futures_util::FutureExt as _;
 use process::Connections;
@@ -49,40 +52,50 @@ const LOOK: Duration = Duration::from_secs(10);
 /// How long the database may take for one step.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// One entry of a drive's log.
+/// One entry of a log.
 #[derive(Debug, Clone)]
-pub struct Followed {
+pub struct Followed<E = Event> {
     /// Whose log.
-    pub drive_id: DriveId,
+    pub stream: Stream,
     /// Its number there.
     pub sequence: u64,
     /// What it says.
-    pub event: CloudEvent,
+    pub event: CloudEvent<E>,
     /// Its exact bytes.
     pub bytes: Bytes,
 }
 
-/// What is done with the entries of all drives' logs.
+impl Followed {
+    /// The drive in whose log it stands.
+    #[must_use]
+    pub fn drive_id(&self) -> DriveId {
+        DriveId(self.stream.id)
+    }
+}
+
+/// What is done with the entries of all logs of one kind of stream.
 pub trait Follower: Send + Sync + 'static {
     /// Its name among the cursors.
     const NAME: &'static str;
+    /// What stands in the logs that it follows. This says which kind of stream they are of.
+    type Event: EventSet + Send + Sync;
 
     /// Whether it wants anything of what is logged by now. What nobody wants counts as taken in, unread.
     fn wants_any(&self, _db: &DatabaseConnection) -> impl Future<Output = Result<bool, Failure>> + Send {
         std::future::ready(Ok(true))
     }
 
-    /// Takes in the next entries of some drives, in the transaction that moves its cursors on. Returns what has grown by it.
+    /// Takes in the next entries of some streams, in the transaction that moves its cursors on. Returns what has grown by it.
     fn take(
         &self,
         tx: &DatabaseTransaction,
         now: clock::Instant,
-        entries: &[Followed],
+        entries: &[Followed<Self::Event>],
     ) -> impl Future<Output = Result<Notice, Failure>> + Send;
 
     /// Whether an entry is so much work that none is taken in with it after it: a transaction holds as much as one of them.
     #[must_use]
-    fn is_large(_event: &CloudEvent) -> bool {
+    fn is_large(_event: &CloudEvent<Self::Event>) -> bool {
         false
     }
 
@@ -127,7 +140,7 @@ async fn follow_on<F: Follower>(
             Ok(unfinished) => {
                 backoff = Backoff::default();
                 grown = Grown::of(unfinished);
-                let next = grown.more(&mut notices, LOOK.saturating_sub(looked.elapsed()));
+                let next = grown.more(F::Event::STREAM, &mut notices, LOOK.saturating_sub(looked.elapsed()));
                 shutdown.run_until_cancelled(next).await;
             }
             Err(failure) => {
@@ -148,13 +161,13 @@ async fn follow_on<F: Follower>(
 #[derive(Debug, PartialEq, Eq)]
 enum Grown {
     /// These logs, and no others as far as is known.
-    These(BTreeSet<DriveId>),
+    These(BTreeSet<Stream>),
     /// Any.
     Perhaps,
 }
 
 impl Grown {
-    fn of(logs: BTreeSet<DriveId>) -> Self {
+    fn of(logs: BTreeSet<Stream>) -> Self {
         if logs.len() > NAMED { Self::Perhaps } else { Self::These(logs) }
     }
 
@@ -163,12 +176,12 @@ impl Grown {
     }
 
     /// Takes in what is told to have grown. If nothing has yet, waits for it, but no longer than `patience`.
-    async fn more(&mut self, notices: &mut Subscription, patience: Duration) {
+    async fn more(&mut self, kind: StreamKind, notices: &mut Subscription, patience: Duration) {
         if self.is_nothing() {
             let heard = async {
                 while self.is_nothing() {
                     match notices.next().await {
-                        Some(received) => self.heard(received),
+                        Some(received) => self.heard(kind, received),
                         // The broker is closed, and so is soon the process.
                         None => std::future::pending().await,
                     }
@@ -181,15 +194,16 @@ impl Grown {
         }
         // In a rush there is a notice for every batch. One look finds all that these tell.
         while let Some(Some(received)) = notices.next().now_or_never() {
-            self.heard(received);
+            self.heard(kind, received);
         }
     }
 
     /// Takes in what was received.
-    fn heard(&mut self, received: Received) {
+    fn heard(&mut self, kind: StreamKind, received: Received) {
         match (&mut *self, received) {
             (Self::These(logs), Received::Message(message)) => {
-                logs.extend(Notice::read(&message).logs.into_iter().map(|(drive_id, _)| drive_id));
+                let grown = Notice::read(&message).logs.into_iter().map(|(stream, _)| stream);
+                logs.extend(grown.filter(|stream| stream.kind == kind));
                 if logs.len() > NAMED {
                     *self = Self::Perhaps;
                 }
@@ -206,7 +220,7 @@ struct Following<'a, F> {
     broker: Broker,
     parts: Parts,
     /// How often entries that stood alone could not be taken in, by log and number.
-    tries: Mutex<BTreeMap<(DriveId, u64), u32>>,
+    tries: Mutex<BTreeMap<(Stream, u64), u32>>,
     /// How many were left out since the start.
     left_out: AtomicU32,
 }
@@ -219,7 +233,7 @@ impl<F: Follower> Following<'_, F> {
         grown: &Grown,
         failures: u32,
         shutdown: &CancellationToken,
-    ) -> Result<BTreeSet<DriveId>, Failure> {
+    ) -> Result<BTreeSet<Stream>, Failure> {
         let among = match grown {
             Grown::These(logs) => Some(logs),
             Grown::Perhaps => None,
@@ -227,9 +241,10 @@ impl<F: Follower> Following<'_, F> {
         let (logs, patience) = (if failures == 0 { LOGS } else { 1 }, ANSWER * 2_u32.pow(failures.min(4)));
         let (mut after, mut unfinished, mut result) = (None, BTreeSet::new(), Ok(()));
         while !shutdown.is_cancelled() {
-            let behind = cursors::behind(&self.db.read, F::NAME, among, after, logs).await?;
+            let behind =
+                cursors::behind(&self.db.read, F::NAME, F::Event::STREAM, among, after, logs).await?;
             let Some(last) = behind.last() else { break };
-            after = Some(last.drive_id);
+            after = Some(last.stream);
             let step = match behind[..] {
                 [log] if failures > 0 => self.step_alone(log, patience).await,
                 _ => self.step_in_time(behind, ENTRIES, patience).await,
@@ -248,7 +263,7 @@ impl<F: Follower> Following<'_, F> {
         behind: Vec<Behind>,
         most: u64,
         patience: Duration,
-    ) -> Result<Vec<DriveId>, Failure> {
+    ) -> Result<Vec<Stream>, Failure> {
         let step = caught(self.step(behind, most));
         let step = tokio::time::timeout(patience, step).await.unwrap_or_else(|_| {
             self.db.did_not_answer();
@@ -258,7 +273,7 @@ impl<F: Follower> Following<'_, F> {
     }
 
     /// Takes in the next entries of these logs, in one transaction. Returns those of which there are more, unless none moved on.
-    async fn step(&self, behind: Vec<Behind>, most: u64) -> Result<Vec<DriveId>, Failure> {
+    async fn step(&self, behind: Vec<Behind>, most: u64) -> Result<Vec<Stream>, Failure> {
         // Asked after these ends were read: whoever begins to want something wants what comes after.
         let wants_any = caught(self.follower.wants_any(&self.db.read)).await;
         // This is about no entry, so it is tried again and no entry is blamed.
@@ -280,9 +295,9 @@ impl<F: Follower> Following<'_, F> {
             .increment(followed.len() as u64);
         self.follower.taken();
         self.tell(notice).await;
-        let reached: BTreeMap<_, _> = moved.iter().map(|(log, to)| (log.drive_id, *to)).collect();
-        let is_unfinished = |log: &Behind| reached.get(&log.drive_id).is_none_or(|to| *to < log.end);
-        Ok(behind.into_iter().filter(is_unfinished).map(|log| log.drive_id).collect())
+        let reached: BTreeMap<_, _> = moved.iter().map(|(log, to)| (log.stream, *to)).collect();
+        let is_unfinished = |log: &Behind| reached.get(&log.stream).is_none_or(|to| *to < log.end);
+        Ok(behind.into_iter().filter(is_unfinished).map(|log| log.stream).collect())
     }
 
     /// Wakes those who wait for what has grown.
@@ -295,7 +310,11 @@ impl<F: Follower> Following<'_, F> {
         }
     }
 
-    async fn take(&self, tx: &DatabaseTransaction, entries: &[Followed]) -> Result<Notice, Failure> {
+    async fn take(
+        &self,
+        tx: &DatabaseTransaction,
+        entries: &[Followed<F::Event>],
+    ) -> Result<Notice, Failure> {
         for entry in entries {
             failpoint::hit_about("entry-taking", &format_args!("{}.{}", F::NAME, entry.sequence));
         }
@@ -307,18 +326,18 @@ impl<F: Follower> Following<'_, F> {
         &self,
         behind: &[Behind],
         most: u64,
-    ) -> Result<(Vec<(Behind, u64)>, Vec<Followed>), Failure> {
+    ) -> Result<(Vec<(Behind, u64)>, Vec<Followed<F::Event>>), Failure> {
         let share = (most / behind.len() as u64).max(SHARE.min(most));
         let wanted = behind.iter().map(|log| {
             let first = log.read.unwrap_or(0) + 1;
-            (log.drive_id, first, share.min((log.end + 1).saturating_sub(first)))
+            (log.stream, first, share.min((log.end + 1).saturating_sub(first)))
         });
         let entries = log::ranges(&self.db.read, wanted).await?;
-        let mut reached: BTreeMap<DriveId, u64> =
-            behind.iter().map(|log| (log.drive_id, log.read.unwrap_or(0))).collect();
+        let mut reached: BTreeMap<Stream, u64> =
+            behind.iter().map(|log| (log.stream, log.read.unwrap_or(0))).collect();
         let (mut followed, mut is_full) = (Vec::with_capacity(entries.len()), false);
         for entry in entries {
-            let reached = reached.entry(entry.drive_id).or_default();
+            let reached = reached.entry(entry.stream).or_default();
             // Nothing behind a hole is taken in before the hole is filled.
             if is_full || *reached + 1 != entry.head.sequence {
                 continue;
@@ -331,35 +350,35 @@ impl<F: Follower> Following<'_, F> {
         }
         let moved: Vec<_> = behind
             .iter()
-            .map(|log| (*log, reached[&log.drive_id]))
+            .map(|log| (*log, reached[&log.stream]))
             .filter(|(log, to)| *to > log.read.unwrap_or(0))
             .collect();
-        let stuck = |log: &&Behind| moved.iter().all(|(other, _)| other.drive_id != log.drive_id);
+        let stuck = |log: &&Behind| moved.iter().all(|(other, _)| other.stream != log.stream);
         for log in behind.iter().filter(|log| !is_full && stuck(log)) {
-            tracing::error!(drive_id = %log.drive_id, read = log.read, end = log.end, "a log has a hole; run `muster verify`");
+            tracing::error!(stream = %log.stream, read = log.read, end = log.end, "a log has a hole; run `muster verify`");
         }
         Ok((moved, followed))
     }
 }
 
 /// An entry as its followers see it. It was an event when it was written; one that is not is left to `verify`.
-fn read(entry: log::Entry) -> Option<Followed> {
-    let log::Entry { drive_id, head, bytes } = entry;
+fn read<E: EventSet>(entry: log::Entry) -> Option<Followed<E>> {
+    let log::Entry { stream, head, bytes } = entry;
     match serde_json::from_slice(&bytes) {
-        Ok(event) => Some(Followed { drive_id, sequence: head.sequence, event, bytes }),
+        Ok(event) => Some(Followed { stream, sequence: head.sequence, event, bytes }),
         Err(error) => {
-            tracing::error!(%drive_id, sequence = head.sequence, %error, "an entry cannot be read; run `muster verify`");
+            tracing::error!(%stream, sequence = head.sequence, %error, "an entry cannot be read; run `muster verify`");
             None
         }
     }
 }
 
-/// What a batch of decisions has made grow: each drive's log, up to the last entry of the last decision.
+/// What a batch of decisions has made grow: each stream's log, up to the last entry of the last decision.
 #[must_use]
-pub fn grown_logs(ends: impl Iterator<Item = (DriveId, u64)>) -> Notice {
-    let mut logs: BTreeMap<DriveId, u64> = BTreeMap::new();
-    for (drive_id, end) in ends {
-        let known = logs.entry(drive_id).or_default();
+pub fn grown_logs(ends: impl Iterator<Item = (Stream, u64)>) -> Notice {
+    let mut logs: BTreeMap<Stream, u64> = BTreeMap::new();
+    for (stream, end) in ends {
+        let known = logs.entry(stream).or_default();
         *known = (*known).max(end);
     }
     Notice { logs: logs.into_iter().collect(), inboxes: Vec::new() }
@@ -369,11 +388,13 @@ pub fn grown_logs(ends: impl Iterator<Item = (DriveId, u64)>) -> Notice {
 mod tests {
     use std::collections::BTreeSet;
 
+    use domain::id::MemberId;
+
     use super::*;
 
     #[test]
     fn a_notice_names_each_log_once_with_its_end() {
-        let (one, other) = (DriveId::new(), DriveId::new());
+        let (one, other) = (Stream::from(DriveId::new()), Stream::from(DriveId::new()));
         let notice = grown_logs([(one, 3), (other, 7), (one, 5), (one, 4)].into_iter());
         let logs: BTreeSet<_> = notice.logs.into_iter().collect();
         assert_eq!(logs, BTreeSet::from([(one, 5), (other, 7)]));
@@ -383,20 +404,24 @@ mod tests {
     #[test]
     fn notices_name_what_has_grown_until_they_name_too_much_or_one_may_be_missing() {
         let named = |count: usize| {
-            let logs = std::iter::repeat_with(|| (DriveId::new(), 1)).take(count).collect();
+            let logs = std::iter::repeat_with(|| (DriveId::new().into(), 1)).take(count).collect();
             let notice = Notice { logs, inboxes: Vec::new() };
             Received::Message(notice.message().unwrap().message)
         };
+        const DRIVE: StreamKind = StreamKind::Drive;
         let mut grown = Grown::These(BTreeSet::new());
-        grown.heard(named(NAMED - 1));
-        grown.heard(named(1));
+        let other = Notice { logs: vec![(MemberId::new().into(), 1)], inboxes: Vec::new() };
+        grown.heard(DRIVE, Received::Message(other.message().unwrap().message));
+        assert!(grown.is_nothing(), "another kind of stream has grown");
+        grown.heard(DRIVE, named(NAMED - 1));
+        grown.heard(DRIVE, named(1));
         assert!(matches!(&grown, Grown::These(logs) if logs.len() == NAMED));
-        grown.heard(named(1));
+        grown.heard(DRIVE, named(1));
         assert_eq!(grown, Grown::Perhaps);
-        grown.heard(named(1));
+        grown.heard(DRIVE, named(1));
         assert_eq!(grown, Grown::Perhaps);
         let mut grown = Grown::These(BTreeSet::new());
-        grown.heard(Received::Gap);
+        grown.heard(DRIVE, Received::Gap);
         assert_eq!(grown, Grown::Perhaps);
     }
 }

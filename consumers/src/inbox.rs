@@ -24,6 +24,7 @@ pub struct Inbox {
 
 impl Follower for Inbox {
     const NAME: &'static str = "inbox";
+    type Event = Event;
 
     async fn take(
         &self,
@@ -38,7 +39,7 @@ impl Follower for Inbox {
         for entry in entries {
             let message = |member_id| New {
                 member_id,
-                drive_id: entry.drive_id,
+                drive_id: entry.drive_id(),
                 sequence: entry.sequence,
                 at: entry.event.time,
             };
@@ -48,7 +49,7 @@ impl Follower for Inbox {
             } else if digested(entry) {
                 messages.extend(admins.iter().copied().map(message));
             } else if let Some(audience) = audience(event) {
-                let members = registrations::members_in(tx, entry.drive_id, audience.states()).await?;
+                let members = registrations::members_in(tx, entry.drive_id(), audience.states()).await?;
                 let concerned = members.into_iter().filter(|(_, slot_id)| concerns(event, *slot_id));
                 messages.extend(concerned.map(|(member_id, _)| message(member_id)));
             }
@@ -56,7 +57,7 @@ impl Follower for Inbox {
         let ends = inboxes::put(tx, &messages).await?;
         if self.mails {
             let kinds = entries.iter().filter_map(|entry| {
-                Some(((entry.drive_id, entry.sequence), mail::Kind::of(&entry.event.event)?))
+                Some(((entry.drive_id(), entry.sequence), mail::Kind::of(&entry.event.event)?))
             });
             make(tx, now, &kinds.collect(), &messages).await?;
         }

@@ -3,7 +3,7 @@
 //! [`runtime`] is the loop that all queues share; a handler per queue ([`drives`], [`members`], [`eligibility`],
 //! [`upkeep`]) reads once for a whole batch, decides by the pure rules of `shared`, and writes multi-row.
 //!
-//! [`follow`] is the loop of those who follow the drives' logs instead: [`inbox`], [`webhooks`].
+//! [`follow`] is the loop of those who follow logs instead: [`inbox`], [`webhooks`].
 //!
 //! [`parts`] lists the processes.
 
@@ -13,6 +13,7 @@ pub mod drives;
 pub mod eligibility;
 pub mod follow;
 pub mod inbox;
+mod logged;
 pub mod mail;
 pub mod members;
 mod messages;

@@ -3,22 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::actor::Role;
-use domain::clock::Instant;
-use domain::command::Command as _;
+use domain::command::{Command as _, CommandSet as _};
 use domain::id::{CommandId, MemberId, id_at};
 use domain::member::event::{MemberEvent, MemberUpdated, MembersImported};
 use domain::member::import::{self, ImportOutcome, Table};
 use domain::member::{ImportMembers, MemberCommand, Profile, ProfileOutcome, UpdateProfile};
 use domain::refusal::{Code, FieldError, Refusal};
+use domain::stream::Stream;
 use serde::Serialize;
 use shared::bus::{CloudEvent, Envelope, Outgoing};
 use shared::failure::{Failure, Reject};
 use shared::files::{Files, FilesError};
 use shared::ledger::{Outcome, Row, Status};
+use shared::log::{self, Additions};
 use shared::store::accounts::{self, Account, pending};
-use shared::store::members;
+use shared::store::{members, streams};
 
 use crate::batch::{Cx, Decided, Handler};
+use crate::logged::{logged_events, with_events};
 
 /// Decides the commands of members.
 #[derive(Debug)]
@@ -62,18 +64,37 @@ impl Handler for Members {
         accounts::hold(cx.tx, &ids).await?;
         let profiles = members::profiles(cx.tx, ids).await?;
 
+        let heads =
+            streams::heads(cx.tx, &batch.iter().map(|envelope| stream(&envelope.body)).collect()).await?;
+
         let mut state = State { known, profiles: profiles.into_iter().collect(), ..State::default() };
-        let outcomes: Vec<_> = batch
-            .iter()
-            .map(|envelope| match &envelope.body {
-                MemberCommand::UpdateProfile(command) => state.update(envelope.id, command),
+        let mut additions = Additions::default();
+        let mut decided = Vec::with_capacity(batch.len());
+        for envelope in batch {
+            let result = match &envelope.body {
+                MemberCommand::UpdateProfile(command) => {
+                    state.update(envelope.id, command).map(Happened::updated)
+                }
                 MemberCommand::ImportMembers(_) => match files.remove(&envelope.id) {
-                    Some(Ok(table)) => Ok(to_json(&state.import(cx, envelope.id, table))),
+                    Some(Ok(table)) => Ok(Happened::imported(&state.import(cx, envelope.id, table))),
                     Some(Err(refusal)) => Err(refusal),
                     None => Err(Code::InvalidFile.into()),
                 },
-            })
-            .collect();
+            };
+            let stream = stream(&envelope.body);
+            let (result, events) = match result {
+                Ok(Happened { outcome, event }) => (Ok(outcome), vec![event]),
+                Err(refusal) => (Err(refusal), Vec::new()),
+            };
+            let head = heads.get(&stream).copied().unwrap_or_default();
+            let outcome = Outcome {
+                stream: Some(stream),
+                events: u32::from(!events.is_empty()),
+                sequence: additions.add(stream, head, envelope.id, cx.now, events),
+                ..Outcome::of(result)
+            };
+            decided.push(Decided { outcome, events: Vec::new() });
+        }
 
         accounts::insert(cx.tx, &state.new_accounts).await?;
         let changed = state.changed.iter().filter_map(|id| Some((*id, state.profiles.get(id)?.clone())));
@@ -85,14 +106,9 @@ impl Handler for Members {
             MemberCommand::ImportMembers(_) => None,
         });
         settle(cx, first.collect()).await?;
-        Ok(batch
-            .iter()
-            .zip(outcomes)
-            .map(|(envelope, result)| {
-                let events = result.as_ref().ok().and_then(|outcome| event(envelope.id, outcome, cx.now));
-                Decided { outcome: Outcome::of(result), events: events.into_iter().collect() }
-            })
-            .collect())
+        log::append(cx.tx, additions.entries.iter().map(|(entry, _)| entry)).await?;
+        streams::advance(cx.tx, &heads, &additions.heads).await?;
+        Ok(with_events(decided, additions))
     }
 
     async fn events_again(
@@ -105,12 +121,16 @@ impl Handler for Members {
         let first = first.map(|row| (row.id, MemberId(row.actor.id)));
         let first = first.filter(|(id, member_id)| *id == UpdateProfile::first_id(*member_id));
         settle(cx, first.map(|(_, member_id)| member_id).collect()).await?;
-        let again = |row: &Row| {
-            let outcome = row.result.as_ref().filter(|_| row.status == Status::Succeeded)?;
-            Some((row.id, vec![event(row.id, outcome, row.decided_at)?]))
-        };
-        Ok(rows.iter().filter_map(again).collect())
+        let mut events = logged_events::<MemberEvent>(cx.tx, rows).await?;
+        let unlogged = rows.iter().filter(|row| row.sequence.is_none());
+        events.extend(unlogged.filter_map(|row| Some((row.id, vec![event_without_log(row)?]))));
+        Ok(events)
     }
+}
+
+/// The stream that a command is about.
+fn stream(command: &MemberCommand) -> Stream {
+    MemberId(command.lane_key()).into()
 }
 
 /// The first profiles of these members are decided, whether they were accepted or refused.
@@ -146,7 +166,7 @@ struct State {
 }
 
 impl State {
-    fn update(&mut self, id: CommandId, command: &UpdateProfile) -> Result<serde_json::Value, Refusal> {
+    fn update(&mut self, id: CommandId, command: &UpdateProfile) -> Result<MemberUpdated, Refusal> {
         let faults = command.faults();
         if !faults.is_empty() {
             return Err(Refusal::new(Code::InvalidProfile).with_errors(faults));
@@ -159,7 +179,7 @@ impl State {
         }
         self.profiles.insert(command.member_id, profile);
         self.changed.insert(command.member_id);
-        Ok(to_json(&ProfileOutcome { member_id: command.member_id }))
+        Ok(MemberUpdated { member_id: command.member_id })
     }
 
     fn import(&mut self, cx: &Cx<'_>, id: CommandId, Table { people, report }: Table) -> ImportOutcome {
@@ -193,19 +213,38 @@ impl State {
     }
 }
 
+/// What a command that was not refused has come to.
+struct Happened {
+    outcome: serde_json::Value,
+    event: MemberEvent,
+}
+
+impl Happened {
+    fn updated(updated: MemberUpdated) -> Self {
+        let outcome = to_json(&ProfileOutcome { member_id: updated.member_id });
+        Self { outcome, event: MemberEvent::MemberUpdated(updated) }
+    }
+
+    fn imported(outcome: &ImportOutcome) -> Self {
+        let event = MembersImported { imported: outcome.imported, updated: outcome.updated };
+        Self { outcome: to_json(outcome), event: MemberEvent::MembersImported(event) }
+    }
+}
+
 fn to_json(outcome: &impl Serialize) -> serde_json::Value {
     serde_json::to_value(outcome).expect("an outcome is plain data")
 }
 
-/// The event of a decided command: a function of its row in the ledger.
-fn event(id: CommandId, outcome: &serde_json::Value, decided_at: Instant) -> Option<Outgoing> {
-    let event = match serde_json::from_value::<MemberUpdated>(outcome.clone()) {
-        Ok(updated) => MemberEvent::MemberUpdated(updated),
-        Err(_) => {
-            MemberEvent::MembersImported(serde_json::from_value::<MembersImported>(outcome.clone()).ok()?)
-        }
+/// The event of a command that was decided by a version in which members had no logs, as that version
+/// published it.
+fn event_without_log(row: &Row) -> Option<Outgoing> {
+    let outcome = row.result.as_ref().filter(|_| row.status == Status::Succeeded)?;
+    let event = match row.kind.as_str() {
+        UpdateProfile::KIND => MemberEvent::MemberUpdated(serde_json::from_value(outcome.clone()).ok()?),
+        ImportMembers::KIND => MemberEvent::MembersImported(serde_json::from_value(outcome.clone()).ok()?),
+        _ => return None,
     };
-    let event = CloudEvent::new(id, 0, None, decided_at, event);
+    let event = CloudEvent::without_log(row.id, 0, row.decided_at, event);
     let bytes = event.to_bytes();
     Some(event.message(bytes))
 }

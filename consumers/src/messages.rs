@@ -56,7 +56,7 @@ pub(crate) fn failed_row(message: &Message, reject: &Reject) -> Row {
         id: CommandId(message.id),
         kind: message.kind.chars().filter(char::is_ascii).take(32).collect(),
         actor: header(header::ACTOR).and_then(|text| text.parse().ok()).unwrap_or(Actor::SYSTEM),
-        drive_id: None,
+        stream: None,
         accepted_at: header(header::ACCEPTED_AT).and_then(|text| text.parse().ok()).unwrap_or(now),
         decided_at: now,
         status: Status::Failed,

@@ -349,7 +349,7 @@ impl<H: Handler> Runtime<H> {
             batch.messages().filter_map(|message| Some((message.id, message.reply_to.as_deref()?))).collect();
         let ends = settled.iter().filter_map(|Settled { row, .. }| {
             let last = row.sequence? + u64::from(row.events).checked_sub(1)?;
-            Some((row.drive_id?, last))
+            Some((row.stream?, last))
         });
         let notice = grown_logs(ends).message();
         for each in &mut settled {

@@ -10,6 +10,7 @@ pub mod sender;
 use std::sync::Arc;
 
 use domain::clock::Instant;
+use domain::drive::event::Event;
 use process::part::Environment;
 use process::parts::{Parts, supervise};
 use sea_orm::{DatabaseConnection, DatabaseTransaction};
@@ -36,6 +37,7 @@ pub struct Webhooks {
 
 impl Follower for Webhooks {
     const NAME: &'static str = "webhooks";
+    type Event = Event;
 
     async fn wants_any(&self, db: &DatabaseConnection) -> Result<bool, Failure> {
         Ok(!webhooks::enabled(db).await?.is_empty())
@@ -64,17 +66,17 @@ impl Follower for Webhooks {
 /// The delivery of an entry to a webhook, if the webhook wants it. A panic for one webhook does not
 /// affect the others.
 fn delivery(entry: &Followed, webhook: &Webhook, now: Instant, parts: &Parts) -> Option<Delivery> {
-    let (webhook_id, place) = (webhook.id, (entry.drive_id, entry.sequence));
+    let (webhook_id, place) = (webhook.id, (entry.drive_id(), entry.sequence));
     let made = caught_at_once(|| {
         failpoint::hit_about("delivery-making", &webhook.description);
-        let wants = webhook.wants(entry.drive_id, &entry.event);
+        let wants = webhook.wants(entry.drive_id(), &entry.event);
         wants.then(|| Delivery::new(webhook_id, place, &entry.event, now))
     });
     made.unwrap_or_else(|panic| {
         metrics::counter!("muster_skipped_entries_total", "follower" => Webhooks::NAME).increment(1);
         let (drive_id, sequence) = place;
         tracing::error!(%webhook_id, %drive_id, sequence, %panic, "a webhook does not get an entry; redeliver it");
-        let about = format!("{} for webhook {webhook_id}", skipped::name(drive_id, sequence));
+        let about = format!("{} for webhook {webhook_id}", skipped::name(entry.stream, sequence));
         parts.has_skipped(Webhooks::NAME, about, panic.to_string());
         None
     })

@@ -13,6 +13,7 @@ mod m20261130_search;
 mod m20261130_skipped_entries;
 mod m20261130_webhook_secrets;
 mod m20261201_check_in;
+mod m20261202_streams;
 mod m20261203_pending_profiles;
 
 mod lock;
@@ -48,6 +49,7 @@ impl MigratorTrait for Migrations {
             Box::new(m20261130_skipped_entries::Migration),
             Box::new(m20261130_webhook_secrets::Migration),
             Box::new(m20261201_check_in::Migration),
+            Box::new(m20261202_streams::Migration),
             Box::new(m20261203_pending_profiles::Migration),
         ]
     }

@@ -122,7 +122,7 @@ fn log(c: &mut Criterion) {
                 let mut additions = Additions::default();
                 for (cause, events) in (0..).zip(all) {
                     let cause = CommandId(Uuid::from_u128(cause));
-                    additions.add(DRIVE, Head::default(), cause, now(), events);
+                    additions.add(DRIVE.into(), Head::default(), cause, now(), events);
                 }
                 black_box(additions)
             },
@@ -130,7 +130,7 @@ fn log(c: &mut Criterion) {
         );
     });
     let mut additions = Additions::default();
-    additions.add(DRIVE, Head::default(), CommandId(Uuid::from_u128(1)), now(), events);
+    additions.add(DRIVE.into(), Head::default(), CommandId(Uuid::from_u128(1)), now(), events);
     let bytes = additions.entries[0].0.bytes.clone();
     c.bench_function("log: one hash of the chain", |b| {
         b.iter(|| black_box(Head::default().extended(&bytes)));
@@ -168,7 +168,7 @@ fn receipts(c: &mut Criterion) {
     c.bench_function("receipt: check a command id", |b| b.iter(|| black_box(key.made(id))));
     c.bench_function("receipt: sign", |b| {
         b.iter(|| {
-            let claims = Claims::new(id, "register", Some(DRIVE), actor, now(), &sha256(b"{}"));
+            let claims = Claims::new(id, "register", Some(DRIVE.into()), actor, now(), &sha256(b"{}"));
             black_box(key.sign(RECEIPT_TYPE, &claims))
         });
     });

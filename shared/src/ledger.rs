@@ -11,6 +11,7 @@ use domain::clock::Instant;
 use domain::hash::Digest256;
 use domain::id::{CommandId, DriveId};
 use domain::refusal::Refusal;
+use domain::stream::{self, Stream, StreamKind};
 use domain::upkeep;
 use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, DbErr, QuerySelect, Set};
@@ -19,10 +20,11 @@ use serde_json::Value as Json;
 
 use crate::database::rows;
 use crate::failure::Reject;
+use crate::log;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "ledger")]
-#[allow(missing_docs, reason = "the columns are the fields of `Row`")]
+#[allow(missing_docs, reason = "the columns are the fields of `Row`; `drive_id` is the id of any stream")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
@@ -41,6 +43,7 @@ pub struct Model {
     #[sea_orm(column_type = "Text", nullable)]
     pub facts: Option<String>,
     pub expires_at: Option<ChronoDateTimeUtc>,
+    pub stream_kind: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -70,15 +73,16 @@ pub struct Row {
     pub kind: String,
     /// Who asked.
     pub actor: Actor,
-    /// The drive it is about, if it is about one.
-    pub drive_id: Option<DriveId>,
+    /// The stream that it is about, if it is about one.
+    #[serde(flatten, with = "stream::fields")]
+    pub stream: Option<Stream>,
     /// When the API took it.
     pub accepted_at: Instant,
     /// When it was decided.
     pub decided_at: Instant,
     /// What came of it.
     pub status: Status,
-    /// The number of its first event in the drive's log, if it has any.
+    /// The number of its first event in the stream's log, if it has any.
     pub sequence: Option<u64>,
     /// How many events it has there.
     pub events: u32,
@@ -95,8 +99,8 @@ pub struct Row {
 /// What a command came to: the part of a row that a handler gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// The drive it is about.
-    pub drive_id: Option<DriveId>,
+    /// The stream that it is about.
+    pub stream: Option<Stream>,
     /// The number of its first event.
     pub sequence: Option<u64>,
     /// How many events it has.
@@ -108,10 +112,10 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// An outcome outside any drive's log.
+    /// An outcome outside any log.
     #[must_use]
     pub fn of(result: Result<Json, Refusal>) -> Self {
-        Self { drive_id: None, sequence: None, events: 0, result, facts: None }
+        Self { stream: None, sequence: None, events: 0, result, facts: None }
     }
 
     /// Its status.
@@ -136,6 +140,14 @@ pub fn failure(reject: &Reject) -> Json {
     serde_json::json!({ "code": reject.code, "detail": reject.detail })
 }
 
+impl Row {
+    /// The drive that it is about, if it is about one.
+    #[must_use]
+    pub fn drive_id(&self) -> Option<DriveId> {
+        self.stream.and_then(Stream::drive)
+    }
+}
+
 impl TryFrom<Model> for Row {
     type Error = DbErr;
 
@@ -146,7 +158,7 @@ impl TryFrom<Model> for Row {
             id: CommandId(row.id),
             kind: row.kind,
             actor: Actor { role, id: row.actor_id },
-            drive_id: row.drive_id.map(DriveId),
+            stream: row.drive_id.map(|id| log::stream(&row.stream_kind, id)).transpose()?,
             accepted_at: row.accepted_at,
             decided_at: row.decided_at,
             status: Status::from_word(&row.status)
@@ -170,7 +182,7 @@ impl From<&Row> for ActiveModel {
             kind: Set(row.kind.clone()),
             actor_role: Set(row.actor.role.as_str().to_owned()),
             actor_id: Set(row.actor.id),
-            drive_id: Set(row.drive_id.map(|id| id.0)),
+            drive_id: Set(row.stream.map(|stream| stream.id)),
             accepted_at: Set(row.accepted_at),
             decided_at: Set(row.decided_at),
             status: Set(row.status.as_str().to_owned()),
@@ -180,6 +192,7 @@ impl From<&Row> for ActiveModel {
             result: Set(row.result.as_ref().map(Json::to_string)),
             facts: Set(row.facts.clone()),
             expires_at: Set(upkeep::expiry(&row.kind, row.decided_at)),
+            stream_kind: Set(row.stream.map_or(StreamKind::Drive, |stream| stream.kind).as_str().to_owned()),
         }
     }
 }
@@ -213,19 +226,20 @@ pub async fn forget_failures(db: &impl ConnectionTrait, ids: &[CommandId]) -> Re
     Ok(())
 }
 
-/// How many decisions stand in each drive's log, by what the ledger says.
-pub async fn logged_per_drive(db: &impl ConnectionTrait) -> Result<HashMap<DriveId, u64>, DbErr> {
+/// How many decisions stand in each stream's log, by what the ledger says.
+pub async fn logged_per_stream(db: &impl ConnectionTrait) -> Result<HashMap<Stream, u64>, DbErr> {
     let rows = Entity::find()
         .select_only()
-        .column(Column::DriveId)
+        .columns([Column::StreamKind, Column::DriveId])
         .column_as(Column::Id.count(), "decisions")
         .filter(Column::DriveId.is_not_null())
         .filter(Column::Sequence.is_not_null())
+        .group_by(Column::StreamKind)
         .group_by(Column::DriveId)
-        .into_tuple::<(Uuid, i64)>()
+        .into_tuple::<(String, Uuid, i64)>()
         .all(db)
         .await?;
-    Ok(rows.into_iter().map(|(id, count)| (DriveId(id), count.unsigned_abs())).collect())
+    rows.into_iter().map(|(kind, id, count)| Ok((log::stream(&kind, id)?, count.unsigned_abs()))).collect()
 }
 
 /// Deletes decisions that need not be kept any longer: they changed nothing, and asking again decides again.

@@ -1,4 +1,4 @@
-//! The drives' logs: gapless, hash-chained, one per drive.
+//! The logs of streams: gapless, hash-chained, one for each drive and each member.
 //!
 //! Each entry is a [`CloudEvent`], kept byte for byte as it was published. `hash(n) = SHA-256(hash(n-1) ‖ bytes(n))`,
 //! beginning with 32 zero bytes, so whoever has the events can recompute every hash.
@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use domain::clock::Instant;
 use domain::drive::event::Event;
+use domain::event::EventSet;
 use domain::hash::Digest256;
-use domain::id::{CommandId, DriveId};
+use domain::id::CommandId;
+use domain::stream::{Stream, StreamKind};
 use sea_orm::entity::prelude::*;
 use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect, Set};
 use sha2::{Digest as _, Sha256};
@@ -19,7 +21,7 @@ use crate::database::rows;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "drive_log")]
-#[allow(missing_docs, reason = "the columns are the fields of `Entry`")]
+#[allow(missing_docs, reason = "the columns are the fields of `Entry`; `drive_id` is the id of any stream")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub drive_id: Uuid,
@@ -28,6 +30,7 @@ pub struct Model {
     pub hash: Vec<u8>,
     #[sea_orm(column_type = "Text")]
     pub event: String,
+    pub stream_kind: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -72,7 +75,7 @@ impl Head {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// Whose log.
-    pub drive_id: DriveId,
+    pub stream: Stream,
     /// Its place in it, from 1, with its hash.
     pub head: Head,
     /// Its exact bytes.
@@ -80,34 +83,40 @@ pub struct Entry {
 }
 
 /// New entries of one batch, and where the logs end after them.
-#[derive(Debug, Default)]
-pub struct Additions {
+#[derive(Debug)]
+pub struct Additions<E = Event> {
     /// In the order in which they were decided.
-    pub entries: Vec<(Entry, CloudEvent)>,
+    pub entries: Vec<(Entry, CloudEvent<E>)>,
     /// The new ends.
-    pub heads: BTreeMap<DriveId, Head>,
+    pub heads: BTreeMap<Stream, Head>,
 }
 
-impl Additions {
-    /// Adds the events of one decision to a drive's log, which ended at `stored` before this batch. Returns the number
+impl<E> Default for Additions<E> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), heads: BTreeMap::new() }
+    }
+}
+
+impl<E: EventSet> Additions<E> {
+    /// Adds the events of one decision to a stream's log, which ended at `stored` before this batch. Returns the number
     /// of the first one.
     pub fn add(
         &mut self,
-        drive_id: DriveId,
+        stream: Stream,
         stored: Head,
         cause: CommandId,
         now: Instant,
-        events: Vec<Event>,
+        events: Vec<E>,
     ) -> Option<u64> {
         let mut first = None;
         for (index, event) in events.into_iter().enumerate() {
-            let before = self.heads.get(&drive_id).copied().unwrap_or(stored);
+            let before = self.heads.get(&stream).copied().unwrap_or(stored);
             let sequence = before.sequence + 1;
-            let event = CloudEvent::new(cause, index, Some((drive_id, sequence)), now, event);
+            let event = CloudEvent::new(cause, index, (stream, sequence), now, event);
             let bytes = event.to_bytes();
             let head = before.extended(&bytes);
-            self.heads.insert(drive_id, head);
-            self.entries.push((Entry { drive_id, head, bytes }, event));
+            self.heads.insert(stream, head);
+            self.entries.push((Entry { stream, head, bytes }, event));
             first = first.or(Some(sequence));
         }
         first
@@ -118,53 +127,60 @@ impl Additions {
 pub async fn append(db: &impl ConnectionTrait, entries: impl Iterator<Item = &Entry>) -> Result<(), DbErr> {
     let entries: Vec<_> = entries
         .map(|entry| ActiveModel {
-            drive_id: Set(entry.drive_id.0),
+            drive_id: Set(entry.stream.id),
             sequence: Set(entry.head.stored_sequence()),
             hash: Set(entry.head.hash.to_vec()),
             // It was JSON when it was made, and JSON is UTF-8.
             event: Set(String::from_utf8_lossy(&entry.bytes).into_owned()),
+            stream_kind: Set(entry.stream.kind.as_str().to_owned()),
         })
         .collect();
     rows::insert(db, entries, |entry| entry.event.as_ref().len()).await
 }
 
-fn entry(row: Model) -> Entry {
-    let head = Head::stored(row.sequence, &row.hash);
-    Entry { drive_id: DriveId(row.drive_id), head, bytes: Bytes::from(row.event) }
+/// The stream that a row names.
+pub(crate) fn stream(kind: &str, id: Uuid) -> Result<Stream, DbErr> {
+    let kind = StreamKind::from_word(kind).ok_or_else(|| DbErr::Type(format!("stream kind {kind:?}")))?;
+    Ok(Stream { kind, id })
 }
 
-/// At most `limit` entries of a drive's log after the number `after`, in order.
+fn entry(row: Model) -> Result<Entry, DbErr> {
+    let stream = stream(&row.stream_kind, row.drive_id)?;
+    Ok(Entry { stream, head: Head::stored(row.sequence, &row.hash), bytes: Bytes::from(row.event) })
+}
+
+/// At most `limit` entries of a stream's log after the number `after`, in order.
 pub async fn read(
     db: &impl ConnectionTrait,
-    drive_id: DriveId,
+    stream: Stream,
     after: u64,
     limit: u64,
 ) -> Result<Vec<Entry>, DbErr> {
     let rows = Entity::find()
-        .filter(Column::DriveId.eq(drive_id.0))
+        .filter(Column::DriveId.eq(stream.id))
         .filter(Column::Sequence.gt(i64::try_from(after).unwrap_or(i64::MAX)))
         .order_by_asc(Column::Sequence)
         .limit(limit)
         .all(db)
         .await?;
-    Ok(rows.into_iter().map(entry).collect())
+    rows.into_iter().map(entry).collect()
 }
 
-/// The entries with numbers in these ranges (first, count), in the order of drives and numbers.
+/// The entries with numbers in these ranges (first, count), in the order of streams' ids and numbers.
 pub async fn ranges(
     db: &impl ConnectionTrait,
-    ranges: impl Iterator<Item = (DriveId, u64, u64)>,
+    ranges: impl Iterator<Item = (Stream, u64, u64)>,
 ) -> Result<Vec<Entry>, DbErr> {
-    let mut wanted: BTreeMap<DriveId, Vec<(i64, i64)>> = BTreeMap::new();
-    for (drive_id, first, count) in ranges {
+    let mut wanted: BTreeMap<Stream, Vec<(i64, i64)>> = BTreeMap::new();
+    for (stream, first, count) in ranges {
         let bound = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        wanted.entry(drive_id).or_default().push((bound(first), bound(first + count)));
+        wanted.entry(stream).or_default().push((bound(first), bound(first + count)));
     }
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
     let mut any = Condition::any();
-    for (drive_id, ranges) in &mut wanted {
+    for (stream, ranges) in &mut wanted {
         // What was decided together stands together: neighbours become one range.
         ranges.sort_unstable();
         let mut merged: Vec<(i64, i64)> = Vec::new();
@@ -176,7 +192,7 @@ pub async fn ranges(
         }
         for (first, end) in merged {
             let within = Condition::all()
-                .add(Column::DriveId.eq(drive_id.0))
+                .add(Column::DriveId.eq(stream.id))
                 .add(Column::Sequence.gte(first))
                 .add(Column::Sequence.lt(end));
             any = any.add(within);
@@ -188,17 +204,18 @@ pub async fn ranges(
         .order_by_asc(Column::Sequence)
         .all(db)
         .await?;
-    Ok(rows.into_iter().map(entry).collect())
+    rows.into_iter().map(entry).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use domain::drive::event::Empty;
+    use domain::id::DriveId;
 
     #[test]
     fn a_log_is_gapless_and_its_hashes_are_a_chain() {
-        let (drive_id, now) = (DriveId::new(), domain::clock::from_ms(1_700_000_000_000));
+        let (drive_id, now) = (Stream::from(DriveId::new()), domain::clock::from_ms(1_700_000_000_000));
         let mut additions = Additions::default();
         let opened = || Event::DriveOpened(Empty {});
         let stored = Head { sequence: 7, hash: [9; 32] };

@@ -5,7 +5,8 @@ use std::time::Duration;
 use domain::actor::Actor;
 use domain::clock::{self, Instant, rfc3339};
 use domain::hash::{Digest256, base64url};
-use domain::id::{CommandId, DriveId};
+use domain::id::CommandId;
+use domain::stream::{self, Stream};
 use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
 
@@ -28,9 +29,9 @@ pub struct Claims {
     pub command_id: CommandId,
     /// Its kind.
     pub kind: String,
-    /// The drive it is about, if it is about one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drive_id: Option<DriveId>,
+    /// The stream that it is about, if it is about one.
+    #[serde(flatten, with = "stream::fields")]
+    pub stream: Option<Stream>,
     /// Who asked: `role:uuid`.
     pub actor: String,
     /// When it was accepted: RFC 3339, milliseconds.
@@ -45,7 +46,7 @@ impl Claims {
     pub fn new(
         command_id: CommandId,
         kind: &str,
-        drive_id: Option<DriveId>,
+        stream: Option<Stream>,
         actor: Actor,
         accepted_at: Instant,
         body_hash: &Digest256,
@@ -53,7 +54,7 @@ impl Claims {
         Self {
             command_id,
             kind: kind.to_owned(),
-            drive_id,
+            stream,
             actor: actor.to_string(),
             accepted_at: rfc3339(accepted_at),
             body_sha256: base64url(body_hash),

@@ -7,4 +7,5 @@ pub mod inbox;
 pub mod mails;
 pub mod members;
 pub mod registrations;
+pub mod streams;
 pub mod webhooks;

@@ -10,13 +10,13 @@ use domain::drive::registration::{Register, Registration, RegistrationState};
 use domain::drive::state::State;
 use domain::eligibility::READING;
 use domain::event::EventSet as _;
-use domain::hash::{base64url, sha256};
-use domain::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId, event_id};
+use domain::id::{DriveId, MemberId, RegistrationId, SlotId};
 use domain::refusal::Code;
 use serde::Deserialize;
-use shared::bus::CloudEvent;
 use shared::ledger::{Row, Status};
 use shared::log::{Entry, Head};
+
+use super::chain::{Chain, Step, Wrong};
 
 /// The facts behind a decision, as far as they were not erased.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -34,48 +34,11 @@ pub(super) fn facts_of(row: &Row) -> Option<Facts> {
     serde_json::from_str(row.facts.as_deref()?).ok()
 }
 
-/// What is wrong with a log.
-#[derive(Debug, thiserror::Error)]
-pub enum Wrong {
-    /// What does not follow or does not agree, in a sentence.
-    #[error("{0}")]
-    Differs(String),
-    /// An entry is no event.
-    #[error("entry {sequence} cannot be read")]
-    Unreadable {
-        /// Its number.
-        sequence: u64,
-        /// Why.
-        source: serde_json::Error,
-    },
-}
-
-impl From<String> for Wrong {
-    fn from(what: String) -> Self {
-        Self::Differs(what)
-    }
-}
-
-/// One entry, read and chained.
-#[derive(Debug, Clone)]
-pub struct Step {
-    /// Its number.
-    pub sequence: u64,
-    /// What it says.
-    pub event: CloudEvent,
-}
-
-/// The fold of a log so far.
+/// The fold of a drive's log so far.
 #[derive(Debug)]
 pub struct Fold {
-    drive_id: DriveId,
-    /// The end of what was read.
-    head: Head,
+    chain: Chain,
     state: State,
-    /// The command whose events are being read, and the number of its events so far.
-    cause: Option<(CommandId, u32)>,
-    expected: u32,
-    decisions: u64,
     /// The latest acceptance of the commands so far.
     latest: Instant,
 }
@@ -84,27 +47,19 @@ impl Fold {
     /// The fold of an empty log.
     #[must_use]
     pub fn new(drive_id: DriveId) -> Self {
-        Self {
-            drive_id,
-            head: Head::default(),
-            state: State::default(),
-            cause: None,
-            expected: 0,
-            decisions: 0,
-            latest: Instant::UNIX_EPOCH,
-        }
+        Self { chain: Chain::new(drive_id.into()), state: State::default(), latest: Instant::UNIX_EPOCH }
     }
 
     /// The number of the last entry that was read.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.head.sequence
+        self.head().sequence
     }
 
     /// The end of what was read.
     #[must_use]
     pub fn head(&self) -> Head {
-        self.head
+        self.chain.head()
     }
 
     /// The state after these entries.
@@ -116,56 +71,25 @@ impl Fold {
     /// How many commands caused the entries.
     #[must_use]
     pub fn decisions(&self) -> u64 {
-        self.decisions
+        self.chain.decisions()
     }
 
     /// Reads the next entry: its number, its hash, its form.
     pub fn read(&mut self, entry: &Entry) -> Result<Step, Wrong> {
-        let head = self.head.extended(&entry.bytes);
-        let sequence = head.sequence;
-        if entry.head.sequence != sequence {
-            return Err(format!("entry {} follows entry {}", entry.head.sequence, self.head.sequence).into());
-        }
-        if entry.head.hash != head.hash {
-            let what =
-                format!("entry {sequence}: the hash does not follow from the one before and the bytes");
-            return Err(what.into());
-        }
-        self.head = head;
-        let event: CloudEvent =
-            serde_json::from_slice(&entry.bytes).map_err(|source| Wrong::Unreadable { sequence, source })?;
-        if event.sequence.as_deref() != Some(sequence.to_string().as_str()) {
-            return Err(format!("entry {sequence} says that it is {:?}", event.sequence).into());
-        }
-        if event.source != format!("/drives/{}", self.drive_id) {
-            return Err(format!("entry {sequence} is about {}", event.source).into());
-        }
-        Ok(Step { sequence, event })
+        self.chain.read(entry)
     }
 
     /// Folds an entry, and checks that the rules allow it. With its row of the ledger, checks that
     /// both agree.
     pub fn step(&mut self, step: &Step, row: Option<(&Row, Option<Facts>)>) -> Result<(), Wrong> {
+        self.chain.step(step, row.as_ref().map(|(row, _)| *row))?;
         let Step { sequence, event } = step;
         let wrong = |what: String| format!("entry {sequence} ({}): {what}", event.event.kind());
-        let index = match self.cause {
-            Some((cause, count)) if cause == event.cause => count,
-            _ => {
-                self.whole()?;
-                self.decisions += 1;
-                self.expected = row.as_ref().map_or(0, |(row, _)| row.events);
-                0
-            }
-        };
-        self.cause = Some((event.cause, index + 1));
-        if event.id != event_id(event.cause, index as usize) {
-            return Err(wrong("its id is not a function of its cause".to_owned()).into());
-        }
         self.allowed(&event.event).map_err(&wrong)?;
         // The log alone has the time of the decision, which is later.
         self.latest = self.latest.max(row.as_ref().map_or(event.time, |(row, _)| row.accepted_at));
         if let Some((row, facts)) = row {
-            self.agrees(&event.event, index, *sequence, row, facts.as_ref()).map_err(&wrong)?;
+            self.agrees(&event.event, row, facts.as_ref()).map_err(&wrong)?;
         }
         self.state.apply(&event.event);
         Ok(())
@@ -173,21 +97,11 @@ impl Fold {
 
     /// Ends the fold. Checks that the last decision is complete and the totals agree.
     pub fn finish(&self) -> Result<(), Wrong> {
-        self.whole()?;
+        self.chain.finish()?;
         broken_invariant(&self.state, self.latest).map_or(Ok(()), |broken| Err(broken.into()))
     }
 
-    fn whole(&self) -> Result<(), String> {
-        match self.cause {
-            Some((cause, count)) if self.expected != 0 && count != self.expected => {
-                Err(format!("decision {cause} has {count} entries, the ledger says {}", self.expected))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks whether an event may follow: places, order of the waiting list, a refusal because the
-    /// drive is full.
+    /// Whether an event may follow, whoever decided it: places, order of the waiting list, the fullness of a refusal.
     fn allowed(&self, event: &Event) -> Result<(), String> {
         let drive = self.state.drive.as_ref();
         let capacity =
@@ -313,30 +227,12 @@ impl Fold {
         }
     }
 
-    /// Checks whether the ledger agrees about the command: its entries, its outcome, and (unless
-    /// the facts were erased) the recomputed verdict.
-    fn agrees(
-        &self,
-        event: &Event,
-        index: u32,
-        sequence: u64,
-        row: &Row,
-        facts: Option<&Facts>,
-    ) -> Result<(), String> {
-        if row.drive_id != Some(self.drive_id) {
-            return Err(format!("the ledger says that {} is about another drive", row.id));
-        }
-        if index == 0 && row.sequence != Some(sequence) {
-            return Err(format!("the ledger says that {} begins at {:?}", row.id, row.sequence));
-        }
+    /// Whether the ledger says the same about the command: what came of it, and (as far as the facts were not erased) the
+    /// verdict, recomputed.
+    fn agrees(&self, event: &Event, row: &Row, facts: Option<&Facts>) -> Result<(), String> {
         let refused = matches!(event, Event::RegistrationRefused(_) | Event::DriveRefused(_));
         if refused != (row.status == Status::Refused) {
             return Err(format!("the ledger says that {} was {}", row.id, row.status.as_str()));
-        }
-        if let (Some(hash), Some(text)) = (event.facts(), row.facts.as_deref())
-            && hash != base64url(&sha256(text.as_bytes()))
-        {
-            return Err(format!("the facts of {} differ from those that were hashed", row.id));
         }
         if let Event::RegistrationCheckedIn(event) = event {
             let registered_at = self.state.registration(event.member_id).map(|found| found.registered_at);

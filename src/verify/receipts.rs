@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
 use domain::clock::rfc3339;
-use domain::id::DriveId;
+use domain::stream::Stream;
 use domain::upkeep;
 use sea_orm::ConnectionTrait;
 use shared::ledger;
@@ -31,7 +31,7 @@ pub(super) async fn check(
     lines: impl BufRead,
 ) -> Result<u64, Fault> {
     let mut lines = lines.lines().enumerate();
-    let (mut seen, mut last, mut count) = (BTreeSet::new(), BTreeMap::<DriveId, (u64, u64)>::new(), 0);
+    let (mut seen, mut last, mut count) = (BTreeSet::new(), BTreeMap::<Stream, (u64, u64)>::new(), 0);
     loop {
         let mut page = Vec::with_capacity(PAGE);
         for (index, line) in lines.by_ref() {
@@ -65,27 +65,29 @@ pub(super) async fn check(
                     &format!("{} was accepted and is not decided", claims.command_id),
                 ));
             };
-            let decided = (row.kind.as_str(), row.actor.to_string(), row.drive_id, rfc3339(row.accepted_at));
-            if decided != (claims.kind.as_str(), claims.actor, claims.drive_id, claims.accepted_at) {
+            let decided = (row.kind.as_str(), row.actor.to_string(), rfc3339(row.accepted_at));
+            // Versions in which members had no logs neither wrote nor signed that a command is about one.
+            let is_elsewhere = row.stream.zip(claims.stream).is_some_and(|(row, claimed)| row != claimed);
+            if is_elsewhere || decided != (claims.kind.as_str(), claims.actor, claims.accepted_at) {
                 return Err(differs(
                     number,
                     &format!("{} was decided as another command", claims.command_id),
                 ));
             }
             // The same click gets the same receipt again.
-            let (Some(drive_id), Some(sequence), true) =
-                (row.drive_id, row.sequence, seen.insert(claims.command_id))
+            let (Some(stream), Some(sequence), true) =
+                (row.stream, row.sequence, seen.insert(claims.command_id))
             else {
                 continue;
             };
-            if let Some((before, earlier)) = last.insert(drive_id, (number, sequence))
+            if let Some((before, earlier)) = last.insert(stream, (number, sequence))
                 && earlier > sequence
             {
                 return Err(differs(
                     number,
                     &format!(
                         "was given after that of line {before} and decided before it: entries {sequence} and {earlier} of \
-                         drive {drive_id}"
+                         {stream}"
                     ),
                 ));
             }

@@ -85,7 +85,7 @@ impl Log {
     async fn read(db: &Database, drive: DriveId) -> Self {
         let mut entries: Vec<(Entry, CloudEvent)> = Vec::new();
         loop {
-            let page = log::read(&db.read, drive, entries.len() as u64, PAGE as u64).await.unwrap();
+            let page = log::read(&db.read, drive.into(), entries.len() as u64, PAGE as u64).await.unwrap();
             if page.is_empty() {
                 return Self { drive, entries };
             }
@@ -224,7 +224,7 @@ impl History<'_> {
     /// Whether so many people clicked on this log's drive that some must have come and others gone until its end.
     fn has_many_clicks(&self, log: &Log, rows: &HashMap<CommandId, Row>) -> bool {
         let clicked = self.lines.iter().flatten().filter(|receipt| receipt.at.is_some());
-        let about = |row: &Row| row.drive_id.is_some_and(|drive| drive == log.drive);
+        let about = |row: &Row| row.drive_id().is_some_and(|drive| drive == log.drive);
         clicked.filter(|receipt| rows.get(&receipt.command).is_some_and(about)).count() >= LONG
     }
 
@@ -233,7 +233,7 @@ impl History<'_> {
     fn out_of_order(&self, rows: &HashMap<CommandId, Row>) -> usize {
         let mut drives: HashMap<DriveId, Vec<_>> = HashMap::new();
         for receipt in self.lines.iter().flatten() {
-            let decided = rows.get(&receipt.command).and_then(|row| Some((row.drive_id?, row.sequence?)));
+            let decided = rows.get(&receipt.command).and_then(|row| Some((row.drive_id()?, row.sequence?)));
             if let (Some((drive, sequence)), Some(at)) = (decided, receipt.at) {
                 drives.entry(drive).or_default().push((sequence, at));
             }

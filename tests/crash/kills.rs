@@ -47,7 +47,7 @@ async fn due_soon(cluster: &Cluster) -> DriveId {
     loop {
         let drive = cluster.open_drives(1, json!({ "opens_at": clock::now() + ahead })).await[0];
         let db = cluster.database().await;
-        let entries = shared::log::read(&db.read, drive, 0, 10).await.unwrap();
+        let entries = shared::log::read(&db.read, drive.into(), 0, 10).await.unwrap();
         db.close().await;
         let events: Vec<CloudEvent> =
             entries.iter().map(|entry| serde_json::from_slice(&entry.bytes).unwrap()).collect();

@@ -73,7 +73,7 @@ async fn has_sent(url: &str) -> bool {
 async fn count(cluster: &Cluster, ids: &[DriveId]) -> Counts {
     let (db, mut counts) = (cluster.database().await, Counts::default());
     for id in ids {
-        let entries = shared::log::read(&db.read, *id, 0, 100).await.unwrap();
+        let entries = shared::log::read(&db.read, (*id).into(), 0, 100).await.unwrap();
         let events: Vec<CloudEvent> =
             entries.iter().map(|entry| serde_json::from_slice(&entry.bytes).unwrap()).collect();
         let at = |wanted: fn(&Event) -> bool| -> Vec<usize> {

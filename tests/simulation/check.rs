@@ -50,7 +50,7 @@ pub fn answer(asked: &Asked, expected: &Decision, row: &Row) -> Result<()> {
     ensure!(code == expected.refused, "the answer is {:?}, not {:?}", row.result, expected.refused);
     ensure!(row.status == status, "the status is {:?}", row.status);
     ensure!(row.events as usize == expected.entries.len(), "it says that it has {} entries", row.events);
-    ensure!(row.drive_id == Some(asked.drive) && row.actor == asked.actor, "who asked, about what");
+    ensure!(row.drive_id() == Some(asked.drive) && row.actor == asked.actor, "who asked, about what");
     ensure!(row.accepted_at == asked.accepted_at, "it was accepted at {}", row.accepted_at);
     let result = row.result.as_ref().context("a decision has a result")?;
     let told = expected.told.as_ref().map(|told| match told {

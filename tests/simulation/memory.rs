@@ -154,7 +154,8 @@ impl Memory {
         }
         self.ledger.extend(fresh.into_iter().map(|row| (row.id, row)));
         for (entry, _) in additions.entries {
-            let kept = self.drives.entry(entry.drive_id).or_default();
+            let Some(drive_id) = entry.stream.drive() else { continue };
+            let kept = self.drives.entry(drive_id).or_default();
             kept.head = entry.head;
             kept.entries.push(entry);
         }
@@ -172,7 +173,7 @@ impl Memory {
     }
 
     fn events(&self, row: &Row) -> Vec<Outgoing> {
-        let (Some(drive_id), Some(first)) = (row.drive_id, row.sequence) else { return Vec::new() };
+        let (Some(drive_id), Some(first)) = (row.drive_id(), row.sequence) else { return Vec::new() };
         let first = usize::try_from(first).unwrap() - 1;
         let entries = &self.drives[&drive_id].entries[first..first + row.events as usize];
         let event = |entry: &Entry| {
@@ -210,14 +211,14 @@ fn decide_one(
     let decision = decide(state, &envelope.body, &context);
     decision.events.iter().for_each(|event| state.apply(event));
     let events = u32::try_from(decision.events.len()).unwrap();
-    let sequence = additions.add(drive_id, head, envelope.id, moment.now, decision.events);
-    let (drive_id, result, facts) = (Some(drive_id), decision.result, decision.facts);
-    let outcome = Outcome { drive_id, sequence, events, result, facts };
+    let sequence = additions.add(drive_id.into(), head, envelope.id, moment.now, decision.events);
+    let (stream, result, facts) = (Some(drive_id.into()), decision.result, decision.facts);
+    let outcome = Outcome { stream, sequence, events, result, facts };
     Row {
         id: envelope.id,
         kind: envelope.body.kind().to_owned(),
         actor: envelope.actor,
-        drive_id: outcome.drive_id,
+        stream: outcome.stream,
         accepted_at: envelope.accepted_at,
         decided_at: moment.now,
         status: outcome.status(),

@@ -126,7 +126,7 @@ impl Store {
             Self::Sqlite(db) => {
                 let stored = drives::stored(&db.read, id).await?.context("a drive's row")?;
                 Ok(Stored {
-                    entries: log::read(&db.read, id, 0, 10_000).await?,
+                    entries: log::read(&db.read, id.into(), 0, 10_000).await?,
                     head: stored.head,
                     drive: stored.view.drive,
                     places: stored.view.places,

@@ -91,9 +91,9 @@ impl Dream {
             };
             let decision = decide(state, &command.body, &context);
             decision.events.iter().for_each(|event| state.apply(event));
-            additions.add(drive_id, *head, command.id, now, decision.events);
+            additions.add(drive_id.into(), *head, command.id, now, decision.events);
         }
-        let written = additions.heads.keys().copied().collect();
+        let written = additions.heads.keys().filter_map(|stream| stream.drive()).collect();
         let Store::Sqlite(db) = store else { return (written, None) };
         for (id, drive) in &mut self.loaded {
             drive.state = self.states[id].0.clone();

@@ -64,7 +64,12 @@ async fn entries(local: &Local, drives: usize) -> Vec<Followed> {
         let drive_id = local.open_drive(serde_json::json!({})).await;
         for entry in local.entries(drive_id).await {
             let event = serde_json::from_slice(&entry.bytes).unwrap();
-            all.push(Followed { drive_id, sequence: entry.head.sequence, event, bytes: entry.bytes });
+            all.push(Followed {
+                stream: drive_id.into(),
+                sequence: entry.head.sequence,
+                event,
+                bytes: entry.bytes,
+            });
         }
     }
     all
@@ -327,7 +332,7 @@ async fn with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fa
     let receiver = Receiver::start().await;
     let webhook = made(&local, &receiver.url, true).await;
     let begun = entries(&local, 2).await;
-    let drives: BTreeSet<DriveId> = begun.iter().map(|entry| entry.drive_id).collect();
+    let drives: BTreeSet<DriveId> = begun.iter().map(|entry| entry.drive_id()).collect();
     // Logs as a rush leaves them.
     let (mut more, mut followed) = (Vec::new(), Vec::new());
     for (drive_id, sequence) in drives.iter().flat_map(|id| (10..210_u64).map(|number| (*id, number))) {
@@ -337,8 +342,12 @@ async fn with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fa
         event["source"] = format!("/drives/{drive_id}").into();
         let bytes = bytes::Bytes::from(event.to_string());
         let event = serde_json::from_slice(&bytes).unwrap();
-        more.push(Entry { drive_id, head: Head { sequence, ..Head::default() }, bytes: bytes.clone() });
-        followed.push(Followed { drive_id, sequence, event, bytes });
+        more.push(Entry {
+            stream: drive_id.into(),
+            head: Head { sequence, ..Head::default() },
+            bytes: bytes.clone(),
+        });
+        followed.push(Followed { stream: drive_id.into(), sequence, event, bytes });
     }
     log::append(local.db.writer(), more.iter()).await.unwrap();
     take(&local, &followed).await;

@@ -12,7 +12,6 @@ use domain::drive::when::When;
 use domain::drive::{
     self, CancelDrive, CloseDrive, CreateDrive, Kind, PublishDrive, ReopenDrive, Status, UpdateDrive,
 };
-use domain::hash::base64url;
 use domain::id::DriveId;
 use domain::refusal::{Code, Refusal};
 use poem::web::Data;
@@ -21,7 +20,6 @@ use poem_openapi::param::{Path, Query};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shared::log;
 use shared::store::drives;
 use uuid::Uuid;
 
@@ -32,7 +30,6 @@ use crate::auth::Admin;
 use crate::body::Nothing;
 use crate::context::Context;
 use crate::page::{self, Page};
-use crate::payload::Json;
 use crate::problem::Problem;
 use crate::read::{self, Reading, Tagged, fresh};
 use crate::schema::Word;
@@ -185,17 +182,6 @@ impl DriveRoutes {
     }
 }
 
-/// An entry of a drive's log.
-#[derive(Debug, Serialize, JsonSchema)]
-struct LogEntry {
-    /// Its number, from 1, without gaps.
-    sequence: u64,
-    /// SHA-256 of the hash before it and its exact bytes, in unpadded URL-safe base64.
-    hash: String,
-    /// The event, a CloudEvent: exactly the bytes that were hashed, as text.
-    event: String,
-}
-
 /// Drives, as organisers run them.
 #[derive(Debug)]
 pub struct AdminDriveRoutes;
@@ -340,32 +326,5 @@ impl AdminDriveRoutes {
             Ok(MessageDrive { drive_id, subject, text, to: to.unwrap_or_default() })
         };
         write.submit(admin, command).await
-    }
-
-    /// Read a drive's log
-    ///
-    /// Every decision about the drive, in order, hash-chained: anyone who has the entries can recompute the hashes.
-    #[oai(path = "/drives/:drive_id/log", method = "get", operation_id = "read-log")]
-    async fn log(
-        &self,
-        cx: Data<&Context>,
-        _admin: Admin,
-        drive_id: Path<Uuid>,
-        /// The number of the last entry that is known already: any number, or `next_cursor`.
-        cursor: Query<Option<u64>>,
-        limit: Query<Option<u64>>,
-    ) -> Result<Json<Page<LogEntry>>, Problem> {
-        let (drive_id, limit) = (DriveId(drive_id.0), page::limit(limit.0)?);
-        let entries = log::read(&cx.db.read, drive_id, cursor.0.unwrap_or(0), limit + 1).await?;
-        if entries.is_empty() && drives::find(&cx.db.read, drive_id).await?.is_none() {
-            return Err(Refusal::new(Code::DriveNotFound).into());
-        }
-        let item = |entry: log::Entry| LogEntry {
-            sequence: entry.head.sequence,
-            hash: base64url(&entry.head.hash),
-            event: String::from_utf8_lossy(&entry.bytes).into_owned(),
-        };
-        let cursor = |last: &log::Entry| last.head.sequence.to_string();
-        Ok(Json(Page::of(entries, limit, cursor, item)))
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::drive::Status;
-use domain::id::DriveId;
+use domain::id::{DriveId, MemberId};
 use domain::refusal::{Code, Refusal};
 use poem::http::header;
 use poem::web::Data;
@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::feed::Feed;
 use crate::feed::stream::{Source, Streamed};
 use crate::problem::Problem;
+use crate::routes::log;
 
 /// What a request for a WebSocket needs (RFC 6455 §4.1).
 const HANDSHAKE: &str =
@@ -141,7 +142,30 @@ impl AdminStreamRoutes {
         let drive_id = DriveId(drive_id.0);
         seen(&cx, drive_id, |_| true).await?;
         let from = self::after(last.0.as_deref(), after.0);
-        let source = Source::all(&cx.feeds, Feed::Log(drive_id), from).await?;
+        let source = Source::all(&cx.feeds, Feed::Log(drive_id.into()), from).await?;
+        Ok(Streamed::new(&cx.feeds, source, lasts, opening.socket))
+    }
+
+    /// Watch a member's log
+    ///
+    /// Like a drive's log: every change of their profile, and every import that they ran.
+    #[oai(path = "/members/:member_id/events", method = "get", operation_id = "watch-member-log")]
+    async fn member_log(
+        &self,
+        cx: Data<&Context>,
+        opening: Opening,
+        member_id: Path<Uuid>,
+        /// For clients that cannot send headers, such as EventSource in a browser.
+        access_token: Query<Option<String>>,
+        #[oai(name = "Last-Event-ID")] last: Header<Option<String>>,
+        after: Query<Option<u64>>,
+    ) -> Result<Streamed, Problem> {
+        let (caller, lasts) = opening.caller(&cx, access_token.0.as_deref()).await?;
+        caller.admin()?;
+        let member_id = MemberId(member_id.0);
+        log::known(&cx, member_id).await?;
+        let from = self::after(last.0.as_deref(), after.0);
+        let source = Source::all(&cx.feeds, Feed::Log(member_id.into()), from).await?;
         Ok(Streamed::new(&cx.feeds, source, lasts, opening.socket))
     }
 }

@@ -11,6 +11,7 @@ use domain::eligibility::{EligibilityCommand, Verdict};
 use domain::id::{CommandId, DriveId};
 use domain::member::MemberCommand;
 use domain::refusal::{Code, FieldError, Refusal};
+use domain::stream::Stream;
 use domain::upkeep::UpkeepCommand;
 use poem::http::StatusCode;
 use poem::{IntoResponse, Response};
@@ -45,6 +46,24 @@ always! {
     Failed = "failed";
 }
 
+/// What a command is about.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct About {
+    /// The drive it is about, if it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drive_id: Option<DriveId>,
+    /// What it is about, if that is no drive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<Stream>,
+}
+
+impl From<Option<Stream>> for About {
+    fn from(stream: Option<Stream>) -> Self {
+        let drive_id = stream.and_then(Stream::drive);
+        Self { drive_id, stream: stream.filter(|_| drive_id.is_none()) }
+    }
+}
+
 /// The proof that a command was accepted.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Receipt {
@@ -57,9 +76,8 @@ pub struct Receipt {
     pub(super) status: Accepted,
     /// When it was accepted: windows are judged by this instant.
     pub accepted_at: At,
-    /// The drive it is about, if it is about one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub drive_id: Option<DriveId>,
+    #[serde(flatten)]
+    pub(super) about: About,
     /// A compact JWS (EdDSA) over all this and the SHA-256 of the exact request body; its key is in `/.well-known/jwks.json`.
     pub receipt: String,
 }
@@ -76,8 +94,8 @@ pub struct CommandAccepted {
     /// When it was accepted. May be absent as `kind` may.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted_at: Option<At>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    drive_id: Option<DriveId>,
+    #[serde(flatten)]
+    about: About,
 }
 
 /// What every decided command says.
@@ -91,10 +109,9 @@ struct Decided {
     accepted_at: At,
     /// When it was decided.
     decided_at: At,
-    /// The drive it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    drive_id: Option<DriveId>,
-    /// The number of its first event in the drive's log.
+    #[serde(flatten)]
+    about: About,
+    /// The number of its first event in the log of the drive or member.
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<u64>,
 }
@@ -199,7 +216,7 @@ impl CommandStatus {
         command_id: CommandId,
         kind: Option<String>,
         accepted_at: Option<Instant>,
-        drive_id: Option<DriveId>,
+        stream: Option<Stream>,
     ) -> Self {
         let accepted_at = accepted_at.map(At);
         Self::Accepted(CommandAccepted {
@@ -207,7 +224,7 @@ impl CommandStatus {
             status: Accepted::Accepted,
             kind,
             accepted_at,
-            drive_id,
+            about: stream.into(),
         })
     }
 }
@@ -219,7 +236,7 @@ impl From<Row> for CommandStatus {
             kind: row.kind,
             accepted_at: At(row.accepted_at),
             decided_at: At(row.decided_at),
-            drive_id: row.drive_id,
+            about: row.stream.into(),
             sequence: row.sequence,
         };
         let result = row.result.unwrap_or_default();

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use domain::clock;
-use domain::id::DriveId;
+use domain::event::EventSet as _;
+use domain::stream::Stream;
 use domain::text::with_causes;
 use shared::cursor::{Behind, Skipped};
 use shared::failure::{Failure, Reject};
@@ -30,14 +31,14 @@ const AGAIN: u64 = 1000;
 const AGAIN_LASTS: Duration = Duration::from_secs(30);
 
 /// What an entry is called in reports.
-pub(crate) fn name(drive_id: DriveId, sequence: u64) -> String {
-    format!("entry {sequence} of drive {drive_id}")
+pub(crate) fn name(stream: Stream, sequence: u64) -> String {
+    format!("entry {sequence} of {} {}", stream.kind, stream.id)
 }
 
 impl<F: Follower> Following<'_, F> {
     /// Takes in a log's next entries: as many as can be taken in together. When not even one can, nor ever could, it is left
     /// out after some tries.
-    pub(super) async fn step_alone(&self, log: Behind, patience: Duration) -> Result<Vec<DriveId>, Failure> {
+    pub(super) async fn step_alone(&self, log: Behind, patience: Duration) -> Result<Vec<Stream>, Failure> {
         let mut most = ENTRIES;
         loop {
             match self.step_in_time(vec![log], most, patience).await {
@@ -54,22 +55,22 @@ impl<F: Follower> Following<'_, F> {
     }
 
     /// The log's next entry cannot be taken in.
-    async fn blame(&self, log: Behind, reject: Reject) -> Result<Vec<DriveId>, Failure> {
-        let Behind { drive_id, .. } = log;
+    async fn blame(&self, log: Behind, reject: Reject) -> Result<Vec<Stream>, Failure> {
+        let Behind { stream, .. } = log;
         let sequence = log.read.unwrap_or(0) + 1;
         let tries = {
             let mut all = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
-            let tries = all.entry((drive_id, sequence)).or_default();
+            let tries = all.entry((stream, sequence)).or_default();
             *tries += 1;
             *tries
         };
-        tracing::error!(follower = F::NAME, %drive_id, sequence, %reject, tries, "an entry cannot be taken in");
-        let about = name(drive_id, sequence);
+        tracing::error!(follower = F::NAME, %stream, sequence, %reject, tries, "an entry cannot be taken in");
+        let about = name(stream, sequence);
         if tries < TRIES || self.left_out.load(Ordering::Relaxed) >= MOST {
             self.parts.is_stuck(F::NAME, about, reject.to_string());
             return Err(reject.into());
         }
-        let skipped = Skipped { drive_id, sequence, reason: reject.to_string() };
+        let skipped = Skipped { stream, sequence, reason: reject.to_string() };
         let tx = self.db.begin().await?;
         cursors::advance(&tx, F::NAME, &[(log, sequence)]).await?;
         skipped::insert(&tx, F::NAME, &skipped, clock::now()).await?;
@@ -77,26 +78,25 @@ impl<F: Follower> Following<'_, F> {
         self.left_out.fetch_add(1, Ordering::Relaxed);
         self.is_over(log);
         self.leaves_out(skipped);
-        Ok(if sequence < log.end { vec![drive_id] } else { Vec::new() })
+        Ok(if sequence < log.end { vec![stream] } else { Vec::new() })
     }
 
     fn leaves_out(&self, skipped: Skipped) {
-        let Skipped { drive_id, sequence, reason } = skipped;
+        let Skipped { stream, sequence, reason } = skipped;
         metrics::counter!("muster_skipped_entries_total", "follower" => F::NAME).increment(1);
         tracing::error!(
-            follower = F::NAME, %drive_id, sequence, reason,
+            follower = F::NAME, %stream, sequence, reason,
             "an entry is left out; it is tried again when the process starts"
         );
-        self.parts.has_skipped(F::NAME, name(drive_id, sequence), reason);
+        self.parts.has_skipped(F::NAME, name(stream, sequence), reason);
     }
 
     /// The log goes on behind what it was stuck at.
     fn is_over(&self, log: Behind) {
         let sequence = log.read.unwrap_or(0) + 1;
-        let tried =
-            self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(&(log.drive_id, sequence));
+        let tried = self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(&(log.stream, sequence));
         if tried.is_some() {
-            self.parts.is_well(F::NAME, name(log.drive_id, sequence));
+            self.parts.is_well(F::NAME, name(log.stream, sequence));
         }
     }
 
@@ -106,23 +106,23 @@ impl<F: Follower> Following<'_, F> {
     pub(super) async fn try_skipped_again(&self, shutdown: &CancellationToken) {
         let since = Instant::now();
         let mut goes_on = true;
-        let all = match skipped::of(&self.db.read, F::NAME, AGAIN).await {
+        let all = match skipped::of(&self.db.read, F::NAME, F::Event::STREAM, AGAIN).await {
             Ok(all) => all,
             Err(error) => {
                 return tracing::warn!(follower = F::NAME, %error, "could not look for entries that were left out");
             }
         };
         for skipped in all {
-            let (drive_id, sequence) = (skipped.drive_id, skipped.sequence);
+            let (stream, sequence) = (skipped.stream, skipped.sequence);
             if !goes_on || shutdown.is_cancelled() || since.elapsed() > AGAIN_LASTS {
-                self.parts.has_skipped(F::NAME, name(drive_id, sequence), skipped.reason);
+                self.parts.has_skipped(F::NAME, name(stream, sequence), skipped.reason);
                 continue;
             }
             let again = caught(tokio::time::timeout(ANSWER, self.take_skipped(&skipped))).await;
             let why = match again {
                 Ok(Ok(Ok(()))) => {
-                    self.parts.is_well(F::NAME, name(drive_id, sequence));
-                    tracing::info!(follower = F::NAME, %drive_id, sequence, "took in an entry that was left out");
+                    self.parts.is_well(F::NAME, name(stream, sequence));
+                    tracing::info!(follower = F::NAME, %stream, sequence, "took in an entry that was left out");
                     continue;
                 }
                 Ok(Ok(Err(failure))) => {
@@ -135,14 +135,13 @@ impl<F: Follower> Following<'_, F> {
                 }
                 Err(panic) => panic.to_string(),
             };
-            tracing::warn!(follower = F::NAME, %drive_id, sequence, why, "an entry stays left out");
-            self.parts.has_skipped(F::NAME, name(drive_id, sequence), skipped.reason);
+            tracing::warn!(follower = F::NAME, %stream, sequence, why, "an entry stays left out");
+            self.parts.has_skipped(F::NAME, name(stream, sequence), skipped.reason);
         }
     }
 
     async fn take_skipped(&self, skipped: &Skipped) -> Result<(), Failure> {
-        let entries =
-            log::ranges(&self.db.read, [(skipped.drive_id, skipped.sequence, 1)].into_iter()).await?;
+        let entries = log::ranges(&self.db.read, [(skipped.stream, skipped.sequence, 1)].into_iter()).await?;
         let tx = self.db.begin().await?;
         if !skipped::delete(&tx, F::NAME, skipped).await? {
             return Ok(());

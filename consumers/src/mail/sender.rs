@@ -217,10 +217,10 @@ impl Sender {
             standing.map(|(drive_id, row)| ((drive_id, row.member_id), row)).collect();
         let wanted = settings::of_members(db, &to).await?;
         let written = settings::templates(db).await?;
-        let places = places().map(|(drive_id, sequence)| (drive_id, sequence, 1));
+        let places = places().map(|(drive_id, sequence)| (drive_id.into(), sequence, 1));
         let entries = log::ranges(db, places).await?.into_iter().filter_map(|entry| {
             let event = serde_json::from_slice::<CloudEvent>(&entry.bytes).ok()?;
-            Some(((entry.drive_id, entry.head.sequence), event))
+            Some(((entry.stream.drive()?, entry.head.sequence), event))
         });
         let entries: HashMap<_, _> = entries.collect();
         let mut webhooks = HashMap::new();

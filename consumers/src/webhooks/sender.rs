@@ -283,9 +283,10 @@ impl Sender {
     ) -> Result<(), DbErr> {
         let places = claimed.iter().filter_map(|delivery| delivery.place);
         let entries =
-            log::ranges(&self.db.read, places.map(|(drive_id, sequence)| (drive_id, sequence, 1))).await?;
-        let bodies: HashMap<_, _> =
-            entries.into_iter().map(|entry| ((entry.drive_id, entry.head.sequence), entry.bytes)).collect();
+            log::ranges(&self.db.read, places.map(|(drive_id, sequence)| (drive_id.into(), sequence, 1)))
+                .await?;
+        let body = |entry: log::Entry| Some(((entry.stream.drive()?, entry.head.sequence), entry.bytes));
+        let bodies: HashMap<_, _> = entries.into_iter().filter_map(body).collect();
         let mut claimed: HashMap<_, _> =
             claimed.into_iter().map(|delivery| (delivery.id, delivery)).collect();
         for (webhook, run) in runs {

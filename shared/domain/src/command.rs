@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::code::Code;
+use crate::stream::{Stream, StreamKind};
 
 crate::words! {
     /// A kind of work, with one kind of consumer. `drives` and `members` are split into lanes.
@@ -46,10 +47,17 @@ pub trait Command: Serialize + DeserializeOwned + Send + Sync + 'static {
     type Outcome: JsonSchema;
     /// Why it may be refused.
     const REFUSALS: &'static [Code];
+    /// The kind of noun that it is about, whose id is its [`lane_key`](Self::lane_key).
+    const ABOUT: Option<StreamKind>;
 
     /// Commands with the same key are decided in the order in which the broker took them. Ignored by queues without
     /// lanes.
     fn lane_key(&self) -> Uuid;
+
+    /// The stream that it is about, if it is about one.
+    fn stream(&self) -> Option<Stream> {
+        Self::ABOUT.map(|kind| Stream { kind, id: self.lane_key() })
+    }
 }
 
 /// The body of a command cannot be read.
@@ -69,6 +77,8 @@ pub trait CommandSet: Sized + Send + Sync + 'static {
     const QUEUE: Queue;
     /// Why commands of each kind may be refused.
     const REFUSALS: &'static [(&'static str, &'static [Code])];
+    /// See [`Command::ABOUT`].
+    const ABOUT: Option<StreamKind>;
 
     /// Reads the body of a command of this kind; says why it cannot be read otherwise.
     fn decode(kind: &str, payload: &[u8]) -> Result<Self, Undecodable>;
@@ -89,12 +99,13 @@ pub trait CommandSet: Sized + Send + Sync + 'static {
 /// Declares the commands of one queue: an enum with a variant per command, its decoding, and [`Command`] for each. After
 /// `->` stands what its client is told when it was done, and after `or` why it may be refused.
 ///
-/// `by |command| key` names whose order matters.
+/// `about` names the kind of stream that they are about, if there is one, and `by |command| key` its
+/// id: commands with the same key are decided in order.
 #[macro_export]
 macro_rules! commands {
     (
         $(#[$doc:meta])*
-        pub enum $set:ident on $queue:ident by |$command:ident| $key:expr;
+        pub enum $set:ident on $queue:ident $(about $about:ident)? by |$command:ident| $key:expr;
         $($kind:literal => $name:ident -> $outcome:ident or [$($refusal:ident),* $(,)?],)+
     ) => {
         $(#[$doc])*
@@ -105,6 +116,7 @@ macro_rules! commands {
         impl $crate::command::CommandSet for $set {
             const QUEUE: $crate::command::Queue = $crate::command::Queue::$queue;
             const REFUSALS: &'static [(&'static str, &'static [$crate::code::Code])] = &[$(($kind, <$name as $crate::command::Command>::REFUSALS),)+];
+            const ABOUT: Option<$crate::stream::StreamKind> = $crate::commands!(@about $($about)?);
 
             fn decode(kind: &str, payload: &[u8]) -> Result<Self, $crate::command::Undecodable> {
                 match kind {
@@ -135,6 +147,7 @@ macro_rules! commands {
             const QUEUE: $crate::command::Queue = $crate::command::Queue::$queue;
             type Outcome = $outcome;
             const REFUSALS: &'static [$crate::code::Code] = &[$($crate::code::Code::$refusal),*];
+            const ABOUT: Option<$crate::stream::StreamKind> = <$set as $crate::command::CommandSet>::ABOUT;
 
             fn lane_key(&self) -> uuid::Uuid {
                 let $command = self;
@@ -148,4 +161,6 @@ macro_rules! commands {
             }
         })+
     };
+    (@about) => { None };
+    (@about $about:ident) => { Some($crate::stream::StreamKind::$about) };
 }

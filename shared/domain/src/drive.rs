@@ -78,7 +78,7 @@ pub enum ClosedBy {
 
 crate::commands! {
     /// Everything that is decided on a drive's lane.
-    pub enum DriveCommand on Drives by |command| command.drive_id.0;
+    pub enum DriveCommand on Drives about Drive by |command| command.drive_id.0;
     "create-drive" => CreateDrive -> DriveOutcome or [InvalidDrive, InvalidRule],
     "update-drive" => UpdateDrive -> DriveOutcome or [
         CapacityBelowConfirmed, DriveCancelled, DriveClosed, DriveNotFound, InvalidDrive,

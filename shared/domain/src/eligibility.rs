@@ -351,7 +351,7 @@ pub(crate) fn is_comparable(number: &serde_json::Number) -> bool {
 
 crate::commands! {
     /// What is decided without order, and changes nothing.
-    pub enum EligibilityCommand on Eligibility by |command| command.drive_id.0;
+    pub enum EligibilityCommand on Eligibility about Drive by |command| command.drive_id.0;
     "check-eligibility" => CheckEligibility -> EligibilityOutcome or [DriveNotFound, MemberNotFound],
 }
 

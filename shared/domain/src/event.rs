@@ -9,9 +9,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::id::MemberId;
+use crate::stream::StreamKind;
 
 /// All the events of one noun.
 pub trait EventSet: Serialize + DeserializeOwned + JsonSchema {
+    /// The kind of stream in whose log they stand.
+    const STREAM: StreamKind;
     /// The types of all of them, as subscribers see them: `muster.registration.confirmed`.
     const KINDS: &'static [&'static str];
 
@@ -33,7 +36,7 @@ pub trait EventSet: Serialize + DeserializeOwned + JsonSchema {
 macro_rules! events {
     (
         $(#[$doc:meta])*
-        pub enum $set:ident;
+        pub enum $set:ident of $stream:ident;
         $($(#[$event_doc:meta])* $kind:literal => $name:ident($data:ty) $([$($has:ident)+])?,)+
     ) => {
         $(#[$doc])*
@@ -44,6 +47,7 @@ macro_rules! events {
         }
 
         impl $crate::event::EventSet for $set {
+            const STREAM: $crate::stream::StreamKind = $crate::stream::StreamKind::$stream;
             const KINDS: &'static [&'static str] = &[$($kind),+];
 
             fn kind(&self) -> &'static str {

@@ -17,6 +17,7 @@ pub mod id;
 pub mod member;
 pub mod patch;
 pub mod refusal;
+pub mod stream;
 pub mod text;
 pub mod upkeep;
 pub mod words;

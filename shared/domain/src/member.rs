@@ -42,7 +42,7 @@ pub fn attribute_fault(name: &str, value: Option<&Attribute>) -> Option<String> 
 
 crate::commands! {
     /// Everything that is decided on a member's lane.
-    pub enum MemberCommand on Members by |command| command.orders_by();
+    pub enum MemberCommand on Members about Member by |command| command.orders_by();
     "update-profile" => UpdateProfile -> ProfileOutcome or [AttributeLocked, InvalidProfile],
     "import-members" => ImportMembers -> ImportOutcome or [InvalidFile],
 }

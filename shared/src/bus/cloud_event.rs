@@ -1,4 +1,4 @@
-//! Events on their way to subscribers: CloudEvents. The drive's log keeps the same bytes.
+//! Events on their way to subscribers: CloudEvents. The log of their stream keeps the same bytes.
 
 pub mod batch;
 
@@ -6,7 +6,8 @@ use bytes::Bytes;
 use domain::clock::Instant;
 use domain::drive::event::Event;
 use domain::event::EventSet;
-use domain::id::{CommandId, DriveId, MemberId, event_id};
+use domain::id::{CommandId, MemberId, event_id};
+use domain::stream::Stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -24,14 +25,15 @@ pub struct CloudEvent<E = Event> {
     pub specversion: String,
     /// A function of the command and the event's place in its decision: a repeat has the same.
     pub id: Uuid,
-    /// `/drives/{id}`, or `/members` for what is not in a drive's log.
+    /// The stream in whose log it stands: `/drives/{id}` or `/members/{id}`.
     pub source: String,
     /// The member it is about, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<MemberId>,
     /// When it was decided.
     pub time: Instant,
-    /// Its number in the drive's log, from 1, without gaps.
+    /// Its number in the log of its stream, from 1, without gaps. Events of members that versions
+    /// without logs for members published have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<String>,
     /// The command that caused it.
@@ -45,39 +47,49 @@ pub struct CloudEvent<E = Event> {
 }
 
 impl<E: EventSet> CloudEvent<E> {
-    /// The `index`-th event of the decision about `cause`. `place` is its drive and its number in the drive's log.
+    /// The `index`-th event of the decision about `cause`. `place` is its stream and its number in
+    /// the stream's log.
     #[must_use]
-    pub fn new(
-        cause: CommandId,
-        index: usize,
-        place: Option<(DriveId, u64)>,
-        time: Instant,
-        event: E,
-    ) -> Self {
+    pub fn new(cause: CommandId, index: usize, place: (Stream, u64), time: Instant, event: E) -> Self {
+        let (stream, sequence) = place;
+        Self {
+            source: stream.to_string(),
+            sequence: Some(sequence.to_string()),
+            ..Self::without_log(cause, index, time, event)
+        }
+    }
+
+    /// The same as versions published it in which this kind of stream had no logs.
+    #[must_use]
+    pub fn without_log(cause: CommandId, index: usize, time: Instant, event: E) -> Self {
         Self {
             specversion: "1.0".to_owned(),
             id: event_id(cause, index),
-            source: place
-                .map_or_else(|| "/members".to_owned(), |(drive_id, _)| format!("/drives/{drive_id}")),
+            source: E::STREAM.path().to_owned(),
             subject: event.member_id(),
             time,
-            sequence: place.map(|(_, sequence)| sequence.to_string()),
+            sequence: None,
             cause,
             datacontenttype: "application/json".to_owned(),
             event,
         }
     }
 
-    /// The routing key: `registration.confirmed.{drive}.{member}`, `drive.closed.{drive}`, `member.updated.{member}`.
+    /// The stream in whose log it stands; none for an event that has no number.
+    #[must_use]
+    pub fn stream(&self) -> Option<Stream> {
+        self.source.parse().ok()
+    }
+
+    /// The routing key: `registration.confirmed.{drive}.{member}`, `drive.closed.{drive}`,
+    /// `member.updated.{member}`, `members.imported`.
     #[must_use]
     pub fn key(&self) -> String {
         let mut key = self.event.kind().trim_start_matches("muster.").to_owned();
-        let drive = self.source.strip_prefix("/drives/");
-        for part in
-            drive.map(ToOwned::to_owned).into_iter().chain(self.subject.map(|member| member.to_string()))
-        {
+        let drive = self.stream().and_then(Stream::drive).map(|drive_id| drive_id.0);
+        for part in drive.into_iter().chain(self.subject.map(|member_id| member_id.0)) {
             key.push('.');
-            key.push_str(&part);
+            key.push_str(&part.to_string());
         }
         key
     }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use domain::id::{DriveId, MemberId};
+use domain::stream::Stream;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -10,13 +11,44 @@ use crate::bus::message::{Address, Message, Outgoing};
 
 /// What has grown, and how far it reaches now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Payload", into = "Payload")]
 pub struct Notice {
-    /// Drives' logs, with the number of the last entry.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub logs: Vec<(DriveId, u64)>,
+    /// Logs, with the number of the last entry.
+    pub logs: Vec<(Stream, u64)>,
     /// Members' inboxes, with the number of the last one in it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inboxes: Vec<(MemberId, u64)>,
+}
+
+/// A notice on the wire. Versions in which only drives had logs read `logs`, so other streams stand
+/// beside them.
+#[derive(Default, Serialize, Deserialize)]
+struct Payload {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    logs: Vec<(DriveId, u64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    streams: Vec<(Stream, u64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    inboxes: Vec<(MemberId, u64)>,
+}
+
+impl From<Notice> for Payload {
+    fn from(Notice { logs, inboxes }: Notice) -> Self {
+        let mut payload = Self { inboxes, ..Self::default() };
+        for (stream, end) in logs {
+            match stream.drive() {
+                Some(drive_id) => payload.logs.push((drive_id, end)),
+                None => payload.streams.push((stream, end)),
+            }
+        }
+        payload
+    }
+}
+
+impl From<Payload> for Notice {
+    fn from(Payload { logs, streams, inboxes }: Payload) -> Self {
+        let drives = logs.into_iter().map(|(drive_id, end)| (drive_id.into(), end));
+        Self { logs: drives.chain(streams).collect(), inboxes }
+    }
 }
 
 /// The most inboxes that one message names.

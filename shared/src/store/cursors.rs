@@ -1,22 +1,26 @@
-//! The table `cursors`: one row per follower and drive. [`skipped`] is about the entries that were left out.
+//! The table `cursors`: one row per follower and stream. [`skipped`] is about the entries that were left out.
 
 pub mod skipped;
 
 use std::collections::BTreeSet;
 
-use domain::id::DriveId;
+use domain::stream::{Stream, StreamKind};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait as _, IntoCondition as _};
-use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, Set};
+use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, Select, Set};
 
 use crate::cursor::Behind;
 use crate::database::rows;
 use crate::failure::Failure;
 use crate::store::drives::table as drives;
+use crate::store::streams;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "cursors")]
-#[allow(missing_docs, reason = "a follower, a drive, and the number of the last entry that it read")]
+#[allow(
+    missing_docs,
+    reason = "a follower, the id of a stream, and the number of the last entry that it read"
+)]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub follower: String,
@@ -35,48 +39,74 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// At most `limit` of the logs that `follower` has not read to their end, by the drives' ids, after `after`: of all, or of
-/// `among`.
+/// At most `limit` of the logs that `follower` has not read to their end, by the streams' ids, after
+/// `after`: of all streams of this kind, or of `among`.
 pub async fn behind(
     db: &impl ConnectionTrait,
     follower: &'static str,
-    among: Option<&BTreeSet<DriveId>>,
-    after: Option<DriveId>,
+    kind: StreamKind,
+    among: Option<&BTreeSet<Stream>>,
+    after: Option<Stream>,
     limit: u64,
 ) -> Result<Vec<Behind>, DbErr> {
-    let of_follower = drives::Entity::belongs_to(Entity)
-        .from(drives::Column::Id)
-        .to(Column::DriveId)
-        .on_condition(move |_, cursors| Expr::col((cursors, Column::Follower)).eq(follower).into_condition())
-        .into();
-    let read = || Expr::col((Entity, Column::Sequence));
-    let mut select = drives::Entity::find()
-        .select_only()
-        .columns([drives::Column::Id, drives::Column::Sequence])
-        .column_as(Column::Sequence, "read")
-        .join(JoinType::LeftJoin, of_follower)
-        .filter(
-            Condition::any()
-                .add(read().is_null())
-                .add(Expr::col((drives::Entity, drives::Column::Sequence)).gt(read())),
-        )
-        .order_by_asc(drives::Column::Id)
-        .limit(limit);
-    if let Some(among) = among {
-        select = select.filter(rows::is_one_of(db, drives::Column::Id, among.iter().map(|id| id.0)));
-    }
-    if let Some(after) = after {
-        select = select.filter(drives::Column::Id.gt(after.0));
-    }
-    let rows = select.into_tuple::<(Uuid, i64, Option<i64>)>().all(db).await?;
+    let select = match kind {
+        StreamKind::Drive => {
+            use drives::Column::{Id, Sequence};
+            let these = among.map(|among| is_among(db, Id, among));
+            unfinished::<drives::Entity>(follower, Id, Sequence, these, after, limit).into_tuple()
+        }
+        StreamKind::Member => {
+            use streams::Column::{Id, Kind, Sequence};
+            let these = among.map_or(Kind.eq(kind.as_str()), |among| is_among(db, Id, among));
+            unfinished::<streams::Entity>(follower, Id, Sequence, Some(these), after, limit).into_tuple()
+        }
+    };
+    let rows: Vec<(Uuid, i64, Option<i64>)> = select.all(db).await?;
     Ok(rows
         .into_iter()
-        .map(|(drive_id, end, read)| Behind {
-            drive_id: DriveId(drive_id),
+        .map(|(id, end, read)| Behind {
+            stream: Stream { kind, id },
             read: read.map(i64::unsigned_abs),
             end: end.unsigned_abs(),
         })
         .collect())
+}
+
+fn is_among<C: ColumnTrait>(db: &impl ConnectionTrait, id: C, among: &BTreeSet<Stream>) -> Expr {
+    rows::is_one_of(db, id, among.iter().map(|stream| stream.id))
+}
+
+/// Streams of one table, `these` if that is given, whose end lies beyond the follower's cursor: id,
+/// end, cursor.
+fn unfinished<H: EntityTrait>(
+    follower: &'static str,
+    id: H::Column,
+    end: H::Column,
+    these: Option<Expr>,
+    after: Option<Stream>,
+    limit: u64,
+) -> Select<H> {
+    let of_follower = H::belongs_to(Entity)
+        .from(id)
+        .to(Column::DriveId)
+        .on_condition(move |_, cursors| Expr::col((cursors, Column::Follower)).eq(follower).into_condition())
+        .into();
+    let read = || Expr::col((Entity, Column::Sequence));
+    let mut select = H::find()
+        .select_only()
+        .columns([id, end])
+        .column_as(Column::Sequence, "read")
+        .join(JoinType::LeftJoin, of_follower)
+        .filter(Condition::any().add(read().is_null()).add(end.into_expr().gt(read())))
+        .order_by_asc(id)
+        .limit(limit);
+    if let Some(these) = these {
+        select = select.filter(these);
+    }
+    if let Some(after) = after {
+        select = select.filter(id.gt(after.id));
+    }
+    select
 }
 
 /// Moves a follower's cursors on: each from where it was found to a new number. Nothing may be kept if another process has
@@ -91,14 +121,14 @@ pub async fn advance(
         .filter(|(behind, _)| behind.read.is_none())
         .map(|(behind, to)| ActiveModel {
             follower: Set(follower.to_owned()),
-            drive_id: Set(behind.drive_id.0),
+            drive_id: Set(behind.stream.id),
             sequence: Set(stored(*to)),
         })
         .collect();
     rows::insert(db, new, |_| 0).await?;
     let known = moved.iter().filter_map(|(behind, to)| {
         let from = stored(behind.read?);
-        Some(vec![follower.into(), behind.drive_id.0.into(), from.into(), stored(*to).into()])
+        Some(vec![follower.into(), behind.stream.id.into(), from.into(), stored(*to).into()])
     });
     let known: Vec<_> = known.collect();
     let count = known.len() as u64;

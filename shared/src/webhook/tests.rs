@@ -35,7 +35,7 @@ fn webhook() -> Webhook {
 
 fn opened(at: Instant) -> (DriveId, CloudEvent) {
     let drive_id = DriveId::new();
-    (drive_id, CloudEvent::new(CommandId::new(), 0, Some((drive_id, 1)), at, Event::DriveOpened(Empty {})))
+    (drive_id, CloudEvent::new(CommandId::new(), 0, (drive_id.into(), 1), at, Event::DriveOpened(Empty {})))
 }
 
 fn delivery() -> Delivery {

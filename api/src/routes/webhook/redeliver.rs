@@ -41,13 +41,14 @@ impl Gathering<'_> {
         let mut first = None;
         for entry in entries {
             let event: CloudEvent = serde_json::from_slice(&entry.bytes).map_err(|error| {
-                tracing::error!(%error, drive_id = %entry.drive_id, "an entry of a log cannot be read");
+                tracing::error!(%error, stream = %entry.stream, "an entry of a log cannot be read");
                 Problem::internal()
             })?;
+            let Some(drive_id) = entry.stream.drive() else { continue };
             let in_time = since.is_none_or(|since| event.time >= since);
             first = first.or(Some(in_time));
-            if in_time && self.webhook.filter.matches(entry.drive_id, event.event.kind()) {
-                let place = (entry.drive_id, entry.head.sequence);
+            if in_time && self.webhook.filter.matches(drive_id, event.event.kind()) {
+                let place = (drive_id, entry.head.sequence);
                 self.found.push(Delivery::new(self.webhook.id, place, &event, self.now));
             }
         }
@@ -66,7 +67,7 @@ pub(super) async fn of_range(
     let mut gathering = Gathering { webhook, now, looked_at: 0, found: Vec::new() };
     let (mut after, end) = (range.start().saturating_sub(1), *range.end());
     while after < end {
-        let entries = log::read(&db.read, drive_id, after, PAGE.min(end - after)).await?;
+        let entries = log::read(&db.read, drive_id.into(), after, PAGE.min(end - after)).await?;
         let Some(last) = entries.last() else { break };
         after = last.head.sequence;
         gathering.look(&entries, None)?;
@@ -97,7 +98,7 @@ pub(super) async fn of_everything(
             let (mut end, mut step) = (head, 16);
             while end > 0 {
                 let start = end.saturating_sub(step);
-                let entries = log::read(&db.read, drive_id, start, end - start).await?;
+                let entries = log::read(&db.read, drive_id.into(), start, end - start).await?;
                 if !gathering.look(&entries, Some(since))? {
                     break;
                 }

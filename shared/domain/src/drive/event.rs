@@ -11,7 +11,7 @@ pub use self::data::{
 
 crate::events! {
     /// What was decided on a drive's lane, as its log says it.
-    pub enum Event;
+    pub enum Event of Drive;
     /// A drive was made.
     "muster.drive.created" => DriveCreated(DriveCreated),
     /// A drive was changed.

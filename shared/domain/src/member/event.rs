@@ -7,7 +7,7 @@ use crate::id::MemberId;
 
 crate::events! {
     /// What was decided on a member's lane.
-    pub enum MemberEvent;
+    pub enum MemberEvent of Member;
     /// A member's profile was changed.
     "muster.member.updated" => MemberUpdated(MemberUpdated) [member],
     /// An organiser imported members.

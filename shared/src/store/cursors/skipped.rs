@@ -1,7 +1,7 @@
 //! The table `skipped_entries`: what followers could not take in.
 
 use domain::clock::Instant;
-use domain::id::DriveId;
+use domain::stream::{Stream, StreamKind};
 use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, DbErr, QueryOrder as _, QuerySelect as _, Set};
 
@@ -38,7 +38,7 @@ pub async fn insert(
 ) -> Result<(), DbErr> {
     let row = ActiveModel {
         follower: Set(follower.to_owned()),
-        drive_id: Set(skipped.drive_id.0),
+        drive_id: Set(skipped.stream.id),
         sequence: Set(stored(skipped.sequence)),
         at: Set(now),
         reason: Set(skipped.reason.clone()),
@@ -46,10 +46,12 @@ pub async fn insert(
     Entity::insert(row).exec_without_returning(db).await.map(drop)
 }
 
-/// At most `limit` of the entries that a follower has left out, by drives and numbers.
+/// At most `limit` of the entries that a follower of streams of this kind has left out, by streams and
+/// numbers.
 pub async fn of(
     db: &impl ConnectionTrait,
     follower: &'static str,
+    kind: StreamKind,
     limit: u64,
 ) -> Result<Vec<Skipped>, DbErr> {
     let rows = Entity::find()
@@ -60,7 +62,7 @@ pub async fn of(
         .all(db)
         .await?;
     let skipped = |row: Model| Skipped {
-        drive_id: DriveId(row.drive_id),
+        stream: Stream { kind, id: row.drive_id },
         sequence: row.sequence.unsigned_abs(),
         reason: row.reason,
     };
@@ -73,6 +75,6 @@ pub async fn delete(
     follower: &'static str,
     skipped: &Skipped,
 ) -> Result<bool, DbErr> {
-    let key = (follower.to_owned(), skipped.drive_id.0, stored(skipped.sequence));
+    let key = (follower.to_owned(), skipped.stream.id, stored(skipped.sequence));
     Ok(Entity::delete_by_id(key).exec(db).await?.rows_affected == 1)
 }

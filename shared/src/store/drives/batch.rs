@@ -9,6 +9,7 @@ use domain::drive::state::{Drive, Places, State};
 use domain::drive::{ClosedBy, DriveCommand};
 use domain::eligibility::Rules;
 use domain::id::{DriveId, MemberId, RegistrationId, SlotId};
+use domain::stream::Stream;
 use domain::text::folded;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
@@ -194,10 +195,15 @@ fn read(
 pub async fn save(
     db: &impl ConnectionTrait,
     loaded: &BTreeMap<DriveId, Loaded>,
-    heads: &BTreeMap<DriveId, Head>,
+    heads: &BTreeMap<Stream, Head>,
     now: Instant,
 ) -> Result<(), Failure> {
-    let touched = || heads.iter().filter_map(|(id, head)| loaded.get(id).map(|drive| (*id, *head, drive)));
+    let touched = || {
+        heads.iter().filter_map(|(stream, head)| {
+            let drive_id = stream.drive()?;
+            Some((drive_id, *head, loaded.get(&drive_id)?))
+        })
+    };
     let mut moved = Vec::new();
     for (drive_id, head, drive) in touched() {
         let Some(after) = &drive.state.drive else { continue };
@@ -217,7 +223,8 @@ pub async fn save(
     }
     advance(db, &moved, now).await?;
     for (drive_id, drive) in loaded {
-        remind(db, *drive_id, drive, heads.get(drive_id).copied().unwrap_or(drive.head), now).await?;
+        let head = heads.get(&Stream::from(*drive_id)).copied().unwrap_or(drive.head);
+        remind(db, *drive_id, drive, head, now).await?;
     }
     let mut counts = Vec::new();
     for (_, _, drive) in touched() {
