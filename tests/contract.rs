@@ -435,6 +435,7 @@ async fn every_route_checks_who_may() {
                 let mut filled = format!("{surface}{path}");
                 let ids = [
                     "drive_id",
+                    "member_id",
                     "registration_id",
                     "command_id",
                     "service_account_id",
