@@ -134,12 +134,11 @@ async fn print_new(
     told: &mut BTreeMap<Stream, u64>,
     shutdown: &CancellationToken,
 ) -> Result<(), Ended> {
-    let ends = match arguments.stream() {
-        Some(stream) => streams::ends(&db.read, [stream]).await?,
-        None => {
-            let ends = drives::all_ends(&db.reports).await?;
-            ends.into_iter().map(|(drive_id, end)| (drive_id.into(), end)).collect()
-        }
+    let ends = if let Some(stream) = arguments.stream() {
+        streams::ends(&db.read, [stream]).await?
+    } else {
+        let ends = drives::all_ends(&db.reports).await?;
+        ends.into_iter().map(|(drive_id, end)| (drive_id.into(), end)).collect()
     };
     let mut is_new = false;
     for (stream, end) in ends {

@@ -401,6 +401,8 @@ mod tests {
         assert!(grown_logs(std::iter::empty()).message().is_none());
     }
 
+    const DRIVE: StreamKind = StreamKind::Drive;
+
     #[test]
     fn notices_name_what_has_grown_until_they_name_too_much_or_one_may_be_missing() {
         let named = |count: usize| {
@@ -408,7 +410,6 @@ mod tests {
             let notice = Notice { logs, inboxes: Vec::new() };
             Received::Message(notice.message().unwrap().message)
         };
-        const DRIVE: StreamKind = StreamKind::Drive;
         let mut grown = Grown::These(BTreeSet::new());
         let other = Notice { logs: vec![(MemberId::new().into(), 1)], inboxes: Vec::new() };
         grown.heard(DRIVE, Received::Message(other.message().unwrap().message));

@@ -332,7 +332,7 @@ async fn with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fa
     let receiver = Receiver::start().await;
     let webhook = made(&local, &receiver.url, true).await;
     let begun = entries(&local, 2).await;
-    let drives: BTreeSet<DriveId> = begun.iter().map(|entry| entry.drive_id()).collect();
+    let drives: BTreeSet<DriveId> = begun.iter().map(Followed::drive_id).collect();
     // Logs as a rush leaves them.
     let (mut more, mut followed) = (Vec::new(), Vec::new());
     for (drive_id, sequence) in drives.iter().flat_map(|id| (10..210_u64).map(|number| (*id, number))) {
