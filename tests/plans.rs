@@ -110,8 +110,8 @@ async fn keyed_reads_use_indexes() {
     assert_eq!(drives::ends(read, [drive_id]).await.unwrap().len(), 1);
     drives::due(read, now, 10).await.unwrap();
     drives::reminders(read, now, 10).await.unwrap();
-    assert!(!log::read(read, drive_id, 0, 10).await.unwrap().is_empty());
-    assert!(!log::ranges(read, [(drive_id, 1, 2)].into_iter()).await.unwrap().is_empty());
+    assert!(!log::read(read, drive_id.into(), 0, 10).await.unwrap().is_empty());
+    assert!(!log::ranges(read, [(drive_id.into(), 1, 2)].into_iter()).await.unwrap().is_empty());
     assert_eq!(ledger::find(read, [click.id]).await.unwrap().len(), 1);
     assert_eq!(registrations::of_member(read, second, None, 10).await.unwrap().len(), 1);
     assert_eq!(registrations::waitlist_positions(read, second, [drive_id]).await.unwrap().len(), 1);
