@@ -75,5 +75,6 @@ mod tidy;
 mod tls;
 mod topology;
 mod tracing;
+mod upgrade;
 mod webhooks;
 mod words;
