@@ -12,8 +12,8 @@ use indicatif::ProgressBar;
 use shared::database::Database;
 use tokio_util::sync::CancellationToken;
 
+use crate::all_in_one::{self, ServeArguments};
 use crate::client::Client;
-use crate::everything::{self, ServeArguments};
 use crate::{history, verify};
 
 /// Flags of `muster demo`.
@@ -46,7 +46,7 @@ pub async fn run(
         let password = serve.admin.admin_password.as_ref().map(|password| password.expose().to_owned());
         let data_dir = serve.deployment.data_dir.clone();
         let email = serve.admin.admin_email.clone();
-        let running = everything::start(serve, shutdown.clone()).await?;
+        let running = all_in_one::start(serve, shutdown.clone()).await?;
         let password = match password {
             Some(password) => password,
             None => std::fs::read_to_string(data_dir.join(api::admin::PASSWORD_FILE))

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::event::Event;
 use domain::hash::digest_from_base64url;
 use domain::id::{CommandId, DriveId, SlotId};
@@ -21,10 +21,10 @@ pub struct History {
     drive_id: DriveId,
     fold: Fold,
     /// When each command was decided.
-    pub decided: HashMap<CommandId, Instant>,
+    pub decided: HashMap<CommandId, Timestamp>,
     last: Option<CommandId>,
     /// When the drive's last place was taken, the first time.
-    pub full: Option<Instant>,
+    pub full: Option<Timestamp>,
     /// The number of refused registrations.
     pub refused: u64,
 }

@@ -1,11 +1,11 @@
 //! Muster, everything in one process, and the operator's commands.
 
+pub mod all_in_one;
 pub mod check_accounts;
 pub mod client;
 pub mod dead_letters;
 pub mod demo;
 pub mod events;
-pub mod everything;
 pub mod history;
 pub mod load;
 pub mod migrate;
@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 use process::part::Part;
 use shared::config::Watching;
 
-use crate::everything::ServeArguments;
+use crate::all_in_one::ServeArguments;
 
 /// The parts that work behind the APIs, in the order in which they start. Each is a process of its
 /// own at full size.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use muster::{Arguments, Command, check_accounts, dead_letters, demo, events, everything, migrate, verify};
+use muster::{Arguments, Command, all_in_one, check_accounts, dead_letters, demo, events, migrate, verify};
 use process::run_to_end;
 use shared::config::arguments;
 
@@ -12,7 +12,7 @@ static ALLOCATOR: process::Allocator = process::Allocator;
 fn main() -> ExitCode {
     let Arguments { command, serve, watching } = arguments::read();
     match command {
-        None => run_to_end("muster", &watching, |shutdown| Box::pin(everything::serve(serve, shutdown))),
+        None => run_to_end("muster", &watching, |shutdown| Box::pin(all_in_one::serve(serve, shutdown))),
         Some(Command::Demo { demo, serve, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(demo::run(demo, *serve, shutdown)))
         }

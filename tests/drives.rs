@@ -2,7 +2,7 @@
 //! afterwards.
 
 use chrono::Duration;
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use domain::command::Command;
 use domain::drive::registration::{AddRegistration, ChangeAnswers, MoveInWaitingList, Register, Withdraw};
 use domain::drive::{CreateDrive, UpdateDrive};
@@ -44,7 +44,7 @@ async fn a_year_that_the_database_cannot_keep_is_refused_in_words(engine: Engine
 }
 
 /// Decides a command that was accepted at `at`.
-async fn decide_at<C: Command>(local: &Local, at: Instant, command: C) -> Row {
+async fn decide_at<C: Command>(local: &Local, at: Timestamp, command: C) -> Row {
     let mut envelope = local::envelope(local::admin(), command);
     envelope.accepted_at = at;
     let id = local.send(envelope).await;

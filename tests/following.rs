@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use consumers::follow::{Followed, Follower, follow};
 use consumers::inbox::Inbox;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::message::{Audience, MessageDrive};
 use domain::drive::registration::Withdraw;
 use domain::id::{DriveId, MemberId};
@@ -41,7 +41,7 @@ impl Follower for Clumsy {
     async fn take(
         &self,
         tx: &DatabaseTransaction,
-        now: Instant,
+        now: Timestamp,
         entries: &[Followed],
     ) -> Result<Notice, Failure> {
         let messages: Vec<_> = entries

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use consumers::follow::{Followed, Follower, follow};
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::command::Command as _;
 use domain::id::{DriveId, MemberId};
 use domain::member::event::MemberEvent;
@@ -150,7 +150,7 @@ impl Follower for Reader {
     async fn take(
         &self,
         _: &DatabaseTransaction,
-        _: Instant,
+        _: Timestamp,
         entries: &[Followed<MemberEvent>],
     ) -> Result<Notice, Failure> {
         *self.tried.lock().unwrap() += 1;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use consumers::follow::{Followed, Follower, follow};
 use consumers::mail::sender::Sender;
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use domain::id::DriveId;
 use domain::stream::StreamKind;
 use process::watch::Liveness;
@@ -43,7 +43,7 @@ impl Follower for Picky {
     async fn take(
         &self,
         _: &DatabaseTransaction,
-        _: Instant,
+        _: Timestamp,
         entries: &[Followed],
     ) -> Result<Notice, Failure> {
         let taken: Vec<_> = entries.iter().map(|entry| (entry.drive_id(), entry.sequence)).collect();

@@ -2,7 +2,7 @@
 //! becomes of the dates.
 
 use chrono::Duration;
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use domain::drive::registration::Register;
 use domain::drive::{AdvanceDrive, CancelDrive, UpdateDrive};
 use domain::event::EventSet as _;
@@ -17,7 +17,7 @@ use crate::deployment::{Engine, eventually};
 use crate::local::{self, Local, assert_ok, register};
 
 /// Two schedulers that remember nothing of what they published before: each look is one after a restart.
-async fn look(local: &Local, now: Instant, drive_id: DriveId) {
+async fn look(local: &Local, now: Timestamp, drive_id: DriveId) {
     let other = local.second_handle().await;
     let one = Scheduler::new(local.db.clone(), local.broker.clone());
     let two = Scheduler::new(other, local.broker.clone());
@@ -29,7 +29,7 @@ async fn look(local: &Local, now: Instant, drive_id: DriveId) {
 }
 
 /// What people were told of a drive: the start, and how many hours before it they were to be told.
-async fn told(local: &Local, drive_id: DriveId) -> Vec<(Instant, u64)> {
+async fn told(local: &Local, drive_id: DriveId) -> Vec<(Timestamp, u64)> {
     let entries = local.entries(drive_id).await;
     let events = entries.iter().map(|entry| serde_json::from_slice::<Value>(&entry.bytes).unwrap());
     let reminded = events.filter(|event| event["type"] == "muster.drive.reminded");
@@ -116,12 +116,12 @@ async fn a_start_that_moves_is_told_of_again_and_one_that_is_called_off_is_not()
     let more = json!({ "starts_at": "2031-10-25T09:00", "time_zone": "Europe/Berlin" });
     let moves = local.open_drive(more.clone()).await;
     let cancelled = local.open_drive(more).await;
-    let first: Instant = "2031-10-25T07:00:00Z".parse().unwrap();
+    let first: Timestamp = "2031-10-25T07:00:00Z".parse().unwrap();
     let (day, hour) = (Duration::days(1), Duration::hours(1));
     look(&local, first - day, moves).await;
     assert_eq!(told(&local, moves).await, [(first, 24)]);
     update(&local, moves, json!({ "starts_at": "2031-10-26T09:00" })).await;
-    let second: Instant = "2031-10-26T08:00:00Z".parse().unwrap();
+    let second: Timestamp = "2031-10-26T08:00:00Z".parse().unwrap();
     assert_ok(&local.decide(CancelDrive { drive_id: cancelled, reason: "rain".into() }).await);
     for now in [first - hour, second - day - hour] {
         look(&local, now, moves).await;
@@ -139,7 +139,7 @@ async fn a_start_that_moves_is_told_of_again_and_one_that_is_called_off_is_not()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn how_a_drive_stands_is_told_once_a_day_at_its_own_time() {
     let local = Local::start(Engine::Sqlite).await;
-    let (opens_at, day): (Instant, _) = ("2026-01-01T00:00:00Z".parse().unwrap(), Duration::days(1));
+    let (opens_at, day): (Timestamp, _) = ("2026-01-01T00:00:00Z".parse().unwrap(), Duration::days(1));
     let drive_id = local
         .open_drive(json!({
             "opens_at": opens_at, "closes_at": "2036-01-03T00:00:00Z", "time_zone": "Asia/Kolkata",
@@ -153,7 +153,7 @@ async fn how_a_drive_stands_is_told_once_a_day_at_its_own_time() {
         digested.map(|event| event["data"].clone()).collect::<Vec<_>>()
     };
     // Nobody looked for years: what is told is how it stands, and of when.
-    let first: Instant = "2036-01-01T02:30:00Z".parse().unwrap();
+    let first: Timestamp = "2036-01-01T02:30:00Z".parse().unwrap();
     look(&local, first, drive_id).await;
     let expected = json!({
         "at": "2036-01-01T02:30:00Z", "entries": 3,

@@ -28,7 +28,8 @@ fn fixture(engine: Engine, kind: &str) -> PathBuf {
 
 async fn an_older_database_stays_valid_and_goes_on(engine: Engine) {
     let (database, folder) = (TestDatabase::new(engine).await, Folder::new());
-    let url = if engine == Engine::Sqlite { format!("{}?mode=rwc", database.url) } else { database.url.clone() };
+    let url =
+        if engine == Engine::Sqlite { format!("{}?mode=rwc", database.url) } else { database.url.clone() };
     let db = sea_orm::Database::connect(&url).await.unwrap();
     db.execute_unprepared(&std::fs::read_to_string(fixture(engine, "sql")).unwrap()).await.unwrap();
     db.close().await.unwrap();

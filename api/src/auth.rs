@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{self, Duration};
 
 use domain::actor::{Actor, Role};
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use domain::id::MemberId;
 use poem::Request;
 use poem_openapi::SecurityScheme;
@@ -51,7 +51,7 @@ struct Claims {
 
 /// An access token for this actor, valid from `now`; for good if it is a service account's.
 #[must_use]
-pub fn issue(key: &SigningKey, actor: Actor, now: Instant) -> String {
+pub fn issue(key: &SigningKey, actor: Actor, now: Timestamp) -> String {
     let lasts = i64::try_from(TOKEN_LASTS.as_secs()).unwrap_or_default();
     let exp = (actor.role != Role::Service).then(|| now.timestamp() + lasts);
     let claims = Claims { iss: Issuer::Muster, sub: actor.id, role: actor.role, iat: now.timestamp(), exp };

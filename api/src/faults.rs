@@ -6,7 +6,7 @@
 mod form;
 mod parameters;
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::digest::{self, TimeOfDay};
 use domain::drive::when::{self, When};
 use domain::refusal::{Code, FieldError, Refusal};
@@ -213,7 +213,7 @@ fn parsed(format: &str, text: &str) -> Result<(), (Weight, Option<String>)> {
     let drive = |detail: String| (Weight::Instant, Some(detail));
     match format {
         "uuid" => text.parse::<Uuid>().map(drop).map_err(|_| (Weight::Form, None)),
-        "date-time" => text.parse::<Instant>().map(drop).map_err(|_| (Weight::Form, None)),
+        "date-time" => text.parse::<Timestamp>().map(drop).map_err(|_| (Weight::Form, None)),
         when::FORMAT => text.parse::<When>().map(drop).map_err(drive),
         digest::FORMAT_NAME => text.parse::<TimeOfDay>().map(drop).map_err(drive),
         _ => Ok(()),
@@ -302,7 +302,7 @@ mod tests {
         #[schemars(range(max = 10))]
         count: Option<u32>,
         id: Option<Uuid>,
-        since: Option<Instant>,
+        since: Option<Timestamp>,
         starts_at: Option<When>,
         on: Option<bool>,
         #[serde(default)]

@@ -5,17 +5,17 @@
 //! problem+json with a stable code ([`problem`]).
 
 pub mod admin;
-pub mod asked;
+mod answer_cache;
 pub mod asyncapi;
-pub mod at;
 pub mod auth;
-pub mod bare;
+pub mod baseline;
 pub mod body;
 pub mod context;
 mod faults;
 pub mod feed;
+pub mod idempotency;
 mod json;
-mod kept;
+mod notifications;
 pub mod openapi;
 pub mod operations;
 pub mod page;
@@ -28,6 +28,6 @@ pub mod schema;
 pub mod serve;
 pub mod service;
 pub mod submit;
-mod told;
+pub mod timestamp;
 pub mod waiting;
 pub mod write;

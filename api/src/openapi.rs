@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use poem_openapi::{OpenApi, OpenApiService, Webhook};
 use serde_json::{Map, Value, json};
 
-use crate::asked::{MAX_KEY, MAX_WAIT};
+use crate::idempotency::{MAX_KEY, MAX_WAIT};
 use crate::page::{MAX_CURSOR, MAX_LIMIT, MAX_SEARCH};
 use crate::payload::JSON;
 use crate::schema;

@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug_span};
 
 use self::methods::Methods;
+use crate::answer_cache::Kept;
 use crate::context::Context;
-use crate::kept::Kept;
 pub use crate::openapi::document;
 use crate::operations::{self, Operations};
 use crate::problem::{Problem, from_error};

@@ -25,7 +25,7 @@ use crate::auth::Revoked;
 use crate::context::{Context, Parts};
 use crate::operations::Operations;
 use crate::serve::{self, Surfaces};
-use crate::{read, told};
+use crate::{notifications, read};
 
 /// How many seconds an API goes on serving when it is asked to stop: balancers ask every second or so whether it is ready.
 const GRACE: u64 = 3;
@@ -267,7 +267,7 @@ pub fn context(
     let Outside { cache_url, files, webhook_allow } = outside;
     let cache = Cache::open(cache_url.expose())?;
     read::forget_changed(&broker, cache.clone(), &parts, shutdown);
-    let (feeds, waiting) = told::start(&db, &broker, &parts, shutdown);
+    let (feeds, waiting) = notifications::start(&db, &broker, &parts, shutdown);
     let revoked = Revoked::default();
     Ok(Context::new(Parts { db, broker, cache, files, key, waiting, feeds, revoked, webhook_allow }))
 }

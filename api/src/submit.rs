@@ -12,7 +12,7 @@ mod status;
 use std::time::Duration;
 
 use domain::actor::{Actor, Role};
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use domain::command::Command;
 use domain::hash::Digest256;
 use domain::id::CommandId;
@@ -29,11 +29,11 @@ use uuid::Uuid;
 
 use self::status::Accepted;
 pub use self::status::{CommandStatus, Receipt, Submitted};
-use crate::asked::Asked;
-use crate::at::At;
 use crate::body::BodyHash;
 use crate::context::Context;
+use crate::idempotency::WriteOptions;
 use crate::problem::Problem;
+use crate::timestamp::At;
 
 /// How long the cache remembers when a key was first accepted. The ledger takes over once the command is decided.
 const CLAIM_LASTS: Duration = Duration::from_secs(24 * 3600);
@@ -44,7 +44,7 @@ pub struct Submission {
     /// Who asks.
     pub actor: Actor,
     /// What they ask for besides.
-    pub asked: Asked,
+    pub asked: WriteOptions,
     /// What identifies the request body.
     pub body_hash: BodyHash,
 }
@@ -52,7 +52,7 @@ pub struct Submission {
 /// What the cache remembers of a key: when, and with which body, it was first accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Claim {
-    accepted_at: Instant,
+    accepted_at: Timestamp,
     body_hash: Digest256,
     actor: Actor,
     kind: String,
@@ -128,7 +128,12 @@ impl Context {
     }
 
     /// The answer to a repetition of what was decided before: the decision to whoever waits, the receipt to others.
-    fn answer<C>(&self, asked: &Asked, row: Row, body_hash: &BodyHash) -> Result<Submitted<C>, Problem> {
+    fn answer<C>(
+        &self,
+        asked: &WriteOptions,
+        row: Row,
+        body_hash: &BodyHash,
+    ) -> Result<Submitted<C>, Problem> {
         if let Some(patience) = asked.wait {
             return decided(row, patience);
         }
@@ -148,7 +153,7 @@ impl Context {
         kind: &str,
         stream: Option<Stream>,
         actor: Actor,
-        accepted_at: Instant,
+        accepted_at: Timestamp,
         body_hash: &BodyHash,
     ) -> Receipt {
         let claims = Claims::new(id, kind, stream, actor, accepted_at, &body_hash.exact);

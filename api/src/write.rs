@@ -7,10 +7,10 @@ use poem::{FromRequest, Request, RequestBody, Result};
 use poem_openapi::registry::{MetaRequest, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
-use crate::asked::Asked;
 use crate::auth::{Admin, Caller};
 use crate::body::{JsonBody, Readable};
 use crate::context::Context;
+use crate::idempotency::WriteOptions;
 use crate::problem::Problem;
 use crate::submit::{Submission, Submitted};
 
@@ -18,7 +18,7 @@ use crate::submit::{Submission, Submitted};
 #[derive(Debug)]
 pub struct Write<T> {
     cx: Context,
-    asked: Asked,
+    asked: WriteOptions,
     body: JsonBody<T>,
 }
 
@@ -81,7 +81,7 @@ impl<'a, T: Readable> ApiExtractor<'a> for Write<T> {
         options: ExtractParamOptions<()>,
     ) -> Result<Self> {
         let cx = request.data::<Context>().cloned().ok_or_else(Problem::internal)?;
-        let asked = <Asked as FromRequest>::from_request(request, body).await?;
+        let asked = <WriteOptions as FromRequest>::from_request(request, body).await?;
         let body = <JsonBody<T> as ApiExtractor<'a>>::from_request(request, body, options).await?;
         Ok(Self { cx, asked, body })
     }

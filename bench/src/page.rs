@@ -26,7 +26,7 @@ const NONE: &str = "–";
 pub(super) struct Page {
     pub(super) title: &'static str,
     /// The start of the measurement.
-    pub(super) at: clock::Instant,
+    pub(super) at: clock::Timestamp,
     /// Why the figures must not be trusted.
     pub(super) warning: Option<&'static str>,
     /// The few figures that a reader looks for first.

@@ -75,7 +75,7 @@ pub(super) async fn serve_pages(pages: PagesArguments, shutdown: CancellationTok
         std::fs::read(file).map(Bytes::from).with_context(|| format!("read {}", file.display()))
     };
     let listener = TcpListener::bind(pages.listen).await.context("listen")?;
-    api::bare::serve(listener, read(&pages.list)?, read(&pages.drive)?, shutdown).await
+    api::baseline::serve(listener, read(&pages.list)?, read(&pages.drive)?, shutdown).await
 }
 
 /// A request that is sent repeatedly.
@@ -120,7 +120,7 @@ struct Compared {
 #[derive(Debug, Serialize)]
 struct Report {
     version: &'static str,
-    at: clock::Instant,
+    at: clock::Timestamp,
     machine: String,
     connections: u16,
     rounds: u16,

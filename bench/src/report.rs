@@ -25,12 +25,12 @@ pub(super) struct Measured {
     pub(super) shots: Vec<Shot>,
     /// The beginning, on both clocks.
     pub(super) since: Instant,
-    pub(super) wall: clock::Instant,
+    pub(super) wall: clock::Timestamp,
     /// Until the last receipt.
     pub(super) accepted: Duration,
-    pub(super) decided: HashMap<CommandId, clock::Instant>,
+    pub(super) decided: HashMap<CommandId, clock::Timestamp>,
     /// When the last place of the last drive was taken, if they all were.
-    pub(super) full: Option<clock::Instant>,
+    pub(super) full: Option<clock::Timestamp>,
     /// How many registrations were refused.
     pub(super) refused: u64,
     pub(super) used: BTreeMap<String, Used>,
@@ -106,7 +106,7 @@ pub(super) struct Report {
     version: &'static str,
     /// Whether it was built with debug assertions: then its speed says nothing.
     debug: bool,
-    at: clock::Instant,
+    at: clock::Timestamp,
     machine: String,
     /// Of the sources' checkout, where there is one.
     commit: Option<String>,
@@ -144,7 +144,7 @@ impl Report {
         bare: Option<Bare>,
         verified: Verified,
     ) -> Self {
-        let wall = |at: clock::Instant| (at - measured.wall).as_seconds_f64();
+        let wall = |at: clock::Timestamp| (at - measured.wall).as_seconds_f64();
         let mut first: HashMap<CommandId, f64> = HashMap::with_capacity(measured.decided.len());
         for shot in &measured.shots {
             let at = (shot.at - measured.since).as_secs_f64();

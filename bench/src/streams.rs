@@ -71,7 +71,7 @@ pub struct StreamsArguments {
 #[derive(Debug, Serialize)]
 struct Report {
     version: &'static str,
-    at: clock::Instant,
+    at: clock::Timestamp,
     machine: String,
     streams: u32,
     websocket: bool,
@@ -203,7 +203,7 @@ impl Default for Told {
 /// The time of a decision.
 #[derive(Deserialize)]
 struct Decided {
-    time: clock::Instant,
+    time: clock::Timestamp,
 }
 
 impl Told {

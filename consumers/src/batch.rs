@@ -22,7 +22,7 @@ pub struct Cx<'a> {
     /// The transaction: everything that is written stands or falls with it.
     pub tx: &'a DatabaseTransaction,
     /// The instant of the decision.
-    pub now: clock::Instant,
+    pub now: clock::Timestamp,
     /// Random, new for each attempt: for salts and ids.
     pub seed: [u8; 32],
 }
@@ -90,7 +90,7 @@ pub struct Settled {
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     /// The instant.
-    pub now: clock::Instant,
+    pub now: clock::Timestamp,
     /// Random.
     pub seed: [u8; 32],
 }
@@ -197,7 +197,7 @@ async fn caught<T>(handled: impl Future<Output = Result<T, Failure>>) -> Result<
     })
 }
 
-fn row<M: CommandSet>(envelope: &Envelope<M>, decided: &Decided, now: clock::Instant) -> Row {
+fn row<M: CommandSet>(envelope: &Envelope<M>, decided: &Decided, now: clock::Timestamp) -> Row {
     let outcome = &decided.outcome;
     Row {
         id: envelope.id,

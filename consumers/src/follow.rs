@@ -89,7 +89,7 @@ pub trait Follower: Send + Sync + 'static {
     fn take(
         &self,
         tx: &DatabaseTransaction,
-        now: clock::Instant,
+        now: clock::Timestamp,
         entries: &[Followed<Self::Event>],
     ) -> impl Future<Output = Result<Notice, Failure>> + Send;
 

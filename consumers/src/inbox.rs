@@ -1,6 +1,6 @@
 //! Fills the members' inboxes from the drives' logs.
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::event::Event;
 use domain::drive::message::Audience;
 use domain::drive::reminder::Beginning;
@@ -29,7 +29,7 @@ impl Follower for Inbox {
     async fn take(
         &self,
         tx: &DatabaseTransaction,
-        now: Instant,
+        now: Timestamp,
         entries: &[Followed],
     ) -> Result<Notice, Failure> {
         let mut messages = Vec::with_capacity(entries.len());

@@ -9,6 +9,7 @@
 
 pub mod balance;
 pub mod batch;
+mod concurrency;
 pub mod drives;
 pub mod eligibility;
 pub mod follow;
@@ -20,7 +21,6 @@ mod messages;
 mod observed;
 pub mod runtime;
 pub mod service;
-mod turns;
 pub mod upkeep;
 pub mod webhooks;
 

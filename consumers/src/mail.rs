@@ -11,7 +11,7 @@ pub mod sender;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::DriveId;
 use process::part::Environment;
 use sea_orm::{DatabaseTransaction, DbErr};
@@ -29,7 +29,7 @@ use sender::Sender;
 /// `kinds` has the kind of each entry.
 pub async fn make(
     tx: &DatabaseTransaction,
-    now: Instant,
+    now: Timestamp,
     kinds: &BTreeMap<(DriveId, u64), Kind>,
     messages: &[New],
 ) -> Result<(), DbErr> {

@@ -17,7 +17,7 @@ pub(crate) fn observe(queue: &str, batch: &Batch) {
 /// Measures how long the oldest message has waited; again as long as it is held.
 pub(crate) fn age(queue: &str, batch: &Batch) {
     let first = batch.messages().next().and_then(|first| first.header(header::ACCEPTED_AT));
-    if let Some(accepted_at) = first.and_then(|text| text.parse::<clock::Instant>().ok()) {
+    if let Some(accepted_at) = first.and_then(|text| text.parse::<clock::Timestamp>().ok()) {
         let age = (clock::now() - accepted_at).as_seconds_f64().max(0.0);
         metrics::gauge!("muster_oldest_message_seconds", "queue" => queue.to_owned()).set(age);
     }

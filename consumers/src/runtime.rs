@@ -7,7 +7,7 @@
 //! overtake it. It holds the batch and retries instead.
 
 mod adaptive;
-mod aside;
+mod dead_letter;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,10 +32,10 @@ use tracing::{Instrument as _, debug_span};
 use self::adaptive::{gather, in_a_rush};
 use crate::balance::Balance;
 use crate::batch::{self, Handler, Settled};
+use crate::concurrency::{self, Turn, Turns};
 use crate::follow::grown_logs;
 use crate::messages::reply;
 use crate::observed::{age, continued, observe, trace_on};
-use crate::turns::{self, Turn, Turns};
 
 /// Messages per batch. A bundle is never split, so a batch may have a few more.
 const BATCH: usize = 500;
@@ -279,7 +279,7 @@ impl<H: Handler> Runtime<H> {
             let waited = batch.messages().map(Message::attempt).max().unwrap_or(0);
             let attempts = u32::try_from(waited).unwrap_or(u32::MAX).saturating_add(backoff.failures());
             let deciding = self.decide_once(queue, batch, ANSWER * 2_u32.pow(attempts.min(4)));
-            let decided = turns::during(turn.take(), deciding).await;
+            let decided = concurrency::during(turn.take(), deciding).await;
             let failure = match decided {
                 Ok(settled) => return Ok(settled),
                 Err(failure) => failure,

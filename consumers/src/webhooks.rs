@@ -9,7 +9,7 @@ pub mod sender;
 
 use std::sync::Arc;
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::event::Event;
 use process::part::Environment;
 use process::parts::{Parts, supervise};
@@ -46,7 +46,7 @@ impl Follower for Webhooks {
     async fn take(
         &self,
         tx: &DatabaseTransaction,
-        now: Instant,
+        now: Timestamp,
         entries: &[Followed],
     ) -> Result<Notice, Failure> {
         let webhooks = webhooks::enabled(tx).await?;
@@ -65,7 +65,7 @@ impl Follower for Webhooks {
 
 /// The delivery of an entry to a webhook, if the webhook wants it. A panic for one webhook does not
 /// affect the others.
-fn delivery(entry: &Followed, webhook: &Webhook, now: Instant, parts: &Parts) -> Option<Delivery> {
+fn delivery(entry: &Followed, webhook: &Webhook, now: Timestamp, parts: &Parts) -> Option<Delivery> {
     let (webhook_id, place) = (webhook.id, (entry.drive_id(), entry.sequence));
     let made = caught_at_once(|| {
         failpoint::hit_about("delivery-making", &webhook.description);

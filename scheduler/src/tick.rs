@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::actor::Actor;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::command::Command;
 use domain::drive::{AdvanceDrive, RemindDrive};
 use domain::id::{CommandId, timed_id};
@@ -80,7 +80,7 @@ impl Scheduler {
     }
 
     /// Publishes the commands that are due by `now`. Returns their number.
-    pub async fn tick(&self, now: Instant) -> Result<usize, TickError> {
+    pub async fn tick(&self, now: Timestamp) -> Result<usize, TickError> {
         // Drives come first: people wait for them, and finding them writes nothing. A failure of
         // one does not stop the others.
         let (drives, profiles) = (self.drives(now).await, self.profiles(now).await);
@@ -90,7 +90,7 @@ impl Scheduler {
 
     /// Publishes first profiles that the API did not publish: it died after it made the account, or
     /// had no broker. Each stays due until it is decided, like a drive.
-    async fn profiles(&self, now: Instant) -> Result<usize, TickError> {
+    async fn profiles(&self, now: Timestamp) -> Result<usize, TickError> {
         let due = pending::since(&self.db.read, now - PENDING, AT_ONCE as u64).await?;
         let outgoing = due.into_iter().filter(|profile| !self.is_waiting(profile.id()));
         let outgoing = outgoing.filter_map(|profile| {
@@ -104,7 +104,7 @@ impl Scheduler {
 
     /// Publishes what falls due on the timetable since the stored watermark. The watermark moves
     /// only after the broker has confirmed.
-    async fn timetable(&self, now: Instant) -> Result<usize, TickError> {
+    async fn timetable(&self, now: Timestamp) -> Result<usize, TickError> {
         let mut published = 0;
         for entry in TIMETABLE {
             // Use the reading connection. There is a look every second, and on SQLite writers wait
@@ -139,7 +139,12 @@ impl Scheduler {
     /// Resets a watermark that is in the future, because a clock ran ahead. Otherwise nothing would
     /// fall due until this clock reaches it. Returns the watermark. If the clocks of two schedulers
     /// differ this much, each resets it only now and then.
-    async fn take_back(&self, name: &'static str, reached: Instant, now: Instant) -> Result<Instant, DbErr> {
+    async fn take_back(
+        &self,
+        name: &'static str,
+        reached: Timestamp,
+        now: Timestamp,
+    ) -> Result<Timestamp, DbErr> {
         let mut last = self.taken_back.lock().await;
         if last.is_some_and(|at| at.elapsed() < AGAIN) {
             return Ok(reached);
@@ -160,7 +165,7 @@ impl Scheduler {
     /// The same instant can fall due twice. If clocks differ, a drive that was closed at its
     /// `closes_at` can be reopened before it. Its log has grown then, so the id of the command
     /// differs.
-    async fn drives(&self, now: Instant) -> Result<usize, TickError> {
+    async fn drives(&self, now: Timestamp) -> Result<usize, TickError> {
         let mut due = drives::due(&self.db.read, now, AT_ONCE as u64).await?;
         due.extend(drives::reminders(&self.db.read, now, AT_ONCE as u64).await?);
         let outgoing = due.into_iter().filter_map(|Due { drive_id, what, at, sequence }| {
@@ -191,7 +196,7 @@ impl Scheduler {
         self.published.get(&id).is_some_and(|published| std::time::Instant::now() < published.again)
     }
 
-    fn seal<C: Command>(&self, id: CommandId, now: Instant, body: C) -> Outgoing {
+    fn seal<C: Command>(&self, id: CommandId, now: Timestamp, body: C) -> Outgoing {
         Envelope::new(id, Actor::SYSTEM, now, body).seal(self.broker.topology())
     }
 

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::errors::CronError;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 
 /// What recurs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +40,10 @@ pub const TIMETABLE: [Entry; 1] =
 pub fn due(
     pattern: &str,
     zone: Tz,
-    after: Instant,
-    until: Instant,
+    after: Timestamp,
+    until: Timestamp,
     most: usize,
-) -> Result<Vec<Instant>, CronError> {
+) -> Result<Vec<Timestamp>, CronError> {
     let cron = Cron::from_str(pattern)?;
     let mut due = Vec::new();
     let mut last = after;

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use domain::actor::{Actor, Role};
 use domain::attribute::Attributes;
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use domain::drive::decide::{Context, Decision, decide};
 use domain::drive::draft::Draft;
 use domain::drive::event::Event;
@@ -28,7 +28,7 @@ const DRIVE: DriveId = DriveId(Uuid::from_u128(1));
 /// Not a secret: made for this.
 const KEY: &str = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g";
 
-fn now() -> Instant {
+fn now() -> Timestamp {
     clock::from_ms(1_790_000_000_123)
 }
 

@@ -7,7 +7,7 @@ use std::path::Path as FolderPath;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -77,7 +77,7 @@ impl Files {
     }
 
     /// Deletes the files that were stored before `before`. Returns their number.
-    pub async fn delete_older(&self, before: Instant) -> Result<u64, FilesError> {
+    pub async fn delete_older(&self, before: Timestamp) -> Result<u64, FilesError> {
         let old = self
             .store
             .list(None)

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::{DriveId, MemberId};
 
 /// A message that is about to be put into an inbox.
@@ -18,7 +18,7 @@ pub struct New {
     /// Its number there.
     pub sequence: u64,
     /// When it was decided.
-    pub at: Instant,
+    pub at: Timestamp,
 }
 
 /// A message in an inbox.
@@ -29,7 +29,7 @@ pub struct Item {
     /// The log that it stands in.
     pub drive_id: DriveId,
     /// When it was decided.
-    pub at: Instant,
+    pub at: Timestamp,
     /// The log's entry: a CloudEvent's exact bytes.
     pub bytes: Bytes,
 }

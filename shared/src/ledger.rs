@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use domain::actor::Actor;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::hash::Digest256;
 use domain::id::{CommandId, DriveId};
 use domain::refusal::Refusal;
@@ -77,9 +77,9 @@ pub struct Row {
     #[serde(flatten, with = "stream::fields")]
     pub stream: Option<Stream>,
     /// When the API took it.
-    pub accepted_at: Instant,
+    pub accepted_at: Timestamp,
     /// When it was decided.
-    pub decided_at: Instant,
+    pub decided_at: Timestamp,
     /// What came of it.
     pub status: Status,
     /// The number of its first event in the stream's log, if it has any.
@@ -243,7 +243,7 @@ pub async fn logged_per_stream(db: &impl ConnectionTrait) -> Result<HashMap<Stre
 }
 
 /// Deletes decisions that need not be kept any longer: they changed nothing, and asking again decides again.
-pub async fn delete_expired(db: &impl ConnectionTrait, now: Instant) -> Result<u64, DbErr> {
+pub async fn delete_expired(db: &impl ConnectionTrait, now: Timestamp) -> Result<u64, DbErr> {
     let expired = Entity::delete_many().filter(Column::ExpiresAt.lt(now)).exec(db).await?;
     Ok(expired.rows_affected)
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::event::Event;
 use domain::event::EventSet;
 use domain::hash::Digest256;
@@ -105,7 +105,7 @@ impl<E: EventSet> Additions<E> {
         stream: Stream,
         stored: Head,
         cause: CommandId,
-        now: Instant,
+        now: Timestamp,
         events: Vec<E>,
     ) -> Option<u64> {
         let mut first = None;

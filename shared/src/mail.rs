@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::command::Command as _;
 use domain::drive::event::Event;
 use domain::drive::registration::{AddRegistration, Register};
@@ -194,9 +194,9 @@ pub struct Mail {
     /// How often it was tried.
     pub attempts: u32,
     /// When it is tried next; or when it was settled.
-    pub due_at: Instant,
+    pub due_at: Timestamp,
     /// When it was made.
-    pub created_at: Instant,
+    pub created_at: Timestamp,
     /// What the server said, if it did not take it.
     pub error: Option<String>,
 }
@@ -204,7 +204,7 @@ pub struct Mail {
 impl Mail {
     /// A new one, to be sent from `due_at` on.
     #[must_use]
-    pub fn new(member_id: MemberId, source: Source, kind: Kind, now: Instant, due_at: Instant) -> Self {
+    pub fn new(member_id: MemberId, source: Source, kind: Kind, now: Timestamp, due_at: Timestamp) -> Self {
         let (id, state) = (MailId::new(), State::Pending);
         Self { id, member_id, source, kind, state, attempts: 0, due_at, created_at: now, error: None }
     }
@@ -221,7 +221,7 @@ impl Mail {
 
 /// When a mail is tried again after so many attempts, if it is. `jitter` is between 0 and 1.
 #[must_use]
-pub fn next_attempt(created_at: Instant, attempts: u32, now: Instant, jitter: f64) -> Option<Instant> {
+pub fn next_attempt(created_at: Timestamp, attempts: u32, now: Timestamp, jitter: f64) -> Option<Timestamp> {
     let index = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
     let wait = WAITS[index.min(WAITS.len() - 1)].mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0));
     let again = now + chrono::Duration::milliseconds(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));

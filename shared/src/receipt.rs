@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::actor::Actor;
-use domain::clock::{self, Instant, rfc3339};
+use domain::clock::{self, Timestamp, rfc3339};
 use domain::hash::{Digest256, base64url};
 use domain::id::CommandId;
 use domain::stream::{self, Stream};
@@ -48,7 +48,7 @@ impl Claims {
         kind: &str,
         stream: Option<Stream>,
         actor: Actor,
-        accepted_at: Instant,
+        accepted_at: Timestamp,
         body_hash: &Digest256,
     ) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl Claims {
 impl SigningKey {
     /// An id for a command that is accepted now: a UUID version 7.
     #[must_use]
-    pub fn new_command_id(&self, accepted_at: Instant) -> CommandId {
+    pub fn new_command_id(&self, accepted_at: Timestamp) -> CommandId {
         let ms = u64::try_from(accepted_at.timestamp_millis()).unwrap_or_default();
         let random = Uuid::new_v4().into_bytes();
         let mut noise = [0; 10];
@@ -115,7 +115,7 @@ impl SigningKey {
 
 /// When a command was accepted, if its id says so (one that came with an idempotency key does not).
 #[must_use]
-pub fn accepted_at(id: CommandId) -> Option<Instant> {
+pub fn accepted_at(id: CommandId) -> Option<Timestamp> {
     let (seconds, nanos) = id.0.get_timestamp()?.to_unix();
     let since = Duration::new(seconds, nanos);
     Some(clock::from_ms(i64::try_from(since.as_millis()).ok()?))

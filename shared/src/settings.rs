@@ -1,6 +1,6 @@
 //! The tables `settings` (what a deployment must not change) and `watermarks` (how far timed work has come).
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ConnectionTrait, DbErr, Set};
@@ -88,12 +88,16 @@ pub async fn agree_on_lanes(db: &impl ConnectionTrait, topology: Topology) -> Re
 }
 
 /// How far timed work has come under this name; none if it never began.
-pub async fn watermark(db: &impl ConnectionTrait, name: &str) -> Result<Option<Instant>, DbErr> {
+pub async fn watermark(db: &impl ConnectionTrait, name: &str) -> Result<Option<Timestamp>, DbErr> {
     Ok(watermarks::Entity::find_by_id(name).one(db).await?.map(|row| row.reached))
 }
 
 /// Begins timed work at `now`, unless somebody has begun it. Returns how far it has come.
-pub async fn begin_watermark(db: &impl ConnectionTrait, name: &str, now: Instant) -> Result<Instant, DbErr> {
+pub async fn begin_watermark(
+    db: &impl ConnectionTrait,
+    name: &str,
+    now: Timestamp,
+) -> Result<Timestamp, DbErr> {
     let row = watermarks::ActiveModel { name: Set(name.to_owned()), reached: Set(now) };
     match watermarks::Entity::insert(row).exec_without_returning(db).await {
         Ok(_) => Ok(now),
@@ -108,8 +112,8 @@ pub async fn begin_watermark(db: &impl ConnectionTrait, name: &str, now: Instant
 pub async fn take_watermark_back(
     db: &Database,
     name: &str,
-    seen: Instant,
-    to: Instant,
+    seen: Timestamp,
+    to: Timestamp,
 ) -> Result<Option<u64>, DbErr> {
     let tx = db.begin().await?;
     let moved = watermarks::Entity::update_many()
@@ -143,7 +147,7 @@ fn taken_back_key(name: &str) -> String {
 }
 
 /// Moves a watermark on. It never goes back by this, also when several schedulers move it.
-pub async fn move_watermark(db: &impl ConnectionTrait, name: &str, to: Instant) -> Result<(), DbErr> {
+pub async fn move_watermark(db: &impl ConnectionTrait, name: &str, to: Timestamp) -> Result<(), DbErr> {
     watermarks::Entity::update_many()
         .col_expr(watermarks::Column::Reached, Expr::value(to))
         .filter(watermarks::Column::Name.eq(name).and(watermarks::Column::Reached.lt(to)))

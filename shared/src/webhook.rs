@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::clock::{Instant, rfc3339};
+use domain::clock::{Timestamp, rfc3339};
 use domain::drive::event::Event;
 use domain::event::EventSet as _;
 use domain::hash::sha256;
@@ -93,15 +93,15 @@ pub struct Webhook {
     /// What is signed with.
     pub secret: Secret,
     /// What was signed with before, and until when it still is: the newest first.
-    pub old_secrets: Vec<(Secret, Instant)>,
+    pub old_secrets: Vec<(Secret, Timestamp)>,
     /// Whoever made it: an admin or a service account.
     pub owner: Uuid,
     /// When it was made. It gets what happens from then on.
-    pub created_at: Instant,
+    pub created_at: Timestamp,
     /// Since when nothing but failures came of it.
-    pub failing_since: Option<Instant>,
+    pub failing_since: Option<Timestamp>,
     /// Since when it is switched off, and why.
-    pub disabled: Option<(Instant, Disabled)>,
+    pub disabled: Option<(Timestamp, Disabled)>,
 }
 
 impl Webhook {
@@ -114,7 +114,7 @@ impl Webhook {
     }
 
     /// The old secrets that are valid at `now`, and until when: the newest first.
-    pub fn valid_old_secrets(&self, now: Instant) -> impl Iterator<Item = &(Secret, Instant)> {
+    pub fn valid_old_secrets(&self, now: Timestamp) -> impl Iterator<Item = &(Secret, Timestamp)> {
         self.old_secrets.iter().filter(move |(_, until)| now < *until)
     }
 
@@ -123,7 +123,7 @@ impl Webhook {
     ///
     /// # Errors
     /// With the end of the first of them, if [`MAX_OLD_SECRETS`] are valid still.
-    pub fn rotate(&mut self, secret: Secret, until: Instant, now: Instant) -> Result<(), Instant> {
+    pub fn rotate(&mut self, secret: Secret, until: Timestamp, now: Timestamp) -> Result<(), Timestamp> {
         let mut old = Vec::new();
         if until > now {
             old.push((self.secret.clone(), until));
@@ -138,7 +138,7 @@ impl Webhook {
 
     /// The header `webhook-signature` of a message: a signature with each secret that is valid now.
     #[must_use]
-    pub fn signatures(&self, now: Instant, id: Uuid, body: &[u8]) -> String {
+    pub fn signatures(&self, now: Timestamp, id: Uuid, body: &[u8]) -> String {
         let old = self.valid_old_secrets(now).map(|(secret, _)| secret);
         let signed = std::iter::once(&self.secret).chain(old).map(|secret| secret.sign(id, now, body));
         signed.collect::<Vec<_>>().join(" ")
@@ -171,7 +171,7 @@ pub struct Delivery {
     /// The event's type.
     pub event_type: String,
     /// When the event happened.
-    pub event_time: Instant,
+    pub event_time: Timestamp,
     /// Whose log it stands in, and where; none for a ping.
     pub place: Option<(DriveId, u64)>,
     /// How it stands.
@@ -180,7 +180,7 @@ pub struct Delivery {
     pub attempts: u32,
     /// When it is tried next. While it is being tried: when that attempt counts as lost. In the
     /// end: when it ended.
-    pub due_at: Instant,
+    pub due_at: Timestamp,
 }
 
 impl Delivery {
@@ -190,7 +190,7 @@ impl Delivery {
         webhook_id: WebhookId,
         (drive_id, sequence): (DriveId, u64),
         event: &CloudEvent,
-        now: Instant,
+        now: Timestamp,
     ) -> Self {
         let mut both = [0; 32];
         both[..16].copy_from_slice(webhook_id.0.as_bytes());
@@ -210,7 +210,7 @@ impl Delivery {
 
     /// What the test button sends.
     #[must_use]
-    pub fn ping(webhook_id: WebhookId, now: Instant) -> Self {
+    pub fn ping(webhook_id: WebhookId, now: Timestamp) -> Self {
         let id = DeliveryId::new();
         Self {
             id,
@@ -249,7 +249,7 @@ pub struct Attempt {
     /// The delivery that was sent.
     pub delivery_id: DeliveryId,
     /// When.
-    pub at: Instant,
+    pub at: Timestamp,
     /// How long it took.
     pub took: Duration,
     /// The request's headers but for the signature.
@@ -262,13 +262,13 @@ pub struct Attempt {
     pub error: Option<String>,
     /// When the address asked to be tried again (`Retry-After`). It is not kept: the delivery is
     /// due then.
-    pub retry_after: Option<Instant>,
+    pub retry_after: Option<Timestamp>,
 }
 
 impl Attempt {
     /// One to which there was no answer, for this reason.
     #[must_use]
-    pub fn unanswered(delivery_id: DeliveryId, at: Instant, took: Duration, reason: String) -> Self {
+    pub fn unanswered(delivery_id: DeliveryId, at: Timestamp, took: Duration, reason: String) -> Self {
         Self {
             id: Uuid::now_v7(),
             delivery_id,
@@ -324,10 +324,10 @@ pub fn next_attempt(
     delivery: &Delivery,
     attempts: u32,
     ordered: bool,
-    now: Instant,
+    now: Timestamp,
     jitter: f64,
-    asked: Option<Instant>,
-) -> Option<Instant> {
+    asked: Option<Timestamp>,
+) -> Option<Timestamp> {
     delivery.place?;
     let index = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
     let last = WAITS.last().filter(|_| ordered);
@@ -343,7 +343,7 @@ pub enum Health {
     /// It takes what it gets.
     Well,
     /// It failed, and has since this instant.
-    FailingSince(Instant),
+    FailingSince(Timestamp),
     /// It is to be switched off.
     Off(Disabled),
 }
@@ -353,8 +353,8 @@ pub enum Health {
 /// gone.
 #[must_use]
 pub fn health<'a>(
-    failing_since: Option<Instant>,
-    now: Instant,
+    failing_since: Option<Timestamp>,
+    now: Timestamp,
     attempts: impl IntoIterator<Item = &'a Attempt>,
 ) -> Health {
     let (mut is_well, mut is_gone) = (false, false);

@@ -1,7 +1,7 @@
 //! Folds one drive's log entry by entry, and checks that each entry may follow the one before.
 
 use domain::attribute::Attributes;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::command::Command as _;
 use domain::drive;
 use domain::drive::decide::broken_invariant;
@@ -40,14 +40,14 @@ pub struct Fold {
     chain: Chain,
     state: State,
     /// The latest acceptance of the commands so far.
-    latest: Instant,
+    latest: Timestamp,
 }
 
 impl Fold {
     /// The fold of an empty log.
     #[must_use]
     pub fn new(drive_id: DriveId) -> Self {
-        Self { chain: Chain::new(drive_id.into()), state: State::default(), latest: Instant::UNIX_EPOCH }
+        Self { chain: Chain::new(drive_id.into()), state: State::default(), latest: Timestamp::UNIX_EPOCH }
     }
 
     /// The number of the last entry that was read.

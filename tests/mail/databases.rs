@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 use consumers::mail::sender::Sender;
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use serde_json::json;
 use shared::config::Outlet;
 use shared::mail::{Mail, State};
@@ -46,7 +46,7 @@ fn sender(local: &Local, port: u16) -> Sender {
 }
 
 /// Sends until nothing is due any more.
-async fn send(sender: &Sender, now: Instant) {
+async fn send(sender: &Sender, now: Timestamp) {
     let shutdown = CancellationToken::new();
     // One that meets another in the database tries again.
     while sender.round(now, &shutdown).await != Ok(0) {}

@@ -1,7 +1,7 @@
 //! What the people of a simulated world ask for, and the real commands that say so.
 
 use domain::actor::{Actor, Role};
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::command::Command;
 use domain::drive::draft::{Changes, Draft, RuleChanges, SlotChanges, SlotDraft};
 use domain::drive::registration::{
@@ -29,29 +29,29 @@ pub struct Places {
 pub enum Ask {
     /// One `Places` means no named slots.
     Create {
-        opens_at: Instant,
-        closes_at: Instant,
+        opens_at: Timestamp,
+        closes_at: Timestamp,
         places: Vec<Places>,
         min_age: Option<i64>,
-        ends_at: Option<Instant>,
+        ends_at: Option<Timestamp>,
     },
     Capacity(Option<u32>),
     Waitlist(u32),
     Window {
-        opens_at: Option<Instant>,
-        closes_at: Option<Instant>,
+        opens_at: Option<Timestamp>,
+        closes_at: Option<Timestamp>,
     },
     Rules(Option<i64>),
     /// The drive is over then.
-    Ends(Option<Instant>),
+    Ends(Option<Timestamp>),
     /// Those that have an id exist already.
     Slots(Vec<(Option<SlotId>, Places)>),
     Publish,
     Close,
-    Reopen(Option<Instant>),
+    Reopen(Option<Timestamp>),
     Cancel,
-    Advance(Instant),
-    Remind(Instant),
+    Advance(Timestamp),
+    Remind(Timestamp),
     Register {
         member: MemberId,
         slot: Option<SlotId>,
@@ -74,7 +74,7 @@ pub struct Asked {
     pub id: CommandId,
     pub drive: DriveId,
     pub actor: Actor,
-    pub accepted_at: Instant,
+    pub accepted_at: Timestamp,
     pub ask: Ask,
 }
 
@@ -103,9 +103,9 @@ fn slots(slots: &[(Option<SlotId>, Places)]) -> Vec<SlotDraft> {
 }
 
 fn draft(
-    opens_at: Instant,
-    closes_at: Instant,
-    ends_at: Option<Instant>,
+    opens_at: Timestamp,
+    closes_at: Timestamp,
+    ends_at: Option<Timestamp>,
     places: &[Places],
     min_age: Option<i64>,
 ) -> Draft {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::hash::{Digest256, sha256};
 use domain::id::{CommandId, event_id};
 use serde_json::Value;
@@ -119,7 +119,7 @@ pub fn words(event: &[u8]) -> Result<String> {
 }
 
 fn ms(instant: &Value) -> Result<i64> {
-    Ok(instant.as_str().context("an instant")?.parse::<Instant>()?.timestamp_millis())
+    Ok(instant.as_str().context("an instant")?.parse::<Timestamp>()?.timestamp_millis())
 }
 
 fn described(definition: &Value) -> Result<String> {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use consumers::batch::{Moment, Settled};
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::command::Command as _;
 use domain::drive::{AdvanceDrive, RemindDrive};
 use domain::id::{CommandId, DriveId};
@@ -36,8 +36,8 @@ enum What {
     Due {
         drive: DriveId,
         what: Falls,
-        due: Instant,
-        accepted_at: Instant,
+        due: Timestamp,
+        accepted_at: Timestamp,
     },
 }
 
@@ -46,7 +46,7 @@ impl Sent {
         Self { what: What::Asked(asked), delivered: false }
     }
 
-    pub fn by_scheduler(due: &Due, accepted_at: Instant) -> Self {
+    pub fn by_scheduler(due: &Due, accepted_at: Timestamp) -> Self {
         let Due { drive_id: drive, what, at: due, .. } = *due;
         Self { what: What::Due { drive, what, due, accepted_at }, delivered: false }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use consumers::batch::{Moment, Settled};
 use domain::actor::Actor;
 use domain::attribute::Attributes;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::command::{Command, CommandSet as _};
 use domain::drive::decide::{Context, decide};
 use domain::drive::state::State;
@@ -36,7 +36,7 @@ struct Kept {
     state: State,
     head: Head,
     entries: Vec<Entry>,
-    remind_at: Option<Instant>,
+    remind_at: Option<Timestamp>,
 }
 
 impl Memory {
@@ -78,8 +78,8 @@ impl Memory {
         self.drives.get(&id).map(|kept| (kept.state.clone(), kept.head)).unwrap_or_default()
     }
 
-    pub fn due(&self, now: Instant) -> Vec<Due> {
-        let mut due: Vec<(Instant, Due)> = Vec::new();
+    pub fn due(&self, now: Timestamp) -> Vec<Due> {
+        let mut due: Vec<(Timestamp, Due)> = Vec::new();
         for (id, kept) in &self.drives {
             let Some(drive) = &kept.state.drive else { continue };
             let (opens_at, closes_at) = (drive.definition.opens_at, drive.definition.closes_at);
@@ -102,7 +102,7 @@ impl Memory {
     }
 
     /// The command that a scheduler publishes.
-    pub fn fall_due(due: &Due, now: Instant, topology: Topology) -> Outgoing {
+    pub fn fall_due(due: &Due, now: Timestamp, topology: Topology) -> Outgoing {
         let Due { drive_id, what, at, .. } = *due;
         match what {
             What::Advance => Self::seal(due, now, topology, AdvanceDrive { drive_id, due: at }),
@@ -110,7 +110,7 @@ impl Memory {
         }
     }
 
-    fn seal<C: Command>(due: &Due, now: Instant, topology: Topology, body: C) -> Outgoing {
+    fn seal<C: Command>(due: &Due, now: Timestamp, topology: Topology, body: C) -> Outgoing {
         let Due { drive_id, at, sequence, .. } = *due;
         let id = timed_id(&format!("{} {drive_id} {sequence}", C::KIND), at.timestamp_millis());
         Envelope::new(id, Actor::SYSTEM, now, body).seal(topology)
@@ -126,7 +126,7 @@ impl Memory {
         let mut states: BTreeMap<DriveId, (State, Head)> = BTreeMap::new();
         let mut additions = Additions::default();
         let mut fresh = Vec::new();
-        let mut looked: BTreeMap<DriveId, Instant> = BTreeMap::new();
+        let mut looked: BTreeMap<DriveId, Timestamp> = BTreeMap::new();
         for message in messages {
             let envelope = Envelope::<DriveCommand>::open(message)?;
             if settled.iter().any(|each| each.row.id == envelope.id) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use domain::actor::Role;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::{DriveId, MemberId, RegistrationId, SlotId, event_id};
 
 use super::ask::{Ask, Asked, Places};
@@ -49,12 +49,12 @@ pub struct Drive {
     pub id: DriveId,
     pub status: &'static str,
     pub closed_by_admin: bool,
-    pub opens_at: Instant,
+    pub opens_at: Timestamp,
     /// The opening that everybody was told of.
-    pub told_of: Option<Instant>,
-    pub closes_at: Instant,
+    pub told_of: Option<Timestamp>,
+    pub closes_at: Timestamp,
     /// From then on nobody is promoted but by hand.
-    pub ends_at: Option<Instant>,
+    pub ends_at: Option<Timestamp>,
     pub slots: Vec<Slot>,
     pub min_age: Option<i64>,
     pub rules_version: u32,
@@ -268,7 +268,7 @@ impl Drive {
         if self.status == "cancelled" { Err("drive-cancelled") } else { Ok(()) }
     }
 
-    fn by_schedule(&mut self, at: Instant) -> Vec<String> {
+    fn by_schedule(&mut self, at: Timestamp) -> Vec<String> {
         let mut entries = Vec::new();
         if self.status == "published" && self.opens_at <= at {
             self.enter("open");
@@ -460,7 +460,7 @@ impl Drive {
         Ok((entries, Told::Registration { id, state, place, position: None }))
     }
 
-    fn answer(&self, member: MemberId, at: Instant) -> Done {
+    fn answer(&self, member: MemberId, at: Timestamp) -> Done {
         self.not_cancelled()?;
         if self.status == "draft" {
             return Err("drive-not-found");
@@ -508,7 +508,7 @@ impl Drive {
         member: MemberId,
         id: RegistrationId,
         state: &'static str,
-        at: Instant,
+        at: Timestamp,
     ) -> (Vec<String>, Told) {
         let registration = self.registrations.get_mut(&member).unwrap();
         let held_a_place = registration.state == "confirmed";
@@ -525,7 +525,7 @@ impl Drive {
     }
 
     /// Gives a free place of a slot to whoever has waited longest, until the end.
-    fn promote(&mut self, index: usize, at: Instant) -> Option<String> {
+    fn promote(&mut self, index: usize, at: Timestamp) -> Option<String> {
         let slot = &self.slots[index];
         let is_over = self.ends_at.is_some_and(|ends_at| ends_at <= at);
         let head = slot.waiting.first().copied().filter(|_| !is_over && slot.is_free());

@@ -1,7 +1,7 @@
 //! What people come to ask: mostly what makes sense, sometimes what does not.
 
 use domain::actor::{Actor, Role};
-use domain::clock::{Instant, from_ms};
+use domain::clock::{Timestamp, from_ms};
 use domain::id::{CommandId, DriveId, MemberId, RegistrationId, SlotId};
 
 use super::ask::{Ask, Asked, MACHINE, ORGANISER, Places};
@@ -20,7 +20,7 @@ pub struct People {
     pub most_places: i64,
 }
 
-fn seconds(from: Instant, seconds: i64) -> Instant {
+fn seconds(from: Timestamp, seconds: i64) -> Timestamp {
     from + chrono::Duration::seconds(seconds)
 }
 
@@ -54,7 +54,7 @@ impl People {
     }
 
     /// Something that someone asks at `now` about one of the drives, as far as they can see from `model` how it stands.
-    pub fn ask(&self, dice: &mut Dice, model: &Model, now: Instant) -> Asked {
+    pub fn ask(&self, dice: &mut Dice, model: &Model, now: Timestamp) -> Asked {
         let drive = *dice.pick(&self.drives);
         let seen = model.drives.get(&drive);
         let member = if dice.chance(4) { MemberId(dice.uuid()) } else { *dice.pick(&self.members) };

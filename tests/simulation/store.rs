@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Context as _, Result};
 use consumers::batch::{self, Moment, Settled};
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::ClosedBy;
 use domain::drive::registration::Registration;
 use domain::drive::state::{Drive, Places};
@@ -83,7 +83,7 @@ impl Store {
         Ok(())
     }
 
-    pub async fn save_profile(&self, member: MemberId, profile: Profile, now: Instant) -> Result<()> {
+    pub async fn save_profile(&self, member: MemberId, profile: Profile, now: Timestamp) -> Result<()> {
         match self {
             Self::Memory(kept) => memory(kept).save_profile(member, profile),
             Self::Sqlite(db) => {
@@ -144,7 +144,7 @@ impl Store {
         Ok(())
     }
 
-    pub async fn due(&self, now: Instant) -> Result<Vec<Due>> {
+    pub async fn due(&self, now: Timestamp) -> Result<Vec<Due>> {
         match self {
             Self::Memory(kept) => Ok(memory(kept).due(now)),
             Self::Sqlite(db) => {
@@ -156,7 +156,7 @@ impl Store {
     }
 
     /// A scheduler publishes what is due; it remembers nothing of what was published before.
-    pub async fn schedule(&self, broker: &Broker, now: Instant, due: &[Due]) -> Result<()> {
+    pub async fn schedule(&self, broker: &Broker, now: Timestamp, due: &[Due]) -> Result<()> {
         match self {
             Self::Memory(_) => {
                 for due in due {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use domain::actor::{Actor, Role};
 use domain::attribute::{Attribute, Attributes};
-use domain::clock::{Instant, from_ms};
+use domain::clock::{Timestamp, from_ms};
 use domain::command::Queue;
 use domain::id::{CommandId, DriveId, MemberId};
 use domain::member::Profile;
@@ -65,7 +65,7 @@ pub struct World<'m> {
     pub journal: &'m mut Journal,
     pub dice: Dice,
     pub weather: Weather,
-    pub now: Instant,
+    pub now: Timestamp,
     pub people: People,
     pub model: Model,
     pub lanes: Vec<Lane>,

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::DriveCommand;
 use domain::drive::decide::{Context, decide};
 use domain::drive::state::State;
@@ -74,7 +74,7 @@ impl Dream {
     pub async fn wake(
         mut self,
         store: &Store,
-        now: Instant,
+        now: Timestamp,
         fence_only: bool,
     ) -> (Vec<DriveId>, Option<Result<(), Failure>>) {
         let mut additions = Additions::default();
@@ -108,7 +108,7 @@ impl Dream {
         &self,
         db: &impl ConnectionTrait,
         additions: &Additions,
-        now: Instant,
+        now: Timestamp,
         fence_only: bool,
     ) -> Result<(), Failure> {
         if !fence_only {

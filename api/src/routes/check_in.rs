@@ -1,6 +1,6 @@
 //! Who has come: organisers check in those who hold a place.
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::registration::{CheckIn, MAX_GATE, UndoCheckIn};
 use domain::id::{DriveId, RegistrationId};
 use poem_openapi::OpenApi;
@@ -22,7 +22,7 @@ use crate::write::Write;
 #[schemars(example = json!({ "gate": "North", "device": "scanner-2" }))]
 struct CheckInRequest {
     /// When they came. Absent: now. An instant in the future, or before the registration, is moved to now or to the registration.
-    at: Option<Instant>,
+    at: Option<Timestamp>,
     /// The gate or desk, on one line. The drive's log says it, so it is no place for personal data.
     #[schemars(length(min = 1, max = MAX_GATE))]
     gate: Option<String>,

@@ -4,7 +4,7 @@
 
 mod view;
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::draft::{self, Changes, Draft};
 use domain::drive::message::{self, Audience, MAX_SUBJECT, MAX_TEXT, MessageDrive};
 use domain::drive::registration::MAX_REASON;
@@ -79,7 +79,7 @@ struct Wanted {
     status: Option<drive::Status>,
     kind: Option<drive::Kind>,
     q: Option<String>,
-    after: Option<(Instant, DriveId)>,
+    after: Option<(Timestamp, DriveId)>,
     limit: u64,
 }
 

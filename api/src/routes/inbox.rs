@@ -14,13 +14,13 @@ use shared::store::inbox;
 use uuid::Uuid;
 
 use super::Tags;
-use crate::at::At;
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::context::Context;
 use crate::page::{self, Page};
 use crate::payload::Json;
 use crate::problem::Problem;
+use crate::timestamp::At;
 
 /// A message.
 #[derive(Debug, Serialize, JsonSchema)]

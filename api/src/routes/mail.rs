@@ -18,7 +18,6 @@ use shared::store::mails::{self};
 use uuid::Uuid;
 
 use super::Tags;
-use crate::at::At;
 use crate::auth::{Admin, Owner};
 use crate::body::JsonBody;
 use crate::context::Context;
@@ -27,6 +26,7 @@ use crate::payload::Json;
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
 use crate::schema::Word;
+use crate::timestamp::At;
 
 /// The longest reason for a bounce, in characters.
 const MAX_REASON: usize = 500;

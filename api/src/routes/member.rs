@@ -12,10 +12,10 @@ use serde::Serialize;
 use shared::store::members::{self, Listed};
 
 use super::Tags;
-use crate::asked::Asked;
 use crate::auth::Admin;
 use crate::body::CsvBody;
 use crate::context::Context;
+use crate::idempotency::WriteOptions;
 use crate::page::{self, Page};
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
@@ -62,7 +62,7 @@ impl AdminMemberRoutes {
         &self,
         cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
+        asked: WriteOptions,
         body: CsvBody,
     ) -> Result<Submitted<ImportMembers>, Problem> {
         let CsvBody { bytes, hash, charset } = body;

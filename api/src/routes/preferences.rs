@@ -17,12 +17,12 @@ use shared::store::mails::{self, settings};
 use uuid::Uuid;
 
 use super::Tags;
-use crate::at::At;
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::context::Context;
 use crate::payload::Json;
 use crate::problem::Problem;
+use crate::timestamp::At;
 
 /// How a time of the day is written.
 const TIME: &str = "%H:%M";

@@ -21,16 +21,16 @@ use shared::store::{accounts, drives, members};
 use uuid::Uuid;
 
 use super::Tags;
-use crate::asked::Asked;
-use crate::at::At;
 use crate::auth::{Admin, Caller};
 use crate::body::JsonBody;
 use crate::context::Context;
+use crate::idempotency::WriteOptions;
 use crate::page::{self, Page};
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
 use crate::schema::Word;
 use crate::submit::{Submission, Submitted};
+use crate::timestamp::At;
 use crate::write::Write;
 
 /// What a member gives to register.
@@ -285,7 +285,7 @@ impl AdminRegistrationRoutes {
         &self,
         cx: Data<&Context>,
         admin: Admin,
-        asked: Asked,
+        asked: WriteOptions,
         drive_id: Path<Uuid>,
         body: JsonBody<AddRequest>,
     ) -> Result<Submitted<AddRegistration>, Problem> {

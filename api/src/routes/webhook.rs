@@ -18,7 +18,6 @@ use shared::webhook::{self, Delivery, Disabled, MAX_OLD_SECRETS, MAX_WEBHOOKS, W
 use uuid::Uuid;
 
 use super::Tags;
-use crate::at::At;
 use crate::auth::Owner;
 use crate::body::JsonBody;
 use crate::context::Context;
@@ -27,6 +26,7 @@ use crate::payload::Json;
 use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
 use crate::schema::Word;
+use crate::timestamp::At;
 use body::{
     Accepted, Changed, Created, DeliveryObject, Gone, NewWebhook, Pinged, RedeliverRequest, Redelivered,
     RotateSecretRequest, Rotated, WebhookChanges, WebhookObject, WithSecret, parsed_secret,
@@ -51,7 +51,7 @@ impl Context {
 }
 
 /// One more would be too many; the first of them ends then.
-fn too_many_secrets(first_ends: clock::Instant) -> Problem {
+fn too_many_secrets(first_ends: clock::Timestamp) -> Problem {
     let detail = format!(
         "{MAX_OLD_SECRETS} old secrets are valid still. The first of them ends at {}: rotate then, or end all of them \
          with 0",

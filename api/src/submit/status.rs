@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::command::{Command, CommandSet};
 use domain::drive::DriveCommand;
 use domain::eligibility::{EligibilityCommand, Verdict};
@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::ledger::{Row, Status};
 
-use crate::at::At;
 use crate::payload::{JSON, Json};
 use crate::schema::{self, SCHEMAS, Way};
+use crate::timestamp::At;
 
 /// Declares a word that is always the same, so that programs can tell by it what they look at.
 macro_rules! always {
@@ -215,7 +215,7 @@ impl CommandStatus {
     pub(super) fn accepted(
         command_id: CommandId,
         kind: Option<String>,
-        accepted_at: Option<Instant>,
+        accepted_at: Option<Timestamp>,
         stream: Option<Stream>,
     ) -> Self {
         let accepted_at = accepted_at.map(At);

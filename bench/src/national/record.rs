@@ -143,7 +143,7 @@ pub(super) struct Outcomes {
 #[derive(Debug)]
 pub(super) struct Checker<'a> {
     recorder: &'a Recorder,
-    began: clock::Instant,
+    began: clock::Timestamp,
     numbers: HashMap<DriveId, usize>,
     drive: Option<OneDrive>,
     checked: usize,
@@ -164,7 +164,7 @@ struct OneDrive {
 impl<'a> Checker<'a> {
     pub(super) fn new(
         recorder: &'a Recorder,
-        began: clock::Instant,
+        began: clock::Timestamp,
         drives: &[DriveId],
     ) -> anyhow::Result<Self> {
         Ok(Self {

@@ -36,7 +36,7 @@ pub(super) struct Phases {
 
 /// A national rush as it happened.
 pub(super) struct Measured<'a> {
-    pub(super) began: clock::Instant,
+    pub(super) began: clock::Timestamp,
     /// Until the last receipt.
     pub(super) accepted: Duration,
     pub(super) seconds: Vec<Second>,
@@ -77,7 +77,7 @@ struct Verified {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     version: &'static str,
-    at: clock::Instant,
+    at: clock::Timestamp,
     machine: String,
     /// Of the sources' checkout, where there is one.
     commit: Option<String>,

@@ -3,7 +3,7 @@
 //! `REQUEST` in or update it, and take it out at a `CANCEL`. They know the entry again by its UID,
 //! and the newest state of it by its sequence.
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::{DriveId, MemberId};
 use domain::text;
 use icalendar::{Calendar, Component as _, EventLike as _, EventStatus, Property};
@@ -43,11 +43,11 @@ pub struct Entry {
     /// The number of the change in the drive's log. A later change has a higher one.
     pub sequence: u64,
     /// When the mail was made.
-    pub made_at: Instant,
+    pub made_at: Timestamp,
     /// When it begins. `None` only when it is taken out.
-    pub starts: Option<Instant>,
+    pub starts: Option<Timestamp>,
     /// When it ends.
-    pub ends: Option<Instant>,
+    pub ends: Option<Timestamp>,
     /// The drive's title.
     pub title: String,
     /// Where it is.

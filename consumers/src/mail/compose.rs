@@ -2,7 +2,7 @@
 
 use chrono_tz::Tz;
 use domain::actor::Role;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::Status;
 use domain::drive::change::Change;
 use domain::drive::definition::{Definition, Slot};
@@ -73,7 +73,7 @@ impl About<'_> {
     /// Whether the mail is still true. It may have waited, and a later mail may have told what
     /// changed.
     #[must_use]
-    pub fn holds(&self, kind: Kind, now: Instant) -> bool {
+    pub fn holds(&self, kind: Kind, now: Timestamp) -> bool {
         let state = self.registration.map(|registration| registration.state);
         let has_a_place = self.has_a_place();
         let takes_place = self.drive.status != Status::Cancelled;
@@ -303,7 +303,7 @@ fn name(member: &Listed) -> String {
     if text::is_blank(&name) { String::new() } else { name }
 }
 
-fn local(at: Instant, zone: Tz) -> String {
+fn local(at: Timestamp, zone: Tz) -> String {
     at.with_timezone(&zone).format("%Y-%m-%d %H:%M").to_string()
 }
 

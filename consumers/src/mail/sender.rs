@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use domain::id::MailId;
 use domain::text::with_causes;
 use shared::store::{drives, members, webhooks};
@@ -121,7 +121,7 @@ impl Sender {
     /// # Errors
     /// If the database fails. Mails that were sent without a written result are sent again, with
     /// the same id.
-    pub async fn round(&self, now: Instant, shutdown: &CancellationToken) -> Result<usize, Failed> {
+    pub async fn round(&self, now: Timestamp, shutdown: &CancellationToken) -> Result<usize, Failed> {
         let lease = Uuid::now_v7();
         let claimed = {
             let _alone = self.claiming.lock().await;
@@ -168,7 +168,7 @@ impl Sender {
     }
 
     /// Claims due mails.
-    async fn claim(&self, lease: Uuid, now: Instant) -> Result<Vec<Mail>, DbErr> {
+    async fn claim(&self, lease: Uuid, now: Timestamp) -> Result<Vec<Mail>, DbErr> {
         let mut ids = mails::due(&self.db.read, now, TOGETHER as u64).await?;
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -183,7 +183,7 @@ impl Sender {
 
     /// Writes the texts. If reading for all of them fails, it tries each alone, so that none waits
     /// for another. A mail at which Muster panics fails for good, because it would panic each time.
-    async fn compose(&self, mails: Vec<Mail>, now: Instant) -> Vec<(Mail, Next)> {
+    async fn compose(&self, mails: Vec<Mail>, now: Timestamp) -> Vec<(Mail, Next)> {
         if let Ok(composed) = self.in_time(self.compose_all(&mails, now)).await {
             return composed;
         }
@@ -202,7 +202,7 @@ impl Sender {
         all
     }
 
-    async fn compose_all(&self, mails: &[Mail], now: Instant) -> Result<Vec<(Mail, Next)>, DbErr> {
+    async fn compose_all(&self, mails: &[Mail], now: Timestamp) -> Result<Vec<(Mail, Next)>, DbErr> {
         let db = &self.db.read;
         let places = || mails.iter().filter_map(Mail::place);
         let (of, to) = (
@@ -280,7 +280,7 @@ impl Sender {
     async fn send(
         &self,
         composed: Vec<(Mail, Next)>,
-        now: Instant,
+        now: Timestamp,
         shutdown: &CancellationToken,
     ) -> Vec<Mail> {
         let last_call = async {
@@ -385,13 +385,13 @@ pub enum Failed {
 }
 
 /// A mail at which Muster panicked.
-fn given_up(mail: Mail, panic: &Panicked, now: Instant) -> Mail {
+fn given_up(mail: Mail, panic: &Panicked, now: Timestamp) -> Mail {
     tracing::error!(mail_id = %mail.id, %panic, "Muster panicked at a mail; it is not sent");
     settled(mail, Err(Refused::Never(panic.to_string())), now)
 }
 
 /// What came of an attempt.
-fn settled(mail: Mail, sent: Result<(), Refused>, now: Instant) -> Mail {
+fn settled(mail: Mail, sent: Result<(), Refused>, now: Timestamp) -> Mail {
     let attempts = mail.attempts + 1;
     let mail = Mail { attempts, due_at: now, ..mail };
     match sent {

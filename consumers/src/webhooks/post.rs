@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use domain::text::{shortened, with_causes};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -145,10 +145,10 @@ impl Post {
 /// The instant that a `Retry-After` means ([RFC
 /// 9110](https://www.rfc-editor.org/rfc/rfc9110#field.retry-after)): seconds from `now`, or a date.
 /// None if it is neither.
-fn retry_after(asked: &str, now: Instant) -> Option<Instant> {
+fn retry_after(asked: &str, now: Timestamp) -> Option<Timestamp> {
     let asked = asked.trim();
     if asked.is_empty() || !asked.bytes().all(|byte| byte.is_ascii_digit()) {
-        return httpdate::parse_http_date(asked).ok().map(Instant::from);
+        return httpdate::parse_http_date(asked).ok().map(Timestamp::from);
     }
     // The number may be huge. The caller bounds it.
     let seconds = asked.parse().unwrap_or(u32::MAX);

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use domain::id::{DeliveryId, WebhookId};
 use domain::text::with_causes;
 use process::parts::Parts;
@@ -239,8 +239,8 @@ impl Sender {
     async fn choose(
         &mut self,
         due: &[WebhookId],
-        now: Instant,
-        next_due: &mut Option<Instant>,
+        now: Timestamp,
+        next_due: &mut Option<Timestamp>,
     ) -> Result<Vec<(Arc<Webhook>, Vec<DeliveryId>)>, DbErr> {
         let mut heads = Vec::new();
         for id in due {

@@ -21,7 +21,7 @@ fn changes_of_the_clock_are_right() {
         let [zone, pattern, start, minutes] = line.split(';').collect::<Vec<_>>()[..] else {
             panic!("{line}")
         };
-        let start: Instant = start.parse().unwrap();
+        let start: Timestamp = start.parse().unwrap();
         let until = start + chrono::Duration::minutes(2 * 24 * 60 + 7);
         let found = due(pattern, zone.parse().unwrap(), start, until, 10_000).unwrap();
         let found: Vec<_> = found.iter().map(|at| (*at - start).num_minutes().to_string()).collect();
@@ -53,7 +53,7 @@ fn every_zone_and_every_change_of_its_clock() {
     let (mut at, end) =
         (domain::clock::from_ms(1_767_225_600_000), domain::clock::from_ms(1_830_297_600_000));
     let step = chrono::Duration::hours(6);
-    let shift = |zone: Tz, at: Instant| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
+    let shift = |zone: Tz, at: Timestamp| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
     let mut edges = Vec::new();
     while at < end {
         let changed = |zone: &&Tz| shift(**zone, at) != shift(**zone, at + step);
@@ -83,7 +83,8 @@ fn every_zone_and_every_change_of_its_clock() {
             })
             .collect();
         let found = due("30 2 * * *", zone, start, until, 1000).unwrap();
-        let inside = |at: &Instant| whole[..whole.len() - 1].contains(&at.with_timezone(&zone).date_naive());
+        let inside =
+            |at: &Timestamp| whole[..whole.len() - 1].contains(&at.with_timezone(&zone).date_naive());
         let found: Vec<_> = found.into_iter().filter(inside).collect();
         assert_eq!(found, daily, "{zone} around {edge}");
     }

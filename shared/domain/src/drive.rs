@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use self::draft::{Changes, Draft};
 use self::message::MessageDrive;
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 use crate::command::CommandSet as _;
 use crate::drive::registration::{
     AddRegistration, ChangeAnswers, CheckIn, CheckInOutcome, MoveInWaitingList, Register,
@@ -194,7 +194,7 @@ pub struct AdvanceDrive {
     /// The drive.
     pub drive_id: DriveId,
     /// The instant that has come.
-    pub due: Instant,
+    pub due: Timestamp,
 }
 
 /// Reminds people of what is about to begin. Sent by the scheduler.
@@ -203,7 +203,7 @@ pub struct RemindDrive {
     /// The drive.
     pub drive_id: DriveId,
     /// The instant that has come.
-    pub due: Instant,
+    pub due: Timestamp,
 }
 
 /// What came of a command about a drive.

@@ -24,7 +24,7 @@ use serde_json::Value as Json;
 use self::evaluate::World;
 use self::expression::{Expression, Read};
 use crate::attribute::{Attribute, Attributes};
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 use crate::id::{DriveId, MemberId};
 use crate::text::line_fault;
 
@@ -125,13 +125,13 @@ pub struct DriveFacts {
     /// `drive.venue`
     pub venue: String,
     /// `drive.opens_at`
-    pub opens_at: Instant,
+    pub opens_at: Timestamp,
     /// `drive.closes_at`
-    pub closes_at: Instant,
+    pub closes_at: Timestamp,
     /// `drive.starts_at`, if it is known.
-    pub starts_at: Option<Instant>,
+    pub starts_at: Option<Timestamp>,
     /// `drive.ends_at`, if it is known.
-    pub ends_at: Option<Instant>,
+    pub ends_at: Option<Timestamp>,
     /// By which calendar and clock dates are meant.
     pub time_zone: Tz,
 }
@@ -151,7 +151,7 @@ enum DriveField {
 /// What a field of `drive` is.
 enum DriveValue<'a> {
     Text(&'a str),
-    Instant(Instant),
+    Instant(Timestamp),
 }
 
 impl DriveField {
@@ -186,8 +186,8 @@ impl DriveFacts {
             title: String::new(),
             kind: String::new(),
             venue: String::new(),
-            opens_at: Instant::default(),
-            closes_at: Instant::default(),
+            opens_at: Timestamp::default(),
+            closes_at: Timestamp::default(),
             starts_at: None,
             ends_at: None,
             time_zone: Tz::UTC,
@@ -295,7 +295,7 @@ impl Rules {
 
     /// Judges a member by their attributes at the instant `now`. Pure: the same input gives the same verdict.
     #[must_use]
-    pub fn judge(&self, attributes: &Attributes, drive: &DriveFacts, now: Instant) -> Verdict {
+    pub fn judge(&self, attributes: &Attributes, drive: &DriveFacts, now: Timestamp) -> Verdict {
         let world = World { member: attributes, drive, now };
         let rules: Vec<_> =
             self.rules.iter().map(|(rule, expression)| judge(rule, expression, world)).collect();

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
@@ -84,7 +84,7 @@ ids! {
 /// An id that grows with time and is otherwise a function of `digest` (UUID version 7): for what is made while a command
 /// is decided, where nothing reads the clock or draws a random number.
 #[must_use]
-pub fn id_at(now: Instant, digest: &[u8; 32]) -> Uuid {
+pub fn id_at(now: Timestamp, digest: &[u8; 32]) -> Uuid {
     let ms = u64::try_from(now.timestamp_millis()).unwrap_or_default();
     let mut noise = [0; 10];
     noise.copy_from_slice(&digest[..10]);

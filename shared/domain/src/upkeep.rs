@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 use crate::command::Command as _;
 use crate::eligibility::CheckEligibility;
 
@@ -37,7 +37,7 @@ pub fn is_passing(kind: &str) -> bool {
 
 /// When the decision about a command of this kind may be forgotten; most are kept for ever.
 #[must_use]
-pub fn expiry(kind: &str, decided_at: Instant) -> Option<Instant> {
+pub fn expiry(kind: &str, decided_at: Timestamp) -> Option<Timestamp> {
     is_passing(kind).then(|| decided_at + CHECKS_STAY)
 }
 

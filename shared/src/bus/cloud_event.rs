@@ -3,7 +3,7 @@
 pub mod batch;
 
 use bytes::Bytes;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::event::Event;
 use domain::event::EventSet;
 use domain::id::{CommandId, MemberId, event_id};
@@ -31,7 +31,7 @@ pub struct CloudEvent<E = Event> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<MemberId>,
     /// When it was decided.
-    pub time: Instant,
+    pub time: Timestamp,
     /// Its number in the log of its stream, from 1, without gaps. Events of members that versions
     /// without logs for members published have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,7 +50,7 @@ impl<E: EventSet> CloudEvent<E> {
     /// The `index`-th event of the decision about `cause`. `place` is its stream and its number in
     /// the stream's log.
     #[must_use]
-    pub fn new(cause: CommandId, index: usize, place: (Stream, u64), time: Instant, event: E) -> Self {
+    pub fn new(cause: CommandId, index: usize, place: (Stream, u64), time: Timestamp, event: E) -> Self {
         let (stream, sequence) = place;
         Self {
             source: stream.to_string(),
@@ -61,7 +61,7 @@ impl<E: EventSet> CloudEvent<E> {
 
     /// The same as versions published it in which this kind of stream had no logs.
     #[must_use]
-    pub fn without_log(cause: CommandId, index: usize, time: Instant, event: E) -> Self {
+    pub fn without_log(cause: CommandId, index: usize, time: Timestamp, event: E) -> Self {
         Self {
             specversion: "1.0".to_owned(),
             id: event_id(cause, index),

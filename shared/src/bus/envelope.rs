@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use chrono::SecondsFormat;
 use domain::actor::Actor;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::command::{Command, CommandSet};
 use domain::hash::{Digest256, base64url, digest_from_base64url, sha256};
 use domain::id::CommandId;
@@ -20,7 +20,7 @@ pub struct Envelope<T> {
     /// Who asked.
     pub actor: Actor,
     /// When the API took it. Windows are judged by this instant; order is not.
-    pub accepted_at: Instant,
+    pub accepted_at: Timestamp,
     /// The SHA-256 of what the accepted request body means, however it was written: an id comes with one body only.
     pub body_hash: Digest256,
     /// Where the outcome is awaited, besides the ledger.
@@ -35,7 +35,7 @@ impl<C: Command> Envelope<C> {
     /// A command that was accepted at `accepted_at`. Every sender makes its commands here. An API sets what its client asks for
     /// (`body_hash`, `reply_to`, `trace`).
     #[must_use]
-    pub fn new(id: CommandId, actor: Actor, accepted_at: Instant, body: C) -> Self {
+    pub fn new(id: CommandId, actor: Actor, accepted_at: Timestamp, body: C) -> Self {
         let body_hash = sha256(&serde_json::to_vec(&body).expect("a command is plain data"));
         Self::with_hash(id, actor, accepted_at, body_hash, body)
     }
@@ -45,7 +45,7 @@ impl<C: Command> Envelope<C> {
     pub fn with_hash(
         id: CommandId,
         actor: Actor,
-        accepted_at: Instant,
+        accepted_at: Timestamp,
         body_hash: Digest256,
         body: C,
     ) -> Self {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::NaiveTime;
 use chrono_tz::Tz;
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Language, Topic};
@@ -26,7 +26,7 @@ impl QuietHours {
     /// If the clock skips their end, they end right after the skip. If their end comes twice, they
     /// end the second time.
     #[must_use]
-    pub fn over(&self, now: Instant) -> Instant {
+    pub fn over(&self, now: Timestamp) -> Timestamp {
         let local = now.with_timezone(&self.zone);
         let (time, today) = (local.time(), local.date_naive());
         let ends_on = if self.from <= self.until {
@@ -51,14 +51,14 @@ pub struct Preferences {
     /// The quiet hours.
     pub quiet_hours: Option<QuietHours>,
     /// Since when a mail server says that the mailbox does not exist. Muster sends nothing to it.
-    pub bounced_at: Option<Instant>,
+    pub bounced_at: Option<Timestamp>,
 }
 
 impl Preferences {
     /// When to send a mail that is made now, if it is wanted. A mail without a topic is essential,
     /// and goes at once.
     #[must_use]
-    pub fn due(&self, kind: Kind, now: Instant) -> Option<Instant> {
+    pub fn due(&self, kind: Kind, now: Timestamp) -> Option<Timestamp> {
         if self.bounced_at.is_some() {
             return None;
         }

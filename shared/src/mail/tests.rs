@@ -138,7 +138,7 @@ fn what_is_essential_always_comes_and_at_once() {
 
 #[test]
 fn quiet_hours_reach_over_midnight_and_over_changes_of_the_clock() {
-    let at = |text: &str| text.parse::<domain::clock::Instant>().unwrap();
+    let at = |text: &str| text.parse::<domain::clock::Timestamp>().unwrap();
     let time = |hour, minute| NaiveTime::from_hms_opt(hour, minute, 0).unwrap();
     let night = QuietHours { from: time(22, 0), until: time(7, 0), zone: Tz::Asia__Kolkata };
     // 22:00 to 07:00 there is 16:30 to 01:30.

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use domain::actor::Role;
 use domain::address::EmailAddress;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::MemberId;
 use domain::text::folded;
 use sea_orm::entity::prelude::*;
@@ -82,7 +82,7 @@ pub struct Account {
     /// An argon2id hash in PHC form. `None` for imported people.
     pub password_hash: Option<String>,
     /// When the account was made.
-    pub created_at: Instant,
+    pub created_at: Timestamp,
 }
 
 impl TryFrom<table::Model> for Account {
@@ -196,7 +196,7 @@ pub async fn insert_service(
     id: Uuid,
     name: &str,
     created_by: Uuid,
-    created_at: Instant,
+    created_at: Timestamp,
 ) -> Result<(), DbErr> {
     let row = service_accounts::ActiveModel {
         id: Set(id),
@@ -229,7 +229,7 @@ pub async fn revoked_services(db: &impl ConnectionTrait) -> Result<HashSet<Uuid>
 }
 
 /// Revokes a service account for ever. Returns false if there is none.
-pub async fn revoke_service(db: &impl ConnectionTrait, id: Uuid, now: Instant) -> Result<bool, DbErr> {
+pub async fn revoke_service(db: &impl ConnectionTrait, id: Uuid, now: Timestamp) -> Result<bool, DbErr> {
     let change = service_accounts::ActiveModel { revoked_at: Set(Some(now)), ..Default::default() };
     let found = service_accounts::Column::Id.eq(id);
     let done = service_accounts::Entity::update_many().set(change).filter(found).exec(db).await?;

@@ -4,7 +4,7 @@ pub mod batch;
 
 use std::collections::HashMap;
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::state::{Drive, Places};
 use domain::drive::{ClosedBy, Kind, Status};
 use domain::id::{DriveId, SlotId};
@@ -89,7 +89,7 @@ pub struct DriveView {
     /// How the places of its slots stand.
     pub places: HashMap<SlotId, Places>,
     /// When it was made.
-    pub created_at: Instant,
+    pub created_at: Timestamp,
 }
 
 /// Which drives are looked for.
@@ -102,7 +102,7 @@ pub struct Query {
     /// With this in their title, whatever its case and accents.
     pub text: Option<String>,
     /// After the one that was made at this instant and has this id.
-    pub after: Option<(Instant, DriveId)>,
+    pub after: Option<(Timestamp, DriveId)>,
     /// At most this many.
     pub limit: u64,
 }
@@ -244,7 +244,7 @@ async fn views(db: &impl ConnectionTrait, rows: Vec<table::Model>) -> Result<Vec
 /// events in their logs.
 pub async fn changed_since(
     db: &impl ConnectionTrait,
-    since: Instant,
+    since: Timestamp,
     after: Option<DriveId>,
     limit: u64,
 ) -> Result<Vec<(DriveId, u64)>, DbErr> {
@@ -278,13 +278,13 @@ pub struct Due {
     /// What has.
     pub what: What,
     /// The instant that has come.
-    pub at: Instant,
+    pub at: Timestamp,
     /// The number of the last event in its log.
     pub sequence: u64,
 }
 
 /// The drives whose opening or closing has come; the most overdue first.
-pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<Vec<Due>, DbErr> {
+pub async fn due(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<Due>, DbErr> {
     let rows = table::Entity::find()
         .select_only()
         .columns([
@@ -303,7 +303,7 @@ pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<
         .order_by_asc(table::Column::ClosesAt)
         .order_by_asc(table::Column::Id)
         .limit(limit)
-        .into_tuple::<(Uuid, Instant, Instant, i64)>()
+        .into_tuple::<(Uuid, Timestamp, Timestamp, i64)>()
         .all(db)
         .await?;
     let due = |(id, opens_at, closes_at, sequence): (_, _, _, i64)| Due {
@@ -316,7 +316,7 @@ pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<
 }
 
 /// The drives of which a reminder has fallen due; the most overdue first.
-pub async fn reminders(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<Vec<Due>, DbErr> {
+pub async fn reminders(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<Due>, DbErr> {
     let rows = table::Entity::find()
         .select_only()
         .columns([table::Column::Id, table::Column::RemindAt, table::Column::Sequence])
@@ -324,7 +324,7 @@ pub async fn reminders(db: &impl ConnectionTrait, now: Instant, limit: u64) -> R
         .order_by_asc(table::Column::RemindAt)
         .order_by_asc(table::Column::Id)
         .limit(limit)
-        .into_tuple::<(Uuid, Instant, i64)>()
+        .into_tuple::<(Uuid, Timestamp, i64)>()
         .all(db)
         .await?;
     let due = |(id, at, sequence): (_, _, i64)| Due {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::{DriveId, MemberId};
 use sea_orm::entity::prelude::*;
 use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, Set, SqlErr};
@@ -185,7 +185,7 @@ async fn of_members(
         .columns([Column::MemberId, Column::Number, Column::DriveId, Column::At])
         .column_as(log::Column::Event, "event")
         .join(JoinType::InnerJoin, entry)
-        .into_tuple::<(Uuid, i64, Uuid, Instant, String)>()
+        .into_tuple::<(Uuid, i64, Uuid, Timestamp, String)>()
         .all(db)
         .await?;
     Ok(rows

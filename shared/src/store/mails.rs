@@ -3,7 +3,7 @@
 
 pub mod settings;
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::{DriveId, MailId, MemberId, WebhookId, id_at};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::ExprTrait as _;
@@ -87,7 +87,7 @@ pub async fn insert(db: &impl ConnectionTrait, mails: &[Mail]) -> Result<(), DbE
 }
 
 /// At most `limit` mails that are due, the most overdue first.
-pub async fn due(db: &impl ConnectionTrait, now: Instant, limit: u64) -> Result<Vec<MailId>, DbErr> {
+pub async fn due(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<MailId>, DbErr> {
     let ids = Entity::find()
         .select_only()
         .column(Column::Id)
@@ -107,8 +107,8 @@ pub async fn claim(
     db: &impl ConnectionTrait,
     ids: &[MailId],
     lease: Uuid,
-    now: Instant,
-    until: Instant,
+    now: Timestamp,
+    until: Timestamp,
 ) -> Result<Vec<Mail>, DbErr> {
     let these = || rows::is_one_of(db, Column::Id, ids.iter().map(|id| id.0));
     let change = ActiveModel { lease: Set(Some(lease)), due_at: Set(until), ..Default::default() };
@@ -128,9 +128,9 @@ pub async fn claim(
 /// sender postpones it again.
 pub async fn bring_forward(
     db: &impl ConnectionTrait,
-    now: Instant,
-    later_than: Instant,
-    taken_until: Instant,
+    now: Timestamp,
+    later_than: Timestamp,
+    taken_until: Timestamp,
 ) -> Result<u64, DbErr> {
     let is_free = Column::Lease.is_null().and(Column::DueAt.gt(later_than)).or(Column::DueAt.gt(taken_until));
     let change = ActiveModel { due_at: Set(now), lease: Set(None), ..Default::default() };
@@ -187,7 +187,12 @@ pub async fn list(
 }
 
 /// A sent mail bounced: the mailbox does not exist.
-pub async fn bounce(db: &impl ConnectionTrait, id: MailId, now: Instant, reason: &str) -> Result<(), DbErr> {
+pub async fn bounce(
+    db: &impl ConnectionTrait,
+    id: MailId,
+    now: Timestamp,
+    reason: &str,
+) -> Result<(), DbErr> {
     let change = ActiveModel {
         state: Set(State::Bounced.as_str().to_owned()),
         due_at: Set(now),
@@ -199,7 +204,7 @@ pub async fn bounce(db: &impl ConnectionTrait, id: MailId, now: Instant, reason:
 }
 
 /// Deletes mails that were made before `before`.
-pub async fn forget(db: &impl ConnectionTrait, before: Instant) -> Result<u64, DbErr> {
+pub async fn forget(db: &impl ConnectionTrait, before: Timestamp) -> Result<u64, DbErr> {
     // Ids grow with the time.
     let old = Column::Id.lt(id_at(before, &[0; 32]));
     Ok(Entity::delete_many().filter(old).exec(db).await?.rows_affected)

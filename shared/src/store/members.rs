@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use domain::actor::Role;
 use domain::address::shown_email;
 use domain::attribute::Attributes;
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::MemberId;
 use domain::member::Profile;
 use domain::text::folded;
@@ -136,7 +136,7 @@ pub async fn ids(
 pub async fn save(
     db: &impl ConnectionTrait,
     profiles: &BTreeMap<MemberId, Profile>,
-    now: Instant,
+    now: Timestamp,
 ) -> Result<(), DbErr> {
     let rows: Vec<_> = profiles
         .iter()

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::registration::{Registration, RegistrationState};
 use domain::id::{DriveId, MemberId, RegistrationId, SlotId};
 use sea_orm::entity::prelude::*;
@@ -159,7 +159,7 @@ pub async fn of_member(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct After {
     /// When the last one was made.
-    pub registered_at: Instant,
+    pub registered_at: Timestamp,
     /// Whose it is.
     pub member_id: MemberId,
 }

@@ -3,7 +3,7 @@
 
 pub mod delivery;
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::WebhookId;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Query};
@@ -55,7 +55,7 @@ impl TryFrom<Model> for Webhook {
     fn try_from(row: Model) -> Result<Self, DbErr> {
         let secret = |text: &str| text.parse::<Secret>().map_err(|error| DbErr::Type(error.to_string()));
         let newest = row.old_secret.as_deref().map(secret).transpose()?.zip(row.old_secret_until);
-        let older = row.older_secrets.as_deref().map(serde_json::from_str::<Vec<(String, Instant)>>);
+        let older = row.older_secrets.as_deref().map(serde_json::from_str::<Vec<(String, Timestamp)>>);
         let older = older.transpose().map_err(|error| DbErr::Json(error.to_string()))?.unwrap_or_default();
         let older = older.into_iter().map(|(text, until)| Ok((secret(&text)?, until)));
         let old_secrets = newest.into_iter().map(Ok).chain(older).collect::<Result<_, DbErr>>()?;
@@ -142,7 +142,7 @@ pub async fn rotate(db: &impl ConnectionTrait, webhook: &Webhook, before: &Secre
 pub async fn disable(
     db: &impl ConnectionTrait,
     id: WebhookId,
-    now: Instant,
+    now: Timestamp,
     why: Disabled,
 ) -> Result<u64, DbErr> {
     disable_those(db, Column::Id.eq(id.0), now, why).await
@@ -152,7 +152,7 @@ pub async fn disable(
 pub async fn disable_of(
     db: &impl ConnectionTrait,
     owner: Uuid,
-    now: Instant,
+    now: Timestamp,
     why: Disabled,
 ) -> Result<u64, DbErr> {
     disable_those(db, Column::Owner.eq(owner), now, why).await
@@ -161,7 +161,7 @@ pub async fn disable_of(
 async fn disable_those(
     db: &impl ConnectionTrait,
     these: Expr,
-    now: Instant,
+    now: Timestamp,
     why: Disabled,
 ) -> Result<u64, DbErr> {
     let change = ActiveModel {
@@ -188,7 +188,7 @@ pub async fn enable(db: &impl ConnectionTrait, id: WebhookId) -> Result<(), DbEr
 pub async fn set_failing_since(
     db: &impl ConnectionTrait,
     id: WebhookId,
-    since: Option<Instant>,
+    since: Option<Timestamp>,
 ) -> Result<(), DbErr> {
     let change = ActiveModel { failing_since: Set(since), ..Default::default() };
     Entity::update_many().set(change).filter(Column::Id.eq(id.0)).exec(db).await.map(drop)
@@ -254,7 +254,7 @@ pub async fn enabled(db: &impl ConnectionTrait) -> Result<Vec<Webhook>, DbErr> {
 
 /// The webhooks that are on and have something pending, with the instant at which the first of it
 /// is due; the most overdue first.
-pub async fn waiting(db: &impl ConnectionTrait) -> Result<Vec<(WebhookId, Instant)>, DbErr> {
+pub async fn waiting(db: &impl ConnectionTrait) -> Result<Vec<(WebhookId, Timestamp)>, DbErr> {
     use delivery::deliveries;
     let pending = |column| Expr::col((deliveries::Entity, column));
     let first = Query::select()
@@ -269,7 +269,7 @@ pub async fn waiting(db: &impl ConnectionTrait) -> Result<Vec<(WebhookId, Instan
         .column(Column::Id)
         .expr_as(Expr::SubQuery(None, Box::new(first.into())), "due_at")
         .filter(Column::DisabledAt.is_null())
-        .into_tuple::<(Uuid, Option<Instant>)>()
+        .into_tuple::<(Uuid, Option<Timestamp>)>()
         .all(db)
         .await?;
     let mut waiting: Vec<_> =

@@ -8,7 +8,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 
 /// The prefix of a secret's text.
 const PREFIX: &str = "whsec_";
@@ -58,7 +58,7 @@ impl Secret {
 
     /// The signature of a message: HMAC-SHA256 over `id.timestamp.body`.
     #[must_use]
-    pub fn sign(&self, id: impl fmt::Display, at: Instant, body: &[u8]) -> String {
+    pub fn sign(&self, id: impl fmt::Display, at: Timestamp, body: &[u8]) -> String {
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &self.0));
         context.update(format!("{id}.{}.", at.timestamp()).as_bytes());
         context.update(body);

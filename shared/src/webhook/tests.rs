@@ -13,7 +13,7 @@ use crate::webhook::secret::Secret;
 
 const NOW: i64 = 1_800_000_000_000;
 
-fn now() -> Instant {
+fn now() -> Timestamp {
     from_ms(NOW)
 }
 
@@ -33,7 +33,7 @@ fn webhook() -> Webhook {
     }
 }
 
-fn opened(at: Instant) -> (DriveId, CloudEvent) {
+fn opened(at: Timestamp) -> (DriveId, CloudEvent) {
     let drive_id = DriveId::new();
     (drive_id, CloudEvent::new(CommandId::new(), 0, (drive_id.into(), 1), at, Event::DriveOpened(Empty {})))
 }
@@ -102,7 +102,7 @@ fn a_rotation_keeps_every_secret_that_is_valid_still() {
     for (number, secret) in (1..).zip(&secrets) {
         webhook.rotate(secret.clone(), now() + hour * number, now()).unwrap();
     }
-    let valid = |webhook: &Webhook, at: Instant| {
+    let valid = |webhook: &Webhook, at: Timestamp| {
         webhook.valid_old_secrets(at).map(|(secret, _)| secret.clone()).collect::<Vec<_>>()
     };
     let mut all: Vec<_> = std::iter::once(first).chain(secrets).rev().skip(1).collect();

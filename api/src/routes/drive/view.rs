@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use shared::store::drives::DriveView;
 
-use crate::at::At;
+use crate::timestamp::At;
 
 /// A slot, and how its places stand.
 #[derive(Debug, Serialize, JsonSchema)]

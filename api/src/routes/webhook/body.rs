@@ -17,8 +17,8 @@ use shared::webhook::{self, Disabled, EVENT_TYPES, MAX_DESCRIPTION, MAX_DRIVES, 
 use uuid::Uuid;
 
 use super::OLD_SECRET_MOST;
-use crate::at::At;
 use crate::payload::Json;
+use crate::timestamp::At;
 
 /// The type of an event that a webhook can ask for.
 struct EventType;

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use domain::clock::{Instant, is_storable, latest_year};
+use domain::clock::{Timestamp, is_storable, latest_year};
 use domain::event::EventSet as _;
 use domain::id::DriveId;
 use domain::refusal::FieldError;
@@ -25,14 +25,14 @@ const DRIVES: u64 = 200;
 /// The entries that were looked at.
 struct Gathering<'w> {
     webhook: &'w Webhook,
-    now: Instant,
+    now: Timestamp,
     looked_at: usize,
     found: Vec<Delivery>,
 }
 
 impl Gathering<'_> {
     /// Looks at entries that happened at `since` or later. Returns whether the first one did.
-    fn look(&mut self, entries: &[Entry], since: Option<Instant>) -> Result<bool, Problem> {
+    fn look(&mut self, entries: &[Entry], since: Option<Timestamp>) -> Result<bool, Problem> {
         self.looked_at += entries.len();
         if self.looked_at > MOST {
             let detail = format!("more than {MOST} entries would be looked at; ask for less at a time");
@@ -62,7 +62,7 @@ pub(super) async fn of_range(
     webhook: &Webhook,
     drive_id: DriveId,
     range: RangeInclusive<u64>,
-    now: Instant,
+    now: Timestamp,
 ) -> Result<Vec<Delivery>, Problem> {
     let mut gathering = Gathering { webhook, now, looked_at: 0, found: Vec::new() };
     let (mut after, end) = (range.start().saturating_sub(1), *range.end());
@@ -79,8 +79,8 @@ pub(super) async fn of_range(
 pub(super) async fn of_everything(
     db: &Database,
     webhook: &Webhook,
-    since: Instant,
-    now: Instant,
+    since: Timestamp,
+    now: Timestamp,
 ) -> Result<Vec<Delivery>, Problem> {
     if !is_storable(since) {
         let detail = format!("an instant is in the years from 1970 to {}", latest_year());
@@ -114,7 +114,7 @@ pub(super) async fn send_again(
     db: &Database,
     webhook: &Webhook,
     all: &[Delivery],
-    now: Instant,
+    now: Timestamp,
 ) -> Result<u64, Problem> {
     let tx = db.begin().await?;
     let known = delivery::insert_missing(&tx, all).await?;

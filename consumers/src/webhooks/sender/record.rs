@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::clock::{self, Instant};
+use domain::clock::{self, Timestamp};
 use domain::text::with_causes;
 use sea_orm::{DatabaseTransaction, DbErr, SqlErr};
 use shared::failpoint;
@@ -74,7 +74,7 @@ impl Sender {
         let tx = self.db.begin().await?;
         delivery::insert_attempts(&tx, &attempts).await?;
         // Write attempts of one claim with the same result at the same webhook together.
-        let mut settled: BTreeMap<_, (Instant, Vec<_>)> = BTreeMap::new();
+        let mut settled: BTreeMap<_, (Timestamp, Vec<_>)> = BTreeMap::new();
         for Sent { lease, ordered, delivery, attempt } in sent {
             failpoint::hit_about("webhook-writing", &delivery.event_type);
             let tried = delivery.attempts + 1;
@@ -103,7 +103,7 @@ impl Sender {
     }
 
     /// Writes what follows from the attempts for the webhooks. Pings do not count.
-    async fn judge(&self, tx: &DatabaseTransaction, now: Instant, sent: &[Sent]) -> Result<(), DbErr> {
+    async fn judge(&self, tx: &DatabaseTransaction, now: Timestamp, sent: &[Sent]) -> Result<(), DbErr> {
         let mut of: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for sent in sent.iter().filter(|sent| sent.delivery.place.is_some()) {
             of.entry(sent.delivery.webhook_id).or_default().push(&sent.attempt);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 use crate::drive::definition::{Definition, Slot};
 use crate::id::SlotId;
 
@@ -37,7 +37,7 @@ impl Change {
 impl Definition {
     /// When it begins and ends for those in this slot, as far as it is known.
     #[must_use]
-    pub fn time_of(&self, slot: Option<&Slot>) -> (Option<Instant>, Option<Instant>) {
+    pub fn time_of(&self, slot: Option<&Slot>) -> (Option<Timestamp>, Option<Timestamp>) {
         let Some(slot) = slot else { return (self.starts_at, self.ends_at) };
         match slot.starts_at {
             Some(starts_at) => (Some(starts_at), slot.ends_at),
@@ -48,7 +48,7 @@ impl Definition {
     /// When it is over for those in this slot: at the slot's end; else at the drive's end or the slot's
     /// start, whichever is later; else at the drive's start. None if none of them is known.
     #[must_use]
-    pub fn over_at(&self, slot: &Slot) -> Option<Instant> {
+    pub fn over_at(&self, slot: &Slot) -> Option<Timestamp> {
         // A slot can begin after the drive's own end.
         slot.ends_at.or_else(|| self.ends_at.max(slot.starts_at)).or(self.starts_at)
     }
@@ -56,21 +56,21 @@ impl Definition {
     /// Until when a free place of this slot goes to the head of its waiting list by itself; this
     /// instant is outside. None: always.
     #[must_use]
-    pub fn promotion_ends(&self, slot: &Slot) -> Option<Instant> {
+    pub fn promotion_ends(&self, slot: &Slot) -> Option<Timestamp> {
         self.over_at(slot).into_iter().chain(self.promotes_until).min()
     }
 
     /// Whether a place of this slot that is free at `now` goes to the head of its waiting list by
     /// itself.
     #[must_use]
-    pub fn promotes(&self, slot: &Slot, now: Instant) -> bool {
+    pub fn promotes(&self, slot: &Slot, now: Timestamp) -> bool {
         self.promotion_ends(slot).is_none_or(|ends| now < ends)
     }
 }
 
 /// What changed that people must hear of at `now`, and for which slots; no slots means all. What is
 /// over and stays over matters to nobody.
-pub(super) fn between(old: &Definition, new: &Definition, now: Instant) -> (Vec<Change>, Vec<SlotId>) {
+pub(super) fn between(old: &Definition, new: &Definition, now: Timestamp) -> (Vec<Change>, Vec<SlotId>) {
     let is_over = |drive: &Definition, slot: &Slot| drive.over_at(slot).is_some_and(|over_at| over_at <= now);
     let (mut changes, mut concerned, mut existing) = (BTreeSet::new(), Vec::new(), 0);
     for slot in &new.slots {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::actor::Actor;
 use crate::attribute::Attributes;
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 use crate::command::CommandSet as _;
 use crate::drive::definition::Definition;
 use crate::drive::event::{
@@ -35,7 +35,7 @@ pub struct Context<'a> {
     /// Who asked.
     pub actor: Actor,
     /// When the API accepted it: windows are judged by this instant.
-    pub accepted_at: Instant,
+    pub accepted_at: Timestamp,
     /// The attributes of the member it is about; none when there is no such member, or when nothing reads them.
     pub person: Option<&'a Attributes>,
     /// Random; hides what is hashed into the log.
@@ -125,7 +125,7 @@ fn zone_note(before: Option<&Drive>, after: Option<&Drive>) -> Option<String> {
         ("the drive starts", new.starts_at),
         ("the drive ends", new.ends_at),
     ];
-    let shown = |(what, at): (&str, Option<Instant>)| {
+    let shown = |(what, at): (&str, Option<Timestamp>)| {
         Some(format!("{what} at {}", at?.with_timezone(&zone).format("%Y-%m-%d %H:%M")))
     };
     let times: Vec<_> = named.into_iter().filter_map(shown).collect();
@@ -230,7 +230,7 @@ fn message(state: &State, command: &MessageDrive) -> Result<Vec<Event>, Refusal>
 }
 
 /// What has happened to a drive by the instant `at`, going by its schedule alone.
-fn by_schedule(status: Status, definition: &Definition, at: Instant) -> Vec<Event> {
+fn by_schedule(status: Status, definition: &Definition, at: Timestamp) -> Vec<Event> {
     let mut events = Vec::new();
     if status == Status::Published && definition.opens_at <= at {
         events.push(Event::DriveOpened(Empty {}));
@@ -293,7 +293,7 @@ fn nobody_loses_their_place(state: &State, old: &Drive, new: &Definition) -> Res
 }
 
 /// Who gets a place from the waiting lists at `now` when the places are those of `definition`.
-fn promotions(state: &State, definition: &Definition, now: Instant) -> Vec<Event> {
+fn promotions(state: &State, definition: &Definition, now: Timestamp) -> Vec<Event> {
     let mut events = Vec::new();
     for slot in definition.slots.iter().filter(|slot| definition.promotes(slot, now)) {
         let mut confirmed = state.places(slot.slot_id).confirmed;
@@ -321,7 +321,7 @@ fn promotions(state: &State, definition: &Definition, now: Instant) -> Vec<Event
 ///
 /// Used by the properties and by `muster verify`; a decision that breaks one is a bug.
 #[must_use]
-pub fn broken_invariant(state: &State, latest: Instant) -> Option<String> {
+pub fn broken_invariant(state: &State, latest: Timestamp) -> Option<String> {
     let drive = state.drive.as_ref()?;
     let mut counted: BTreeMap<_, (u32, u32)> = BTreeMap::new();
     for registration in state.registrations() {

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, reminder};
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 use crate::drive::digest::TimeOfDay;
 use crate::drive::draft::{QuestionChanges, RuleChanges, SlotChanges};
 use crate::drive::registration::questions::{self, Question};
@@ -44,9 +44,9 @@ pub struct Slot {
     /// Unique in the drive; empty for the implicit slot.
     pub name: String,
     /// When it begins, if it differs from the drive.
-    pub starts_at: Option<Instant>,
+    pub starts_at: Option<Timestamp>,
     /// When it ends.
-    pub ends_at: Option<Instant>,
+    pub ends_at: Option<Timestamp>,
     /// Its places; none means as many as come.
     pub capacity: Option<u32>,
     /// How many may wait.
@@ -82,13 +82,13 @@ pub struct Definition {
     #[schemars(with = "String")]
     pub time_zone: Tz,
     /// Registration begins.
-    pub opens_at: Instant,
+    pub opens_at: Timestamp,
     /// Registration ends; this instant is outside.
-    pub closes_at: Instant,
+    pub closes_at: Timestamp,
     /// The drive itself begins.
-    pub starts_at: Option<Instant>,
+    pub starts_at: Option<Timestamp>,
     /// The drive itself ends.
-    pub ends_at: Option<Instant>,
+    pub ends_at: Option<Timestamp>,
     /// How people get in.
     pub admission: Admission,
     /// Where the places are; at least one.
@@ -106,7 +106,7 @@ pub struct Definition {
     /// Until when a place that becomes free goes to the head of the waiting list by itself, this
     /// instant excluded. Never longer than until the end; absent means until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub promotes_until: Option<Instant>,
+    pub promotes_until: Option<Timestamp>,
 }
 
 impl Definition {
@@ -169,10 +169,10 @@ impl Faults {
         })
     }
 
-    pub(super) fn instant(&mut self, field: &str, at: When, zone: Tz) -> Instant {
+    pub(super) fn instant(&mut self, field: &str, at: When, zone: Tz) -> Timestamp {
         at.resolve(zone).unwrap_or_else(|detail| {
             self.add(field, detail);
-            Instant::default()
+            Timestamp::default()
         })
     }
 
@@ -361,7 +361,7 @@ impl Faults {
         }
     }
 
-    fn order(&mut self, field: &str, starts_at: Option<Instant>, ends_at: Option<Instant>) {
+    fn order(&mut self, field: &str, starts_at: Option<Timestamp>, ends_at: Option<Timestamp>) {
         if let (Some(starts_at), Some(ends_at)) = (starts_at, ends_at)
             && ends_at <= starts_at
         {

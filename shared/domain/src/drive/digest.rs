@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Status;
-use crate::clock::{self, Instant};
+use crate::clock::{self, Timestamp};
 use crate::drive::event::DriveDigested;
 use crate::drive::state::{Drive, State};
 
@@ -58,7 +58,7 @@ impl fmt::Display for TimeOfDay {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Digested {
     /// When it was due.
-    at: Instant,
+    at: Timestamp,
     /// Its number in the log.
     sequence: u64,
     confirmed: u32,
@@ -68,7 +68,7 @@ pub(super) struct Digested {
 impl Drive {
     /// The digest that is due at `now`, by the instant at which it fell due.
     #[must_use]
-    pub fn digest(&self, now: Instant) -> Option<Instant> {
+    pub fn digest(&self, now: Timestamp) -> Option<Timestamp> {
         let told = self.digests_after()?;
         // Later there is none, however late it is.
         let latest = now.min(self.ends() + Days::new(2));
@@ -77,20 +77,20 @@ impl Drive {
 
     /// When the next digest falls due, or has.
     #[must_use]
-    pub fn next_digest(&self) -> Option<Instant> {
+    pub fn next_digest(&self) -> Option<Timestamp> {
         let told = self.digests_after()?;
         self.digests_around(told).find(|at| told < *at)
     }
 
     /// After what the digests come that were not told yet; none if there are none.
-    fn digests_after(&self) -> Option<Instant> {
+    fn digests_after(&self) -> Option<Timestamp> {
         let takes_place = !matches!(self.status, Status::Draft | Status::Cancelled);
         let told = self.reminded.digest.map(|told| told.at);
         takes_place.then(|| told.map_or(self.definition.opens_at, |told| told.max(self.definition.opens_at)))
     }
 
     /// The end of the drive, as far as it is known.
-    fn ends(&self) -> Instant {
+    fn ends(&self) -> Timestamp {
         let definition = &self.definition;
         let slots = definition.slots.iter().flat_map(|slot| [slot.starts_at, slot.ends_at]);
         let all = slots.chain([definition.starts_at, definition.ends_at]).flatten();
@@ -98,7 +98,7 @@ impl Drive {
     }
 
     /// The digests of the days around an instant: one a day until the first after the drive's end.
-    fn digests_around(&self, at: Instant) -> impl Iterator<Item = Instant> {
+    fn digests_around(&self, at: Timestamp) -> impl Iterator<Item = Timestamp> {
         let (zone, ends) = (self.definition.time_zone, self.ends());
         let time = self.definition.digest_at;
         let on = move |day: NaiveDate| clock::local(day.and_time(time?.0), zone);
@@ -115,7 +115,7 @@ impl Drive {
 
 impl State {
     /// What a digest that fell due at `at` says.
-    pub(super) fn digest(&self, at: Instant) -> DriveDigested {
+    pub(super) fn digest(&self, at: Timestamp) -> DriveDigested {
         let slots = || self.drive.iter().flat_map(|drive| &drive.definition.slots);
         let confirmed = slots().map(|slot| self.places(slot.slot_id).confirmed).sum();
         let waitlisted = slots().map(|slot| self.places(slot.slot_id).waitlisted).sum();

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::questions::Answers;
-use crate::clock::{self, Instant};
+use crate::clock::{self, Timestamp};
 use crate::eligibility::Verdict;
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
 use crate::refusal::FieldError;
@@ -57,9 +57,9 @@ pub struct Registration {
     /// How many places of the slot were taken with this one, when it was confirmed.
     pub place: Option<u32>,
     /// When the click was accepted.
-    pub registered_at: Instant,
+    pub registered_at: Timestamp,
     /// When they came, if they hold a place and came.
-    pub checked_in_at: Option<Instant>,
+    pub checked_in_at: Option<Timestamp>,
 }
 
 /// Asks for a place.
@@ -151,7 +151,7 @@ pub struct CheckIn {
     pub registration_id: RegistrationId,
     /// When they came, if that was before the click was accepted: a list may have been kept offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<Instant>,
+    pub at: Option<Timestamp>,
     /// Where they came in: the name of a gate or desk. The log says it.
     #[schemars(length(min = 1, max = MAX_GATE))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -213,7 +213,7 @@ pub struct CheckInOutcome {
     #[serde(flatten)]
     pub registration: RegistrationOutcome,
     /// When they came; null: they have not.
-    #[schemars(with = "Option<Instant>")]
+    #[schemars(with = "Option<Timestamp>")]
     pub checked_in_at: Option<String>,
     /// Whether it was so already: the same ticket may be shown twice.
     pub repeated: bool,

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Status;
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 use crate::drive::digest::Digested;
 use crate::drive::event::DriveReminded;
 use crate::drive::state::Drive;
@@ -41,10 +41,10 @@ pub enum Beginning {
 pub struct Reminded {
     /// The opening that everybody was told of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    opening: Option<Instant>,
+    opening: Option<Timestamp>,
     /// Of which start those of a slot were told last, and how many seconds before it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    starts: BTreeMap<SlotId, (Instant, u32)>,
+    starts: BTreeMap<SlotId, (Timestamp, u32)>,
     /// The last digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) digest: Option<Digested>,
@@ -60,9 +60,9 @@ impl Reminded {
 /// One reminder that was not told yet.
 struct Untold {
     /// When it is due.
-    at: Instant,
+    at: Timestamp,
     kind: Beginning,
-    starts_at: Instant,
+    starts_at: Timestamp,
     before: u32,
     /// None for an opening.
     slot_id: Option<SlotId>,
@@ -85,7 +85,7 @@ impl Drive {
     /// The reminders that have fallen due by `now`, in the order in which they did. What has begun by then is not reminded
     /// of any more, and of several that are overdue for the same people only the last is told.
     #[must_use]
-    pub fn reminders(&self, now: Instant) -> Vec<DriveReminded> {
+    pub fn reminders(&self, now: Timestamp) -> Vec<DriveReminded> {
         let mut last: BTreeMap<Option<SlotId>, Untold> = BTreeMap::new();
         for untold in self.untold(now).filter(|untold| untold.at <= now) {
             let told = last.get(&untold.slot_id);
@@ -108,7 +108,7 @@ impl Drive {
 
     /// When the next reminder falls due, or has, of those whose start is after `now`; or the next digest.
     #[must_use]
-    pub fn next_reminder(&self, now: Instant) -> Option<Instant> {
+    pub fn next_reminder(&self, now: Timestamp) -> Option<Timestamp> {
         self.untold(now).map(|untold| untold.at).chain(self.next_digest()).min()
     }
 
@@ -127,7 +127,7 @@ impl Drive {
 
     /// What is still to be told of starts after `now`. Nobody is reminded of what is not announced or called off; what is
     /// closed takes place.
-    fn untold(&self, now: Instant) -> impl Iterator<Item = Untold> {
+    fn untold(&self, now: Timestamp) -> impl Iterator<Item = Untold> {
         let Self { definition, reminded, status, .. } = self;
         let takes_place = !matches!(status, Status::Draft | Status::Cancelled);
         let opens_at = definition.opens_at;
@@ -149,7 +149,7 @@ impl Drive {
 }
 
 impl Untold {
-    fn new(kind: Beginning, starts_at: Instant, before: u32, slot_id: Option<SlotId>) -> Self {
+    fn new(kind: Beginning, starts_at: Timestamp, before: u32, slot_id: Option<SlotId>) -> Self {
         let at = starts_at - TimeDelta::seconds(before.into());
         Self { at, kind, starts_at, before, slot_id }
     }

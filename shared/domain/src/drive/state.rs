@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{ClosedBy, Status};
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 use crate::drive::definition::{Definition, Slot};
 use crate::drive::event::{Event, RegistrationMoved};
 use crate::drive::registration::{Registration, RegistrationState};
@@ -201,7 +201,7 @@ impl State {
         }
     }
 
-    fn check_in(&mut self, member_id: MemberId, at: Option<Instant>) {
+    fn check_in(&mut self, member_id: MemberId, at: Option<Timestamp>) {
         if let Some(old) = self.registrations.get(&member_id).copied() {
             self.change(Registration { checked_in_at: at, ..old });
         }
@@ -282,7 +282,7 @@ impl Drive {
 
     /// Whether a click that was accepted at `accepted_at` came within the window.
     #[must_use]
-    pub fn window_contains(&self, accepted_at: Instant) -> bool {
+    pub fn window_contains(&self, accepted_at: Timestamp) -> bool {
         self.definition.opens_at <= accepted_at && accepted_at < self.definition.closes_at
     }
 }

@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{self, Instant};
+use crate::clock::{self, Timestamp};
 
 /// The `format` of such a text in a schema.
 pub const FORMAT: &str = "instant-or-local-time";
@@ -19,7 +19,7 @@ pub const FORMAT: &str = "instant-or-local-time";
 #[schemars(with = "String", extend("format" = FORMAT))]
 pub enum When {
     /// RFC 3339, with an offset.
-    Instant(Instant),
+    Instant(Timestamp),
     /// `2026-11-21T09:00` or with seconds, without an offset.
     Local(NaiveDateTime),
 }
@@ -27,7 +27,7 @@ pub enum When {
 impl When {
     /// The instant, in the zone where the clock hangs. When the clock is put back, a time that comes twice means the
     /// first; a time that is skipped does not exist.
-    pub fn resolve(self, zone: Tz) -> Result<Instant, String> {
+    pub fn resolve(self, zone: Tz) -> Result<Timestamp, String> {
         let instant = match self {
             Self::Instant(instant) => Ok(instant),
             Self::Local(local) => match zone.from_local_datetime(&local) {
@@ -85,8 +85,8 @@ impl From<When> for String {
     }
 }
 
-impl From<Instant> for When {
-    fn from(instant: Instant) -> Self {
+impl From<Timestamp> for When {
+    fn from(instant: Timestamp) -> Self {
         Self::Instant(instant)
     }
 }
@@ -130,7 +130,7 @@ mod tests {
         let (step, minute) = (Duration::hours(6), Duration::minutes(1));
         let mut edges = Vec::new();
         while at < end {
-            let offset = |zone: Tz, at: Instant| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
+            let offset = |zone: Tz, at: Timestamp| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
             let changed = |zone: &&Tz| offset(**zone, at) != offset(**zone, at + step);
             edges.extend(chrono_tz::TZ_VARIANTS.iter().filter(changed).map(|zone| (*zone, at)));
             at += step;
@@ -138,7 +138,7 @@ mod tests {
         let (mut twice, mut never) = (0, 0);
         for (zone, edge) in edges {
             let minutes = std::iter::successors(Some(edge - Duration::hours(3)), |at| Some(*at + minute));
-            let mut shown: BTreeMap<_, Vec<Instant>> = BTreeMap::new();
+            let mut shown: BTreeMap<_, Vec<Timestamp>> = BTreeMap::new();
             for at in minutes.take_while(|at| *at < edge + Duration::hours(9)) {
                 shown.entry(at.with_timezone(&zone).naive_local()).or_default().push(at);
             }

@@ -9,7 +9,7 @@ use rust_decimal::Decimal;
 
 use super::{DriveFacts, DriveValue, moment};
 use crate::attribute::{Attribute, Attributes};
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 use crate::eligibility::expression::{Comparison, Function, Kind, Node, Operator, Read};
 use crate::eligibility::moment::Moment;
 use crate::eligibility::parse::{decimal, exact};
@@ -21,7 +21,7 @@ pub(super) enum Value<'a> {
     Bool(bool),
     Number(Decimal),
     Text(Cow<'a, str>),
-    Instant(Instant),
+    Instant(Timestamp),
     Duration(TimeDelta),
 }
 
@@ -79,7 +79,7 @@ type Result<T> = std::result::Result<T, Stop>;
 pub(super) struct World<'a> {
     pub(super) member: &'a Attributes,
     pub(super) drive: &'a DriveFacts,
-    pub(super) now: Instant,
+    pub(super) now: Timestamp,
 }
 
 /// What a part is called in an explanation.
@@ -191,7 +191,7 @@ impl<'a> World<'a> {
     }
 
     /// The date that a part of the rule came to.
-    fn date(&self, node: &Node, value: &Value<'_>) -> Result<Instant> {
+    fn date(&self, node: &Node, value: &Value<'_>) -> Result<Timestamp> {
         match self.as_date(value) {
             Some(instant) => Ok(instant),
             None if matches!(value, Value::Text(_)) => Err(no_date(node)),
@@ -208,7 +208,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn as_date(&self, value: &Value<'_>) -> Option<Instant> {
+    fn as_date(&self, value: &Value<'_>) -> Option<Timestamp> {
         match value {
             Value::Instant(instant) => Some(*instant),
             Value::Text(text) => Moment::read(text)?.at(self.zone()),
@@ -309,7 +309,7 @@ impl<'a> World<'a> {
             let second = second.ok_or_else(|| Stop::wrong("something is missing in the rule"))?;
             Ok(Value::Bool(test(&self.text(first)?, &self.text(second)?)))
         };
-        let count = |whole: fn(Instant, Instant, Tz) -> i64| {
+        let count = |whole: fn(Timestamp, Timestamp, Tz) -> i64| {
             let second = second.ok_or_else(|| Stop::wrong("something is missing in the rule"))?;
             let (from, to) = self.both(first, second)?;
             let (from, to) = (self.date(first, &from)?, self.date(second, &to)?);

@@ -3,14 +3,14 @@
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _, Timelike as _};
 use chrono_tz::Tz;
 
-use crate::clock::{self, Instant};
+use crate::clock::{self, Timestamp};
 use crate::eligibility::expression::Part;
 
 /// A date, which begins at midnight where the drive takes place, or an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moment {
     Date(NaiveDate),
-    Instant(Instant),
+    Instant(Timestamp),
 }
 
 impl Moment {
@@ -27,7 +27,7 @@ impl Moment {
     }
 
     /// When it is, or begins, in a zone. None beyond the calendar.
-    pub(super) fn at(self, zone: Tz) -> Option<Instant> {
+    pub(super) fn at(self, zone: Tz) -> Option<Timestamp> {
         match self {
             Self::Instant(instant) => Some(instant),
             Self::Date(date) => {
@@ -43,7 +43,7 @@ impl Moment {
 }
 
 /// What the clock on the wall shows. Where it skips midnight, a day begins at midnight all the same.
-fn local(at: Instant, zone: Tz) -> NaiveDateTime {
+fn local(at: Timestamp, zone: Tz) -> NaiveDateTime {
     let shown = at.with_timezone(&zone).naive_local();
     let begins = Moment::Date(shown.date()).at(zone);
     if begins == Some(at) { shown.date().and_time(NaiveTime::MIN) } else { shown }
@@ -51,7 +51,7 @@ fn local(at: Instant, zone: Tz) -> NaiveDateTime {
 
 /// The whole days from one instant to another by the calendar of a zone, so that a day on which the clock changes is a day.
 /// Negative if `to` is earlier.
-pub(super) fn whole_days(from: Instant, to: Instant, zone: Tz) -> i64 {
+pub(super) fn whole_days(from: Timestamp, to: Timestamp, zone: Tz) -> i64 {
     let (from, to) = (local(from, zone), local(to, zone));
     let days = (to.date() - from.date()).num_days();
     days - i64::from(to.time() < from.time())
@@ -59,7 +59,7 @@ pub(super) fn whole_days(from: Instant, to: Instant, zone: Tz) -> i64 {
 
 /// The whole years from one instant to another by the calendar of a zone, as an age is counted: a person born on 29 February
 /// is a year older on 1 March in years that have no 29 February. Negative if `to` is earlier.
-pub(super) fn whole_years(from: Instant, to: Instant, zone: Tz) -> i64 {
+pub(super) fn whole_years(from: Timestamp, to: Timestamp, zone: Tz) -> i64 {
     let (from, to) = (local(from, zone), local(to, zone));
     let years = i64::from(to.year()) - i64::from(from.year());
     let before_the_day = (to.month(), to.day(), to.time()) < (from.month(), from.day(), from.time());
@@ -67,7 +67,7 @@ pub(super) fn whole_years(from: Instant, to: Instant, zone: Tz) -> i64 {
 }
 
 /// A part of what the calendar and the clock in a zone show.
-pub(super) fn part(part: Part, at: Instant, zone: Tz) -> i64 {
+pub(super) fn part(part: Part, at: Timestamp, zone: Tz) -> i64 {
     let shown = local(at, zone);
     match part {
         Part::Year => i64::from(shown.year()),

@@ -24,7 +24,7 @@ fn in_zone(time_zone: Tz) -> DriveFacts {
     DriveFacts { time_zone, ..drive() }
 }
 
-fn at(text: &str) -> Instant {
+fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 

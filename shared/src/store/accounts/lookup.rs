@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use domain::address::{AddressFault, EmailAddress, compared_before};
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::MemberId;
 use sea_orm::entity::prelude::*;
 use sea_orm::{Condition, ConnectionTrait, DbErr, QueryOrder, QuerySelect};
@@ -120,7 +120,7 @@ pub struct Seen {
     /// Its address as it is stored.
     pub email: String,
     /// When it was made.
-    pub created_at: Instant,
+    pub created_at: Timestamp,
     /// Whether it has a password.
     pub has_password: bool,
 }
@@ -166,7 +166,7 @@ async fn without_address(db: &impl ConnectionTrait, after: Option<Uuid>) -> Resu
 }
 
 /// An account's id, e-mail address, address, day and password.
-type Named = (Uuid, String, Option<String>, Instant, Option<String>);
+type Named = (Uuid, String, Option<String>, Timestamp, Option<String>);
 
 /// Reads only these columns, because a migration calls this, and later ones add columns.
 fn named(select: Select<Entity>) -> Select<Entity> {

@@ -5,7 +5,7 @@
 //! deletes the row in the transaction that writes the profile.
 
 use domain::actor::{Actor, Role};
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::hash::sha256;
 use domain::id::{CommandId, MemberId};
 use domain::member::UpdateProfile;
@@ -44,13 +44,13 @@ pub struct PendingProfile {
     /// The command's JSON.
     command: String,
     /// When the member signed up.
-    created_at: Instant,
+    created_at: Timestamp,
 }
 
 impl PendingProfile {
     /// The profile that a member gave at sign-up.
     #[must_use]
-    pub fn new(command: &UpdateProfile, created_at: Instant) -> Self {
+    pub fn new(command: &UpdateProfile, created_at: Timestamp) -> Self {
         let text = serde_json::to_string(command).expect("a command is plain data");
         Self { member_id: command.member_id, command: text, created_at }
     }
@@ -99,7 +99,7 @@ pub async fn find(db: &impl ConnectionTrait, id: MemberId) -> Result<Option<Pend
 /// At most `limit` of the profiles that are pending since `instant` or longer, the oldest first.
 pub async fn since(
     db: &impl ConnectionTrait,
-    instant: Instant,
+    instant: Timestamp,
     limit: u64,
 ) -> Result<Vec<PendingProfile>, DbErr> {
     let rows = table::Entity::find()

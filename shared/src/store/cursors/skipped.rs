@@ -1,6 +1,6 @@
 //! The table `skipped_entries`: what followers could not take in.
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::stream::{Stream, StreamKind};
 use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, DbErr, QueryOrder as _, QuerySelect as _, Set};
@@ -34,7 +34,7 @@ pub async fn insert(
     db: &impl ConnectionTrait,
     follower: &'static str,
     skipped: &Skipped,
-    now: Instant,
+    now: Timestamp,
 ) -> Result<(), DbErr> {
     let row = ActiveModel {
         follower: Set(follower.to_owned()),

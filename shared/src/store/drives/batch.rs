@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::drive::definition::{Definition, Slot};
 use domain::drive::reminder::Reminded;
 use domain::drive::state::{Drive, Places, State};
@@ -31,9 +31,9 @@ pub struct Loaded {
     /// The definition as it was loaded; none for a drive that is not there yet.
     before: Option<Drive>,
     /// When the next reminder falls due, as the row has it.
-    remind_at: Option<Instant>,
+    remind_at: Option<Timestamp>,
     /// Up to when this batch has looked for reminders that are due, if it has.
-    looked_until: Option<Instant>,
+    looked_until: Option<Timestamp>,
     /// The slots that have rows, as those say.
     slots: BTreeMap<SlotId, Places>,
     /// The members that have rows.
@@ -42,7 +42,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// Everything that was due by `now` is decided: what was not told by then is not told any more.
-    pub fn has_looked(&mut self, now: Instant) {
+    pub fn has_looked(&mut self, now: Timestamp) {
         self.looked_until = Ord::max(self.looked_until, Some(now));
     }
 }
@@ -196,7 +196,7 @@ pub async fn save(
     db: &impl ConnectionTrait,
     loaded: &BTreeMap<DriveId, Loaded>,
     heads: &BTreeMap<Stream, Head>,
-    now: Instant,
+    now: Timestamp,
 ) -> Result<(), Failure> {
     let touched = || {
         heads.iter().filter_map(|(stream, head)| {
@@ -252,7 +252,7 @@ async fn remind(
     drive_id: DriveId,
     loaded: &Loaded,
     head: Head,
-    now: Instant,
+    now: Timestamp,
 ) -> Result<(), DbErr> {
     let drive = loaded.state.drive.as_ref();
     if loaded.looked_until.is_none() && loaded.before.as_ref() == drive {
@@ -310,7 +310,7 @@ async fn insert(
     drive: &Drive,
     state: &State,
     head: Head,
-    now: Instant,
+    now: Timestamp,
 ) -> Result<(), DbErr> {
     let row = table::ActiveModel {
         id: Set(drive_id.0),
@@ -358,7 +358,7 @@ async fn change_slots(
 async fn advance(
     db: &impl ConnectionTrait,
     moved: &[(DriveId, Head, Head)],
-    now: Instant,
+    now: Timestamp,
 ) -> Result<(), Failure> {
     use table::Column;
     let rows = moved.iter().map(|(drive_id, from, to)| {

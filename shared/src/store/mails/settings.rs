@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::MemberId;
 use sea_orm::sea_query::{ExprTrait as _, OnConflict};
 use sea_orm::{ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, QueryFilter as _, Set};
@@ -125,7 +125,7 @@ pub async fn save(db: &impl ConnectionTrait, member_id: MemberId, wanted: &Prefe
 pub async fn mailbox_is_gone(
     db: &impl ConnectionTrait,
     member_id: MemberId,
-    now: Instant,
+    now: Timestamp,
 ) -> Result<(), DbErr> {
     let gone = Preferences { bounced_at: Some(now), ..Preferences::default() };
     put(db, row(member_id, &gone), &[preferences::Column::BouncedAt]).await
@@ -169,7 +169,7 @@ pub struct Written {
     /// The template.
     pub template: Template,
     /// When it was written.
-    pub updated_at: Instant,
+    pub updated_at: Timestamp,
 }
 
 /// All templates that organisers have written. There are few: kinds times languages.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use domain::clock::Instant;
+use domain::clock::Timestamp;
 use domain::id::{DeliveryId, DriveId, WebhookId, id_at};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Query, WindowStatement};
@@ -138,7 +138,7 @@ pub async fn restart(
     db: &impl ConnectionTrait,
     webhook_id: WebhookId,
     ids: impl IntoIterator<Item = DeliveryId>,
-    now: Instant,
+    now: Timestamp,
 ) -> Result<u64, DbErr> {
     let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
     let mut restarted = 0;
@@ -165,7 +165,7 @@ pub async fn next(
     webhook_id: WebhookId,
     ordered: bool,
     limit: u64,
-) -> Result<Vec<(DeliveryId, DriveId, Instant)>, DbErr> {
+) -> Result<Vec<(DeliveryId, DriveId, Timestamp)>, DbErr> {
     let mut pending = Query::select();
     pending
         .columns([Column::Id, Column::DriveId, Column::DueAt])
@@ -203,7 +203,7 @@ pub async fn run(
     db: &impl ConnectionTrait,
     webhook_id: WebhookId,
     drive_id: DriveId,
-    now: Instant,
+    now: Timestamp,
     limit: u64,
 ) -> Result<Vec<DeliveryId>, DbErr> {
     let first = Entity::find()
@@ -214,7 +214,7 @@ pub async fn run(
         .filter(Column::DriveId.eq(drive_id.0))
         .order_by_asc(Column::Sequence)
         .limit(limit)
-        .into_tuple::<(Uuid, Instant)>()
+        .into_tuple::<(Uuid, Timestamp)>()
         .all(db)
         .await?;
     Ok(first.into_iter().take_while(|(_, due_at)| *due_at <= now).map(|(id, _)| DeliveryId(id)).collect())
@@ -226,8 +226,8 @@ pub async fn claim(
     db: &impl ConnectionTrait,
     ids: &[DeliveryId],
     lease: Uuid,
-    now: Instant,
-    until: Instant,
+    now: Timestamp,
+    until: Timestamp,
 ) -> Result<Vec<Delivery>, DbErr> {
     let these = || rows::is_one_of(db, Column::Id, ids.iter().map(|id| id.0));
     let pending = || Column::State.eq(State::Pending.as_str());
@@ -242,9 +242,9 @@ pub async fn claim(
 /// after `later_than`, and unclaimed or claimed until after `taken_until`.
 pub async fn bring_forward(
     db: &impl ConnectionTrait,
-    now: Instant,
-    later_than: Instant,
-    taken_until: Instant,
+    now: Timestamp,
+    later_than: Timestamp,
+    taken_until: Timestamp,
 ) -> Result<u64, DbErr> {
     let is_free = Column::Lease.is_null().and(Column::DueAt.gt(later_than)).or(Column::DueAt.gt(taken_until));
     let change = ActiveModel { due_at: Set(now), lease: Set(None), ..Default::default() };
@@ -257,7 +257,7 @@ pub async fn settle(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = DeliveryId>,
     lease: Uuid,
-    (state, attempts, due_at): (State, u32, Instant),
+    (state, attempts, due_at): (State, u32, Timestamp),
 ) -> Result<(), DbErr> {
     let change = ActiveModel {
         state: Set(state.as_str().to_owned()),
@@ -321,7 +321,7 @@ pub(super) async fn delete_of(db: &impl ConnectionTrait, webhook_id: WebhookId) 
 
 /// Deletes deliveries of events before `before` without an attempt since then, and attempts before
 /// it.
-pub async fn forget(db: &impl ConnectionTrait, before: Instant) -> Result<u64, DbErr> {
+pub async fn forget(db: &impl ConnectionTrait, before: Timestamp) -> Result<u64, DbErr> {
     // Ids grow with the time.
     let first = id_at(before, &[0; 32]);
     let old = Column::Id.lt(first).and(Column::DueAt.lt(before));

@@ -36,7 +36,7 @@ struct Lane {
     marks: BTreeMap<MemberId, Attributes>,
     next: u128,
     /// The latest instant at which a command was accepted.
-    latest: Instant,
+    latest: Timestamp,
 }
 
 impl Lane {

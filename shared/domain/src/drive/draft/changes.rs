@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::SlotDraft;
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 use crate::drive::definition::{
     Admission, Definition, Faults, MAX_DESCRIPTION, MAX_PLACES, MAX_SLOTS, MAX_TITLE, MAX_VENUE, Slot,
     implicit_slot,
@@ -317,7 +317,7 @@ impl Changes {
 /// questions, texts, numbers. What depends on the rest of the drive is decided on its lane.
 pub fn check_changes(changes: &Changes) -> Result<(), Refusal> {
     let (drive_id, cause) = (DriveId(Uuid::nil()), CommandId(Uuid::nil()));
-    let (opens_at, closes_at) = (Instant::UNIX_EPOCH, Instant::UNIX_EPOCH + chrono::Duration::days(1));
+    let (opens_at, closes_at) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH + chrono::Duration::days(1));
     let mut neutral = Definition {
         title: "A drive".to_owned(),
         kind: Kind::Other,

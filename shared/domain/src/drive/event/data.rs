@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 #[allow(unused_imports, reason = "the documentation links to it")]
 use super::Event;
-use crate::clock::Instant;
+use crate::clock::Timestamp;
 use crate::drive::change::Change;
 use crate::drive::definition::Definition;
 use crate::drive::message::Audience;
@@ -60,7 +60,7 @@ pub struct DriveClosed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveReopened {
     /// The end of registration from now on.
-    pub closes_at: Instant,
+    pub closes_at: Timestamp,
     /// Open, or published when registration has yet to begin.
     pub status: Status,
 }
@@ -78,7 +78,7 @@ pub struct DriveReminded {
     /// What is about to begin.
     pub kind: Beginning,
     /// When it begins.
-    pub starts_at: Instant,
+    pub starts_at: Timestamp,
     /// How many seconds before that the reminder was due.
     pub before: u32,
     /// Which slots begin; absent when all of them do.
@@ -98,7 +98,7 @@ impl DriveReminded {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveDigested {
     /// When it was due: the drive's `digest_at` on a day.
-    pub at: Instant,
+    pub at: Timestamp,
     /// How many hold a place.
     pub confirmed: u32,
     /// How many wait for one.
@@ -134,7 +134,7 @@ pub struct RegistrationConfirmed {
     /// How many places of the slot are taken with this one.
     pub place: u32,
     /// When the click was accepted: the window is judged by it.
-    pub accepted_at: Instant,
+    pub accepted_at: Timestamp,
     /// By which version of the rules.
     pub rules_version: u32,
     /// Salted hash of what the decision rested on, if it rested on anything personal.
@@ -154,7 +154,7 @@ pub struct RegistrationWaitlisted {
     /// How many wait with this one.
     pub position: u32,
     /// When the click was accepted.
-    pub accepted_at: Instant,
+    pub accepted_at: Timestamp,
     /// By which version of the rules.
     pub rules_version: u32,
     /// Salted hash of what the decision rested on.
@@ -205,7 +205,7 @@ pub struct RegistrationAnswersChanged {
     /// For which slot.
     pub slot_id: SlotId,
     /// When the answers were accepted: they can be changed until registration closes.
-    pub accepted_at: Instant,
+    pub accepted_at: Timestamp,
     /// Salted hash of the new answers, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<String>,
@@ -235,7 +235,7 @@ pub struct RegistrationCheckedIn {
     /// For which slot.
     pub slot_id: SlotId,
     /// When they came.
-    pub at: Instant,
+    pub at: Timestamp,
     /// Where they came in, if it was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<String>,
@@ -266,7 +266,7 @@ pub struct RegistrationRefused {
     /// Why not.
     pub code: Code,
     /// When the click was accepted.
-    pub accepted_at: Instant,
+    pub accepted_at: Timestamp,
     /// By which version of the rules.
     pub rules_version: u32,
     /// The names of the rules that failed.

@@ -67,7 +67,7 @@ fn nobody_comes_before_they_registered_or_later_than_now() {
 fn a_leap_second_is_the_next_instant() {
     let mut lane = full();
     let (drive_id, registration_id) = (lane.drive_id, of(&lane, 1));
-    let at: Instant = "1970-01-01T00:20:60.5009Z".parse().unwrap();
+    let at: Timestamp = "1970-01-01T00:20:60.5009Z".parse().unwrap();
     lane.at(CLOSES, CheckIn { drive_id, registration_id, at: Some(at), gate: None, device: None })
         .result
         .unwrap();

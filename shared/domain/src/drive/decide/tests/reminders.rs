@@ -10,7 +10,7 @@ const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 const STARTS: i64 = 10 * DAY;
 
-fn at(ms: i64) -> Instant {
+fn at(ms: i64) -> Timestamp {
     clock::from_ms(ms)
 }
 
@@ -31,7 +31,7 @@ impl Lane {
     /// The command that every scheduler publishes at `ms`, if the drive's row says that something is due.
     fn due(&self, ms: i64) -> Option<(CommandId, DriveCommand)> {
         let (drive_id, sequence) = (self.drive_id, self.state.sequence);
-        let due = self.drive().next_reminder(Instant::UNIX_EPOCH).filter(|due| *due <= at(ms))?;
+        let due = self.drive().next_reminder(Timestamp::UNIX_EPOCH).filter(|due| *due <= at(ms))?;
         let id = timed_id(&format!("remind-drive {drive_id} {sequence}"), due.timestamp_millis());
         Some((id, RemindDrive { drive_id, due }.into()))
     }

@@ -165,7 +165,7 @@ fn another_zone_moves_nothing_and_says_so() {
     assert!(note.starts_with("The time zone is Asia/Kolkata now. This moves no instant by itself"), "{note}");
     assert!(note.ends_with("the drive starts at 2026-12-05 09:00."), "{note}");
     let starts_at = lane.state.drive.as_ref().unwrap().definition.starts_at.unwrap();
-    assert_eq!(starts_at, start.parse::<Instant>().unwrap());
+    assert_eq!(starts_at, start.parse::<Timestamp>().unwrap());
     let same = lane.update(OPENS, serde_json::json!({ "time_zone": "Asia/Kolkata" }));
     assert_eq!(same.result.unwrap().get("note"), None);
 }

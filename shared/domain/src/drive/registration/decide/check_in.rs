@@ -1,7 +1,7 @@
 //! Who has come.
 
 use super::{Attempt, Facts, hash, live};
-use crate::clock::{self, Instant};
+use crate::clock::{self, Timestamp};
 use crate::command::Command as _;
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::event::{Event, RegistrationCheckInUndone, RegistrationCheckedIn};
@@ -51,7 +51,7 @@ fn decide(
     kind: &'static str,
     cx: &Context<'_>,
     facts: Option<String>,
-    change: impl FnOnce(&Registration) -> (Option<Event>, Option<Instant>),
+    change: impl FnOnce(&Registration) -> (Option<Event>, Option<Timestamp>),
 ) -> Decision {
     let registration = state.registration_by_id(id);
     let member_id = registration.map(|registration| registration.member_id);

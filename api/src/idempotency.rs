@@ -15,14 +15,14 @@ pub(crate) const MAX_WAIT: Duration = Duration::from_secs(30);
 /// What a client asks of a write besides its body: `Idempotency-Key`
 /// ([draft](https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/)) and `Prefer: wait` (RFC 7240).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct WriteOptions {
     /// Method, path and `Idempotency-Key`: what the command's id is a function of.
     pub(crate) key: Option<String>,
     /// How long the decision is waited for.
     pub(crate) wait: Option<Duration>,
 }
 
-impl Asked {
+impl WriteOptions {
     fn read(headers: &HeaderMap) -> Result<Self, Problem> {
         let key = match headers.get("idempotency-key") {
             None => None,
@@ -46,7 +46,7 @@ impl Asked {
     }
 }
 
-impl<'a> FromRequest<'a> for Asked {
+impl<'a> FromRequest<'a> for WriteOptions {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
         let mut asked = Self::read(request.headers())?;
         // A key names one request: the same key on another path is another command.
@@ -60,12 +60,12 @@ impl<'a> FromRequest<'a> for Asked {
 mod tests {
     use super::*;
 
-    fn asked(headers: &[(&str, &str)]) -> Result<Asked, Problem> {
+    fn asked(headers: &[(&str, &str)]) -> Result<WriteOptions, Problem> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(poem::http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        Asked::read(&map)
+        WriteOptions::read(&map)
     }
 
     #[test]
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn an_idempotency_key_is_bounded() {
-        assert_eq!(asked(&[]).unwrap(), Asked::default());
+        assert_eq!(asked(&[]).unwrap(), WriteOptions::default());
         assert_eq!(asked(&[("idempotency-key", "click-1")]).unwrap().key.as_deref(), Some("click-1"));
         assert!(asked(&[("idempotency-key", "")]).is_err());
         assert!(asked(&[("idempotency-key", &"k".repeat(256))]).is_err());

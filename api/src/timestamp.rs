@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-use domain::clock::{Instant, rfc3339};
+use domain::clock::{Timestamp, rfc3339};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// An instant in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct At(pub Instant);
+pub struct At(pub Timestamp);
 
-impl From<Instant> for At {
-    fn from(instant: Instant) -> Self {
+impl From<Timestamp> for At {
+    fn from(instant: Timestamp) -> Self {
         Self(instant)
     }
 }
@@ -22,11 +22,11 @@ impl JsonSchema for At {
     }
 
     fn schema_name() -> Cow<'static, str> {
-        Instant::schema_name()
+        Timestamp::schema_name()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Instant::json_schema(generator)
+        Timestamp::json_schema(generator)
     }
 }
 
