@@ -20,7 +20,7 @@ pub(crate) use self::parameters::{of_parameter, path_parameter};
 use crate::problem::Problem;
 
 /// The most faults that are told of one body.
-const MOST: usize = 20;
+pub(crate) const MOST: usize = 20;
 /// The longest value and name that are repeated, in bytes.
 const SHOWN: usize = 60;
 
@@ -29,7 +29,7 @@ const SHOWN: usize = 60;
 /// Limits alone refuse nothing here. What decides checks them, together with what depends on more
 /// than one field.
 pub(crate) fn check<T: JsonSchema + 'static>(body: &Value) -> Result<(), Problem> {
-    let mut walk = Walk { faults: Vec::new() };
+    let mut walk = Walk::default();
     walk.value(form::of::<T>(), body, &Place::default());
     let worst = walk.faults.iter().map(|(weight, _)| *weight).max();
     let faults = walk.faults.into_iter().map(|(_, fault)| fault);
@@ -43,7 +43,7 @@ pub(crate) fn check<T: JsonSchema + 'static>(body: &Value) -> Result<(), Problem
 /// What is wrong with a value that should be what a document's schema says.
 #[cfg(test)]
 pub(crate) fn against(schema: &Value, all: &Map<String, Value>, value: &Value) -> Vec<FieldError> {
-    let mut walk = Walk { faults: Vec::new() };
+    let mut walk = Walk::default();
     walk.value(&form::read(schema, all), value, &Place::default());
     walk.faults.into_iter().map(|(_, fault)| fault).collect()
 }
@@ -109,15 +109,20 @@ impl Place<'_> {
 }
 
 /// Compares a body with its form.
+#[derive(Default)]
 struct Walk {
     faults: Vec<(Weight, FieldError)>,
 }
 
 impl Walk {
     fn fault(&mut self, weight: Weight, place: &Place<'_>, detail: impl Into<String>) {
-        if self.faults.len() < MOST {
-            self.faults.push((weight, FieldError::new(place.shown(), detail)));
+        if self.faults.len() == MOST {
+            // The worst fault decides the problem, so it is never left out for lighter ones.
+            let lighter = self.faults.iter().rposition(|(other, _)| *other < weight);
+            let Some(lighter) = lighter else { return };
+            self.faults.remove(lighter);
         }
+        self.faults.push((weight, FieldError::new(place.shown(), detail)));
     }
 
     fn value(&mut self, form: &Form, value: &Value, place: &Place<'_>) {

@@ -167,7 +167,8 @@ impl Problem {
 
     /// The same, with what is wrong place by place.
     #[must_use]
-    pub fn errors(mut self, errors: Vec<FieldError>) -> Self {
+    pub fn errors(mut self, mut errors: Vec<FieldError>) -> Self {
+        errors.truncate(faults::MOST);
         self.body.errors = errors;
         self
     }

@@ -26,6 +26,8 @@ pub(crate) enum Tags {
     Accounts,
     /// What people sign up for
     Drives,
+    /// What was decided, number by number, hash-chained
+    Logs,
     /// Who has a place, and who waits for one
     Registrations,
     /// Waiting lists, changed by hand

@@ -1,5 +1,5 @@
-//! Members have logs, too: `drive_log` and `ledger` say of which kind of stream a row is. What is there
-//! is about drives.
+//! Members have logs, too: `drive_log` says of which kind of stream an entry is, and `ledger` names a
+//! stream that is no drive. What is there is about drives.
 
 use sea_orm_migration::prelude::*;
 
@@ -12,9 +12,11 @@ pub(crate) struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        let kind = || column(word(backend, "stream_kind", 16).not_null().default("drive"));
-        add(manager, "drive_log", "stream_kind", kind()).await?;
-        add(manager, "ledger", "stream_kind", kind()).await?;
+        // In the order in which decisions lock these tables, so that neither waits for the other.
+        add(manager, "ledger", "stream_kind", word(backend, "stream_kind", 16)).await?;
+        add(manager, "ledger", "stream_id", uuid("stream_id")).await?;
+        let kind = column(word(backend, "stream_kind", 16).not_null().default("drive"));
+        add(manager, "drive_log", "stream_kind", kind).await?;
         let streams = table("streams")
             .col(column(uuid("id").not_null().primary_key()))
             .col(column(word(backend, "kind", 16).not_null()))

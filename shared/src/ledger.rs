@@ -11,7 +11,7 @@ use domain::clock::Timestamp;
 use domain::hash::Digest256;
 use domain::id::{CommandId, DriveId};
 use domain::refusal::Refusal;
-use domain::stream::{self, Stream, StreamKind};
+use domain::stream::{self, Stream};
 use domain::upkeep;
 use sea_orm::entity::prelude::*;
 use sea_orm::{ConnectionTrait, DbErr, QuerySelect, Set};
@@ -24,7 +24,10 @@ use crate::log;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "ledger")]
-#[allow(missing_docs, reason = "the columns are the fields of `Row`; `drive_id` is the id of any stream")]
+#[allow(
+    missing_docs,
+    reason = "the columns are the fields of `Row`; a stream that is no drive has two of its own"
+)]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
@@ -43,7 +46,8 @@ pub struct Model {
     #[sea_orm(column_type = "Text", nullable)]
     pub facts: Option<String>,
     pub expires_at: Option<ChronoDateTimeUtc>,
-    pub stream_kind: String,
+    pub stream_kind: Option<String>,
+    pub stream_id: Option<Uuid>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -148,6 +152,15 @@ impl Row {
     }
 }
 
+/// The stream that a row names. Older versions, which read `drive_id`, must find nothing but drives there.
+fn stream_of(drive_id: Option<Uuid>, kind: Option<&str>, id: Option<Uuid>) -> Result<Option<Stream>, DbErr> {
+    match (drive_id, kind.zip(id)) {
+        (Some(id), _) => Ok(Some(DriveId(id).into())),
+        (None, Some((kind, id))) => log::stream(kind, id).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
 impl TryFrom<Model> for Row {
     type Error = DbErr;
 
@@ -158,7 +171,7 @@ impl TryFrom<Model> for Row {
             id: CommandId(row.id),
             kind: row.kind,
             actor: Actor { role, id: row.actor_id },
-            stream: row.drive_id.map(|id| log::stream(&row.stream_kind, id)).transpose()?,
+            stream: stream_of(row.drive_id, row.stream_kind.as_deref(), row.stream_id)?,
             accepted_at: row.accepted_at,
             decided_at: row.decided_at,
             status: Status::from_word(&row.status)
@@ -177,12 +190,13 @@ impl TryFrom<Model> for Row {
 
 impl From<&Row> for ActiveModel {
     fn from(row: &Row) -> Self {
+        let other = row.stream.filter(|stream| stream.drive().is_none());
         Self {
             id: Set(row.id.0),
             kind: Set(row.kind.clone()),
             actor_role: Set(row.actor.role.as_str().to_owned()),
             actor_id: Set(row.actor.id),
-            drive_id: Set(row.stream.map(|stream| stream.id)),
+            drive_id: Set(row.drive_id().map(|id| id.0)),
             accepted_at: Set(row.accepted_at),
             decided_at: Set(row.decided_at),
             status: Set(row.status.as_str().to_owned()),
@@ -192,7 +206,8 @@ impl From<&Row> for ActiveModel {
             result: Set(row.result.as_ref().map(Json::to_string)),
             facts: Set(row.facts.clone()),
             expires_at: Set(upkeep::expiry(&row.kind, row.decided_at)),
-            stream_kind: Set(row.stream.map_or(StreamKind::Drive, |stream| stream.kind).as_str().to_owned()),
+            stream_kind: Set(other.map(|stream| stream.kind.as_str().to_owned())),
+            stream_id: Set(other.map(|stream| stream.id)),
         }
     }
 }
@@ -230,16 +245,20 @@ pub async fn forget_failures(db: &impl ConnectionTrait, ids: &[CommandId]) -> Re
 pub async fn logged_per_stream(db: &impl ConnectionTrait) -> Result<HashMap<Stream, u64>, DbErr> {
     let rows = Entity::find()
         .select_only()
-        .columns([Column::StreamKind, Column::DriveId])
+        .columns([Column::DriveId, Column::StreamKind, Column::StreamId])
         .column_as(Column::Id.count(), "decisions")
-        .filter(Column::DriveId.is_not_null())
         .filter(Column::Sequence.is_not_null())
-        .group_by(Column::StreamKind)
         .group_by(Column::DriveId)
-        .into_tuple::<(String, Uuid, i64)>()
+        .group_by(Column::StreamKind)
+        .group_by(Column::StreamId)
+        .into_tuple::<(Option<Uuid>, Option<String>, Option<Uuid>, i64)>()
         .all(db)
         .await?;
-    rows.into_iter().map(|(kind, id, count)| Ok((log::stream(&kind, id)?, count.unsigned_abs()))).collect()
+    let logged = |(drive_id, kind, id, count): (_, Option<String>, _, i64)| {
+        let stream = stream_of(drive_id, kind.as_deref(), id)?;
+        Ok(stream.map(|stream| (stream, count.unsigned_abs())))
+    };
+    rows.into_iter().filter_map(|row| logged(row).transpose()).collect()
 }
 
 /// Deletes decisions that need not be kept any longer: they changed nothing, and asking again decides again.

@@ -158,6 +158,7 @@ pub async fn read(
 ) -> Result<Vec<Entry>, DbErr> {
     let rows = Entity::find()
         .filter(Column::DriveId.eq(stream.id))
+        .filter(Column::StreamKind.eq(stream.kind.as_str()))
         .filter(Column::Sequence.gt(i64::try_from(after).unwrap_or(i64::MAX)))
         .order_by_asc(Column::Sequence)
         .limit(limit)
@@ -193,6 +194,7 @@ pub async fn ranges(
         for (first, end) in merged {
             let within = Condition::all()
                 .add(Column::DriveId.eq(stream.id))
+                .add(Column::StreamKind.eq(stream.kind.as_str()))
                 .add(Column::Sequence.gte(first))
                 .add(Column::Sequence.lt(end));
             any = any.add(within);

@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::page::{self, Page};
 use crate::payload::Json;
 use crate::problem::Problem;
+use crate::routes::Tags;
 
 /// An entry of a log.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -34,7 +35,7 @@ struct LogEntry {
 #[derive(Debug)]
 pub struct LogRoutes;
 
-#[OpenApi]
+#[OpenApi(tag = "Tags::Logs")]
 impl LogRoutes {
     /// Read a drive's log
     ///
@@ -46,11 +47,11 @@ impl LogRoutes {
         _admin: Admin,
         drive_id: Path<Uuid>,
         /// The number of the last entry that is known already: any number, or `next_cursor`.
-        cursor: Query<Option<u64>>,
+        cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
     ) -> Result<Json<Page<LogEntry>>, Problem> {
         let drive_id = DriveId(drive_id.0);
-        let page = read(&cx, drive_id.into(), cursor.0, limit.0).await?;
+        let page = read(&cx, drive_id.into(), cursor.0.as_deref(), limit.0).await?;
         if page.items.is_empty() && drives::find(&cx.db.read, drive_id).await?.is_none() {
             return Err(Refusal::new(Code::DriveNotFound).into());
         }
@@ -68,11 +69,11 @@ impl LogRoutes {
         _admin: Admin,
         member_id: Path<Uuid>,
         /// The number of the last entry that is known already: any number, or `next_cursor`.
-        cursor: Query<Option<u64>>,
+        cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
     ) -> Result<Json<Page<LogEntry>>, Problem> {
         let member_id = MemberId(member_id.0);
-        let page = read(&cx, member_id.into(), cursor.0, limit.0).await?;
+        let page = read(&cx, member_id.into(), cursor.0.as_deref(), limit.0).await?;
         if page.items.is_empty() {
             known(&cx, member_id).await?;
         }
@@ -91,10 +92,12 @@ pub(super) async fn known(cx: &Context, member_id: MemberId) -> Result<(), Probl
 async fn read(
     cx: &Context,
     stream: Stream,
-    after: Option<u64>,
+    cursor: Option<&str>,
     limit: Option<u64>,
 ) -> Result<Page<LogEntry>, Problem> {
     let limit = page::limit(limit)?;
+    let after = cursor.map(str::parse::<u64>).transpose();
+    let after = after.map_err(|_| Problem::parameter("cursor", "it is the number of an entry, from 0"))?;
     let entries = log::read(&cx.db.read, stream, after.unwrap_or(0), limit + 1).await?;
     let item = |entry: log::Entry| LogEntry {
         sequence: entry.head.sequence,

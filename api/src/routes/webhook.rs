@@ -99,7 +99,7 @@ impl WebhookRoutes {
         if !faults.is_empty() {
             return Err(Problem::invalid_body().errors(faults));
         }
-        if webhooks::count(&cx.db.reports).await? >= MAX_WEBHOOKS {
+        if webhooks::count(&cx.db.read).await? >= MAX_WEBHOOKS {
             return Err(Problem::too_many_webhooks().detail(format!("there are at most {MAX_WEBHOOKS}")));
         }
         webhooks::insert(cx.db.writer(), &webhook).await?;

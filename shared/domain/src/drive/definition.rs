@@ -8,9 +8,9 @@ use super::{Kind, reminder};
 use crate::clock::Timestamp;
 use crate::drive::digest::TimeOfDay;
 use crate::drive::draft::{QuestionChanges, RuleChanges, SlotChanges};
-use crate::drive::registration::questions::{self, Question};
+use crate::drive::registration::questions::{self, MAX_QUESTIONS, Question};
 use crate::drive::when::When;
-use crate::eligibility::{DriveFacts, Rule, Rules};
+use crate::eligibility::{DriveFacts, MAX_RULES, Rule, Rules};
 use crate::id::{CommandId, DriveId, SlotId, event_id};
 use crate::patch::Patch;
 use crate::refusal::{Code, FieldError, Refusal};
@@ -164,6 +164,7 @@ impl Faults {
 
     pub(super) fn zone(&mut self, text: &str) -> Tz {
         text.parse().unwrap_or_else(|_| {
+            let text = text::shortened(text.to_owned(), 60);
             self.add("time_zone", format!("{text:?} is no IANA time zone, such as Asia/Kolkata"));
             Tz::UTC
         })
@@ -222,6 +223,10 @@ impl Faults {
 
     /// The rules as they are changed, by their names.
     pub(super) fn rules(&mut self, changes: &[RuleChanges], old: &[Rule]) -> Vec<Rule> {
+        if changes.len() > MAX_RULES {
+            self.add("rules", format!("a drive has at most {MAX_RULES} rules"));
+            return Vec::new();
+        }
         let mut rules = Vec::with_capacity(changes.len());
         for (index, change) in changes.iter().enumerate() {
             let before = old.iter().find(|rule| rule.name == change.name).cloned();
@@ -236,6 +241,10 @@ impl Faults {
 
     /// The questions as they are changed, by their names.
     pub(super) fn questions(&mut self, changes: &[QuestionChanges], old: &[Question]) -> Vec<Question> {
+        if changes.len() > MAX_QUESTIONS {
+            self.add("questions", format!("a drive has at most {MAX_QUESTIONS} questions"));
+            return Vec::new();
+        }
         let mut questions = Vec::with_capacity(changes.len());
         for (index, change) in changes.iter().enumerate() {
             let before = old.iter().find(|question| question.name == change.name).cloned();

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Timestamp};
+use crate::text::shortened;
 
 /// The `format` of such a text in a schema.
 pub const FORMAT: &str = "instant-or-local-time";
@@ -57,6 +58,7 @@ impl FromStr for When {
             .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
             .map(Self::Local)
             .ok_or_else(|| {
+                let text = shortened(text.to_owned(), 60);
                 format!("{text:?} is neither an RFC 3339 instant nor a local time like 2026-11-21T09:00")
             })
     }
