@@ -63,7 +63,9 @@ pub struct Report {
     pub drives: u64,
     /// Members who have a log.
     pub members: u64,
-    /// Entries of all these logs.
+    /// Entries of these members' logs.
+    pub member_entries: u64,
+    /// Entries of the drives' logs.
     pub entries: u64,
     /// Decisions in the ledger that have entries in a log.
     pub decisions: u64,
@@ -98,15 +100,15 @@ pub async fn run(arguments: VerifyArguments, shutdown: CancellationToken) -> any
         .await;
     bar.finish_and_clear();
     let Some(verified) = verified else { anyhow::bail!("stopped before the end") };
-    let Report { drives, members, entries, decisions, registrations } = verified?;
+    let Report { drives, members, member_entries, entries, decisions, registrations } = verified?;
     if let Some(file) = &arguments.receipts {
         let receipts = check_receipts(&db, &arguments, file).await?;
         println!("verified: {receipts} receipts");
     }
     println!(
-        "verified: {drives} drives, {members} members' logs, {entries} entries, {decisions} decisions, {registrations} \
-         registrations"
+        "verified: {drives} drives, {entries} entries, {decisions} decisions, {registrations} registrations"
     );
+    println!("verified: {members} members' logs, {member_entries} entries");
     db.close().await;
     Ok(())
 }
@@ -156,8 +158,7 @@ pub async fn verify_watched(
         let mut known: HashSet<Stream> = ids.iter().map(|id| Stream::from(*id)).collect();
         let members = streams::verify::<MemberEvent>(&tx, &decided, &mut known, bar).await?;
         report.members = members.streams;
-        report.entries += members.entries;
-        report.decisions += members.decisions;
+        report.member_entries = members.entries;
         if let Some(stray) = decided.keys().find(|stream| !known.contains(stream)) {
             let about = format!("the ledger has decisions about {stray}, which is not there");
             return Err(Fault::Difference { about, source: None });
@@ -205,7 +206,8 @@ async fn verify_drive(
         return Err(wrong(what));
     }
     let registrations = fold.state().registrations().count() as u64;
-    Ok(Report { drives: 1, members: 0, entries: fold.sequence(), decisions, registrations })
+    let entries = fold.sequence();
+    Ok(Report { drives: 1, entries, decisions, registrations, ..Report::default() })
 }
 
 /// Compares what the log says with what the tables say.

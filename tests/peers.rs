@@ -409,7 +409,7 @@ async fn print_every_event_once_and_in_order(form: Form) {
         }
         eventually("everybody's profile was told once", || async {
             let lines = reader.lines();
-            let count = lines.iter().filter(|line| line.contains(" - muster.member.updated ")).count();
+            let count = lines.iter().filter(|line| line.contains(" muster.member.updated ")).count();
             (count == 8).then_some(())
         })
         .await;

@@ -107,7 +107,7 @@ async fn a_drives_life_is_stored_and_verifies(engine: Engine) {
     let report = local.verify().await.unwrap();
     assert_eq!((report.drives, report.registrations), (1, 5));
     // The profile of each member was set once.
-    assert_eq!(report.entries, view.sequence + report.members);
+    assert_eq!((report.entries, report.member_entries), (view.sequence, report.members));
     // Instants come back exactly as they were stamped.
     let stored = registrations::of_member(&local.db.read, member_id, None, 10).await.unwrap();
     assert_eq!(stored[0].1.registered_at, again.accepted_at);

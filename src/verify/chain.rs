@@ -122,7 +122,7 @@ impl<E: EventSet> Chain<E> {
         if let (Some(hash), Some(text)) = (event.event.facts(), row.facts.as_deref())
             && hash != base64url(&sha256(text.as_bytes()))
         {
-            return Err(wrong(format!("the facts of {} are not those that were hashed", row.id)));
+            return Err(wrong(format!("the facts of {} differ from those that were hashed", row.id)));
         }
         Ok(())
     }

@@ -18,7 +18,6 @@ use super::{Fault, PAGE};
 pub(super) struct Compared {
     pub(super) streams: u64,
     pub(super) entries: u64,
-    pub(super) decisions: u64,
 }
 
 /// Verifies the logs of all streams in which an `E` stands, and adds them to `known`.
@@ -39,7 +38,6 @@ pub(super) async fn verify<E: EventSet>(
             let decided = decided.get(&stream).copied().unwrap_or(0);
             compared.entries += verify_one::<E>(db, stream, stored, decided, bar).await?;
             compared.streams += 1;
-            compared.decisions += decided;
         }
     }
 }
