@@ -202,9 +202,13 @@ async fn an_organiser_reads_and_watches_a_members_log() {
     let (admin, ann) = (Client::admin(url, url).await, Client::member(url, "ann").await);
     let me = ann.get("/api/v1/me").await.body["member_id"].as_str().unwrap().to_owned();
     let path = format!("/admin/v1/members/{me}");
-    let before = admin.get(&format!("{path}/log")).await;
-    assert_eq!(before.status, 200, "{}", before.body);
-    let known = before.body["items"].as_array().unwrap().len() as u64;
+    // The profile with which she signed up is the first entry.
+    let known = eventually("the first profile is logged", || async {
+        let log = admin.get(&format!("{path}/log")).await;
+        assert_eq!(log.status, 200, "{}", log.body);
+        log.body["items"].as_array().unwrap().last()?["sequence"].as_u64()
+    })
+    .await;
 
     for by in [By::Events, By::Socket] {
         let mut stream = Connection::open(&admin, &format!("{path}/events"), by, None).await.unwrap();
