@@ -235,7 +235,7 @@ async fn an_organiser_reads_and_watches_a_members_log() {
     }
 }
 
-/// The receipt of a command about a member says so, and verifies.
+/// Receipts, the ledger and logs name what a command says that it is about.
 #[test]
 fn kinds_of_commands_name_their_streams() {
     let member_id = MemberId::new();
