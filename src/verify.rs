@@ -18,7 +18,7 @@ use api::service::KeyArguments;
 use clap::Args;
 use domain::id::DriveId;
 use domain::member::event::MemberEvent;
-use domain::stream::Stream;
+use domain::stream::{Stream, StreamKind};
 use indicatif::{ProgressBar, ProgressStyle};
 use sea_orm::{ConnectionTrait, DbErr};
 use shared::config::Deployment;
@@ -156,9 +156,16 @@ pub async fn verify_watched(
     }
     if only.is_none() {
         let mut known: HashSet<Stream> = ids.iter().map(|id| Stream::from(*id)).collect();
-        let members = streams::verify::<MemberEvent>(&tx, &decided, &mut known, bar).await?;
-        report.members = members.streams;
-        report.member_entries = members.entries;
+        for kind in StreamKind::ALL {
+            match kind {
+                // Their logs were folded above.
+                StreamKind::Drive => {}
+                StreamKind::Member => {
+                    let members = streams::verify::<MemberEvent>(&tx, &decided, &mut known, bar).await?;
+                    (report.members, report.member_entries) = (members.streams, members.entries);
+                }
+            }
+        }
         if let Some(stray) = decided.keys().find(|stream| !known.contains(stream)) {
             let about = format!("the ledger has decisions about {stray}, which is not there");
             return Err(Fault::Difference { about, source: None });
