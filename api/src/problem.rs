@@ -284,8 +284,8 @@ impl From<PublishError> for Problem {
         match error {
             PublishError::TooLarge(_) => Self::body_too_large(),
             // A repetition is safe with an Idempotency-Key; without one, nobody knows of this attempt's id.
-            PublishError::TimedOut => Self::broker_unavailable()
-                .detail("the message broker did not confirm in time; repeat with the same Idempotency-Key"),
+            PublishError::Unconfirmed => Self::broker_unavailable()
+                .detail("the message broker did not confirm; repeat with the same Idempotency-Key"),
             other => {
                 tracing::debug!(error = %with_causes(&other), "a command was not published; the client is told to try again");
                 Self::broker_unavailable().detail(match other {

@@ -104,7 +104,7 @@ impl Context {
         shared::failpoint::hit("api-before-publish");
         let published = self.broker.publish(envelope.seal(self.broker.topology())).instrument(span).await;
         if let Err(error) = published {
-            if own_claim && error != shared::bus::PublishError::TimedOut {
+            if own_claim && error != shared::bus::PublishError::Unconfirmed {
                 // Nothing was accepted: a later attempt is accepted when it is made. (In memory of its own, like `keyed`.)
                 Box::pin(self.cache.unclaim(&claim_key(id))).await;
             }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use domain::command::Queue;
 use reqwest::Url;
-use shared::bus::Topology;
-use shared::bus::broker::{Broker, BrokerUrl};
+use shared::bus::broker::{Broker, BrokerUrl, PublishError};
+use shared::bus::{Address, Message, Outgoing, Topology};
 use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Own, USUAL, Urls};
@@ -138,6 +138,40 @@ async fn whoever_lost_a_connection_anywhere_consumes_again() {
         consumed().await;
     }
     consuming.shutdown().await;
+    broker.close().await;
+    direct.close().await;
+}
+
+/// A connection is lost after a message arrived and before its confirm did. Its sender must not hear
+/// that nothing was accepted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_whose_confirm_is_lost_is_unconfirmed() {
+    let host = VirtualHost::new();
+    let relay = Relay::before(Url::parse(&host.url).unwrap().port().unwrap_or(5672)).await;
+    let open = async |url: &str| {
+        let url = BrokerUrl::Rabbit(url.to_owned().into());
+        Broker::connect(&url, "1".parse::<Topology>().unwrap(), "test").await.unwrap()
+    };
+    let (direct, broker) = (open(&host.url).await, open(&relay.instead_of(&host.url)).await);
+    relay.set(Network::Late(Duration::from_secs(2)));
+    let message = Message {
+        id: uuid::Uuid::now_v7(),
+        kind: "test".to_owned(),
+        content_type: "text/plain".to_owned(),
+        headers: Vec::new(),
+        reply_to: None,
+        payload: "text".into(),
+    };
+    let to = Address::Commands("drives.0".to_owned());
+    let (published, ()) = tokio::join!(broker.publish(Outgoing { to, message }), async {
+        eventually("the message arrives", || async {
+            direct.depth("drives.0").await.unwrap().filter(|depth| depth.ready == 1).map(drop)
+        })
+        .await;
+        relay.reset();
+    });
+    assert_eq!(published, Err(PublishError::Unconfirmed));
+    relay.set(Network::Good);
     broker.close().await;
     direct.close().await;
 }

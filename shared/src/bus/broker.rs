@@ -24,7 +24,7 @@ pub enum Broker {
     Embedded(Embedded),
 }
 
-/// Why a message was not confirmed. Except after [`PublishError::TimedOut`], nothing was accepted.
+/// Why a message was not confirmed. Except after [`PublishError::Unconfirmed`], nothing was accepted.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum PublishError {
     /// No connection.
@@ -42,9 +42,10 @@ pub enum PublishError {
     /// Larger than [`super::message::MAX_PAYLOAD`].
     #[error("the message has {0} bytes, more than the bus takes")]
     TooLarge(usize),
-    /// No confirm in time; the broker may have it or not. Repeating it under the same id is safe.
-    #[error("no confirm came in time")]
-    TimedOut,
+    /// It was sent, but no confirm came: the time was over, or the connection was lost. The broker
+    /// may have it or not. Repeating it under the same id is safe.
+    #[error("the broker did not confirm the message")]
+    Unconfirmed,
 }
 
 /// What a subscription listens to, besides replies to its own address.

@@ -73,7 +73,7 @@ impl Publisher {
             self.jobs.send(Job { outgoing, done }).await.map_err(|_| gone())?;
             answer.await.map_err(|_| gone())?
         };
-        tokio::time::timeout(DEADLINE, published).await.unwrap_or(Err(PublishError::TimedOut))
+        tokio::time::timeout(DEADLINE, published).await.unwrap_or(Err(PublishError::Unconfirmed))
     }
 
     /// Whether the channel takes messages now, or why not.
@@ -208,7 +208,8 @@ impl Task {
             }
         };
         lanes.fail(&why);
-        Some(ledger.fail(why))
+        ledger.fail();
+        Some(why)
     }
 
     /// Handles an event of the connection.
@@ -376,11 +377,11 @@ impl Unconfirmed {
         Ok((to, sent, is_returned))
     }
 
-    /// Tells every waiting caller that the link was lost.
-    fn fail(&mut self, why: PublishError) -> PublishError {
-        for (_, pending) in self.jobs.drain() {
-            let _ = pending.done.send(Err(why.clone()));
+    /// The link was lost. What was sent may have arrived, so nobody is told that it was not accepted.
+    fn fail(self) {
+        for pending in self.jobs.into_values() {
+            // The caller may have stopped waiting.
+            let _ = pending.done.send(Err(PublishError::Unconfirmed));
         }
-        why
     }
 }
