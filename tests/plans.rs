@@ -108,8 +108,8 @@ async fn keyed_reads_use_indexes() {
     assert!(drives::find(read, drive_id).await.unwrap().is_some());
     assert_eq!(drives::by_ids(read, [drive_id]).await.unwrap().len(), 1);
     assert_eq!(drives::ends(read, [drive_id]).await.unwrap().len(), 1);
-    drives::due(read, now, 10).await.unwrap();
-    drives::reminders(read, now, 10).await.unwrap();
+    drives::due(read, now, 0, 10).await.unwrap();
+    drives::reminders(read, now, 0, 10).await.unwrap();
     assert!(!log::read(read, drive_id.into(), 0, 10).await.unwrap().is_empty());
     assert!(!log::ranges(read, [(drive_id.into(), 1, 2)].into_iter()).await.unwrap().is_empty());
     assert_eq!(ledger::find(read, [click.id]).await.unwrap().len(), 1);

@@ -92,7 +92,11 @@ async fn everyone_is_reminded_once(engine: Engine) {
     look(&local, start + day - hour, drive_id).await;
     assert_eq!(told(&local, drive_id).await[2..], [(start + day, 1)]);
     look(&local, start + day * 9, drive_id).await;
-    assert_eq!(drives::reminders(&local.db.read, start + day * 99, 10).await.unwrap(), [], "nothing is left");
+    assert_eq!(
+        drives::reminders(&local.db.read, start + day * 99, 0, 10).await.unwrap(),
+        [],
+        "nothing is left"
+    );
 
     let expected: [&[&str]; 3] = [
         &["registration.confirmed", "drive.reminded"],
@@ -182,7 +186,11 @@ async fn how_a_drive_stands_is_told_once_a_day_at_its_own_time() {
     let expected =
         [("2036-01-02T02:30:00Z".to_owned(), 1, 2, 0), ("2036-01-03T02:30:00Z".to_owned(), 1, 2, 1)];
     assert_eq!(numbers, expected, "until the first after its end");
-    assert_eq!(drives::reminders(&local.db.read, first + day * 99, 10).await.unwrap(), [], "nothing is left");
+    assert_eq!(
+        drives::reminders(&local.db.read, first + day * 99, 0, 10).await.unwrap(),
+        [],
+        "nothing is left"
+    );
     local.verify().await.unwrap();
 }
 
@@ -194,14 +202,14 @@ async fn drives_from_before_there_were_reminders_are_looked_at_once() {
     // As the migration leaves them.
     local.tamper("update drives set remind_at = created_at").await.unwrap();
     let entries = local.entries(drive_id).await;
-    assert_eq!(drives::reminders(&local.db.read, clock::now(), 10).await.unwrap().len(), 1);
+    assert_eq!(drives::reminders(&local.db.read, clock::now(), 0, 10).await.unwrap().len(), 1);
     look(&local, clock::now(), drive_id).await;
-    assert_eq!(drives::reminders(&local.db.read, clock::now(), 10).await.unwrap(), []);
+    assert_eq!(drives::reminders(&local.db.read, clock::now(), 0, 10).await.unwrap(), []);
     assert_eq!(local.entries(drive_id).await, entries, "there was nothing to tell");
     look(&local, start - Duration::days(1), drive_id).await;
     assert_eq!(told(&local, drive_id).await, [(start, 24)]);
     // One whose start has passed while nobody looked is not due for ever either.
     look(&local, start, drive_id).await;
-    assert_eq!(drives::reminders(&local.db.read, start, 10).await.unwrap(), []);
+    assert_eq!(drives::reminders(&local.db.read, start, 0, 10).await.unwrap(), []);
     assert_eq!(told(&local, drive_id).await.len(), 1);
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use shared::bus::broker::{Broker, BrokerUrl};
 use shared::database::Database;
 use shared::settings;
+use shared::store::accounts::pending::{self, PendingProfile};
 use shared::store::drives;
 
 use crate::deployment::{Engine, VirtualHost, eventually};
@@ -153,4 +154,38 @@ async fn a_drive_opens_though_others_write_without_end() {
     assert_eq!(scheduler.tick(opens_at).await.unwrap(), 1, "it did not wait for its turn to write");
     drop(writing);
     waiting.await.unwrap().unwrap();
+}
+
+/// The commands of more drives and profiles than one look reads stay undecided. Those behind them are
+/// published all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stays_due_hides_nothing_behind_it() {
+    let local = Local::start(Engine::Sqlite).await;
+    let now = clock::now();
+    let opens_at = now + Duration::minutes(10);
+    let many = 1100;
+    for _ in 0..many {
+        local.open_drive(json!({ "opens_at": opens_at, "closes_at": now + Duration::minutes(60) })).await;
+    }
+    let profile = |number: i64| {
+        let fields = json!({ "member_id": uuid::Uuid::now_v7(), "name": "A", "email": "a@example.org" });
+        PendingProfile::new(&serde_json::from_value(fields).unwrap(), now + Duration::milliseconds(number))
+    };
+    for number in 0..many {
+        pending::insert(local.db.writer(), &profile(number)).await.unwrap();
+    }
+    // Nobody consumes there: nothing is decided.
+    let host = VirtualHost::new();
+    let url = BrokerUrl::Rabbit(host.url.clone().into());
+    let nowhere = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
+    let scheduler = Scheduler::new(local.db.clone(), nowhere.clone());
+    scheduler.tick(now).await.unwrap();
+    settings::move_watermark(local.db.writer(), TIMETABLE[0].name, opens_at).await.unwrap();
+    let mut published = 0;
+    for _ in 0..3 {
+        published += scheduler.tick(opens_at).await.unwrap();
+    }
+    assert_eq!(published as i64, 2 * many, "each once");
+    assert_eq!(scheduler.tick(opens_at).await.unwrap(), 0, "they wait, and the look begins anew");
+    nowhere.close().await;
 }

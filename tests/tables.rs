@@ -444,7 +444,7 @@ async fn what_is_due_is_found(engine: Engine) {
     let due = |seconds: i64| {
         let db = local.db.read.clone();
         async move {
-            let due = drives::due(&db, at(seconds), 10).await.unwrap();
+            let due = drives::due(&db, at(seconds), 0, 10).await.unwrap();
             due.into_iter().map(|due| (due.drive_id, due.at)).collect::<Vec<_>>()
         }
     };

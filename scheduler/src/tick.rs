@@ -1,5 +1,6 @@
 //! One look at the clock.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use domain::actor::Actor;
@@ -19,8 +20,8 @@ use shared::{failpoint, settings};
 
 use crate::timetable::{Emits, TIMETABLE, due};
 
-/// The most commands that one look publishes for an entry of the timetable, or for drives. The next
-/// look finds the rest.
+/// The most rows that one look reads at once of a list, and the most commands that it publishes for
+/// an entry of the timetable. The next look finds the rest.
 const AT_ONCE: usize = 500;
 /// How long an undecided command waits before it is published again. The time doubles with each
 /// publication, up to [`LONGEST`]. A command that became a dead letter stays due, and each
@@ -55,8 +56,18 @@ pub struct Scheduler {
     db: Database,
     broker: Broker,
     published: Cache<CommandId, Published>,
+    /// How many rows of each list the next look skips.
+    skips: Skips,
     /// When a watermark was last reset.
     taken_back: tokio::sync::Mutex<Option<std::time::Instant>>,
+}
+
+/// For each list of what is due, how many of its first rows the last looks have read.
+#[derive(Debug, Default)]
+struct Skips {
+    drives: AtomicU64,
+    reminders: AtomicU64,
+    profiles: AtomicU64,
 }
 
 /// Published commands: how often, and when each may be published again.
@@ -71,7 +82,7 @@ impl Scheduler {
     #[must_use]
     pub fn new(db: Database, broker: Broker) -> Self {
         let published = Cache::builder().max_capacity(100_000).time_to_live(2 * LONGEST).build();
-        Self { db, broker, published, taken_back: tokio::sync::Mutex::default() }
+        Self { db, broker, published, skips: Skips::default(), taken_back: tokio::sync::Mutex::default() }
     }
 
     /// Notes that a look took too long.
@@ -91,7 +102,8 @@ impl Scheduler {
     /// Publishes first profiles that the API did not publish: it died after it made the account, or
     /// had no broker. Each stays due until it is decided, like a drive.
     async fn profiles(&self, now: Timestamp) -> Result<usize, TickError> {
-        let due = pending::since(&self.db.read, now - PENDING, AT_ONCE as u64).await?;
+        let (db, since) = (&self.db.read, now - PENDING);
+        let due = page(&self.skips.profiles, |skip| pending::since(db, since, skip, AT_ONCE as u64)).await?;
         let outgoing = due.into_iter().filter(|profile| !self.is_waiting(profile.id()));
         let outgoing = outgoing.filter_map(|profile| {
             let member_id = profile.member_id;
@@ -166,8 +178,11 @@ impl Scheduler {
     /// `closes_at` can be reopened before it. Its log has grown then, so the id of the command
     /// differs.
     async fn drives(&self, now: Timestamp) -> Result<usize, TickError> {
-        let mut due = drives::due(&self.db.read, now, AT_ONCE as u64).await?;
-        due.extend(drives::reminders(&self.db.read, now, AT_ONCE as u64).await?);
+        let db = &self.db.read;
+        let mut due = page(&self.skips.drives, |skip| drives::due(db, now, skip, AT_ONCE as u64)).await?;
+        due.extend(
+            page(&self.skips.reminders, |skip| drives::reminders(db, now, skip, AT_ONCE as u64)).await?,
+        );
         let outgoing = due.into_iter().filter_map(|Due { drive_id, what, at, sequence }| {
             let kind = match what {
                 What::Advance => AdvanceDrive::KIND,
@@ -213,6 +228,22 @@ impl Scheduler {
         metrics::counter!("muster_timed_commands_total").increment(ids.len() as u64);
         Ok(ids.len())
     }
+}
+
+/// Reads one page of a list, and the first page again at the list's end. After a full page, the next
+/// look reads the page behind it. So rows that stay due do not hide the rows behind them.
+async fn page<T, F>(skip: &AtomicU64, read: impl Fn(u64) -> F) -> Result<Vec<T>, DbErr>
+where
+    F: Future<Output = Result<Vec<T>, DbErr>>,
+{
+    let from = skip.load(Ordering::Relaxed);
+    let mut rows = read(from).await?;
+    let is_full = rows.len() >= AT_ONCE;
+    skip.store(if is_full { from + AT_ONCE as u64 } else { 0 }, Ordering::Relaxed);
+    if !is_full && from > 0 {
+        rows.extend(read(0).await?);
+    }
+    Ok(rows)
 }
 
 /// How long a command waits before its next publication, after `times` earlier ones.

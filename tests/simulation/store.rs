@@ -148,8 +148,8 @@ impl Store {
         match self {
             Self::Memory(kept) => Ok(memory(kept).due(now)),
             Self::Sqlite(db) => {
-                let mut due = drives::due(&db.read, now, 100).await?;
-                due.extend(drives::reminders(&db.read, now, 100).await?);
+                let mut due = drives::due(&db.read, now, 0, 100).await?;
+                due.extend(drives::reminders(&db.read, now, 0, 100).await?);
                 Ok(due)
             }
         }

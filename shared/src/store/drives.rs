@@ -283,8 +283,14 @@ pub struct Due {
     pub sequence: u64,
 }
 
-/// The drives whose opening or closing has come; the most overdue first.
-pub async fn due(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<Due>, DbErr> {
+/// At most `limit` drives whose opening or closing has come, without the first `skip`. The most
+/// overdue come first.
+pub async fn due(
+    db: &impl ConnectionTrait,
+    now: Timestamp,
+    skip: u64,
+    limit: u64,
+) -> Result<Vec<Due>, DbErr> {
     let rows = table::Entity::find()
         .select_only()
         .columns([
@@ -302,6 +308,7 @@ pub async fn due(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Resul
         )
         .order_by_asc(table::Column::ClosesAt)
         .order_by_asc(table::Column::Id)
+        .offset(skip)
         .limit(limit)
         .into_tuple::<(Uuid, Timestamp, Timestamp, i64)>()
         .all(db)
@@ -315,14 +322,21 @@ pub async fn due(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Resul
     Ok(rows.into_iter().map(due).collect())
 }
 
-/// The drives of which a reminder has fallen due; the most overdue first.
-pub async fn reminders(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<Due>, DbErr> {
+/// At most `limit` drives of which a reminder has fallen due, without the first `skip`. The most
+/// overdue come first.
+pub async fn reminders(
+    db: &impl ConnectionTrait,
+    now: Timestamp,
+    skip: u64,
+    limit: u64,
+) -> Result<Vec<Due>, DbErr> {
     let rows = table::Entity::find()
         .select_only()
         .columns([table::Column::Id, table::Column::RemindAt, table::Column::Sequence])
         .filter(table::Column::RemindAt.lte(now))
         .order_by_asc(table::Column::RemindAt)
         .order_by_asc(table::Column::Id)
+        .offset(skip)
         .limit(limit)
         .into_tuple::<(Uuid, Timestamp, i64)>()
         .all(db)

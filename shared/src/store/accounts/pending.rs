@@ -96,15 +96,19 @@ pub async fn find(db: &impl ConnectionTrait, id: MemberId) -> Result<Option<Pend
     Ok(table::Entity::find_by_id(id.0).one(db).await?.map(PendingProfile::from))
 }
 
-/// At most `limit` of the profiles that are pending since `instant` or longer, the oldest first.
+/// At most `limit` of the profiles that are pending since `instant` or longer, without the first
+/// `skip`. The oldest come first.
 pub async fn since(
     db: &impl ConnectionTrait,
     instant: Timestamp,
+    skip: u64,
     limit: u64,
 ) -> Result<Vec<PendingProfile>, DbErr> {
     let rows = table::Entity::find()
         .filter(table::Column::CreatedAt.lte(instant))
         .order_by_asc(table::Column::CreatedAt)
+        .order_by_asc(table::Column::MemberId)
+        .offset(skip)
         .limit(limit)
         .all(db)
         .await?;
