@@ -134,7 +134,7 @@ fn what_does_not_fit_fails_and_says_why() {
     }
 }
 
-/// One side of `&&` and `||` may decide alone, and a guard protects what comes behind it.
+/// One side of `&&` and `||` may decide alone. A guard protects the side after it.
 #[test]
 fn what_is_not_needed_is_not_missed() {
     for when in [
@@ -194,7 +194,7 @@ fn a_text_that_looks_like_a_date_is_a_text_as_well() {
     }
 }
 
-/// A day begins at midnight where the drive takes place.
+/// A day begins at midnight in the drive's time zone.
 #[test]
 fn dates_go_by_the_drives_zone() {
     let adult = "years(member.born, now) >= 18";
@@ -225,7 +225,7 @@ fn dates_go_by_the_drives_zone() {
         ("days('2024-03-10', now) == 1", Tz::America__New_York, "2024-03-11T04:00:00Z"),
         ("days('2024-03-10', now) == 0", Tz::America__New_York, "2024-03-11T03:59:59Z"),
         ("days('2024-03-12', now) == -1", Tz::UTC, "2024-03-11T15:00:00Z"),
-        // Its clock skips this midnight.
+        // The clock of this zone skips this midnight.
         ("days('2018-11-04', '2018-11-05') == 1", Tz::America__Sao_Paulo, "2018-11-04T03:00:00Z"),
         ("years('2001-10-14', '2019-10-14') == 18", Tz::America__Sao_Paulo, "2019-11-04T03:00:00Z"),
         ("days('2018-11-04', now) == 0", Tz::America__Sao_Paulo, "2018-11-04T03:00:00Z"),
@@ -346,7 +346,7 @@ fn a_rule_that_was_stored_is_judged_though_it_would_be_refused_today() {
     assert!(!judge("member.b != null").passed && !judge("null == member.a").passed);
 }
 
-/// What stands before `in` may hold a list itself: each part is looked at once.
+/// The item before `in` may contain lists itself. Each part is computed once.
 #[test]
 fn lists_of_lists_cost_no_more_than_they_are_long() {
     let nested = format!("member.a{}", " in [true, true, true, true, true, true, true]".repeat(20));
@@ -393,7 +393,7 @@ fn an_age_is_counted_as_birthdays_are() {
     }
 }
 
-/// Pieces of rules: many of them go together by chance.
+/// Random expressions. Many of them have fitting types by chance.
 fn expression() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         "member\\.[abc]",
@@ -452,7 +452,7 @@ fn value_of(known: typing::Type) -> BoxedStrategy<Attribute> {
     }
 }
 
-/// An accepted rule, and attributes that have the types that it expects.
+/// An accepted rule, and attributes of the types that it expects.
 fn rule_and_member() -> impl Strategy<Value = (String, Attributes)> {
     let accepted = |when: String| {
         let when = format!("({when}) == ({when}) && has(member.a) || {when}");
@@ -460,7 +460,7 @@ fn rule_and_member() -> impl Strategy<Value = (String, Attributes)> {
     };
     expression().prop_filter_map("it is accepted", accepted).prop_flat_map(|when| {
         let parsed = parse::parse(&when).unwrap();
-        // Those whose types do not matter are texts here.
+        // Attributes whose types do not matter are texts here.
         let values = typing::expected(&when, &parsed.root).into_iter().map(|(name, known)| {
             value_of(known.unwrap_or(typing::Type::Text)).prop_map(move |value| (name.clone(), value))
         });
@@ -495,8 +495,8 @@ proptest! {
         }
     }
 
-    /// An accepted rule never ends in an error, for any member whose attributes have the types it expects. (It fails, and says
-    /// so, if it divides by zero or leaves the calendar.)
+    /// An accepted rule gives a verdict on any member whose attributes have the types that it
+    /// expects. It fails, and says so, for example if it divides by zero or leaves the calendar.
     #[test]
     fn an_accepted_rule_can_judge_everybody_it_expects(
         (when, me) in rule_and_member(),

@@ -27,7 +27,7 @@ mod waiting_lists;
 const OPENS: i64 = 1_000_000;
 const CLOSES: i64 = 2_000_000;
 
-/// A lane of one drive: remembers what was decided, as the ledger does.
+/// A lane of one drive. It remembers its decisions, as the ledger does.
 struct Lane {
     drive_id: DriveId,
     state: State,
@@ -442,7 +442,8 @@ fn command(lane: &Lane, step: &Step) -> Option<DriveCommand> {
     })
 }
 
-/// Plays steps on a lane. `Again` delivers an earlier command once more. Invariants are checked after every decision.
+/// Plays steps on a lane. `Again` delivers an earlier command once more. Invariants are checked
+/// after every decision.
 fn play(steps: &[Step], capacity: u32, waitlist: u32) -> Lane {
     let mut lane =
         Lane::published(serde_json::json!({ "capacity": capacity, "waitlist_capacity": waitlist }));
@@ -525,7 +526,7 @@ proptest! {
         let lane = play(&steps, capacity, waitlist);
         let mut folded = State::default();
         for event in &lane.log {
-            // As it comes back from the log.
+            // Serialise it, as the log does.
             let bytes = serde_json::to_vec(event).unwrap();
             folded.apply(&serde_json::from_slice(&bytes).unwrap());
         }

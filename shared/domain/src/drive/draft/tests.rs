@@ -88,7 +88,7 @@ fn slots_have_places_of_their_own() {
     let definition = with(vec![slot("morning"), slot("noon")]).define(drive_id, cause).unwrap();
     assert!(!definition.has_implicit_slot(drive_id));
     assert_ne!(definition.slots[0].slot_id, definition.slots[1].slot_id);
-    // Decided again, they get the same ids.
+    // A second decision gives the slots the same ids.
     assert_eq!(with(vec![slot("morning"), slot("noon")]).define(drive_id, cause).unwrap(), definition);
     assert_eq!(fields(with(vec![slot("a"), slot("a")]).define(drive_id, cause)), ["slots[1].name"]);
     assert_eq!(fields(with(vec![slot(" ")]).define(drive_id, cause)), ["slots[0].name"]);

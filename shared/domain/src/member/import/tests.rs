@@ -16,7 +16,7 @@ fn codes(table: &Table) -> Vec<(u64, &str)> {
     table.report.rejected.iter().map(|row| (row.line, row.code.as_str())).collect()
 }
 
-/// The numbers add up, as far as they are known before anybody goes in.
+/// Whether the numbers add up, as far as they are known before the import.
 fn adds_up(table: &Table) -> bool {
     let ImportOutcome { rows, rejected_count, reasons, .. } = &table.report;
     let counted: u64 = reasons.iter().map(|reason| reason.count).sum();
@@ -212,7 +212,8 @@ proptest! {
         }
     }
 
-    /// Whatever is between them: those who are alone on their line are all there or reported, and nobody is anybody else.
+    /// Broken rows do no harm to others. A person alone on a line is imported or reported, and
+    /// nobody gets another person's data.
     #[test]
     fn nobody_is_lost_or_becomes_somebody_else(
         rows in proptest::collection::vec(prop_oneof![

@@ -56,8 +56,8 @@ fn answers_are_changed_until_registration_closes() {
     assert_eq!(code(&change(&mut lane, OPENS, 1, serde_json::json!({}))), "answers-invalid");
     lane.withdraw(2);
     assert_eq!(code(&change(&mut lane, OPENS, 2, medium())), "not-registered");
-    // Accepted in time and decided late counts; an organiser's closing counts in the order of the
-    // lane.
+    // A click that was accepted in time counts, even if it is decided late. An organiser's closing
+    // counts in the order of the lane.
     lane.at(CLOSES, AdvanceDrive { drive_id: lane.drive_id, due: clock::from_ms(CLOSES) });
     assert_eq!(code(&change(&mut lane, CLOSES - 1, 1, medium())), "ok");
     assert_eq!(code(&change(&mut lane, CLOSES, 1, medium())), "drive-closed");

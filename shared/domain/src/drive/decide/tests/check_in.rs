@@ -1,4 +1,4 @@
-//! Who has come.
+//! Check-ins.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn came(lane: &Lane, member: u128) -> Option<i64> {
     lane.state.registration(MemberId(Uuid::from_u128(member)))?.checked_in_at.map(|at| at.timestamp_millis())
 }
 
-/// One place, taken by 1; 2 waits.
+/// One place. Member 1 has it, and member 2 waits.
 fn full() -> Lane {
     let mut lane = Lane::published(serde_json::json!({ "capacity": 1, "waitlist_capacity": 1 }));
     lane.register(OPENS, 1);
@@ -62,7 +62,7 @@ fn nobody_comes_before_they_registered_or_later_than_now() {
     }
 }
 
-/// A database has no such instant: what the log says and what the row holds must be the same.
+/// A database has no leap seconds. The log and the row must have the same instant.
 #[test]
 fn a_leap_second_is_the_next_instant() {
     let mut lane = full();
@@ -75,7 +75,7 @@ fn a_leap_second_is_the_next_instant() {
     assert_eq!(kept, Some(clock::from_ms(21 * 60 * 1000 + 500)));
 }
 
-/// It may be somebody's own, and the log cannot be erased.
+/// A device may identify a person, and the log cannot be erased.
 #[test]
 fn a_device_is_a_fact_and_stands_in_no_event() {
     let mut lane = full();

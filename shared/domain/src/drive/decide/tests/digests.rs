@@ -1,4 +1,5 @@
-//! Digests: each day's once, at its time by the drive's clock, from the opening until the first after the end.
+//! Digests: one a day, at a local time of the drive, from the opening until the first after the
+//! end.
 
 use chrono::{NaiveDate, Timelike as _};
 use chrono_tz::Tz;
@@ -12,7 +13,7 @@ const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 
 impl Lane {
-    /// What is told when schedulers look at `ms`.
+    /// The digests that are sent when schedulers look at `ms`.
     fn digests(&mut self, ms: i64) -> Vec<DriveDigested> {
         let (drive_id, sequence, now) = (self.drive_id, self.state.sequence, clock::from_ms(ms));
         let drive = self.state.drive.as_ref().unwrap();
@@ -20,7 +21,7 @@ impl Lane {
         let id = timed_id(&format!("remind-drive {drive_id} {sequence}"), due.timestamp_millis());
         let command = RemindDrive { drive_id, due }.into();
         let events = self.deliver(id, ms, &command).events;
-        // Another scheduler has found the same.
+        // Another scheduler found the same digest.
         self.deliver(id, ms, &command);
         let next = self.state.drive.as_ref().unwrap().next_digest();
         assert!(next.is_none_or(|next| next > now), "nothing is due for ever");
@@ -61,7 +62,7 @@ fn a_digest_says_how_it_stands_and_stood_and_comes_until_the_first_after_the_end
         (told.confirmed, told.waitlisted, told.confirmed_before, told.waitlisted_before, told.entries)
     };
     assert_eq!((second.at, says(&second)), (clock::from_ms(due(2)), (2, 1, 0, 0, 3)));
-    // It begins before the clock shows eight again: this one says how it ended.
+    // The drive starts before the next 08:00. This digest says how it ended.
     let last = lane.digests(due(3)).remove(0);
     assert_eq!(says(&last), (2, 1, 2, 1, 0));
     assert_eq!(lane.state.drive.as_ref().unwrap().next_digest(), None);
@@ -93,12 +94,12 @@ proptest! {
             "UTC", "Asia/Kolkata", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Pacific/Apia",
         ]),
         (hour, minute) in (0..24_u32, 0..60_u32),
-        // Within two years, over all changes of the clocks.
+        // The range has two years, with all clock changes of these zones.
         first in 0..700_i64,
         days in 1..30_i64,
         ticks in proptest::collection::vec(1..40 * HOUR, 1..80),
     ) {
-        // Samoa left out the 30th of December 2011.
+        // Samoa skipped 30 December 2011.
         let opens = NaiveDate::from_ymd_opt(2010, 6, 1).unwrap().and_hms_opt(0, 0, 0).unwrap().and_utc().timestamp_millis()
             + first * DAY;
         let closes = opens + days * DAY;
@@ -115,7 +116,7 @@ proptest! {
             now += tick;
             let digests = lane.digests(now);
             prop_assert!(digests.len() <= 1);
-            // Every time at which the clock has shown it since then, by counting minutes.
+            // The last time at which the clock has shown it since then, found by counting minutes.
             let shown = (since / 60_000 + 1..=now / 60_000).map(|minute| clock::from_ms(minute * 60_000)).rfind(|at| {
                 let local = at.with_timezone(&zone);
                 (local.hour(), local.minute()) == (hour, minute)
@@ -127,11 +128,12 @@ proptest! {
                 told.push(digest.at.with_timezone(&zone).date_naive());
             }
             if let Some(shown) = shown.filter(|shown| shown.timestamp_millis() < closes && shown.timestamp_millis() > opens) {
-                // Told of now, or a day's second time was: an hour shown twice counts as the second.
+                // Its digest was sent. If the clock shows the time twice on a day, the second one
+                // counts.
                 prop_assert!(last.is_some_and(|last| last >= shown || shown - last < chrono::Duration::hours(2)), "{shown}");
             }
         }
-        // One more after the end, at most: it may have come already.
+        // At most one digest comes after the end. It may have been sent already.
         let over = closes + 4 * DAY;
         let last = lane.digests(now.max(over));
         prop_assert!(last.len() <= 1);

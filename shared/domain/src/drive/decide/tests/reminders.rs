@@ -1,4 +1,4 @@
-//! Reminders: each start is told of once per time before it, whatever comes again, is late, moves or is called off.
+//! Reminders: each offset of a start is sent once, whatever is repeated, late, moved or cancelled.
 
 use super::*;
 use crate::drive::RemindDrive;
@@ -28,7 +28,8 @@ impl Lane {
         self.state.drive.as_ref().unwrap()
     }
 
-    /// The command that every scheduler publishes at `ms`, if the drive's row says that something is due.
+    /// The command that every scheduler publishes at `ms`, if the drive's row says that something
+    /// is due.
     fn due(&self, ms: i64) -> Option<(CommandId, DriveCommand)> {
         let (drive_id, sequence) = (self.drive_id, self.state.sequence);
         let due = self.drive().next_reminder(Timestamp::UNIX_EPOCH).filter(|due| *due <= at(ms))?;
@@ -36,7 +37,8 @@ impl Lane {
         Some((id, RemindDrive { drive_id, due }.into()))
     }
 
-    /// What people are told when schedulers look at `ms`: the start and how many minutes before it they were to be told.
+    /// The reminders that are sent when schedulers look at `ms`: the start and the offset in
+    /// minutes.
     fn tick(&mut self, ms: i64) -> Vec<(i64, u32)> {
         let Some((id, command)) = self.due(ms) else { return vec![] };
         let events = self.deliver(id, ms, &command).events;
@@ -56,7 +58,7 @@ fn those_who_hold_a_place_are_reminded_a_day_and_an_hour_before() {
     assert_eq!(lane.tick(STARTS - DAY - 1), []);
     let late = lane.due(STARTS - DAY).unwrap();
     assert_eq!(lane.tick(STARTS - DAY), [(STARTS, 1440)]);
-    // Another scheduler has found the same, and is late.
+    // Another scheduler found the same reminder, and is late.
     assert_eq!(lane.deliver(late.0, STARTS - DAY + 5, &late.1).events.len(), 1, "the ledger's answer");
     lane.next += 1;
     let anew = CommandId(Uuid::from_u128(lane.next));
@@ -95,7 +97,7 @@ fn slots_that_begin_together_are_told_of_together() {
     assert_eq!(slots(&lane), ids[..1]);
     assert_eq!(lane.tick(STARTS), [(STARTS + DAY, 1440)], "and not what has begun");
     assert_eq!(slots(&lane), ids[1..]);
-    // One of them moves: it alone is told of anew.
+    // One slot moves. Only its reminders are sent again.
     let moved = serde_json::json!({ "slots": [
         { "slot_id": ids[0], "name": "a" }, { "slot_id": ids[1], "name": "b", "starts_at": at(STARTS + DAY) },
         { "slot_id": ids[2], "name": "c", "starts_at": at(STARTS + DAY + 1) },
@@ -115,11 +117,12 @@ fn a_start_that_moves_is_told_of_again() {
     lane.update(STARTS - 3 * HOUR, start(STARTS + 2 * DAY));
     assert_eq!(lane.tick(STARTS), []);
     assert_eq!(lane.tick(STARTS + DAY), [(STARTS + 2 * DAY, 1440)]);
-    // Sooner: those who were told otherwise are told at once.
+    // The start moves to an earlier time. Its reminder is sent at once.
     lane.update(STARTS + DAY, start(STARTS + DAY + 3 * HOUR));
     assert_eq!(lane.tick(STARTS + DAY), [(STARTS + DAY + 3 * HOUR, 1440)]);
     assert_eq!(lane.tick(STARTS + DAY + HOUR), [(STARTS + DAY + 3 * HOUR, 120)]);
-    // Away and back before anybody was told of the other start: of this one they were.
+    // The start moves away, and back before a reminder of the other start was sent. Its reminders
+    // are not sent again.
     lane.update(STARTS + DAY + HOUR, start(STARTS + 4 * DAY));
     lane.update(STARTS + DAY + HOUR, start(STARTS + DAY + 3 * HOUR));
     assert_eq!(lane.tick(STARTS + DAY + 2 * HOUR), []);
@@ -175,11 +178,11 @@ enum Happens {
     /// Minutes pass.
     Pass(i64),
     Tick,
-    /// A scheduler finds what is due now, and publishes it when more has happened.
+    /// A scheduler finds what is due now, and publishes it later.
     Look,
-    /// What was found is delivered, perhaps once more.
+    /// A command that was found is delivered, perhaps again.
     Deliver(usize),
-    /// It begins so many minutes from now.
+    /// The start moves to this many minutes from now.
     Move(i64),
     Cancel,
 }
@@ -207,8 +210,8 @@ proptest! {
         let mut lane = Lane::starting(serde_json::json!({ "reminders": reminders }));
         let drive_id = lane.drive_id;
         let (mut now, mut starts, mut off) = (DAY, STARTS, false);
-        // What ought to be told of, kept without any of the rules: the start that was told of last, and which of the times
-        // before it were.
+        // The expected reminders, computed without the rules: the last start that had a reminder,
+        // and the offsets that were sent for it.
         let (mut told_of, mut told, mut found) = (starts, BTreeSet::new(), vec![]);
         for step in steps {
             let before = lane.log.len();
@@ -248,7 +251,7 @@ proptest! {
                 Event::DriveReminded(told) => (told.starts_at, told.before / 60),
                 other => panic!("{other:?}"),
             }).collect();
-            // Of several that are overdue only the last is told.
+            // Of several overdue reminders, only the last is sent.
             let last = expected.last().map(|minutes| (at(starts), *minutes));
             prop_assert_eq!(events, last.into_iter().collect::<Vec<_>>());
             if !expected.is_empty() && told_of != starts {
@@ -256,7 +259,7 @@ proptest! {
             }
             told.extend(expected);
         }
-        // The log alone says the same.
+        // The log alone gives the same state.
         let mut folded = State::default();
         for event in &lane.log {
             folded.apply(&serde_json::from_slice(&serde_json::to_vec(event).unwrap()).unwrap());

@@ -1,4 +1,4 @@
-//! Updates: what is left out stays, and what matters to people is told.
+//! Updates: fields that are left out stay, and members are notified of changes that concern them.
 
 use super::*;
 use crate::drive::change::Change;
@@ -86,8 +86,8 @@ fn what_is_left_out_of_a_question_or_a_rule_stays() {
     assert!(definition(&lane).questions.is_empty() && definition(&lane).rules.is_empty());
 }
 
-/// As version 0.1 wrote it: every field, null where the organiser had left one out, and no empty
-/// choices.
+/// Version 0.1 wrote every field. It wrote null for a field that the organiser had left out, and no
+/// empty choices.
 #[test]
 fn changes_that_were_queued_before_mean_what_they_meant() {
     let mut lane = Lane::published(serde_json::json!({

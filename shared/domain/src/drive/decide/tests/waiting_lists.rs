@@ -1,4 +1,4 @@
-//! Waiting lists: until when they move by themselves, and what organisers do by hand.
+//! Waiting lists: the end of promotion, and what organisers do by hand.
 
 use super::*;
 
@@ -114,7 +114,7 @@ fn a_place_that_stays_free_is_not_for_newcomers_but_for_whom_an_organiser_choose
     assert_eq!((lane.confirmed(), waiting(&lane)), (BTreeSet::from([3]), vec![2, 4, 5]));
     assert_eq!(code(&add(&mut lane, OPENS + 2, 3)), "already-registered");
     assert_eq!(code(&add(&mut lane, OPENS + 2, 2)), "already-registered");
-    // When nobody waits, a free place is anybody's.
+    // If nobody waits, any member can get a free place.
     for member in [2, 4, 5, 3] {
         withdraw(&mut lane, OPENS + 3, member);
     }
