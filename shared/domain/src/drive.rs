@@ -1,7 +1,7 @@
 //! Drives: what people sign up for.
 //!
-//! A drive is the unit of order. Its state is a fold over its log ([`state::State::apply`]); what a command does to it
-//! is decided by a pure function ([`decide::decide`]).
+//! A drive is the unit of order. Its state is a fold over its log ([`state::State::apply`]). A pure
+//! function decides its commands ([`decide::decide`]).
 
 pub mod change;
 pub mod decide;
@@ -124,13 +124,13 @@ crate::commands! {
 }
 
 impl DriveCommand {
-    /// The drive it is about: that is what orders them.
+    /// The drive that the command is about. Its id is the lane key.
     #[must_use]
     pub fn drive_id(&self) -> DriveId {
         DriveId(self.lane_key())
     }
 
-    /// Whether its clients know that a command of this kind may be refused for this reason.
+    /// Whether commands of this kind declare this code of refusal.
     pub(crate) fn may_be_refused(kind: &str, code: Code) -> bool {
         Self::REFUSALS.iter().any(|(known, codes)| *known == kind && codes.contains(&code))
     }

@@ -1,5 +1,5 @@
-//! Changes that matter to those who hold or await a place: when it is, and where. Also when a slot is
-//! over, and until when its waiting list is promoted.
+//! Changes of a drive's time and venue, of which members who hold or await a place are notified.
+//! Also the end of a slot, and the end of promotion from its waiting list.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ impl Change {
 }
 
 impl Definition {
-    /// When it begins and ends for those in this slot, as far as it is known.
+    /// The start and the end for members of this slot, as far as they are known.
     #[must_use]
     pub fn time_of(&self, slot: Option<&Slot>) -> (Option<Timestamp>, Option<Timestamp>) {
         let Some(slot) = slot else { return (self.starts_at, self.ends_at) };
@@ -45,31 +45,32 @@ impl Definition {
         }
     }
 
-    /// When it is over for those in this slot: at the slot's end; else at the drive's end or the slot's
-    /// start, whichever is later; else at the drive's start. None if none of them is known.
+    /// When this slot is over: at its end, if that is known. Otherwise at the drive's end or the
+    /// slot's start, whichever is later. Otherwise at the drive's start. `None` if none of these is
+    /// known.
     #[must_use]
     pub fn over_at(&self, slot: &Slot) -> Option<Timestamp> {
         // A slot can begin after the drive's own end.
         slot.ends_at.or_else(|| self.ends_at.max(slot.starts_at)).or(self.starts_at)
     }
 
-    /// Until when a free place of this slot goes to the head of its waiting list by itself; this
-    /// instant is outside. None: always.
+    /// When promotion from this slot's waiting list ends. That instant is excluded. `None` means
+    /// that promotion never ends.
     #[must_use]
     pub fn promotion_ends(&self, slot: &Slot) -> Option<Timestamp> {
         self.over_at(slot).into_iter().chain(self.promotes_until).min()
     }
 
-    /// Whether a place of this slot that is free at `now` goes to the head of its waiting list by
-    /// itself.
+    /// Whether Muster gives a place of this slot that is free at `now` to the head of the waiting
+    /// list.
     #[must_use]
     pub fn promotes(&self, slot: &Slot, now: Timestamp) -> bool {
         self.promotion_ends(slot).is_none_or(|ends| now < ends)
     }
 }
 
-/// What changed that people must hear of at `now`, and for which slots; no slots means all. What is
-/// over and stays over matters to nobody.
+/// The changes of which members are notified at `now`, and the slots that they concern. No slots
+/// means all slots. A slot that is over both before and after the change does not count.
 pub(super) fn between(old: &Definition, new: &Definition, now: Timestamp) -> (Vec<Change>, Vec<SlotId>) {
     let is_over = |drive: &Definition, slot: &Slot| drive.over_at(slot).is_some_and(|over_at| over_at <= now);
     let (mut changes, mut concerned, mut existing) = (BTreeSet::new(), Vec::new(), 0);

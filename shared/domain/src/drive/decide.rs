@@ -1,5 +1,7 @@
-//! The decision about a drive's commands: state + command → events and an outcome, or a refusal. Pure: it reads no
-//! clock, no table and no random number, so it can be tested without a server and recomputed at any time.
+//! Decisions on a drive's commands: state + command → events and an outcome, or a refusal.
+//!
+//! Decisions are pure. They read no clock, no table and no random number. So they can be tested
+//! without a server and recomputed at any time.
 
 use std::collections::BTreeMap;
 
@@ -32,28 +34,30 @@ pub struct Context<'a> {
     pub id: CommandId,
     /// The drive it is about.
     pub drive_id: DriveId,
-    /// Who asked.
+    /// The actor who asked for it.
     pub actor: Actor,
-    /// When the API accepted it: windows are judged by this instant.
+    /// When the API accepted it. Registration windows go by this instant.
     pub accepted_at: Timestamp,
-    /// The attributes of the member it is about; none when there is no such member, or when nothing reads them.
+    /// The attributes of the member it is about. `None` if there is no such member, or if the
+    /// command needs no attributes.
     pub person: Option<&'a Attributes>,
-    /// Random; hides what is hashed into the log.
+    /// A random text. It hides the facts whose hash is in the log.
     pub salt: &'a str,
 }
 
-/// What was decided about one command.
+/// The decision on one command.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// What happened; empty only for commands that changed nothing and commands about no drive.
+    /// The events. Empty only if the command changed nothing, or if its drive does not exist.
     pub events: Vec<Event>,
-    /// What whoever asked is told.
+    /// The outcome, or the refusal.
     pub result: Result<serde_json::Value, Refusal>,
-    /// What the decision rested on, if that is personal: kept beside the log, where it can be erased.
+    /// The facts behind the decision, if they are personal. They are stored beside the log, where
+    /// they can be erased.
     pub facts: Option<String>,
 }
 
-/// Decides about one command.
+/// Decides one command.
 #[must_use]
 pub fn decide(state: &State, command: &DriveCommand, cx: &Context<'_>) -> Decision {
     match command {
@@ -77,7 +81,7 @@ pub fn decide(state: &State, command: &DriveCommand, cx: &Context<'_>) -> Decisi
     }
 }
 
-/// Makes a decision of what happens to a drive, or of why it does not.
+/// Makes a decision from the events of a command about the drive itself, or from its refusal.
 fn lifecycle(
     state: &State,
     command: &DriveCommand,
@@ -104,7 +108,7 @@ fn lifecycle(
         }
         Err(refusal) => {
             debug_assert!(DriveCommand::may_be_refused(command.kind(), refusal.code), "{refusal:?}");
-            // What does not exist has no log.
+            // A drive that does not exist has no log.
             let refused = DriveRefused { kind: command.kind().to_owned(), code: refusal.code };
             let events = state.drive.iter().map(|_| Event::DriveRefused(refused.clone())).collect();
             Decision { events, result: Err(refusal), facts: None }
@@ -112,7 +116,8 @@ fn lifecycle(
     }
 }
 
-/// What another time zone does to a drive: it shows the same instants by another clock.
+/// The note on a changed time zone. A new zone moves no instant by itself, so the note gives the
+/// times by the new clock.
 fn zone_note(before: Option<&Drive>, after: Option<&Drive>) -> Option<String> {
     let (old, new) = (&before?.definition, &after?.definition);
     let zone = new.time_zone;
@@ -206,13 +211,13 @@ fn cancel(state: &State, command: &CancelDrive) -> Result<Vec<Event>, Refusal> {
     }
 }
 
-/// What the schedule does when `due` has come. If the drive was changed meanwhile, perhaps nothing.
+/// The events of the schedule at `due`. There may be none, if the drive was changed since.
 fn advance(state: &State, command: &AdvanceDrive) -> Result<Vec<Event>, Refusal> {
     let drive = existing(state)?;
     Ok(by_schedule(drive.status, &drive.definition, command.due))
 }
 
-/// What is to be told by now: reminders, the day's digest. If the drive was changed meanwhile, perhaps nothing.
+/// The digest and the reminders that are due. There may be none, if the drive was changed since.
 fn remind(state: &State, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
     let drive = existing(state)?;
     let digest = drive.digest(cx.accepted_at).map(|at| Event::DriveDigested(state.digest(at)));
@@ -220,7 +225,7 @@ fn remind(state: &State, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
     Ok(digest.into_iter().chain(reminders.into_iter().map(Event::DriveReminded)).collect())
 }
 
-/// An organiser writes to people who signed up, whatever has become of the drive since it was announced.
+/// An organiser's message to registered members. It is possible in every status but draft.
 fn message(state: &State, command: &MessageDrive) -> Result<Vec<Event>, Refusal> {
     if existing(state)?.status == Status::Draft {
         return Err(Code::DriveNotPublished.into());
@@ -229,7 +234,7 @@ fn message(state: &State, command: &MessageDrive) -> Result<Vec<Event>, Refusal>
     Ok(vec![Event::DriveMessaged(DriveMessaged { subject, text, to })])
 }
 
-/// What has happened to a drive by the instant `at`, going by its schedule alone.
+/// The events that the schedule alone causes until the instant `at`.
 fn by_schedule(status: Status, definition: &Definition, at: Timestamp) -> Vec<Event> {
     let mut events = Vec::new();
     if status == Status::Published && definition.opens_at <= at {
@@ -259,7 +264,7 @@ fn update(state: &State, command: &UpdateDrive, cx: &Context<'_>) -> Result<Vec<
     }
     nobody_loses_their_place(state, drive, &definition)?;
     let rules_version = drive.rules_version + u32::from(definition.rules != drive.definition.rules);
-    // Who waits is known only when the changes may give them places.
+    // The waiting lists are loaded for an update only if it may promote members.
     let promoted =
         if changes.may_move_people() { promotions(state, &definition, cx.accepted_at) } else { Vec::new() };
     let scheduled = by_schedule(drive.status, &definition, cx.accepted_at);
@@ -292,7 +297,7 @@ fn nobody_loses_their_place(state: &State, old: &Drive, new: &Definition) -> Res
     Ok(())
 }
 
-/// Who gets a place from the waiting lists at `now` when the places are those of `definition`.
+/// The promotions from the waiting lists at `now`, with the places of `definition`.
 fn promotions(state: &State, definition: &Definition, now: Timestamp) -> Vec<Event> {
     let mut events = Vec::new();
     for slot in definition.slots.iter().filter(|slot| definition.promotes(slot, now)) {
@@ -314,12 +319,12 @@ fn promotions(state: &State, definition: &Definition, now: Timestamp) -> Vec<Eve
     events
 }
 
-/// Checks that must hold in every state, whatever was decided: the words of the first that does
-/// not. `latest` is the latest instant at which one of the commands was accepted: a free place may
-/// stay free beside people who wait only if a command came after the instant at which promotion
-/// ends.
+/// Checks the invariants of every state. Returns the first broken one, in words.
 ///
-/// Used by the properties and by `muster verify`; a decision that breaks one is a bug.
+/// `latest` is the latest instant at which one of the commands was accepted. A free place may
+/// remain beside waiting members only if a command came after the end of promotion.
+///
+/// The property tests and `muster verify` use this. A decision that breaks an invariant is a bug.
 #[must_use]
 pub fn broken_invariant(state: &State, latest: Timestamp) -> Option<String> {
     let drive = state.drive.as_ref()?;

@@ -1,4 +1,4 @@
-//! What a drive is, complete and checked; and the checks, in one place for the API and for the lane.
+//! The definition of a drive, complete and checked. The API and the lane share the checks.
 
 use chrono_tz::Tz;
 use schemars::JsonSchema;
@@ -60,7 +60,7 @@ impl Slot {
         self.capacity.is_none_or(|capacity| confirmed < capacity)
     }
 
-    /// Changes how many places it has. Without a waiting list nobody waits.
+    /// Changes the number of places. Without a waiting list nobody can wait.
     pub(super) fn change_places(&mut self, capacity: Patch<u32>, waitlist_capacity: Patch<u32>) {
         self.capacity = capacity.apply(self.capacity);
         self.waitlist_capacity = waitlist_capacity.apply(Some(self.waitlist_capacity)).unwrap_or_default();
@@ -116,7 +116,7 @@ impl Definition {
         matches!(self.slots.as_slice(), [only] if only.slot_id.0 == drive_id.0)
     }
 
-    /// What its rules may read of it.
+    /// The fields that its rules may read.
     #[must_use]
     pub fn facts(&self) -> DriveFacts {
         DriveFacts {
@@ -141,7 +141,7 @@ pub(super) fn implicit_slot(
     Slot { capacity, waitlist_capacity, ..empty_slot(SlotId(drive_id.0)) }
 }
 
-/// A slot of which nothing is known yet.
+/// A slot without any values.
 fn empty_slot(slot_id: SlotId) -> Slot {
     Slot {
         slot_id,
@@ -153,7 +153,7 @@ fn empty_slot(slot_id: SlotId) -> Slot {
     }
 }
 
-/// Collects everything that is wrong, so that an organiser hears it at once.
+/// Collects all faults, so that an organiser sees them at once.
 #[derive(Default)]
 pub(super) struct Faults(Vec<FieldError>);
 
@@ -183,7 +183,7 @@ impl Faults {
         }
     }
 
-    /// The slots as they are changed; what is left out stays as `old` has it.
+    /// Applies changes to the slots `old`. Fields that are left out stay.
     pub(super) fn slots(
         &mut self,
         changes: &[SlotChanges],
@@ -221,7 +221,7 @@ impl Faults {
         slots
     }
 
-    /// The rules as they are changed, by their names.
+    /// Applies changes to the rules `old`, by name.
     pub(super) fn rules(&mut self, changes: &[RuleChanges], old: &[Rule]) -> Vec<Rule> {
         if changes.len() > MAX_RULES {
             self.add("rules", format!("a drive has at most {MAX_RULES} rules"));
@@ -239,7 +239,7 @@ impl Faults {
         rules
     }
 
-    /// The questions as they are changed, by their names.
+    /// Applies changes to the questions `old`, by name.
     pub(super) fn questions(&mut self, changes: &[QuestionChanges], old: &[Question]) -> Vec<Question> {
         if changes.len() > MAX_QUESTIONS {
             self.add("questions", format!("a drive has at most {MAX_QUESTIONS} questions"));
@@ -257,7 +257,7 @@ impl Faults {
         questions
     }
 
-    /// What is new must be whole.
+    /// A new item must have all these fields.
     fn needed(&mut self, list: &str, item: &str, index: usize, fields: &[(&str, bool)]) {
         for (field, _) in fields.iter().filter(|(_, given)| !given) {
             let detail = format!("the drive has no {item} of this name yet, and a new {item} needs it");
@@ -265,7 +265,7 @@ impl Faults {
         }
     }
 
-    /// How long before a start people are reminded, the longest first.
+    /// Checks the reminder offsets and sorts them, longest first.
     pub(super) fn reminders(&mut self, drafts: &[u32]) -> Vec<u32> {
         let most = reminder::MOST;
         if drafts.len() > most {
@@ -285,9 +285,9 @@ impl Faults {
         reminders
     }
 
-    /// Checks a drive that is new or changed. A text, the questions, the rules and the times of a slot
-    /// are checked only if they differ from those of `old`: earlier versions may have accepted what
-    /// this one refuses, and somebody who moves a date did not write it.
+    /// Checks a new or changed drive. A text, the questions, the rules and the times of a slot are
+    /// checked only if they differ from `old`. An organiser who only moves a date must not fail on
+    /// a text that an earlier version accepted.
     pub(super) fn check(&mut self, drive: &Definition, drive_id: DriveId, old: Option<&Definition>) {
         let is_new = |text: fn(&Definition) -> &String| old.is_none_or(|old| text(old) != text(drive));
         if is_new(|drive| &drive.title) {
@@ -363,7 +363,7 @@ impl Faults {
         }
     }
 
-    /// Adds what is wrong with a text, if anything is.
+    /// Adds the fault of a text, if there is one.
     fn text(&mut self, field: &str, fault: Option<String>) {
         if let Some(fault) = fault {
             self.add(field, fault);

@@ -1,6 +1,7 @@
-//! Digests: once a day those who run Muster are told how a drive stands, at a time of the day by the drive's clock.
+//! Digests: admins get a daily summary of a drive, at a local time in the drive's time zone.
 //!
-//! Which digest was told last is part of a drive's state, so each is told once; of several that are overdue only the last.
+//! A drive's state has the last digest, so each digest is sent once. Of several overdue digests,
+//! only the last is sent.
 
 use std::fmt;
 use std::str::FromStr;
@@ -66,30 +67,31 @@ pub(super) struct Digested {
 }
 
 impl Drive {
-    /// The digest that is due at `now`, by the instant at which it fell due.
+    /// The instant of the digest that is due at `now`, if there is one.
     #[must_use]
     pub fn digest(&self, now: Timestamp) -> Option<Timestamp> {
         let told = self.digests_after()?;
-        // Later there is none, however late it is.
+        // No digest comes later than that.
         let latest = now.min(self.ends() + Days::new(2));
         self.digests_around(latest).filter(|at| told < *at && *at <= now).last()
     }
 
-    /// When the next digest falls due, or has.
+    /// When the next digest is due. This may be in the past.
     #[must_use]
     pub fn next_digest(&self) -> Option<Timestamp> {
         let told = self.digests_after()?;
         self.digests_around(told).find(|at| told < *at)
     }
 
-    /// After what the digests come that were not told yet; none if there are none.
+    /// The instant after which digests are still to be sent. `None` if the drive is a draft or
+    /// cancelled.
     fn digests_after(&self) -> Option<Timestamp> {
         let takes_place = !matches!(self.status, Status::Draft | Status::Cancelled);
         let told = self.reminded.digest.map(|told| told.at);
         takes_place.then(|| told.map_or(self.definition.opens_at, |told| told.max(self.definition.opens_at)))
     }
 
-    /// The end of the drive, as far as it is known.
+    /// The latest known start or end of the drive, its slots and its registration.
     fn ends(&self) -> Timestamp {
         let definition = &self.definition;
         let slots = definition.slots.iter().flat_map(|slot| [slot.starts_at, slot.ends_at]);
@@ -97,7 +99,8 @@ impl Drive {
         all.max().map_or(definition.closes_at, |ends| ends.max(definition.closes_at))
     }
 
-    /// The digests of the days around an instant: one a day until the first after the drive's end.
+    /// The digests of the days around an instant. There is one a day, up to the first after the
+    /// drive's end.
     fn digests_around(&self, at: Timestamp) -> impl Iterator<Item = Timestamp> {
         let (zone, ends) = (self.definition.time_zone, self.ends());
         let time = self.definition.digest_at;
@@ -106,7 +109,7 @@ impl Drive {
         let days = (0..6)
             .filter_map(move |day| today.checked_sub_days(Days::new(3))?.checked_add_days(Days::new(day)));
         days.filter_map(move |day| {
-            // A clock can leave out a whole day; that has none of its own.
+            // A clock may skip a whole day. That day has no digest.
             let at = on(day).filter(|at| at.with_timezone(&zone).date_naive() == day)?;
             (on(day.pred_opt()?)? < ends).then_some(at)
         })
@@ -114,7 +117,7 @@ impl Drive {
 }
 
 impl State {
-    /// What a digest that fell due at `at` says.
+    /// The digest that was due at `at`.
     pub(super) fn digest(&self, at: Timestamp) -> DriveDigested {
         let slots = || self.drive.iter().flat_map(|drive| &drive.definition.slots);
         let confirmed = slots().map(|slot| self.places(slot.slot_id).confirmed).sum();
@@ -130,7 +133,7 @@ impl State {
         }
     }
 
-    /// Remembers what was told.
+    /// Remembers the digest that was sent.
     pub(super) fn digested(&mut self, told: &DriveDigested) {
         let DriveDigested { at, confirmed, waitlisted, .. } = *told;
         let sequence = self.sequence;

@@ -1,4 +1,4 @@
-//! What organisers write: a new drive, or changes of one.
+//! The input of organisers: a new drive, or changes to one.
 
 mod changes;
 
@@ -129,8 +129,11 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Checks it and makes it a definition; says everything that is wrong otherwise. New slots get ids that are
-    /// functions of `cause`.
+    /// Checks the draft and makes a definition of it. New slots get ids that are derived from
+    /// `cause`.
+    ///
+    /// # Errors
+    /// With everything that is wrong.
     pub fn define(&self, drive_id: DriveId, cause: CommandId) -> Result<Definition, Refusal> {
         // Every field is named here and below, so that a new one cannot be forgotten.
         let Self {
@@ -184,7 +187,7 @@ impl Draft {
     }
 }
 
-/// Checks a draft that is not accepted yet: any id will do, since only the faults count.
+/// Checks a draft that is not accepted yet. The ids do not matter, because only the faults count.
 pub fn check(draft: &Draft) -> Result<(), Refusal> {
     draft.define(DriveId(Uuid::nil()), CommandId(Uuid::nil())).map(drop)
 }

@@ -1,4 +1,4 @@
-//! What can happen to a drive and its registrations. Its log consists of these.
+//! The events of a drive and its registrations. A drive's log consists of them.
 
 mod data;
 

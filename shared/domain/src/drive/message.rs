@@ -1,4 +1,4 @@
-//! What an organiser writes to all of a drive.
+//! Messages from an organiser to a drive's members.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// The registrations of those whom it is for.
+    /// The states of the recipients' registrations.
     #[must_use]
     pub fn states(self) -> &'static [RegistrationState] {
         match self {

@@ -1,4 +1,4 @@
-//! Registrations: who has a place, who waits, and who asked for what.
+//! Registrations: places, waiting lists, and the commands that change them.
 
 pub(crate) mod decide;
 pub mod questions;
@@ -40,25 +40,25 @@ impl RegistrationState {
     }
 }
 
-/// One member's registration for one drive, as it is now. What it was before stands in the drive's log.
+/// One member's current registration for one drive. Its history is in the drive's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registration {
-    /// Its id: that of the command that made it.
+    /// Its id, which is the id of the command that made it.
     pub id: RegistrationId,
     /// Whose.
     pub member_id: MemberId,
     /// For which slot.
     pub slot_id: SlotId,
-    /// Where it is.
+    /// Its state.
     pub state: RegistrationState,
-    /// The log's sequence when it came to its state. The waiting list is ordered by it. When
-    /// an organiser moves somebody, they and those in between exchange their ranks.
+    /// The log's sequence when it got its state. It orders the waiting list. If an organiser moves
+    /// a member, that member and those in between exchange their ranks.
     pub rank: u64,
     /// How many places of the slot were taken with this one, when it was confirmed.
     pub place: Option<u32>,
     /// When the click was accepted.
     pub registered_at: Timestamp,
-    /// When they came, if they hold a place and came.
+    /// When the member was checked in, if the member was.
     pub checked_in_at: Option<Timestamp>,
 }
 
@@ -163,7 +163,7 @@ pub struct CheckIn {
 }
 
 impl CheckIn {
-    /// What is wrong with it by itself.
+    /// What is wrong with the command, as far as its body alone shows.
     #[must_use]
     pub fn faults(&self) -> Vec<FieldError> {
         let texts = [("gate", &self.gate), ("device", &self.device)];
@@ -219,7 +219,7 @@ pub struct CheckInOutcome {
     pub repeated: bool,
 }
 
-/// What is wrong with an organiser's reason, if anything is.
+/// What is wrong with an organiser's reason. `None` if it is valid.
 #[must_use]
 pub fn reason_fault(reason: &str) -> Option<FieldError> {
     text::line_fault(reason, MAX_REASON).map(|fault| FieldError::new("reason", fault))

@@ -1,7 +1,9 @@
-//! Reminders: what those who hold a place are told before it begins, and everybody before registration opens.
+//! Reminders: members who hold a place get them before the start. Everybody gets one before
+//! registration opens.
 //!
-//! What was told last is part of a drive's state, slot by slot, by the start that it was about. When a date moves, it is
-//! another start, and all is told again. A start that moves back before its people were told of the other one is the same.
+//! A drive's state has the last reminder of each slot, with the start that it was about. If a start
+//! moves, it is a new start, and all its reminders are sent again. If it moves back before a
+//! reminder of the new start was sent, it is the same start as before.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +18,14 @@ use crate::drive::event::DriveReminded;
 use crate::drive::state::Drive;
 use crate::id::SlotId;
 
-/// How many seconds before a start people are reminded, when organisers say nothing: a day and an hour. What was written
-/// without the field means this, so it never changes.
+/// The default offsets in seconds: a day and an hour. Data that was written without the field means
+/// this, so it never changes.
 const UNSAID: [u32; 2] = [86_400, 3_600];
 /// The most reminders of one start.
 pub const MOST: usize = 5;
-/// The shortest and the longest time before a start, in seconds: a minute and 30 days.
+/// The shortest and the longest offset in seconds: a minute and 30 days.
 pub const RANGE: std::ops::RangeInclusive<u32> = 60..=2_592_000;
-/// How many seconds before registration opens everybody is told.
+/// The offset of the reminder before registration opens, in seconds.
 const BEFORE_OPENING: u32 = 3_600;
 
 /// What is about to begin.
@@ -36,13 +38,13 @@ pub enum Beginning {
     Start,
 }
 
-/// What was told already.
+/// The reminders and the digest that were sent last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reminded {
-    /// The opening that everybody was told of.
+    /// The opening of which everybody was reminded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     opening: Option<Timestamp>,
-    /// Of which start those of a slot were told last, and how many seconds before it.
+    /// For each slot, the start of its last reminder, and the offset in seconds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     starts: BTreeMap<SlotId, (Timestamp, u32)>,
     /// The last digest.
@@ -51,13 +53,13 @@ pub struct Reminded {
 }
 
 impl Reminded {
-    /// Forgets the slots that are gone.
+    /// Forgets the slots that were removed.
     pub(super) fn keep(&mut self, is_kept: impl Fn(&SlotId) -> bool) {
         self.starts.retain(|slot_id, _| is_kept(slot_id));
     }
 }
 
-/// One reminder that was not told yet.
+/// One reminder that is still to be sent.
 struct Untold {
     /// When it is due.
     at: Timestamp,
@@ -68,13 +70,13 @@ struct Untold {
     slot_id: Option<SlotId>,
 }
 
-/// What organisers mean when they say nothing.
+/// The offsets if an organiser gives none.
 #[must_use]
 pub fn unsaid() -> Vec<u32> {
     UNSAID.to_vec()
 }
 
-/// Whether it is what organisers mean when they say nothing.
+/// Whether these are the offsets of an organiser who gives none.
 #[must_use]
 #[allow(clippy::ptr_arg, reason = "serde passes a reference to the field")]
 pub fn is_unsaid(reminders: &Vec<u32>) -> bool {
@@ -82,8 +84,8 @@ pub fn is_unsaid(reminders: &Vec<u32>) -> bool {
 }
 
 impl Drive {
-    /// The reminders that have fallen due by `now`, in the order in which they did. What has begun by then is not reminded
-    /// of any more, and of several that are overdue for the same people only the last is told.
+    /// The reminders that are due at `now`, in the order of their due times. A start in the past
+    /// has none. Of several overdue reminders for the same members, only the last is sent.
     #[must_use]
     pub fn reminders(&self, now: Timestamp) -> Vec<DriveReminded> {
         let mut last: BTreeMap<Option<SlotId>, Untold> = BTreeMap::new();
@@ -106,13 +108,14 @@ impl Drive {
             .collect()
     }
 
-    /// When the next reminder falls due, or has, of those whose start is after `now`; or the next digest.
+    /// When the next reminder or digest is due, which may be in the past. Only reminders of a start
+    /// after `now` count.
     #[must_use]
     pub fn next_reminder(&self, now: Timestamp) -> Option<Timestamp> {
         self.untold(now).map(|untold| untold.at).chain(self.next_digest()).min()
     }
 
-    /// Remembers what was told.
+    /// Remembers the reminder that was sent.
     pub(super) fn remember(&mut self, told: &DriveReminded) {
         if told.kind == Beginning::Opening {
             self.reminded.opening = Some(told.starts_at);
@@ -125,8 +128,8 @@ impl Drive {
         }
     }
 
-    /// What is still to be told of starts after `now`. Nobody is reminded of what is not announced or called off; what is
-    /// closed takes place.
+    /// The reminders of starts after `now` that are still to be sent. A draft or cancelled drive
+    /// has none. A drive whose registration is closed still takes place.
     fn untold(&self, now: Timestamp) -> impl Iterator<Item = Untold> {
         let Self { definition, reminded, status, .. } = self;
         let takes_place = !matches!(status, Status::Draft | Status::Cancelled);
@@ -136,7 +139,8 @@ impl Drive {
         let slots = definition.slots.iter().filter(move |_| takes_place);
         let starts = slots.filter_map(|slot| Some((slot.slot_id, slot.starts_at.or(definition.starts_at)?)));
         let reminders = starts.flat_map(move |(slot_id, starts_at)| {
-            // The longest comes first, so what is shorter than the last is still to come.
+            // The longest offset comes first, so offsets shorter than the last one are still to
+            // come.
             let is_untold = move |before: &u32| match reminded.starts.get(&slot_id) {
                 Some((told, last)) if *told == starts_at => before < last,
                 _ => true,

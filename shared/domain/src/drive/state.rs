@@ -11,39 +11,40 @@ use crate::drive::reminder::Reminded;
 use crate::eligibility::Rules;
 use crate::id::{MemberId, RegistrationId, SlotId};
 
-/// A drive as it stands.
+/// A drive at one point of its log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drive {
-    /// What it is.
+    /// Its definition.
     pub definition: Definition,
-    /// Where it is in its life.
+    /// Its status.
     pub status: Status,
-    /// Who closed it, while it is closed.
+    /// What closed it, while it is closed.
     pub closed_by: Option<ClosedBy>,
     /// Why it was cancelled, if it was.
     pub cancel_reason: Option<String>,
     /// The version of its rules.
     pub rules_version: u32,
-    /// What people were told of by the clock.
+    /// The reminders and the digest that were sent last.
     pub reminded: Reminded,
 }
 
-/// How the places of a slot stand.
+/// The counts of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Places {
-    /// Taken.
+    /// Members who hold a place.
     pub confirmed: u32,
-    /// Waiting for one.
+    /// Members who wait for one.
     pub waitlisted: u32,
 }
 
-/// Everything a decision about one drive can rest on, as of one place in its log.
+/// Everything that a decision on one drive can read, at one point of its log.
 ///
-/// It may hold all registrations (when a log is folded from its beginning) or only those a batch is about, plus the
-/// head of each waiting list. `shared::store::drives::batch` loads enough for a given batch.
+/// It has all registrations if a log is folded from its beginning. Otherwise it has those that a
+/// batch is about, and the heads of the waiting lists. `shared::store::drives::batch` loads enough
+/// for a given batch.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    /// The drive; none before it is created.
+    /// The drive. `None` before it is created.
     pub drive: Option<Drive>,
     /// The number of the last event in the log.
     pub sequence: u64,
@@ -52,24 +53,24 @@ pub struct State {
     places: HashMap<SlotId, Places>,
     registrations: HashMap<MemberId, Registration>,
     by_id: HashMap<RegistrationId, MemberId>,
-    /// Who waits, by rank: the first is the head.
+    /// The waiting members by rank. The first is the head.
     waiting: HashMap<SlotId, BTreeMap<u64, MemberId>>,
     changed: HashSet<MemberId>,
 }
 
 impl State {
-    /// A state as it was stored.
+    /// A stored state, without registrations.
     #[must_use]
     pub fn stored(drive: Drive, sequence: u64, rules: Rules, places: HashMap<SlotId, Places>) -> Self {
         Self { drive: Some(drive), sequence, rules, places, ..Self::default() }
     }
 
-    /// Takes a stored registration in.
+    /// Adds a stored registration.
     pub fn load(&mut self, registration: Registration) {
         self.put(registration);
     }
 
-    /// How a slot's places stand.
+    /// The counts of a slot.
     #[must_use]
     pub fn places(&self, slot_id: SlotId) -> Places {
         self.places.get(&slot_id).copied().unwrap_or_default()
@@ -92,7 +93,7 @@ impl State {
         self.registrations.values()
     }
 
-    /// Who waits for a slot, head first, as far as it is loaded.
+    /// The waiting members of a slot, head first, as far as they are loaded.
     pub fn waiting(&self, slot_id: SlotId) -> impl Iterator<Item = MemberId> {
         self.waiting.get(&slot_id).into_iter().flat_map(BTreeMap::values).copied()
     }
@@ -102,7 +103,8 @@ impl State {
         self.changed.iter().filter_map(|member_id| self.registration(*member_id))
     }
 
-    /// Applies one event, decided earlier or just now. It becomes the last one of the log.
+    /// Applies one event, which was decided earlier or just now. It becomes the last one of the
+    /// log.
     pub fn apply(&mut self, event: &Event) {
         self.sequence += 1;
         match event {
@@ -207,8 +209,8 @@ impl State {
         }
     }
 
-    /// Moves someone within their waiting list. The ranks stay; those from the old to the new
-    /// position change hands, so no two are ever the same.
+    /// Moves a member within the waiting list. The members from the old to the new position
+    /// exchange their ranks, so no two ranks are ever the same.
     fn reorder(&mut self, event: &RegistrationMoved) {
         let Some(waiting) = self.waiting.get(&event.slot_id) else { return };
         let list: Vec<(u64, MemberId)> =
@@ -270,7 +272,7 @@ impl State {
 }
 
 impl Drive {
-    /// The slot that is meant: the one named, or the only one.
+    /// The slot with this id. Without an id, the only slot.
     #[must_use]
     pub fn slot(&self, slot_id: Option<SlotId>) -> Option<&Slot> {
         match (slot_id, self.definition.slots.as_slice()) {
@@ -280,7 +282,7 @@ impl Drive {
         }
     }
 
-    /// Whether a click that was accepted at `accepted_at` came within the window.
+    /// Whether a click that was accepted at `accepted_at` lies within the registration window.
     #[must_use]
     pub fn window_contains(&self, accepted_at: Timestamp) -> bool {
         self.definition.opens_at <= accepted_at && accepted_at < self.definition.closes_at

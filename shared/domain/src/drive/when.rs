@@ -1,4 +1,4 @@
-//! Instants as organisers write them: absolute, or as the clock on the wall shows them where the drive is.
+//! Instants as organisers write them: absolute, or as local time in the drive's time zone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,8 +26,10 @@ pub enum When {
 }
 
 impl When {
-    /// The instant, in the zone where the clock hangs. When the clock is put back, a time that comes twice means the
-    /// first; a time that is skipped does not exist.
+    /// The instant in `zone`. A local time that the clock shows twice means the first instant.
+    ///
+    /// # Errors
+    /// If the clock skips the local time, or the database cannot store the instant.
     pub fn resolve(self, zone: Tz) -> Result<Timestamp, String> {
         let instant = match self {
             Self::Instant(instant) => Ok(instant),
@@ -105,7 +107,8 @@ mod tests {
         text.parse::<When>()?.resolve(zone).map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
     }
 
-    /// Expected values from Python's `zoneinfo` (`datetime(..., tzinfo=ZoneInfo(zone)).astimezone(UTC)`).
+    /// Expected values from Python's `zoneinfo` (`datetime(...,
+    /// tzinfo=ZoneInfo(zone)).astimezone(UTC)`).
     #[test]
     fn a_local_time_is_the_instant_at_which_the_wall_clock_shows_it() {
         for (text, zone, expected) in [
@@ -124,8 +127,9 @@ mod tests {
         }
     }
 
-    /// Against the clock that people see, minute by minute, around every change of every zone's clock in two years: a local time is
-    /// the first minute that shows it, and whatever no minute shows is refused.
+    /// Compares with the local clock, minute by minute, around every clock change of every zone in
+    /// two years. A local time means the first minute that shows it. A time that no minute shows is
+    /// refused.
     #[test]
     fn every_zone_and_every_change_of_its_clock() {
         let (mut at, end) = (clock::from_ms(1_767_225_600_000), clock::from_ms(1_830_297_600_000));

@@ -1,4 +1,4 @@
-//! Changes of a drive, as organisers write them: what is left out stays, in lists as well.
+//! Changes to a drive, as organisers write them. Fields that are left out stay, also within lists.
 
 use chrono_tz::Tz;
 use schemars::JsonSchema;
@@ -88,7 +88,7 @@ impl From<Rule> for RuleChanges {
 }
 
 impl RuleChanges {
-    /// A rule that these may be changes of.
+    /// A valid rule to which these changes can apply.
     pub(in crate::drive) fn neutral(&self) -> Rule {
         Rule { name: self.name.clone(), when: "member.age >= 18".to_owned(), message: "Adults".to_owned() }
     }
@@ -122,7 +122,7 @@ pub struct QuestionChanges {
 }
 
 impl QuestionChanges {
-    /// A question that these may be changes of.
+    /// A valid question to which these changes can apply.
     pub(in crate::drive) fn neutral(&self) -> Question {
         let has_choices = self.choices.as_ref().is_some_and(|choices| !choices.is_empty());
         let kind = self.kind.unwrap_or(if has_choices { AnswerKind::Choice } else { AnswerKind::Text });
@@ -139,7 +139,7 @@ impl QuestionChanges {
     /// The question with these changes.
     pub(in crate::drive) fn apply(&self, old: Question) -> Question {
         let Self { name, text, kind, required, choices } = self.clone();
-        // Earlier versions left empty choices out, always with the kind.
+        // Earlier versions left empty choices out, and always wrote the kind.
         let loses_choices = kind.is_some_and(|kind| kind != AnswerKind::Choice);
         Question {
             name,
@@ -228,7 +228,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Whether they may give places to those who wait: there may be more places, or a later end.
+    /// Whether the changes may promote waiting members, through more places or a later end.
     #[must_use]
     pub fn may_move_people(&self) -> bool {
         !self.capacity.is_keep()
@@ -238,7 +238,10 @@ impl Changes {
             || !self.promotes_until.is_keep()
     }
 
-    /// Applies them to a drive; says everything that is wrong with the result otherwise.
+    /// Applies the changes to a drive.
+    ///
+    /// # Errors
+    /// With everything that is wrong with the result.
     pub fn apply(
         &self,
         old: &Definition,
@@ -313,8 +316,8 @@ impl Changes {
     }
 }
 
-/// Checks changes that are not accepted yet, as far as that is possible without the drive: rules,
-/// questions, texts, numbers. What depends on the rest of the drive is decided on its lane.
+/// Checks changes that are not accepted yet, as far as possible without the drive: rules,
+/// questions, texts, numbers. The lane decides what depends on the rest of the drive.
 pub fn check_changes(changes: &Changes) -> Result<(), Refusal> {
     let (drive_id, cause) = (DriveId(Uuid::nil()), CommandId(Uuid::nil()));
     let (opens_at, closes_at) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH + chrono::Duration::days(1));
@@ -336,8 +339,8 @@ pub fn check_changes(changes: &Changes) -> Result<(), Refusal> {
         digest_at: None,
         promotes_until: None,
     };
-    // Only the lane knows which slots, rules and questions exist; here those that are named count
-    // as if they did.
+    // Only the lane knows which slots, rules and questions exist. Here, those that the changes name
+    // count as existing.
     let existing = changes.slots.iter().flatten().filter_map(|slot| slot.slot_id);
     neutral.slots.extend(existing.map(|slot_id| Slot {
         slot_id,

@@ -1,4 +1,4 @@
-//! What each event says: plain data.
+//! The data of each event.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub struct DriveUpdated {
 }
 
 impl DriveUpdated {
-    /// Whether those of this slot are told.
+    /// Whether members of this slot are notified.
     #[must_use]
     pub fn concerns(&self, slot_id: SlotId) -> bool {
         !self.changed.is_empty() && (self.slots.is_empty() || self.slots.contains(&slot_id))
@@ -87,7 +87,7 @@ pub struct DriveReminded {
 }
 
 impl DriveReminded {
-    /// Whether it is for those who hold a place of this slot.
+    /// Whether it is for members who hold a place in this slot.
     #[must_use]
     pub fn concerns(&self, slot_id: SlotId) -> bool {
         self.kind == Beginning::Start && (self.slots.is_empty() || self.slots.contains(&slot_id))

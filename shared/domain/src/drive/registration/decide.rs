@@ -1,4 +1,4 @@
-//! The decisions about registrations. Pure, like all decisions (see [`crate::drive::decide`]).
+//! Decisions on registrations. They are pure, like all decisions (see [`crate::drive::decide`]).
 
 mod answers;
 mod check_in;
@@ -30,11 +30,11 @@ use crate::hash::{base64url, sha256};
 use crate::id::{DriveId, MemberId, RegistrationId, SlotId};
 use crate::refusal::{Code, Refusal};
 
-/// What a decision rested on. Its JSON is kept beside the log, its hash stands in it.
+/// The facts behind a decision. Their JSON is stored beside the log, and their hash is in the log.
 #[derive(Debug, Default, Serialize)]
 struct Facts<'a> {
     salt: &'a str,
-    /// How rules were read, if there were any: see [`READING`].
+    /// The version of the rules' semantics, if there were rules. See [`READING`].
     #[serde(skip_serializing_if = "Option::is_none")]
     reading: Option<u32>,
     #[serde(skip_serializing_if = "Attributes::is_empty")]
@@ -43,22 +43,22 @@ struct Facts<'a> {
     answers: Answers,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
-    /// What somebody was checked in with.
+    /// The device that checked the member in.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<&'a str>,
 }
 
 impl Facts<'_> {
-    /// Their text, if there are any.
+    /// Their JSON, if there are any facts.
     fn text(&self) -> Option<String> {
-        // A member's attributes are there only if rules were read.
+        // Without rules, there are no attributes.
         let told = self.reason.or(self.device).is_some();
         let empty = self.reading.is_none() && self.answers.is_empty() && !told;
         (!empty).then(|| serde_json::to_string(self).expect("facts are plain data"))
     }
 }
 
-/// How the rules of a drive are read today, if it has any.
+/// The current version of the rules' semantics, if the drive has rules.
 fn reading(state: &State) -> Option<u32> {
     (!state.rules.is_empty()).then_some(READING)
 }
@@ -79,7 +79,7 @@ pub(crate) fn register(state: &State, command: &Register, cx: &Context<'_>) -> D
         Ok((drive, slot)) => {
             let mut events = Vec::new();
             if drive.status == Status::Published {
-                // Its instant has come; this click is the first to show it.
+                // The opening time has come. This click is the first command to notice it.
                 events.push(Event::DriveOpened(Empty {}));
             }
             attempt.take_place(drive, slot, events, None)
@@ -88,13 +88,13 @@ pub(crate) fn register(state: &State, command: &Register, cx: &Context<'_>) -> D
     }
 }
 
-/// Answers as they are kept: those to the drive's questions in their normal form.
+/// The answers in the form in which they are stored.
 fn kept_answers(state: &State, answers: &Answers) -> Answers {
     let questions = state.drive.as_ref().map_or(&[][..], |drive| &drive.definition.questions);
     questions::kept(questions, answers)
 }
 
-/// Whether a member may have a place, if there is one.
+/// Whether a member may get a place, if one is free.
 fn admit<'a>(
     state: &'a State,
     command: &Register,
@@ -103,7 +103,7 @@ fn admit<'a>(
 ) -> Result<(&'a Drive, &'a Slot), Refusal> {
     let drive = state.drive.as_ref().ok_or(Code::DriveNotFound)?;
     match drive.status {
-        // Nobody but organisers knows of a draft.
+        // Only organisers know of a draft.
         Status::Draft => return Err(Code::DriveNotFound.into()),
         Status::Cancelled => return Err(Code::DriveCancelled.into()),
         Status::Closed if drive.closed_by == Some(ClosedBy::Admin) => return Err(Code::DriveClosed.into()),
@@ -115,7 +115,7 @@ fn admit<'a>(
     if cx.accepted_at >= drive.definition.closes_at {
         return Err(Code::DriveClosed.into());
     }
-    // A member who acts for themselves exists, though their profile may still be on its way.
+    // A member who acts for themselves exists, but the profile may still be on its way.
     if cx.person.is_none() && cx.actor.role != Role::Member {
         return Err(Code::MemberNotFound.into());
     }
@@ -154,7 +154,7 @@ fn judge(state: &State, drive: &Drive, cx: &Context<'_>) -> Verdict {
     state.rules.judge(cx.person.unwrap_or(&nobody), &drive.definition.facts(), cx.accepted_at)
 }
 
-/// An organiser asks for a place for someone.
+/// An organiser registers a member.
 pub(crate) fn add(state: &State, command: &AddRegistration, cx: &Context<'_>) -> Decision {
     let nobody = Attributes::default();
     let facts = Facts {
@@ -189,15 +189,15 @@ pub(crate) fn add(state: &State, command: &AddRegistration, cx: &Context<'_>) ->
     }
 }
 
-/// What adding someone comes to.
+/// How a member is added.
 enum Adding<'a> {
-    /// They are new.
+    /// The member is not registered.
     New(&'a Slot),
-    /// They wait, and a place is free.
+    /// The member waits, and a place is free.
     Promote(&'a Registration),
 }
 
-/// A member gives their registration up.
+/// A member withdraws.
 pub(crate) fn withdraw(state: &State, command: &Withdraw, cx: &Context<'_>) -> Decision {
     let attempt =
         Attempt { state, kind: Withdraw::KIND, member_id: Some(command.member_id), cx, facts: None };
@@ -211,7 +211,7 @@ pub(crate) fn withdraw(state: &State, command: &Withdraw, cx: &Context<'_>) -> D
     }
 }
 
-/// An organiser takes a registration away.
+/// An organiser removes a registration.
 pub(crate) fn remove(state: &State, command: &RemoveRegistration, cx: &Context<'_>) -> Decision {
     let facts = Facts { salt: cx.salt, reason: Some(&command.reason), ..Facts::default() }.text();
     let registration = state.registration_by_id(command.registration_id);
@@ -227,7 +227,7 @@ pub(crate) fn remove(state: &State, command: &RemoveRegistration, cx: &Context<'
     }
 }
 
-/// Why nobody more gets in.
+/// Why the slot is full, in words.
 fn full(slot: &Slot, places: Places) -> String {
     match slot.capacity {
         Some(capacity) if places.confirmed >= capacity && slot.waitlist_capacity == 0 => {
@@ -244,7 +244,7 @@ fn full(slot: &Slot, places: Places) -> String {
     }
 }
 
-/// The drive, unless it is not there or called off.
+/// The drive, if it exists and is not cancelled.
 fn live(state: &State) -> Result<&Drive, Refusal> {
     match &state.drive {
         None => Err(Code::DriveNotFound.into()),
@@ -263,7 +263,8 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// The same for everyone, members and organisers: a place if there is one, else the waiting list, else no.
+    /// Gives a place if one is free, or a position on the waiting list. Otherwise refuses. The same
+    /// holds for members and organisers.
     fn take_place(
         self,
         drive: &Drive,
@@ -273,7 +274,7 @@ impl Attempt<'_> {
     ) -> Decision {
         let Some(member_id) = self.member_id else { return self.refuse(Code::MemberNotFound.into()) };
         let places = self.state.places(slot.slot_id);
-        // A place that stayed free since promotion ended is for those who wait.
+        // A place that has stayed free since promotion ended is for waiting members.
         let is_free = places.waitlisted == 0 && slot.has_room(places.confirmed);
         let registration_id = RegistrationId(self.cx.id.0);
         let facts = hash(self.facts.as_ref());
@@ -320,7 +321,7 @@ impl Attempt<'_> {
         Decision { events, result: Ok(to_json(&outcome)), facts: self.facts }
     }
 
-    /// Gives someone who waits a place that is free, because an organiser says so.
+    /// Gives a free place to a waiting member, because an organiser decided so.
     fn promote(self, waiting: &Registration, verdict: Option<Verdict>) -> Decision {
         let &Registration { id: registration_id, member_id, slot_id, .. } = waiting;
         let place = self.state.places(slot_id).confirmed + 1;
@@ -375,7 +376,7 @@ impl Attempt<'_> {
         Decision { events, result: Ok(to_json(&outcome)), facts: self.facts }
     }
 
-    /// What is told about a registration that keeps its state.
+    /// The outcome for a registration that keeps its state.
     fn outcome(&self, registration: &Registration) -> RegistrationOutcome {
         RegistrationOutcome {
             registration_id: registration.id,
@@ -391,7 +392,7 @@ impl Attempt<'_> {
     fn refuse(self, refusal: Refusal) -> Decision {
         debug_assert!(DriveCommand::may_be_refused(self.kind, refusal.code), "{}: {refusal:?}", self.kind);
         let events = match &self.state.drive {
-            // What does not exist has no log.
+            // A drive that does not exist has no log.
             None => Vec::new(),
             Some(drive) => vec![Event::RegistrationRefused(RegistrationRefused {
                 kind: self.kind.to_owned(),

@@ -1,4 +1,4 @@
-//! Questions to those who register, and their answers.
+//! Questions to members who register, and their answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::text;
 pub const MAX_QUESTIONS: usize = 32;
 /// The most choices of one question.
 pub const MAX_CHOICES: usize = 50;
-/// How much of a name that a client made up is repeated in an error, in bytes.
+/// How much of a client's unknown name an error repeats, in bytes.
 const MAX_SHOWN: usize = 100;
 
 /// Answers by the question's name: a flat object. Where it is read, a null is no answer.
@@ -142,7 +142,7 @@ pub fn faults(questions: &[Question]) -> Vec<FieldError> {
     faults
 }
 
-/// What is wrong with the choices of a question, by their places. A reader must be able to tell any
+/// What is wrong with the choices of a question, by their places. Readers must be able to tell any
 /// two apart.
 fn choice_faults(choices: &[String]) -> Vec<(usize, String)> {
     let mut faults = Vec::new();
@@ -157,8 +157,8 @@ fn choice_faults(choices: &[String]) -> Vec<(usize, String)> {
     faults
 }
 
-/// Answers as they are kept: a text without anything to see is no answer, and a choice is spelt as
-/// the question spells it. Answers that fit no question stay as they are; [`check`] refuses them.
+/// The answers in the form in which they are stored. A blank text is no answer, and a choice gets
+/// the question's spelling. Answers that fit no question stay as they are. [`check`] refuses them.
 #[must_use]
 pub fn kept(questions: &[Question], answers: &Answers) -> Answers {
     let keep = |(name, answer): (&String, &Attribute)| {
@@ -175,16 +175,15 @@ pub fn kept(questions: &[Question], answers: &Answers) -> Answers {
     answers.iter().filter_map(keep).collect()
 }
 
-/// The choice that a text means: the same text, or the same but for white space at its ends and the
-/// form of its letters.
+/// The choice that a text means. White space at the ends and the composition of letters (NFC) do
+/// not matter.
 fn choice<'a>(question: &'a Question, text: &str) -> Option<&'a String> {
     let normal = |text: &str| text::composed(text.trim());
     let same = question.choices.iter().find(|choice| *choice == text);
     same.or_else(|| question.choices.iter().find(|choice| normal(choice) == normal(text)))
 }
 
-/// What is wrong with the answers to these questions. They are in the form in which they are
-/// [`kept`].
+/// What is wrong with the answers to these questions. The answers must have the form of [`kept`].
 #[must_use]
 pub fn check(questions: &[Question], answers: &Answers) -> Vec<FieldError> {
     let mut faults = Vec::new();

@@ -1,4 +1,4 @@
-//! A member answers the drive's questions anew.
+//! Changes of a member's answers to the drive's questions.
 
 use super::{Attempt, Facts, answers_fit, hash, kept_answers, live};
 use crate::command::Command as _;
@@ -9,7 +9,7 @@ use crate::drive::state::{Drive, State};
 use crate::drive::{ClosedBy, Status};
 use crate::refusal::{Code, Refusal};
 
-/// A member answers the drive's questions anew, until registration closes.
+/// A member changes the answers to the drive's questions, until registration closes.
 pub(crate) fn change_answers(state: &State, command: &ChangeAnswers, cx: &Context<'_>) -> Decision {
     let answers = kept_answers(state, &command.answers);
     let admitted = admit(state, command).and_then(|(drive, registration)| {
@@ -27,11 +27,11 @@ pub(crate) fn change_answers(state: &State, command: &ChangeAnswers, cx: &Contex
     }
 }
 
-/// The registration whose answers may change, going by everything but the clock.
+/// The registration whose answers may change. It checks everything but the closing time.
 fn admit<'a>(state: &'a State, command: &ChangeAnswers) -> Result<(&'a Drive, &'a Registration), Refusal> {
     let drive = live(state)?;
     match drive.status {
-        // Nobody but organisers knows of a draft.
+        // Only organisers know of a draft.
         Status::Draft => return Err(Code::DriveNotFound.into()),
         Status::Closed if drive.closed_by == Some(ClosedBy::Admin) => return Err(Code::DriveClosed.into()),
         _ => {}

@@ -1,4 +1,4 @@
-//! Who has come.
+//! Check-ins.
 
 use super::{Attempt, Facts, hash, live};
 use crate::clock::{self, Timestamp};
@@ -10,12 +10,13 @@ use crate::drive::state::State;
 use crate::id::RegistrationId;
 use crate::refusal::{Code, Refusal};
 
-/// An organiser notes that somebody has come.
+/// An organiser checks a member in.
 pub(crate) fn check_in(state: &State, command: &CheckIn, cx: &Context<'_>) -> Decision {
     let facts = Facts { salt: cx.salt, device: command.device.as_deref(), ..Facts::default() }.text();
     let hashed = hash(facts.as_ref());
     decide(state, command.registration_id, CheckIn::KIND, cx, facts, |found| {
-        // The clock of a device may be wrong; nobody came before they registered, or later than now.
+        // The clock of a device may be wrong. A member cannot come before the registration, or
+        // after the click was accepted.
         let at = command.at.map_or(cx.accepted_at, |at| clock::from_ms(at.timestamp_millis()));
         let at = at.min(cx.accepted_at).max(found.registered_at);
         let event = RegistrationCheckedIn {
@@ -26,13 +27,13 @@ pub(crate) fn check_in(state: &State, command: &CheckIn, cx: &Context<'_>) -> De
             gate: command.gate.clone(),
             facts: hashed,
         };
-        // Who has come already came when they came first.
+        // A repetition keeps the time of the first check-in.
         let at = found.checked_in_at.or(Some(at));
         (found.checked_in_at.is_none().then_some(Event::RegistrationCheckedIn(event)), at)
     })
 }
 
-/// An organiser takes a check-in back.
+/// An organiser undoes a check-in.
 pub(crate) fn undo_check_in(state: &State, command: &UndoCheckIn, cx: &Context<'_>) -> Decision {
     decide(state, command.registration_id, UndoCheckIn::KIND, cx, None, |found| {
         let event = RegistrationCheckInUndone {
@@ -44,7 +45,7 @@ pub(crate) fn undo_check_in(state: &State, command: &UndoCheckIn, cx: &Context<'
     })
 }
 
-/// `change` says what happens, if anything does, and when they came from then on.
+/// `change` returns the event, if anything changes, and the new time of the check-in.
 fn decide(
     state: &State,
     id: RegistrationId,
@@ -70,7 +71,7 @@ fn decide(
             let (registration, repeated) = (attempt.outcome(found), event.is_none());
             let checked_in_at = checked_in_at.map(clock::rfc3339);
             let outcome = CheckInOutcome { registration, checked_in_at, repeated };
-            // What changes nothing rests on nothing.
+            // A repetition changes nothing, so it has no facts.
             let facts = attempt.facts.filter(|_| !repeated);
             Decision { events: event.into_iter().collect(), result: Ok(to_json(&outcome)), facts }
         }

@@ -1,4 +1,4 @@
-//! What organisers do to a waiting list by hand.
+//! Changes that organisers make to a waiting list by hand.
 
 use super::{Attempt, Facts, hash, live};
 use crate::command::Command as _;
@@ -10,8 +10,8 @@ use crate::drive::registration::{
 use crate::drive::state::{Drive, State};
 use crate::refusal::{Code, Refusal};
 
-/// The registration of someone who shall be added, if it waits and a place of its slot is free.
-/// That is so only when promotion has ended; then an organiser gives places by hand.
+/// The registration of the member to add, if it waits and a place of its slot is free. This happens
+/// only after promotion has ended. Then an organiser gives places by hand.
 pub(super) fn beside_a_free_place<'a>(
     state: &'a State,
     drive: &Drive,
@@ -24,7 +24,7 @@ pub(super) fn beside_a_free_place<'a>(
     (found.state == RegistrationState::Waitlisted && is_meant && is_free).then_some(found)
 }
 
-/// An organiser moves somebody within the waiting list.
+/// An organiser moves a member within the waiting list.
 pub(crate) fn move_in_waiting_list(state: &State, command: &MoveInWaitingList, cx: &Context<'_>) -> Decision {
     let facts = Facts { salt: cx.salt, reason: Some(&command.reason), ..Facts::default() }.text();
     let registration = state.registration_by_id(command.registration_id);
@@ -54,7 +54,7 @@ impl Attempt<'_> {
         let facts = hash(self.facts.as_ref());
         let event = RegistrationMoved { registration_id, member_id, slot_id, position, facts };
         let outcome = RegistrationOutcome { waitlist_position: Some(position), ..self.outcome(registration) };
-        // Somebody who stands there already is not moved.
+        // A member who has this position already is not moved.
         let events = if stays { Vec::new() } else { vec![Event::RegistrationMoved(event)] };
         Decision { events, result: Ok(to_json(&outcome)), facts: self.facts }
     }
