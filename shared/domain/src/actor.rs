@@ -1,4 +1,4 @@
-//! Who asks for a command, and in which role.
+//! The actor of a command: an account or Muster itself, with its role.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,7 @@ crate::words! {
     }
 }
 
-/// The word is no role.
+/// The text is not a role.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no such role")]
 pub struct UnknownRole;
@@ -33,12 +33,12 @@ impl FromStr for Role {
     }
 }
 
-/// Who asked for a command.
+/// The account, service or part of Muster that asked for a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Actor {
-    /// In which role.
+    /// Its role.
     pub role: Role,
-    /// The account, service account, or (for [`Role::System`]) nil.
+    /// The id of the account or service account. Nil for [`Role::System`].
     pub id: Uuid,
 }
 
@@ -47,7 +47,7 @@ impl Actor {
     pub const SYSTEM: Self = Self { role: Role::System, id: Uuid::nil() };
 }
 
-/// The text names no actor.
+/// The text is not an actor.
 #[derive(Debug, thiserror::Error)]
 #[error("actor {0:?} is not role:uuid")]
 pub struct UnknownActor(String);

@@ -1,4 +1,4 @@
-//! E-mail addresses: one parser for all that take them, compare them and send to them.
+//! E-mail addresses. One parser serves all code that accepts, compares or sends to them.
 
 use std::fmt;
 
@@ -8,33 +8,34 @@ use unicode_normalization::char::is_combining_mark;
 
 use crate::text::{composed, is_invisible, is_line_break};
 
-/// The longest e-mail address as it is sent, in bytes
+/// The longest e-mail address in bytes, in the form in which it is sent
 /// ([RFC 5321, 4.5.3.1.3](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.1.3) leaves 254).
 pub const MAX_EMAIL: usize = 254;
 /// The longest part before the `@`, in bytes
 /// ([RFC 5321, 4.5.3.1.1](https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.1.1)).
 const MAX_LOCAL: usize = 64;
-/// The longest text that is read as an address, in bytes. A character of a domain has at most four.
+/// The longest text that the parser reads, in bytes. A character of a domain has at most four.
 const MAX_INPUT: usize = 4 * MAX_EMAIL;
 
-/// What no domain has besides letters, digits, hyphens and underscores. DNS has no underscores in the names of hosts, yet
-/// mail servers take them.
+/// ASCII characters that no domain may contain. Letters, digits, hyphens, underscores and dots
+/// remain. Host names in DNS have no underscores, but mail servers accept them.
 const NOT_IN_DOMAINS: AsciiDenyList = AsciiDenyList::new(true, "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~");
-/// What stands in no part before the `@` unless it is quoted
-/// ([RFC 5322, 3.2.3](https://www.rfc-editor.org/rfc/rfc5322#section-3.2.3)). Quoted parts are not taken.
+/// Characters that only a quoted part before the `@` may contain
+/// ([RFC 5322, 3.2.3](https://www.rfc-editor.org/rfc/rfc5322#section-3.2.3)). The parser accepts no
+/// quoted parts.
 const SPECIALS: &str = "\"(),:;<>[\\]";
 
-/// An e-mail address that a message can be sent to. Whether someone reads it is not known before a message was answered.
+/// An e-mail address to which a message can be sent. Only an answer proves that a person reads it.
 ///
-/// Two addresses are the same if they are equal: the part before the `@` is composed (NFC) and in lower case, the domain is
-/// in ASCII ([UTS #46](https://www.unicode.org/reports/tr46/)).
+/// Two addresses are the same if they are equal. The part before the `@` is composed (NFC) and in
+/// lower case. The domain is in ASCII ([UTS #46](https://www.unicode.org/reports/tr46/)).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EmailAddress {
     local: String,
     domain: String,
 }
 
-/// Why a text is no address, as the end of a sentence: `it has no @`.
+/// Why a text is not an address. The reason ends a sentence: `it has no @`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct AddressFault(String);
@@ -44,10 +45,10 @@ fn fault<T>(why: impl Into<String>) -> Result<T, AddressFault> {
 }
 
 impl EmailAddress {
-    /// Reads an address, however it was typed.
+    /// Parses an address and normalises it.
     ///
     /// # Errors
-    /// Says why no message could be sent to it.
+    /// If no message can be sent to the address. The error says why.
     pub fn parse(text: &str) -> Result<Self, AddressFault> {
         if text.len() > MAX_INPUT {
             return fault("it is too long");
@@ -81,14 +82,15 @@ impl EmailAddress {
         &self.domain
     }
 
-    /// The address as people read it: the domain in its own script. It is the same address.
+    /// The address with its domain in the domain's own script, for people. It parses to the same
+    /// address.
     #[must_use]
     pub fn shown(&self) -> String {
         if self.domain.contains("xn--") {
             let domain =
                 Uts46::new().to_unicode(self.domain.as_bytes(), NOT_IN_DOMAINS, Hyphens::CheckFirstLast).0;
             let shown = format!("{}@{domain}", self.local);
-            // Some domains have characters that nobody sees, such as joiners: these stay in ASCII.
+            // A domain with invisible characters, such as joiners, stays in ASCII.
             if Self::parse(&shown).as_ref() == Ok(self) {
                 return shown;
             }
@@ -97,14 +99,14 @@ impl EmailAddress {
     }
 }
 
-/// The normal form: two addresses are the same if it is.
+/// The normal form. Two addresses are the same if their normal forms are.
 impl fmt::Display for EmailAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.local, self.domain)
     }
 }
 
-/// What cannot stand before the `@`, as a reason.
+/// Checks the part before the `@`.
 fn check_local(local: &str) -> Result<(), AddressFault> {
     if local.len() > MAX_LOCAL {
         return fault(format!("the part before the @ has more than {MAX_LOCAL} bytes"));
@@ -122,12 +124,12 @@ fn check_local(local: &str) -> Result<(), AddressFault> {
     Ok(())
 }
 
-/// A domain in ASCII.
+/// Converts a domain to ASCII.
 ///
 /// # Errors
-/// Says why it can be none.
+/// If the text is not a domain. The error says why.
 pub fn ascii_domain(domain: &str) -> Result<String, AddressFault> {
-    // The mapping to ASCII would drop those that nobody sees.
+    // Check first, because the mapping to ASCII drops invisible characters.
     check_characters(domain)?;
     if domain.is_empty() {
         return fault("it has nothing behind the @");
@@ -138,14 +140,14 @@ pub fn ascii_domain(domain: &str) -> Result<String, AddressFault> {
     if ascii.split('.').any(|label| label.starts_with('_') || label.ends_with('_')) {
         return fault(format!("{domain:?} is no domain"));
     }
-    // An address of a machine is another syntax, and few servers take it.
+    // An IP address needs another syntax, which few servers accept.
     if ascii.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
         return fault(format!("the domain {domain:?} ends in a number"));
     }
     Ok(ascii.into_owned())
 }
 
-/// What stands in no address, on neither side of the `@`.
+/// Rejects characters that neither side of the `@` may contain.
 fn check_characters(part: &str) -> Result<(), AddressFault> {
     for c in part.chars() {
         let code = u32::from(c);
@@ -165,28 +167,31 @@ fn check_characters(part: &str) -> Result<(), AddressFault> {
     Ok(())
 }
 
-/// Whether a character stands for no text: for private use, for nothing, an annotation, or for what could not be read.
+/// Whether a character is not text: private use, a noncharacter, an annotation or a replacement
+/// character.
 fn is_no_text(c: char) -> bool {
     let code = u32::from(c);
     matches!(code, 0xe000..=0xf8ff | 0xfdd0..=0xfdef | 0xfff9..=0xfffd | 0xf_0000..)
         || code & 0xfffe == 0xfffe
 }
 
-/// The normal form of an address; none if the text is no address.
+/// The normal form of an address. `None` if the text is not an address.
 #[must_use]
 pub fn normal_email(text: &str) -> Option<String> {
     EmailAddress::parse(text).ok().map(|address| address.to_string())
 }
 
-/// A stored address as people read it. What was stored before addresses were checked is shown as it is.
+/// A stored address, as people read it. A text that is not an address was stored before addresses
+/// were checked. It stays as it is.
 #[must_use]
 pub fn shown_email(stored: &str) -> String {
     EmailAddress::parse(stored).map_or_else(|_| stored.to_owned(), |address| address.shown())
 }
 
-/// The form in which an address was compared before [`EmailAddress`] was there; none for what was no address then.
+/// The form in which versions before [`EmailAddress`] compared addresses. `None` if those versions
+/// refused the text.
 ///
-/// Addresses that were stored then, and that no message can be sent to, are found by it.
+/// It finds addresses that those versions stored and to which no message can be sent.
 #[must_use]
 pub fn compared_before(text: &str) -> Option<String> {
     if text.len() > MAX_INPUT {
@@ -236,7 +241,7 @@ mod tests {
             ("ann@xn--bcher-kva.de", "ann@bücher.de"),
             ("ann@example.org", "ann@example.org"),
             ("ann\u{200b}@x.org", "ann\u{200b}@x.org"),
-            // It has a joiner that nobody sees.
+            // It has an invisible joiner.
             ("ann@xn--mgba3gch31f060k.com", "ann@xn--mgba3gch31f060k.com"),
         ] {
             assert_eq!(shown_email(stored), shown);

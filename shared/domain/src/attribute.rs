@@ -1,4 +1,4 @@
-//! Attributes: what is known of a person, as rules read it.
+//! Attributes: the facts about a member that rules read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -109,10 +109,10 @@ impl Attributes {
         self.0.iter()
     }
 
-    /// Reads them from the JSON text of a table.
+    /// Parses the JSON text of a table.
     ///
     /// # Errors
-    /// If the text is not a flat object, which Muster never writes.
+    /// If the text is not a flat object. Muster never writes such a text.
     pub fn from_text(text: &str) -> serde_json::Result<Self> {
         serde_json::from_str(text)
     }
@@ -140,7 +140,7 @@ impl FromIterator<(String, Attribute)> for Attributes {
     }
 }
 
-/// Whether a text can name an attribute: rules must be able to write `member.name`.
+/// Whether a text can be an attribute's name. Rules must be able to write `member.name`.
 #[must_use]
 pub fn is_attribute_name(text: &str) -> bool {
     text.len() <= MAX_ATTRIBUTE_NAME

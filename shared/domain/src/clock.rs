@@ -7,7 +7,8 @@ use chrono::{
 };
 use chrono_tz::Tz;
 
-/// An instant, in UTC. What Muster stamps has millisecond precision, so that every database keeps it exactly.
+/// An instant in UTC. Muster's own timestamps have millisecond precision, so every database stores
+/// them exactly.
 pub type Timestamp = DateTime<Utc>;
 
 /// The present instant, to the millisecond.
@@ -21,7 +22,7 @@ fn shown() -> Timestamp {
     Utc::now()
 }
 
-/// What the clock of a process shows that `CLOCK_OFFSET_MS` has set ahead or back.
+/// The clock of this process, moved by `CLOCK_OFFSET_MS`.
 #[cfg(feature = "failpoints")]
 fn shown() -> Timestamp {
     static OFFSET: std::sync::OnceLock<TimeDelta> = std::sync::OnceLock::new();
@@ -32,27 +33,27 @@ fn shown() -> Timestamp {
     Utc::now() + *OFFSET.get_or_init(read)
 }
 
-/// Notices that the clock was set back: what was to be done at an instant of the time before must not wait until the clock comes
-/// there again.
+/// Detects that the clock was set back. Work that was scheduled by the earlier time must not wait
+/// until the clock reaches that time again.
 #[derive(Debug)]
 pub struct SetBack {
-    /// What the clock showed ...
+    /// What the clock showed at the last look.
     shown: Timestamp,
-    /// ... and when, by a clock that nobody sets.
+    /// When that was, by the monotonic clock.
     since: std::time::Instant,
 }
 
-/// What a clock may lose without anybody caring: it is adjusted all the time.
+/// Clocks are adjusted all the time. A smaller step back does not count.
 const ADJUSTED: TimeDelta = TimeDelta::seconds(5);
 
 impl SetBack {
-    /// Begins to watch a clock that shows `now`.
+    /// Starts to watch a clock that shows `now`.
     #[must_use]
     pub fn watch(now: Timestamp) -> Self {
         Self { shown: now, since: std::time::Instant::now() }
     }
 
-    /// Whether the clock, which shows `now`, was set back since this was last asked.
+    /// Whether the clock was set back since the last call. It shows `now`.
     pub fn is_noticed(&mut self, now: Timestamp) -> bool {
         let passed = TimeDelta::from_std(self.since.elapsed()).unwrap_or(TimeDelta::MAX);
         let is_back = self.shown.checked_add_signed(passed).is_none_or(|expected| now < expected - ADJUSTED);
@@ -69,8 +70,8 @@ pub fn latest_year() -> i32 {
     LATEST_YEAR.load(Ordering::Relaxed)
 }
 
-/// Says that the database keeps no instants after this year. (sqlx hands them to MariaDB as `TIMESTAMP`, which ends in January 2038; what
-/// is later becomes null.)
+/// Lowers [`latest_year`], because the database stores no later instants. sqlx sends instants to
+/// MariaDB as `TIMESTAMP`, which ends in January 2038. Later instants become null.
 pub fn limit_years(year: i32) {
     LATEST_YEAR.fetch_min(year, Ordering::Relaxed);
 }
@@ -81,24 +82,26 @@ pub fn is_storable(instant: Timestamp) -> bool {
     (1970..=latest_year()).contains(&instant.year())
 }
 
-/// The instant at which the clock on a wall in `zone` shows this. Where the clock skips it, the first instant a number of quarters
-/// of an hour later that it shows; where it comes twice, the second. None beyond the calendar.
+/// The instant of a local time in `zone`. If the clock shows the time twice, the second instant
+/// counts. If the clock skips the time, the first later time in steps of 15 minutes counts. `None`
+/// beyond the calendar.
 #[must_use]
 pub fn local(local: NaiveDateTime, zone: Tz) -> Option<Timestamp> {
-    // At most some hours are skipped, once in history a day; every zone has a time like this within a day.
+    // Clocks skip some hours, or rarely a whole day. So the clock shows one of these times.
     (0..=24 * 4).find_map(|quarter| {
         let shown = local.checked_add_signed(TimeDelta::minutes(15 * quarter))?;
         Some(zone.from_local_datetime(&shown).latest()?.to_utc())
     })
 }
 
-/// The instant `ms` milliseconds after 1970-01-01T00:00:00Z; the epoch itself if that is beyond the calendar.
+/// The instant `ms` milliseconds after 1970-01-01T00:00:00Z. The epoch if that is beyond the
+/// calendar.
 #[must_use]
 pub fn from_ms(ms: i64) -> Timestamp {
     DateTime::from_timestamp_millis(ms).unwrap_or_default()
 }
 
-/// An instant as it stands in events and tables for people: RFC 3339, milliseconds, `Z`.
+/// An instant as events and tables for people have it: RFC 3339 with milliseconds and `Z`.
 #[must_use]
 pub fn rfc3339(instant: Timestamp) -> String {
     instant.to_rfc3339_opts(SecondsFormat::Millis, true)

@@ -11,7 +11,7 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// The same for every refusal with this code.
+            /// The title. Every refusal with this code has the same one.
             #[must_use]
             pub fn title(self) -> &'static str {
                 match self { $(Self::$name => $title,)* }
@@ -50,10 +50,12 @@ codes! {
 }
 
 impl Code {
-    /// Whether this says "not yet": the same request may be decided otherwise later, and nothing but time has to pass.
+    /// Whether this means "not yet": the drive is in an earlier status, and the same request may
+    /// succeed later.
     ///
-    /// Such a refusal does not bind its idempotency key: a repetition is another attempt. Any other refusal does. It holds
-    /// until somebody changes something, and a request that was only sent twice must not take effect then.
+    /// Such a refusal does not bind its idempotency key, so a repetition is a new attempt. Any
+    /// other refusal binds its key. It holds until someone changes data, and a duplicate request
+    /// must not take effect then.
     #[must_use]
     pub fn time_can_change(self) -> bool {
         matches!(self, Self::DriveNotOpen | Self::DriveNotPublished)

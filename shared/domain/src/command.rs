@@ -1,4 +1,4 @@
-//! Commands: what is asked. One struct, one kind, one queue.
+//! Commands. Each has one struct, one kind and one queue.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -23,7 +23,7 @@ crate::words! {
 }
 
 impl Queue {
-    /// Whether order matters: then the queue is split into lanes with one active consumer each.
+    /// Whether order matters. Such a queue is split into lanes with one active consumer each.
     #[must_use]
     pub fn has_lanes(self) -> bool {
         matches!(self, Self::Drives | Self::Members)
@@ -37,21 +37,22 @@ impl Queue {
     }
 }
 
-/// One kind of command. The kind is one word for one thing: file, span, metric, route and AMQP type use it.
+/// One kind of command. Files, spans, metrics, routes and AMQP types use the same word for it.
 pub trait Command: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Kebab-case: `register`, `create-drive`.
     const KIND: &'static str;
     /// The queue that decides it.
     const QUEUE: Queue;
-    /// What whoever asked is told when it was done.
+    /// What the client gets if the command succeeds.
     type Outcome: JsonSchema;
-    /// Why it may be refused.
+    /// The codes with which it may be refused.
     const REFUSALS: &'static [Code];
-    /// The kind of noun that it is about, whose id is its [`lane_key`](Self::lane_key).
+    /// The kind of stream that it is about, if any. The stream's id is the
+    /// [`lane_key`](Self::lane_key).
     const ABOUT: Option<StreamKind>;
 
-    /// Commands with the same key are decided in the order in which the broker took them. Ignored by queues without
-    /// lanes.
+    /// Commands with the same key are decided in the order in which the broker accepted them.
+    /// Queues without lanes ignore the key.
     fn lane_key(&self) -> Uuid;
 
     /// The stream that it is about, if it is about one.
@@ -66,21 +67,24 @@ pub enum Undecodable {
     /// No command has this name.
     #[error("no command is called {0:?}")]
     Unknown(String),
-    /// The body is not that of the command.
+    /// The body does not fit the command.
     #[error(transparent)]
     Body(#[from] serde_json::Error),
 }
 
-/// All the commands of one queue: what its handler receives.
+/// All commands of one queue. The queue's handler receives this type.
 pub trait CommandSet: Sized + Send + Sync + 'static {
     /// The queue.
     const QUEUE: Queue;
-    /// Why commands of each kind may be refused.
+    /// The codes with which commands of each kind may be refused.
     const REFUSALS: &'static [(&'static str, &'static [Code])];
     /// See [`Command::ABOUT`].
     const ABOUT: Option<StreamKind>;
 
-    /// Reads the body of a command of this kind; says why it cannot be read otherwise.
+    /// Decodes the body of a command of this kind.
+    ///
+    /// # Errors
+    /// If no command has this kind, or the body does not fit it.
     fn decode(kind: &str, payload: &[u8]) -> Result<Self, Undecodable>;
 
     /// The kind of this command.
@@ -96,11 +100,11 @@ pub trait CommandSet: Sized + Send + Sync + 'static {
     fn outcomes(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)>;
 }
 
-/// Declares the commands of one queue: an enum with a variant per command, its decoding, and [`Command`] for each. After
-/// `->` stands what its client is told when it was done, and after `or` why it may be refused.
+/// Declares the commands of one queue: an enum with a variant per command, its decoding, and
+/// [`Command`] for each. The outcome follows `->`. The codes of possible refusals follow `or`.
 ///
-/// `about` names the kind of stream that they are about, if there is one, and `by |command| key` its
-/// id: commands with the same key are decided in order.
+/// `about` names the kind of stream that the commands are about, if any. `by |command| key` gives
+/// the stream's id, which is also the lane key. Commands with the same key are decided in order.
 #[macro_export]
 macro_rules! commands {
     (

@@ -1,10 +1,11 @@
-//! Eligibility: a drive's rules, and the verdict they give on a member, with what was compared.
+//! Eligibility: a drive's rules and their verdict on a member, with the values that they compared.
 //!
-//! A rule is one expression in the grammar of [CEL](https://cel.dev) over `member.*` (attributes), `drive.*` and `now`. All
-//! rules must hold. A missing attribute is a failed rule that says what is missing. All numbers are exact decimals, so `60`,
-//! `60.0` and an attribute of `60` are the same. A text that is a date (`2001-02-03`) or an RFC 3339 instant compares with
-//! dates. Dates, and the parts of instants, go by the drive's time zone. Besides CEL's own functions there are
-//! `days(from, to)` and `years(from, to)`, which count whole ones.
+//! A rule is one expression in the grammar of [CEL](https://cel.dev) over `member.*` (attributes),
+//! `drive.*` and `now`. All rules must hold. A rule that needs a missing attribute fails and names
+//! it. All numbers are exact decimals, so `60`, `60.0` and an attribute of `60` are the same. A
+//! text that is a date (`2001-02-03`) or an RFC 3339 instant compares with dates. Dates, and the
+//! parts of instants, go by the drive's time zone. Besides CEL's own functions there are
+//! `days(from, to)` and `years(from, to)`, which count whole days and years.
 
 mod evaluate;
 mod expression;
@@ -28,10 +29,12 @@ use crate::clock::Timestamp;
 use crate::id::{DriveId, MemberId};
 use crate::text::line_fault;
 
-/// How rules are read. It grows when a rule that stays the same may judge somebody otherwise than before; what a decision
-/// rested on says which reading it was, so that only decisions of today's reading are judged again and compared.
+/// The version of the rules' semantics. It grows if the same rule may give another verdict than
+/// before. The facts of a decision have the version. So only decisions by the current version are
+/// judged again and compared.
 ///
-/// Before 2, dates turned at midnight in UTC, numbers were binary, and values of different types were unequal.
+/// Before version 2, days began at midnight in UTC, numbers were binary, and values of different
+/// types were unequal.
 pub const READING: u32 = 2;
 /// The most rules of one drive.
 pub const MAX_RULES: usize = 32;
@@ -61,10 +64,10 @@ pub struct Rule {
 pub struct RuleError {
     /// The rule's name.
     pub rule: String,
-    /// Where in the expression, from 1; absent when it is not about one place.
+    /// The line in the expression, from 1. Absent if the error is not about one place.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub line: Option<u32>,
-    /// Where in the line, from 1, in characters.
+    /// The column in the line, from 1, in characters.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub column: Option<u32>,
     /// What is wrong.
@@ -132,7 +135,7 @@ pub struct DriveFacts {
     pub starts_at: Option<Timestamp>,
     /// `drive.ends_at`, if it is known.
     pub ends_at: Option<Timestamp>,
-    /// By which calendar and clock dates are meant.
+    /// The time zone of dates and local times.
     pub time_zone: Tz,
 }
 
@@ -148,7 +151,7 @@ enum DriveField {
     EndsAt,
 }
 
-/// What a field of `drive` is.
+/// The value of a field of `drive`.
 enum DriveValue<'a> {
     Text(&'a str),
     Instant(Timestamp),
@@ -180,7 +183,7 @@ impl DriveField {
 }
 
 impl DriveFacts {
-    /// Those of no drive: for what reads nothing of it.
+    /// Placeholder facts, for expressions that read none.
     fn nowhere() -> Self {
         Self {
             title: String::new(),
@@ -217,7 +220,10 @@ impl DriveValue<'_> {
 }
 
 impl Rules {
-    /// Compiles `rules`; says everything that is wrong with them otherwise.
+    /// Compiles `rules`.
+    ///
+    /// # Errors
+    /// With everything that is wrong with the rules.
     pub fn compile(rules: &[Rule], version: u32) -> Result<Self, Vec<RuleError>> {
         let mut errors = Vec::new();
         let mut compiled: Vec<(Rule, Expression)> = Vec::with_capacity(rules.len());
@@ -249,8 +255,9 @@ impl Rules {
         if errors.is_empty() { Ok(Self { version, rules: compiled.into() }) } else { Err(errors) }
     }
 
-    /// Compiles rules that were checked before they were stored, perhaps by the checks of an earlier version. Should one not
-    /// be readable any more, nobody passes it unchecked: everybody is refused and told why.
+    /// Compiles stored rules. They were checked before they were stored, perhaps by an earlier
+    /// version. If a rule cannot be parsed any more, every member fails it, with a message that
+    /// says so.
     #[must_use]
     pub fn compile_stored(rules: &[Rule], version: u32) -> Self {
         let parse = |rule: &Rule| match parse::parse(&rule.when) {
@@ -265,19 +272,19 @@ impl Rules {
         Self { version, rules: rules.iter().map(parse).collect() }
     }
 
-    /// Their version: it grows by one with each change of a drive's rules.
+    /// Their version. It grows by one with each change of a drive's rules.
     #[must_use]
     pub fn version(&self) -> u32 {
         self.version
     }
 
-    /// Whether anyone may come.
+    /// Whether there are no rules, so that anyone may come.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// Those of a member's attributes that the rules look at: what a decision rests on, and no more.
+    /// The member's attributes that the rules read. Only these are facts of the decision.
     #[must_use]
     pub fn facts(&self, attributes: &Attributes) -> Attributes {
         let mut facts = Attributes::default();
@@ -293,7 +300,8 @@ impl Rules {
         facts
     }
 
-    /// Judges a member by their attributes at the instant `now`. Pure: the same input gives the same verdict.
+    /// Judges a member by their attributes at the instant `now`. Pure: the same input gives the
+    /// same verdict.
     #[must_use]
     pub fn judge(&self, attributes: &Attributes, drive: &DriveFacts, now: Timestamp) -> Verdict {
         let world = World { member: attributes, drive, now };
@@ -337,7 +345,7 @@ fn judge(rule: &Rule, expression: &Expression, world: World<'_>) -> RuleVerdict 
     }
 }
 
-/// Whether a text is a date or an instant to rules.
+/// Whether rules read a text as a date or an instant.
 #[must_use]
 pub(crate) fn is_date(text: &str) -> bool {
     moment::Moment::read(text).is_some()
@@ -350,7 +358,7 @@ pub(crate) fn is_comparable(number: &serde_json::Number) -> bool {
 }
 
 crate::commands! {
-    /// What is decided without order, and changes nothing.
+    /// Commands that change nothing. They have no order.
     pub enum EligibilityCommand on Eligibility about Drive by |command| command.drive_id.0;
     "check-eligibility" => CheckEligibility -> EligibilityOutcome or [DriveNotFound, MemberNotFound],
 }

@@ -1,8 +1,10 @@
-//! Events: what was decided. Each noun that has them declares its own with [`events!`](crate::events).
+//! Events: the facts that decisions produce. Each noun with a log declares its events with
+//! [`events!`](crate::events).
 //!
-//! No personal data stands in them: ids, states, rule versions, names of rules, and what organisers write for many to read
-//! (definitions, why a drive was called off, messages, names of gates). What a decision rested on (marks, answers, reasons) is kept with the
-//! command, where it can be erased; the event has a salted hash of it.
+//! Events contain no personal data. They have ids, states, rule versions, names of rules, and texts
+//! that organisers publish: definitions, reasons of a cancellation, messages, names of gates. The
+//! facts behind a decision (marks, answers, reasons) stay with the command, where they can be
+//! erased. The event has a salted hash of them.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,27 +13,28 @@ use serde::de::DeserializeOwned;
 use crate::id::MemberId;
 use crate::stream::StreamKind;
 
-/// All the events of one noun.
+/// All events of one noun.
 pub trait EventSet: Serialize + DeserializeOwned + JsonSchema {
-    /// The kind of stream in whose log they stand.
+    /// The kind of stream whose logs have these events.
     const STREAM: StreamKind;
-    /// The types of all of them, as subscribers see them: `muster.registration.confirmed`.
+    /// The types of all events, as subscribers see them: `muster.registration.confirmed`.
     const KINDS: &'static [&'static str];
 
-    /// The type of this one.
+    /// The type of this event.
     fn kind(&self) -> &'static str;
 
     /// The member it is about, if it is about one.
     fn member_id(&self) -> Option<MemberId>;
 
-    /// The salted hash of the facts that the decision rested on, if it carries one.
+    /// The salted hash of the decision's facts, if the event has one.
     fn facts(&self) -> Option<&str>;
 }
 
-/// Declares the events of one noun: an enum with a variant per event, its types, and [`EventSet`] for it.
+/// Declares the events of one noun: an enum with a variant per event, its types, and [`EventSet`]
+/// for it.
 ///
-/// After its data stands which of two fields an event has that are read from any event: `member` (`member_id`; `perhaps_member` if
-/// it may be absent) and `facts`.
+/// Brackets after an event's data list its common fields. `member` is a `member_id`,
+/// `perhaps_member` is a `member_id` that may be absent, and `facts` is the hash.
 #[macro_export]
 macro_rules! events {
     (
@@ -65,7 +68,7 @@ macro_rules! events {
 
         #[cfg(test)]
         impl $set {
-            /// What is said above of each event.
+            /// The common fields that each event declares.
             pub(crate) const HAS: &[(&str, &[&str])] = &[$(($kind, &[$($(stringify!($has)),+)?])),+];
         }
     };
@@ -84,7 +87,7 @@ mod tests {
     use super::*;
     use crate::{drive, member};
 
-    /// Fails unless what is said of each event is what its data has.
+    /// Fails unless each event declares exactly the common fields that its data has.
     fn says_what_it_has<E: EventSet>(says: &[(&str, &[&str])]) {
         let schema = schemars::schema_for!(E).to_value();
         let kinds = schema["oneOf"].as_array().unwrap();

@@ -1,4 +1,4 @@
-//! Hashes, and how they are written.
+//! Hashes, and their form as text.
 
 use base64::Engine as _;
 use sha2::{Digest, Sha256};

@@ -1,7 +1,7 @@
-//! Ids, one type per noun, so that a member can never stand where a drive belongs.
+//! Ids, one type per noun. So the compiler refuses a member's id where a drive's belongs.
 //!
-//! All are UUIDs ([RFC 9562](https://www.rfc-editor.org/rfc/rfc9562)). New ones are version 7: they grow with
-//! time, which keeps the databases' indexes local.
+//! All are UUIDs ([RFC 9562](https://www.rfc-editor.org/rfc/rfc9562)). New ones are version 7. They
+//! grow with time, which keeps the databases' indexes local.
 
 use std::fmt;
 use std::str::FromStr;
@@ -81,8 +81,8 @@ ids! {
     MailId;
 }
 
-/// An id that grows with time and is otherwise a function of `digest` (UUID version 7): for what is made while a command
-/// is decided, where nothing reads the clock or draws a random number.
+/// A UUID of version 7 from `now` and `digest`. Code that decides a command uses it, because it may
+/// not read the clock or draw random numbers.
 #[must_use]
 pub fn id_at(now: Timestamp, digest: &[u8; 32]) -> Uuid {
     let ms = u64::try_from(now.timestamp_millis()).unwrap_or_default();
@@ -91,10 +91,11 @@ pub fn id_at(now: Timestamp, digest: &[u8; 32]) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(ms, &noise).into_uuid()
 }
 
-/// The name space of ids that are functions of their cause (UUID version 5).
+/// The name space of ids that are derived from their cause (UUID version 5).
 const DERIVED: Uuid = Uuid::from_u128(0x6d75_7374_6572_5f64_6572_6976_6564_3031);
 
-/// The id of the `index`-th event that `command` caused. The same command always causes the same ids.
+/// The id of the `index`-th event that `command` caused. The same command always causes the same
+/// ids.
 #[must_use]
 pub fn event_id(command: CommandId, index: usize) -> Uuid {
     let mut name = [0; 24];
@@ -103,8 +104,8 @@ pub fn event_id(command: CommandId, index: usize) -> Uuid {
     Uuid::new_v5(&DERIVED, &name)
 }
 
-/// The id of what falls due under `name` at `due` (milliseconds since 1970): every scheduler that finds it due makes
-/// the same id, so it happens once however many of them run.
+/// The id of the work `name` that is due at `due_ms` (milliseconds since 1970). All schedulers
+/// derive the same id, so the work happens once, however many of them run.
 #[must_use]
 pub fn timed_id(name: &str, due_ms: i64) -> CommandId {
     CommandId(Uuid::new_v5(&DERIVED, format!("{name}@{due_ms}").as_bytes()))

@@ -1,7 +1,8 @@
-//! What Muster decides, and by which rules: nouns, commands, events, decisions and states. All of it is pure.
+//! The rules of Muster: nouns, commands, events, decisions and states. All of it is pure.
 //!
-//! It knows no runtime, broker, database or HTTP server, so its rules are tested in seconds:
-//! `cargo test -p muster-domain`. A drive's decisions begin at [`drive::decide`], its state at [`drive::state`].
+//! This crate knows no runtime, broker, database or HTTP server. So `cargo test -p muster-domain`
+//! tests its rules in seconds. Decisions about a drive begin at [`drive::decide`], its state at
+//! [`drive::state`].
 
 pub mod actor;
 pub mod address;

@@ -1,4 +1,4 @@
-//! Members: people, and what is known about them.
+//! Members: people and their profiles.
 
 pub mod event;
 pub mod import;
@@ -23,7 +23,7 @@ pub const MAX_ATTRIBUTES: usize = 64;
 /// The longest text of an attribute, in characters.
 pub const MAX_TEXT: usize = 500;
 
-/// What is wrong with an attribute, if anything is.
+/// What is wrong with an attribute. `None` if it is valid.
 #[must_use]
 pub fn attribute_fault(name: &str, value: Option<&Attribute>) -> Option<String> {
     if !is_attribute_name(name) {
@@ -78,7 +78,7 @@ impl UpdateProfile {
         id == Self::first_id(self.member_id)
     }
 
-    /// What is wrong with it by itself.
+    /// What is wrong with the command, as far as its body alone shows.
     #[must_use]
     pub fn faults(&self) -> Vec<FieldError> {
         let mut faults = Vec::new();
@@ -130,9 +130,9 @@ impl ImportMembers {
 pub struct Profile {
     /// Their name.
     pub name: String,
-    /// Their attributes, their own and the verified ones.
+    /// All attributes, including the verified ones.
     pub attributes: Attributes,
-    /// The names of the attributes that an organiser imported: only an organiser changes those.
+    /// The names of the attributes that an organiser imported. Only an organiser changes these.
     pub verified: Vec<String>,
 }
 
@@ -148,8 +148,8 @@ impl Profile {
         Ok(())
     }
 
-    /// Applies what a member says about themselves. What an organiser has imported stays as it is: marks decide who
-    /// may come, so nobody sets their own.
+    /// Applies a member's change of their own profile. A member cannot change an attribute that an
+    /// organiser imported. Marks decide who may come, so nobody sets their own.
     pub fn update(&mut self, command: &UpdateProfile) -> Result<(), Refusal> {
         let locked: Vec<_> = command
             .attributes
@@ -182,8 +182,8 @@ impl Profile {
         Ok(())
     }
 
-    /// Takes over what an organiser imported: it replaces what was there under the same names, and is verified. Returns
-    /// whether anything changed by it.
+    /// Applies an organiser's import. Imported values replace existing ones of the same name and
+    /// become verified. Returns whether the profile changed.
     pub fn import(&mut self, name: &str, attributes: &Attributes) -> bool {
         let mut has_changed = false;
         if !name.is_empty() && name != self.name {

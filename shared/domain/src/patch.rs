@@ -27,7 +27,7 @@ impl<T> Patch<T> {
         matches!(self, Self::Keep)
     }
 
-    /// The change of another field that `f` makes of a new value.
+    /// Converts a new value with `f`.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Patch<U> {
         match self {
             Self::Keep => Patch::Keep,
@@ -36,7 +36,7 @@ impl<T> Patch<T> {
         }
     }
 
-    /// The value after the change of `old`.
+    /// Applies the change to `old`.
     pub fn apply(self, old: Option<T>) -> Option<T> {
         match self {
             Self::Keep => old,
@@ -46,7 +46,7 @@ impl<T> Patch<T> {
     }
 }
 
-/// The change that makes a value what this one is.
+/// The change after which a field has exactly this value.
 impl<T> From<Option<T>> for Patch<T> {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Clear, Self::Set)

@@ -1,6 +1,7 @@
-//! Refusals: decisions that say no, and why.
+//! Refusals: decisions that say no, with their reasons.
 //!
-//! A refusal is a success of the machine. Its code is stable: clients and their translations rely on it.
+//! A refusal is a valid decision, not a failure. Its code is stable, because clients and their
+//! translations rely on it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,20 +48,20 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with nothing more to say than its title.
+    /// A refusal that consists of its code.
     #[must_use]
     pub fn new(code: Code) -> Self {
         Self { code, detail: None, verdict: None, errors: Vec::new() }
     }
 
-    /// The same, saying what it is about.
+    /// The same with a detail.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// The same, with what is wrong place by place.
+    /// The same with an error for each place.
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
         self.errors = errors;

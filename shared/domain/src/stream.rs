@@ -1,4 +1,4 @@
-//! Streams: what has a log of its own.
+//! Streams: nouns with a log of their own.
 //!
 //! A stream is the unit of order. Its commands are decided one after another, its events are
 //! numbered without gaps and hash-chained. A noun gets commands, a log, `verify`, followers and a
@@ -121,8 +121,9 @@ impl JsonSchema for Stream {
     }
 }
 
-/// For `#[serde(flatten, with = "stream::fields")]`: a drive stands as `drive_id`, which older
-/// versions read and wrote, any other stream as `stream`, and none as neither.
+/// For `#[serde(flatten, with = "stream::fields")]`. A drive is written as `drive_id`, because
+/// older versions read and write that field. Any other stream is written as `stream`. Without a
+/// stream there is neither field.
 pub mod fields {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -1,14 +1,15 @@
-//! Texts that others wrote: what they may contain, and the forms in which they are compared, shortened and shown.
+//! Texts from users: what they may contain, and their forms for comparison and display.
 
 use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization as _;
 
-/// What is wrong with a text that must say something on one line of at most `most` characters; none if
-/// nothing is.
+/// What is wrong with a required text of one line and at most `most` characters. `None` if it is
+/// valid.
 ///
-/// A name, a title or a reason goes into mail headers, calendars and tables. So it has no line breaks, no control
-/// characters and no open bidirectional controls, and it has at least one character that a reader can see.
+/// A name, a title or a reason goes into mail headers, calendars and tables. So it has no line
+/// breaks, no control characters and no open bidirectional controls. It has at least one visible
+/// character.
 #[must_use]
 pub fn line_fault(text: &str, most: usize) -> Option<String> {
     if is_blank(text) {
@@ -29,7 +30,8 @@ pub fn optional_line_fault(text: &str, most: usize) -> Option<String> {
     character_fault(text)
 }
 
-/// What is wrong with a text of several lines and at most `most` characters; none if nothing is. It may be empty.
+/// What is wrong with a text of several lines and at most `most` characters. `None` if it is valid.
+/// The text may be empty.
 #[must_use]
 pub fn lines_fault(text: &str, most: usize) -> Option<String> {
     if is_longer(text, most) {
@@ -38,10 +40,11 @@ pub fn lines_fault(text: &str, most: usize) -> Option<String> {
     text.split(is_line_break).find_map(|line| character_fault(&line.replace('\t', " ")))
 }
 
-/// Whether a text has more than `most` characters (Unicode scalar values). A letter with its vowel signs may have several.
+/// Whether a text has more than `most` characters (Unicode scalar values). A letter with its vowel
+/// signs may have several.
 #[must_use]
 pub fn is_longer(text: &str, most: usize) -> bool {
-    // No character has less than a byte.
+    // Every character has at least one byte, so a short text needs no count.
     text.len() > most && text.chars().nth(most).is_some()
 }
 
@@ -53,16 +56,17 @@ fn character_fault(line: &str) -> Option<String> {
     (!is_closed(line)).then(|| "it has a bidirectional control that is not closed".to_owned())
 }
 
-/// Whether a reader takes this for the end of a line: line feed, vertical tab, form feed, carriage return, next line, line
-/// separator or paragraph separator ([UAX #14](https://www.unicode.org/reports/tr14/), class BK and its like).
+/// Whether a character ends a line: line feed, vertical tab, form feed, carriage return, next line,
+/// line separator or paragraph separator ([UAX #14](https://www.unicode.org/reports/tr14/), class
+/// BK and similar classes).
 #[must_use]
 pub fn is_line_break(c: char) -> bool {
     matches!(c, '\n' | '\u{b}' | '\u{c}' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Whether every bidirectional control is closed where the line ends
-/// ([UAX #9](https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings)). An open one would turn what is shown
-/// behind the text.
+/// Whether every bidirectional control is closed at the end of the line ([UAX
+/// #9](https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings)). An open one would
+/// reorder the text that is shown after it.
 fn is_closed(line: &str) -> bool {
     let mut open = Vec::new();
     for c in line.chars() {
@@ -76,15 +80,15 @@ fn is_closed(line: &str) -> bool {
     open.is_empty()
 }
 
-/// Whether a reader sees nothing of it.
+/// Whether a text has no visible character.
 #[must_use]
 pub fn is_blank(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
 }
 
-/// Whether a character is invisible by itself: `Default_Ignorable_Code_Point` of the
-/// [Unicode Character Database](https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point), and the empty pattern
-/// of Braille.
+/// Whether a character is invisible by itself: `Default_Ignorable_Code_Point` of the [Unicode
+/// Character Database](https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point), and the
+/// empty pattern of Braille.
 #[must_use]
 pub fn is_invisible(c: char) -> bool {
     matches!(u32::from(c),
@@ -93,7 +97,8 @@ pub fn is_invisible(c: char) -> bool {
         | 0xfff0..=0xfff8 | 0x1_bca0..=0x1_bca3 | 0x1_d173..=0x1_d17a | 0xe_0000..=0xe_0fff)
 }
 
-/// Any text as one line that a mail header can hold: what was stored before texts were checked is shown like this.
+/// Any text as one line that a mail header can hold. It shows texts that were stored before texts
+/// were checked.
 #[must_use]
 pub fn as_line(text: &str) -> Cow<'_, str> {
     let is_bad = |c: char| c.is_control() || is_line_break(c);
@@ -106,16 +111,19 @@ pub fn as_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(line.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// The composed form (NFC, [UAX #15](https://www.unicode.org/reports/tr15/)): the same text, however it was typed.
+/// The composed form (NFC, [UAX #15](https://www.unicode.org/reports/tr15/)). The same text becomes
+/// equal, however it was typed.
 #[must_use]
 pub fn composed(text: &str) -> String {
     text.nfc().collect()
 }
 
-/// The form in which texts are searched and told apart: compatibility forms, case, accents and invisible characters are
-/// gone, and white space is one space. Every database sees this form, so none of them folds anything itself.
+/// The form in which texts are searched and compared. Compatibility forms, case, accents and
+/// invisible characters are gone, and white space is one space. Every database stores this form, so
+/// no database folds texts itself.
 ///
-/// Marks that make another word (vowel signs of Indic scripts) stay. Turkish dotted and dotless i are the same.
+/// Marks that make another word stay, such as the vowel signs of Indic scripts. Turkish dotted and
+/// dotless i become equal.
 #[must_use]
 pub fn folded(text: &str) -> String {
     let decomposed: String = text.nfkd().collect();
@@ -131,7 +139,8 @@ pub fn folded(text: &str) -> String {
     folded.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What people type for a small Latin letter whose stroke or ligature is no separate mark in Unicode.
+/// What people type instead of a small Latin letter with a stroke or ligature. Unicode does not
+/// decompose these letters.
 fn plain(letter: char) -> Option<&'static str> {
     Some(match letter {
         'ı' => "i",
@@ -147,8 +156,8 @@ fn plain(letter: char) -> Option<&'static str> {
     })
 }
 
-/// Whether a combining mark only decorates: the accents of Latin, Greek and Cyrillic, the Hebrew and Arabic points with the
-/// tatweel, and the nukta.
+/// Whether a mark only decorates a letter: the accents of Latin, Greek and Cyrillic, the Hebrew and
+/// Arabic points, the tatweel, and the nukta.
 fn is_accent(c: char) -> bool {
     matches!(u32::from(c),
         0x300..=0x36f | 0x483..=0x487 | 0x591..=0x5bd | 0x5bf | 0x5c1..=0x5c2 | 0x5c4..=0x5c5 | 0x5c7
@@ -157,7 +166,7 @@ fn is_accent(c: char) -> bool {
         | 0x20d0..=0x20ff | 0xfe20..=0xfe2f)
 }
 
-/// The text itself if it has at most `most` bytes; otherwise as much of it as fits with an ellipsis at its end.
+/// The text, cut to at most `most` bytes. A text that was cut ends with an ellipsis.
 #[must_use]
 pub fn shortened(mut text: String, most: usize) -> String {
     const ELLIPSIS: char = '…';

@@ -1,4 +1,4 @@
-//! House-keeping: what falls due for Muster itself.
+//! House-keeping: Muster's own recurring work.
 
 use chrono::Duration;
 use schemars::JsonSchema;
@@ -10,7 +10,7 @@ use crate::command::Command as _;
 use crate::eligibility::CheckEligibility;
 
 crate::commands! {
-    /// What is done without order, for Muster itself.
+    /// Commands for Muster's own work. They have no order.
     pub enum UpkeepCommand on Upkeep by |_command| Uuid::nil();
     "clean-up" => CleanUp -> CleanUpOutcome or [],
 }
@@ -29,13 +29,15 @@ pub const CHECKS_STAY: Duration = Duration::days(7);
 /// The kinds of commands that change nothing, so that their decisions need not be kept for ever.
 const CHANGE_NOTHING: [&str; 2] = [CheckEligibility::KIND, CleanUp::KIND];
 
-/// Whether the decision about a command of this kind is kept for [`CHECKS_STAY`] only; most are kept for ever.
+/// Whether the decision on a command of this kind is kept for [`CHECKS_STAY`] only. Most decisions
+/// are kept for ever.
 #[must_use]
 pub fn is_passing(kind: &str) -> bool {
     CHANGE_NOTHING.contains(&kind)
 }
 
-/// When the decision about a command of this kind may be forgotten; most are kept for ever.
+/// When the decision on a command of this kind may be deleted. `None` means never, as for most
+/// kinds.
 #[must_use]
 pub fn expiry(kind: &str, decided_at: Timestamp) -> Option<Timestamp> {
     is_passing(kind).then(|| decided_at + CHECKS_STAY)

@@ -1,8 +1,9 @@
-//! Closed sets of words: what is written the same on the wire, in tables and in texts.
+//! Closed sets of words, with the same spelling on the wire, in tables and in texts.
 
-/// Declares an enum whose variants are words. The word stands once; JSON, tables, schemas and texts use it.
+/// Declares an enum whose variants are words. JSON, tables, schemas and texts all use the spelling
+/// that is written here.
 ///
-/// It gets `ALL`, `as_str`, `from_word` and `Display`.
+/// The enum gets `ALL`, `as_str`, `from_word` and `Display`.
 #[macro_export]
 macro_rules! words {
     ($($(#[$doc:meta])* pub enum $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ })+) => {$(
@@ -24,7 +25,7 @@ macro_rules! words {
                 match self { $(Self::$variant => $word,)+ }
             }
 
-            /// The one with this word.
+            /// The variant with this word.
             #[must_use]
             pub fn from_word(word: &str) -> Option<Self> {
                 Self::ALL.into_iter().find(|one| one.as_str() == word)

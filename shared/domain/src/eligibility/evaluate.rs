@@ -1,4 +1,4 @@
-//! What an expression comes to for one member at one instant.
+//! Evaluates an expression for one member at one instant.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::eligibility::moment::Moment;
 use crate::eligibility::parse::{decimal, exact};
 use crate::eligibility::typing::Type;
 
-/// What a part of an expression comes to.
+/// The value of a part of an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value<'a> {
     Bool(bool),
@@ -26,7 +26,7 @@ pub(super) enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// The part of an expression that is this, if it does not depend on a zone.
+    /// The literal with this value, if it does not depend on a zone.
     pub(super) fn into_literal(self) -> Option<Kind> {
         Some(match self {
             Self::Bool(flag) => Kind::Bool(flag),
@@ -48,10 +48,10 @@ impl Value<'_> {
     }
 }
 
-/// Why an expression comes to nothing.
+/// Why an expression has no value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Stop {
-    /// What nobody knows, by name.
+    /// The names of the missing values.
     pub(super) missing: BTreeSet<String>,
     /// What does not fit, in words.
     pub(super) wrong: Option<String>,
@@ -74,7 +74,7 @@ impl Stop {
 
 type Result<T> = std::result::Result<T, Stop>;
 
-/// All that a rule can see.
+/// Everything that a rule can read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct World<'a> {
     pub(super) member: &'a Attributes,
@@ -82,7 +82,7 @@ pub(super) struct World<'a> {
     pub(super) now: Timestamp,
 }
 
-/// What a part is called in an explanation.
+/// The name of a part in an explanation.
 fn subject(node: &Node) -> Cow<'_, str> {
     match &node.kind {
         Kind::Read(Read::Member(name)) => name.into(),
@@ -123,7 +123,7 @@ impl<'a> World<'a> {
             Kind::Compare(comparison, two) => Value::Bool(self.compare(*comparison, &two[0], &two[1])?),
             Kind::Arithmetic(operator, two) => self.compute(*operator, &two[0], &two[1])?,
             Kind::In(item, list) => {
-                // Computed once: it may hold a list itself.
+                // Compute the item once. It may contain lists itself.
                 let value = self.value(item)?;
                 for element in list {
                     let other = self.value(element)?;
@@ -164,7 +164,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether one of two is `decisive`, whatever the other one is: `true` decides an or, `false` an and.
+    /// Whether one of two sides is `decisive`, whatever the other one is. `true` decides `||`,
+    /// `false` decides `&&`.
     fn either(&self, one: &'a Node, other: &'a Node, decisive: bool) -> Result<bool> {
         let one = self.truth(one);
         if one == Ok(decisive) {
@@ -178,7 +179,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether it is true.
+    /// Whether a part is true.
     pub(super) fn truth(&self, node: &'a Node) -> Result<bool> {
         truth(node, &self.value(node)?)
     }
@@ -190,7 +191,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The date that a part of the rule came to.
+    /// The date of a part with this value.
     fn date(&self, node: &Node, value: &Value<'_>) -> Result<Timestamp> {
         match self.as_date(value) {
             Some(instant) => Ok(instant),
@@ -199,7 +200,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What two parts come to. If both come to nothing, both reasons count.
+    /// The values of two parts. If both have none, both reasons count.
     fn both(&self, one: &'a Node, other: &'a Node) -> Result<(Value<'a>, Value<'a>)> {
         match (self.value(one), self.value(other)) {
             (Ok(one), Ok(other)) => Ok((one, other)),
@@ -221,7 +222,7 @@ impl<'a> World<'a> {
         self.compared(comparison, (one, &left), (other, &right))
     }
 
-    /// Compares what two parts came to.
+    /// Compares the values of two parts.
     fn compared(
         &self,
         comparison: Comparison,
@@ -232,10 +233,11 @@ impl<'a> World<'a> {
             (Value::Bool(left), Value::Bool(right)) if !comparison.orders() => left.cmp(right),
             (Value::Number(left), Value::Number(right)) => left.cmp(right),
             (Value::Duration(left), Value::Duration(right)) => left.cmp(right),
-            // Two texts that are dates are compared as dates; so `2024-01-01` is before any instant of that day.
+            // Two texts that are dates are compared as dates. So `2024-01-01` is before every later
+            // instant of that day.
             (Value::Text(texts), Value::Text(others)) => match (self.as_date(left), self.as_date(right)) {
                 (Some(left), Some(right)) if texts != others => left.cmp(&right),
-                // `12/31/2015` is no date, and before none.
+                // `12/31/2015` is not a date, so it has no order among dates.
                 (Some(_), None) if comparison.orders() => return Err(no_date(other)),
                 (None, Some(_)) if comparison.orders() => return Err(no_date(one)),
                 _ => texts.cmp(others),
@@ -340,7 +342,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A number, or the number that a text is.
+    /// The number of a part, or the number in its text.
     fn converted(&self, node: &'a Node) -> Result<Decimal> {
         match self.value(node)? {
             Value::Text(text) => {
@@ -378,7 +380,7 @@ fn beyond() -> Stop {
     Stop::wrong("the rule leaves the calendar")
 }
 
-/// All of a duration in hours, minutes, seconds or milliseconds, as CEL gives it.
+/// The whole duration in hours, minutes, seconds or milliseconds, as in CEL.
 fn of_duration(part: super::expression::Part, duration: TimeDelta) -> i64 {
     use super::expression::Part;
     match part {

@@ -1,7 +1,8 @@
-//! What a rule's expression may say.
+//! The expressions of rules.
 //!
-//! Rules use CEL's grammar and a part of its functions. They are judged by [`super::evaluate`], because they mean what
-//! organisers mean: there is one kind of number, it is exact, and dates turn at midnight where the drive takes place.
+//! Rules use CEL's grammar and some of its functions. [`super::evaluate`] evaluates them instead of
+//! CEL's own interpreter, because they mean what organisers mean. There is one kind of number, and
+//! it is exact. Days begin at midnight in the drive's time zone.
 
 use std::fmt;
 
@@ -45,12 +46,12 @@ impl Fault {
 /// A part of an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
-    /// Where it stands in the source, in characters.
+    /// Its offset in the source, in characters.
     pub(super) at: usize,
     pub(super) kind: Kind,
 }
 
-/// What a part of an expression says.
+/// The kind of a part of an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Kind {
     Bool(bool),
@@ -83,12 +84,12 @@ pub(super) enum Comparison {
 }
 
 impl Comparison {
-    /// Whether it asks which of two is the larger one.
+    /// Whether it orders its two sides.
     pub(super) fn orders(self) -> bool {
         !matches!(self, Self::Equal | Self::Unequal)
     }
 
-    /// What it is read from the other side.
+    /// The same comparison with its sides exchanged.
     pub(super) fn turned(self) -> Self {
         match self {
             Self::Equal => Self::Equal,
@@ -110,7 +111,7 @@ pub(super) enum Operator {
     Remainder,
 }
 
-/// A function that takes values; those of the calendar are in [`Part`].
+/// A function that takes values. The functions of the calendar are in [`Part`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Function {
     Size,
@@ -146,8 +147,8 @@ impl Function {
     }
 }
 
-/// A part of a date, counted as CEL counts it: months, days of the month and of the year from 0, days of the week from
-/// Sunday, which is 0. `getDate` counts from 1.
+/// A part of a date, counted as in CEL. Months, days of the month and days of the year start at 0.
+/// Days of the week start with Sunday, which is 0. `getDate` starts at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Year,
@@ -179,7 +180,7 @@ impl Part {
         })
     }
 
-    /// Whether a duration has it, too.
+    /// Whether a duration has this part as well.
     pub(super) fn is_of_durations(self) -> bool {
         matches!(self, Self::Hours | Self::Minutes | Self::Seconds | Self::Milliseconds)
     }
@@ -189,13 +190,19 @@ impl Part {
 #[derive(Debug, Clone)]
 pub(super) struct Expression {
     pub(super) root: Node,
-    /// In alphabetical order, each once.
+    /// Sorted, each once.
     pub(super) reads: Vec<Read>,
 }
 
 impl Expression {
-    /// Parses and checks `source`; gives every fault it finds. What passes never ends in an error for a member whose
-    /// attributes have the types that the rule expects, unless it divides by zero or leaves the calendar.
+    /// Parses and checks `source`.
+    ///
+    /// An accepted rule gives a verdict on every member whose attributes have the types that the
+    /// rule expects. The exceptions are a division by zero, a number that is too large, a text that
+    /// is no number, and a date beyond the calendar.
+    ///
+    /// # Errors
+    /// With every fault that it finds.
     pub(super) fn compile(source: &str) -> Result<Self, Vec<Fault>> {
         let parsed = parse::parse(source)?;
         typing::check(source, &parsed.root)?;
@@ -207,7 +214,7 @@ impl Expression {
         Ok(Self { root, ..parsed })
     }
 
-    /// What nobody meets.
+    /// An expression that is false for every member.
     pub(super) fn never() -> Self {
         Self { root: Node { at: 0, kind: Kind::Bool(false) }, reads: Vec::new() }
     }

@@ -1,4 +1,4 @@
-//! What of an expression is the same for everybody is computed once, when the rule is written.
+//! Constant folding: the constant parts of a rule are computed once, when the rule is written.
 
 use rust_decimal::Decimal;
 
@@ -7,7 +7,10 @@ use crate::attribute::Attributes;
 use crate::clock;
 use crate::eligibility::expression::{Comparison, Function, Kind, Node, Operator, Part};
 
-/// The expression with its constant parts computed; or where one of them fails, and why.
+/// Computes the constant parts of an expression.
+///
+/// # Errors
+/// If a part always fails or is always false: its place, and why.
 pub(super) fn folded(node: Node) -> Result<Node, (usize, String)> {
     let Node { at, kind } = node;
     let boxed = |node: Box<Node>| folded(*node).map(Box::new);
@@ -50,7 +53,8 @@ fn all<const N: usize>(nodes: [Node; N]) -> Result<[Node; N], (usize, String)> {
     Ok(<[Node; N]>::try_from(folded).expect("as many come out as go in"))
 }
 
-/// `&&` or `||`: one side may decide alone, and one that decides nothing goes.
+/// Folds `&&` or `||`. One constant side may decide alone. A constant side that decides nothing is
+/// dropped.
 fn logical(at: usize, two: [Node; 2], decisive: bool) -> Node {
     let is = |node: &Node, flag| node.kind == Kind::Bool(flag);
     if two.iter().any(|side| is(side, decisive)) {
@@ -68,7 +72,7 @@ fn logical(at: usize, two: [Node; 2], decisive: bool) -> Node {
     }
 }
 
-/// What is wrong with a node that fails or is false for everybody, whatever it reads.
+/// What is wrong with a node that fails or is false for every member.
 fn senseless(node: &Node) -> Option<String> {
     match &node.kind {
         Kind::Arithmetic(Operator::Divide | Operator::Remainder, two) => {
@@ -83,7 +87,8 @@ fn senseless(node: &Node) -> Option<String> {
     }
 }
 
-/// What is wrong with a comparison of something that has bounds with a number beyond them, such as a month with 12.
+/// What is wrong with a comparison of a bounded value with a number outside its bounds, such as a
+/// month with 12.
 fn beyond(bounded: &Node, comparison: Comparison, number: &Node) -> Option<String> {
     let Kind::Number(number) = number.kind else { return None };
     let (name, least, most) = match &bounded.kind {
@@ -115,7 +120,8 @@ fn is_literal(node: &Node) -> bool {
     matches!(node.kind, Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Duration(_))
 }
 
-/// Whether it has parts, and all of them are literals. (What is a date depends on the drive's zone.)
+/// Whether a node has parts and all of them are literals. Dates do not count, because they depend
+/// on the drive's zone.
 fn is_constant(node: &Node) -> bool {
     match &node.kind {
         Kind::Not(operand) | Kind::Negate(operand) => is_literal(operand),
@@ -127,7 +133,7 @@ fn is_constant(node: &Node) -> bool {
 }
 
 fn constant(node: &Node) -> Result<Node, String> {
-    // Literals read nothing of these.
+    // Literals do not read these.
     let (member, drive) = (Attributes::default(), DriveFacts::nowhere());
     let world = evaluate::World { member: &member, drive: &drive, now: clock::from_ms(0) };
     let value = world.value(node).map_err(|stop| stop.wrong.unwrap_or_default())?;

@@ -1,4 +1,4 @@
-//! Dates and instants as texts write them.
+//! Dates and instants in texts.
 
 use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _, Timelike as _};
 use chrono_tz::Tz;
@@ -6,7 +6,7 @@ use chrono_tz::Tz;
 use crate::clock::{self, Timestamp};
 use crate::eligibility::expression::Part;
 
-/// A date, which begins at midnight where the drive takes place, or an instant.
+/// A date or an instant. A date begins at midnight in the drive's time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moment {
     Date(NaiveDate),
@@ -26,7 +26,7 @@ impl Moment {
         }
     }
 
-    /// When it is, or begins, in a zone. None beyond the calendar.
+    /// The instant, or the start of the date in a zone. `None` beyond the calendar.
     pub(super) fn at(self, zone: Tz) -> Option<Timestamp> {
         match self {
             Self::Instant(instant) => Some(instant),
@@ -42,23 +42,24 @@ impl Moment {
     }
 }
 
-/// What the clock on the wall shows. Where it skips midnight, a day begins at midnight all the same.
+/// The local time. If the clock skips midnight, the first instant of the day counts as midnight.
 fn local(at: Timestamp, zone: Tz) -> NaiveDateTime {
     let shown = at.with_timezone(&zone).naive_local();
     let begins = Moment::Date(shown.date()).at(zone);
     if begins == Some(at) { shown.date().and_time(NaiveTime::MIN) } else { shown }
 }
 
-/// The whole days from one instant to another by the calendar of a zone, so that a day on which the clock changes is a day.
-/// Negative if `to` is earlier.
+/// The whole days from one instant to another, by the calendar of a zone. A day on which the clock
+/// changes counts as one day. Negative if `to` is earlier.
 pub(super) fn whole_days(from: Timestamp, to: Timestamp, zone: Tz) -> i64 {
     let (from, to) = (local(from, zone), local(to, zone));
     let days = (to.date() - from.date()).num_days();
     days - i64::from(to.time() < from.time())
 }
 
-/// The whole years from one instant to another by the calendar of a zone, as an age is counted: a person born on 29 February
-/// is a year older on 1 March in years that have no 29 February. Negative if `to` is earlier.
+/// The whole years from one instant to another, by the calendar of a zone, as an age is counted. A
+/// person born on 29 February is a year older on 1 March in years that have no 29 February.
+/// Negative if `to` is earlier.
 pub(super) fn whole_years(from: Timestamp, to: Timestamp, zone: Tz) -> i64 {
     let (from, to) = (local(from, zone), local(to, zone));
     let years = i64::from(to.year()) - i64::from(from.year());
@@ -66,7 +67,7 @@ pub(super) fn whole_years(from: Timestamp, to: Timestamp, zone: Tz) -> i64 {
     years - i64::from(before_the_day)
 }
 
-/// A part of what the calendar and the clock in a zone show.
+/// A part of the local date and time in a zone.
 pub(super) fn part(part: Part, at: Timestamp, zone: Tz) -> i64 {
     let shown = local(at, zone);
     match part {

@@ -1,4 +1,5 @@
-//! Parses an expression within bounds by CEL's parser, and lowers it to what rules may say.
+//! Parses an expression with CEL's parser, within bounds, and lowers it to the expressions of
+//! rules.
 
 use std::fmt;
 use std::str::FromStr as _;
@@ -18,20 +19,23 @@ use crate::eligibility::moment::Moment;
 
 /// The deepest nesting of brackets, and of the parsed expression.
 const MAX_DEPTH: usize = 24;
-/// The parser recurses deeply for each bracket; it gets a stack that [`MAX_EXPRESSION`] characters cannot exhaust.
+/// The parser recurses deeply for each bracket. [`MAX_EXPRESSION`] characters cannot exhaust a
+/// stack of this size.
 const PARSER_STACK: usize = 64 * 1024 * 1024;
 
-/// CEL's grammar. To make it registers all of CEL's functions, too, so it is made once.
+/// CEL's grammar. Its construction also registers all of CEL's functions, so it is made once.
 static GRAMMAR: LazyLock<cel::Env> = LazyLock::new(cel::Env::stdlib);
 
-/// From here on whole numbers have gaps between them in binary: 2^53.
+/// 2^53. From here on, binary floating-point numbers cannot represent every whole number.
 const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// Parses `source` without a check of its types: a stored rule was checked when it was written, by the checks of then.
+/// Parses `source` without a type check. A stored rule was checked when it was written, by the
+/// version of that time.
 pub(super) fn parse(source: &str) -> Result<Expression, Vec<Fault>> {
     bounds(source).map_err(|fault| vec![fault])?;
     let owned = source.to_owned();
-    // The parser's own recursion limit comes too late for some nestings, so it gets room and is watched.
+    // The parser's own recursion limit comes too late for some nestings. So the parser gets a
+    // larger stack, and a panic of it becomes a fault.
     let parsed = std::thread::Builder::new()
         .stack_size(PARSER_STACK)
         .spawn(move || read(&owned))
@@ -40,7 +44,7 @@ pub(super) fn parse(source: &str) -> Result<Expression, Vec<Fault>> {
     parsed.unwrap_or_else(|_| Err(vec![Fault::at(source, 0, "this cannot be read")]))
 }
 
-/// What can be said before parsing: length, and how deep the brackets go.
+/// Checks before parsing: the length, and the nesting of brackets.
 fn bounds(source: &str) -> Result<(), Fault> {
     if source.trim().is_empty() {
         return Err(Fault::at(source, 0, "an expression is needed"));
@@ -88,7 +92,7 @@ fn read(source: &str) -> Result<Expression, Vec<Fault>> {
     }
 }
 
-/// A parser's message in our words.
+/// The parser's message, in words for organisers.
 fn explained(message: &str) -> &'static str {
     if message.contains("<EOF>") {
         "something is missing here: the expression ends too early, or something is too much"
@@ -103,7 +107,7 @@ fn explained(message: &str) -> &'static str {
     }
 }
 
-/// Walks over a parsed expression: refuses what rules must not do, and notes what they read.
+/// Walks over a parsed expression. It refuses what rules must not do, and collects what they read.
 struct Lowering<'a> {
     source: &'a str,
     positions: &'a SourceInfo,
@@ -116,7 +120,7 @@ impl Lowering<'_> {
         self.positions.offset_for(id).map_or(0, |(start, _)| start as usize)
     }
 
-    /// Notes a fault. Gives nothing, so that it can end a walk.
+    /// Adds a fault. Returns `None`, so that a caller can return it.
     fn fault<T>(&mut self, id: u64, detail: impl fmt::Display) -> Option<T> {
         self.faults.push(Fault::at(self.source, self.at(id), detail));
         None
@@ -124,7 +128,7 @@ impl Lowering<'_> {
 
     fn node(&mut self, node: &IdedExpr, depth: usize) -> Option<Node> {
         if depth > MAX_DEPTH {
-            // One place is enough to say so.
+            // Report this for one place only.
             let detail = format!("an expression nests at most {MAX_DEPTH} deep");
             if !self.faults.iter().any(|fault| fault.detail == detail) {
                 self.fault::<()>(node.id, detail);
@@ -232,7 +236,7 @@ impl Lowering<'_> {
             return self.fault(id, format_args!("this is not how {name} is used"));
         };
         match kind {
-            // A date that stands in the rule is checked here, once and for all.
+            // A date in the rule is checked here, once.
             Kind::Call(Function::Date, args) => match args.as_slice() {
                 [Node { kind: Kind::Text(text), at }] => {
                     let moment = Moment::read(text);
@@ -249,7 +253,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// `x == null` and `x != null`, which ask whether something is known; none if the call is something else.
+    /// `x == null` and `x != null`, which ask whether a value is known. `None` if the call is
+    /// something else.
     fn is_known(&mut self, call: &CallExpr, depth: usize) -> Option<Option<Kind>> {
         let is_null = |node: &IdedExpr| matches!(node.expr, Expr::Literal(LiteralValue::Null));
         let is_equal = match call.func_name.as_str() {
@@ -296,7 +301,7 @@ impl Lowering<'_> {
     }
 }
 
-/// An operator or a function with its operands; none if their number is wrong.
+/// An operator or a function with its operands. `None` if their number is wrong.
 fn operation(name: &str, all: Vec<Node>) -> Option<Kind> {
     let compared = |comparison, two| Kind::Compare(comparison, Box::new(two));
     let computed = |operator, two| Kind::Arithmetic(operator, Box::new(two));
@@ -337,14 +342,14 @@ fn operation(name: &str, all: Vec<Node>) -> Option<Kind> {
     })
 }
 
-/// The exact number that an attribute is. One that JSON has read with binary digits, and that is so large that it may have
-/// lost some of its own, is none.
+/// The exact number of an attribute. `None` for a binary floating-point number so large that it may
+/// have lost digits.
 pub(super) fn exact(number: &serde_json::Number) -> Option<Decimal> {
     let may_have_lost = number.is_f64() && number.as_f64().is_some_and(|number| number.abs() >= MOST_EXACT);
     if may_have_lost { None } else { decimal(&number.to_string()) }
 }
 
-/// The exact number that a text in decimal or scientific notation is, if it has at most 28 digits.
+/// The exact number of a text in decimal or scientific notation, if it has at most 28 digits.
 pub(super) fn decimal(text: &str) -> Option<Decimal> {
     let number = Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text));
     number.ok().map(|number| number.normalize())

@@ -1,19 +1,20 @@
-//! Whether the parts of an expression go together, before anybody is judged by it.
+//! The type check of an expression, before any member is judged by it.
 //!
-//! What an attribute is, nobody says; so each is what the rule uses it as, in every place the same.
+//! Attributes have no declared types. So a rule's use of an attribute gives its type, which must be
+//! the same in all places.
 
 use std::fmt;
 
 use crate::eligibility::expression::{Comparison, Fault, Function, Kind, Node, Operator, Read};
 use crate::eligibility::moment::Moment;
 
-/// What a value is.
+/// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
     Bool,
     Number,
     Text,
-    /// A date or an instant. Among attributes it is a text that is one.
+    /// A date or an instant. An attribute of this type is a text that is one.
     Date,
     Duration,
 }
@@ -30,13 +31,13 @@ impl fmt::Display for Type {
     }
 }
 
-/// What is known of a part's type.
+/// What is known about the type of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Known(Type),
-    /// A text that stands in the rule and is a date.
+    /// A text in the rule that is a date.
     DateText,
-    /// That of an attribute, by its number.
+    /// The type of an attribute, by its number.
     Attribute(usize),
 }
 
@@ -62,7 +63,7 @@ pub(super) fn expected(source: &str, root: &Node) -> Vec<(String, Option<Type>)>
 
 struct Attribute {
     name: String,
-    /// Another attribute that has the same type, by its number; its own for none.
+    /// The number of another attribute that has the same type, or its own number.
     same_as: usize,
     known: Option<Type>,
 }
@@ -96,7 +97,7 @@ impl Check<'_> {
         Shape::Attribute(group(&self.attributes, number))
     }
 
-    /// The type of a part, if it is known by now.
+    /// The type of a part, if it is known so far.
     fn known(&self, shape: Shape) -> Option<Type> {
         match shape {
             Shape::Known(known) => Some(known),
@@ -105,7 +106,7 @@ impl Check<'_> {
         }
     }
 
-    /// The part must have this type.
+    /// Requires a type of a part.
     fn want(&mut self, node: &Node, wanted: Type) {
         let before = self.faults.len();
         let shape = self.infer(node, Some(wanted));
@@ -129,7 +130,7 @@ impl Check<'_> {
         }
     }
 
-    /// An attribute is used as this type.
+    /// Requires a type of an attribute.
     fn settle(&mut self, node: &Node, number: usize, wanted: Type) {
         let number = group(&self.attributes, number);
         match self.attributes[number].known {
@@ -138,7 +139,7 @@ impl Check<'_> {
             }
             None => self.attributes[number].known = Some(wanted),
             Some(known) if known == wanted => {}
-            // An attribute that is a date is a text.
+            // An attribute that is a date is also a text.
             Some(Type::Date | Type::Text) if matches!(wanted, Type::Text | Type::Date) => {
                 self.attributes[number].known = Some(Type::Date);
             }
@@ -150,7 +151,8 @@ impl Check<'_> {
         }
     }
 
-    /// What a part is. `hint` is what it would have to be, for parts that do not say.
+    /// Infers the type of a part. `hint` is the type that it would have to be, for parts that do
+    /// not say.
     fn infer(&mut self, node: &Node, hint: Option<Type>) -> Shape {
         match &node.kind {
             Kind::Bool(_) | Kind::Has(_) => Shape::Known(Type::Bool),
@@ -184,7 +186,7 @@ impl Check<'_> {
                 Shape::Known(self.arithmetic(node, *operator, &two[0], &two[1], hint))
             }
             Kind::In(item, list) => {
-                // Looked at once, however long the list is: what stands before it may hold a list itself.
+                // Infer the item once, however long the list is. The item may contain lists itself.
                 let shape = self.infer(item, None);
                 for element in list {
                     let before = self.faults.len();
@@ -233,17 +235,19 @@ impl Check<'_> {
                 return Shape::Known(Type::Text);
             }
         };
-        // A text may be written where its number, date or truth value is meant; whether it is one is seen then.
+        // An attribute may be a text that contains the number, date or truth value. The evaluation
+        // checks that.
         for arg in args {
             self.want(arg, wanted);
         }
         Shape::Known(result)
     }
 
-    /// Two parts that must have the same type; gives it.
+    /// Requires the same type of two parts, and returns it.
     fn same(&mut self, node: &Node, one: &Node, other: &Node, hint: Option<Type>) -> Shape {
         let before = self.faults.len();
-        // What computes with attributes alone says less of itself than what it is compared with.
+        // Infer arithmetic last. With attributes alone, it says less of its type than the other
+        // side does.
         let (first, second) =
             if matches!(one.kind, Kind::Arithmetic(..)) { (other, one) } else { (one, other) };
         let first_shape = self.infer(first, hint);
@@ -255,7 +259,7 @@ impl Check<'_> {
         self.unify(node, (first, first_shape), (second, second_shape))
     }
 
-    /// Two parts whose shapes are known so far must have the same type; gives it.
+    /// Requires the same type of two parts with these shapes, and returns it.
     fn unify(
         &mut self,
         node: &Node,
@@ -294,10 +298,10 @@ impl Check<'_> {
         }
     }
 
-    /// An attribute beside a part that says what it is.
+    /// Gives an attribute the type of the part beside it.
     fn meet(&mut self, node: &Node, number: usize, other: Shape) -> Shape {
         match other {
-            // A date's text: the attribute is a text, and may be a date.
+            // The attribute is a text, and may be a date.
             Shape::DateText => self.settle(node, number, Type::Text),
             Shape::Known(known) => {
                 self.settle(node, number, known);
@@ -317,7 +321,7 @@ impl Check<'_> {
         if self.known(shape) == Some(Type::Bool) {
             self.fault(node, "true and false are equal or not; none of them is larger");
         }
-        // What is before or after a date is a date.
+        // An attribute that is ordered against a date is a date.
         for (side, beside) in [(one, other), (other, one)] {
             let is_date = matches!(&beside.kind, Kind::Text(text) if Moment::read(text).is_some());
             if let (true, Kind::Read(Read::Member(name))) = (is_date, &side.kind)
@@ -347,7 +351,7 @@ impl Check<'_> {
             return Type::Number;
         }
         let adds = operator == Operator::Add;
-        // The types of both sides, as far as they are known or must be by what the result is.
+        // The types of both sides: known, or required by the type of the result.
         let as_date = |shape: Shape, known| if shape == Shape::DateText { Some(Type::Date) } else { known };
         let (known_left, known_right) = (self.known(left), self.known(right));
         let (wanted_left, wanted_right, result) = match (known_left, known_right) {
@@ -369,7 +373,7 @@ impl Check<'_> {
         self.fit(one, left, wanted_left);
         self.fit(other, right, wanted_right);
         if self.faults.len() > before {
-            // One sentence for both sides says more than one for each.
+            // One fault for both sides says more than one for each.
             self.faults.truncate(before);
             let word = |known: Option<Type>| known.map_or("something".to_owned(), |known| known.to_string());
             let verb = if adds { "add" } else { "subtract" };

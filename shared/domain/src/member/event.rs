@@ -1,4 +1,4 @@
-//! What can happen to a member's own data.
+//! The events of members' logs.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

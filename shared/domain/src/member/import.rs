@@ -1,4 +1,4 @@
-//! Reading a file of people: the good rows go in, the bad ones are reported by line, and the numbers add up.
+//! Imports of people: good rows are imported, bad ones reported by line, and the numbers add up.
 
 mod column;
 mod encoding;
@@ -26,13 +26,13 @@ pub const MAX_REPORTED: usize = 1000;
 /// The largest file, in bytes.
 pub const MAX_FILE: usize = 16 * 1024 * 1024;
 
-/// The longest text about a bad row, in bytes: it quotes what stands there.
+/// The longest detail about a bad row, in bytes. It may quote a cell.
 const MAX_DETAIL: usize = 200;
-/// How many lines of a reason are named.
+/// How many lines of a reason are listed.
 const REASON_LINES: usize = 10;
-/// The most reasons that are told apart; there is one for each code and column.
+/// The most reasons that are counted apart. There is one for each code and column.
 const MAX_REASONS: usize = 1000;
-/// What may stand between two cells.
+/// The separators that the reader recognises by itself.
 const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
 
 /// One person of a file.
@@ -102,18 +102,18 @@ pub struct ImportOutcome {
     pub columns: Vec<ColumnReport>,
 }
 
-/// A file that was read. Every row is either among the people or among the bad rows.
+/// A file that was read. Every row is a person or a bad row.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
     /// The good rows.
     pub people: Vec<Person>,
-    /// What is known about the file before anybody goes in: its rows, the bad ones, the columns.
+    /// The report before the import: the rows, the bad ones, the columns.
     pub report: ImportOutcome,
 }
 
-/// Reads a file. `charset` is what its sender says of its encoding.
+/// Reads a file. `charset` is the encoding that the sender named.
 ///
-/// Refused as a whole when it cannot be decoded, has no usable header, or too many rows.
+/// Refuses the file if it cannot be decoded, has no usable header, or has too many rows.
 pub fn read(file: &[u8], charset: Option<&str>) -> Result<Table, Refusal> {
     let text = encoding::decoded(file, charset).map_err(whole)?;
     // Some programs write a second byte-order mark.
@@ -156,8 +156,8 @@ fn no_header(text: &str) -> Refusal {
     whole(detail)
 }
 
-/// The rows of a text, the header first, and what stands between cells: what the first line says (`sep=;`, as Excel writes
-/// it), else what makes a column `email` of it.
+/// The rows of a text, header first, and the separator. The first line may name the separator
+/// (`sep=;`, as Excel writes it). Otherwise it is the one that gives the header a column `email`.
 fn beginning(text: &str) -> Result<(Rows<'_>, char), Refusal> {
     let first = lines(text).next().unwrap_or_default().trim().trim_matches('"');
     let named = first.split_at_checked(4).filter(|(word, _)| word.eq_ignore_ascii_case("sep="));
@@ -184,20 +184,20 @@ fn beginning(text: &str) -> Result<(Rows<'_>, char), Refusal> {
         let is_email = |cell: &Cow<'_, str>| column_name(cell).0 == "email";
         cells.iter().any(is_email).then_some(cells.len())
     };
-    // Of a header of one column, what stands behind it says more: what makes an address of its first cell.
+    // A header of one column does not decide. An address at the start of the next row does.
     let names_somebody = |separator: char| {
         let row = Rows::new(text, 1, separator).filter(|row| !row.is_empty()).nth(1);
         let cells = row.and_then(|row| row.cells.ok()).unwrap_or_default();
         cells.first().is_some_and(|cell| normal_email(cell).is_some())
     };
-    // The first of equals is the most usual one, and the last that is looked at.
+    // The most usual separator comes last, because `max_by_key` takes the last of equals.
     let found = SEPARATORS.iter().rev().filter_map(|separator| Some((names_email(separator)?, *separator)));
     let rank = |(columns, separator): &(usize, char)| (*columns, *columns == 1 && names_somebody(*separator));
     let (_, separator) = found.max_by_key(rank).ok_or_else(|| no_header(text))?;
     Ok((Rows::new(text, 1, separator), separator))
 }
 
-/// A header's name in the form of attributes, and the kind behind its colon.
+/// A column's name in the form of attributes, and the kind after its colon.
 fn column_name(cell: &str) -> (String, Option<&str>) {
     let (name, kind) = cell.split_once(':').map_or((cell, None), |(name, kind)| (name, Some(kind.trim())));
     (name.trim().to_lowercase(), kind)
@@ -264,16 +264,16 @@ impl Header {
         Ok(Self { columns, email, name })
     }
 
-    /// Whether a row of several lines holds rows of its own: then it begins with a quote that was not meant to reach so far.
+    /// Whether a row of several lines contains other rows, because a quote in it was not closed.
     fn swallows(&self, row: &Row<'_>, separator: char) -> bool {
         let is_person = |line: &str| {
             let cells = Rows::new(line, 1, separator).next().and_then(|row| row.cells.ok());
-            // A cell of several lines may name somebody's address; a row has more than that, as far as the table has.
+            // A cell may contain an address on a line. A row has a second cell, if the table has.
             let cells = cells.filter(|cells| cells.len() >= self.columns.len().min(2));
             let email = cells.as_ref().and_then(|cells| cells.get(self.email));
             email.is_some_and(|email| normal_email(email).is_some())
         };
-        // Compared without its quotes: the one that ends the cell may stand on this line.
+        // Also try without quotes, because the quote that ends the cell may be on this line.
         lines(row.more_lines).any(|line| is_person(line) || is_person(&line.replace('"', "")))
     }
 
@@ -350,7 +350,7 @@ struct Reading<'a> {
     header: &'a Header,
     people: Vec<Person>,
     report: ImportOutcome,
-    /// On which line an address stood first.
+    /// The first line of each address.
     seen: HashMap<String, u64>,
     reasons: BTreeMap<(&'static str, Option<String>), Reason>,
     tallies: Vec<Tally>,

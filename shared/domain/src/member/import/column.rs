@@ -1,4 +1,5 @@
-//! What the cells of a column are: what its header says (`roll:text`), or what each looks like.
+//! The kind of a column's cells. The header may declare it (`roll:text`). Otherwise the form of
+//! each cell decides.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,9 +11,9 @@ use serde_json::Number;
 use crate::attribute::Attribute;
 use crate::eligibility::is_date;
 
-/// The most digits of a cell that is taken for a number: every one of them is exact.
+/// The most digits of a cell that is read as a number. All of them are exact.
 const MOST_DIGITS: usize = 15;
-/// How many lines of the rarer kinds of a column are named.
+/// How many lines of each rarer kind are listed.
 const LINES: usize = 5;
 
 /// What a cell was taken for.
@@ -41,7 +42,7 @@ impl fmt::Display for CellKind {
 }
 
 impl CellKind {
-    /// What the suffix of a header says.
+    /// The kind that the suffix of a header declares.
     pub(super) fn named(suffix: &str) -> Option<Self> {
         Some(match suffix {
             "number" => Self::Number,
@@ -62,10 +63,10 @@ impl CellKind {
     }
 }
 
-/// Reads a cell of a column that says what its cells are.
+/// Reads a cell of a column with a declared kind.
 ///
 /// # Errors
-/// In words, if this one is something else.
+/// In words, if the cell is not of this kind.
 pub(super) fn declared(kind: CellKind, cell: &str) -> Result<Attribute, String> {
     let wrong = |what: &str| Err(format!("{cell:?} is no {what}"));
     match kind {
@@ -84,8 +85,9 @@ pub(super) fn declared(kind: CellKind, cell: &str) -> Result<Attribute, String> 
     }
 }
 
-/// Reads a cell of a column that does not say what its cells are. A number is what is written as numbers are: a roll number
-/// (`0071`), a version (`1.10`) and a product's code (`12E5`) are texts, as are numbers that lose digits.
+/// Reads a cell of a column without a declared kind. Only a canonical decimal is a number. A roll
+/// number (`0071`), a version (`1.10`) and a product's code (`12E5`) are texts. So are numbers that
+/// would lose digits.
 pub(super) fn guessed(cell: &str) -> Attribute {
     if cell.eq_ignore_ascii_case("true") || cell.eq_ignore_ascii_case("false") {
         return Attribute::Bool(cell.eq_ignore_ascii_case("true"));
@@ -93,8 +95,8 @@ pub(super) fn guessed(cell: &str) -> Attribute {
     number(cell).map_or_else(|| Attribute::Text(cell.to_owned()), Attribute::Number)
 }
 
-/// The number that this canonical decimal is: no plus sign, no leading zeros, no zeros at the end of a fraction, no exponent,
-/// and at most 15 digits.
+/// Reads a canonical decimal: no plus sign, no leading zeros, no zeros at the end of a fraction, no
+/// exponent, and at most 15 digits.
 fn number(text: &str) -> Option<Number> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) =
@@ -114,7 +116,8 @@ fn number(text: &str) -> Option<Number> {
     }
 }
 
-/// A plain decimal as [`number`] wants it: a column that says that its cells are numbers may write `+067.50`.
+/// Converts a plain decimal to the form that [`number`] reads. A column of declared numbers may
+/// have `+067.50`.
 fn canonical(text: &str) -> String {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
@@ -156,7 +159,7 @@ pub struct KindReport {
     pub lines: Vec<u64>,
 }
 
-/// Counts what the cells of a column are taken for.
+/// Counts how the cells of a column are read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally(BTreeMap<CellKind, (u64, Vec<u64>)>);
 

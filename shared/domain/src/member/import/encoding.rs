@@ -1,15 +1,17 @@
-//! The text of a file, however its bytes encode it.
+//! Decodes the bytes of a file.
 
 use std::borrow::Cow;
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
-/// How many bytes are looked at for UTF-16 that says nothing of itself.
+/// How many bytes are examined for UTF-16 without a byte-order mark.
 const LOOKED_AT: usize = 400;
 
-/// The text of these bytes, or why they are none. The encoding is what a byte-order mark says, else `charset` (a label of the
-/// [Encoding Standard](https://encoding.spec.whatwg.org/#names-and-labels), as in `text/csv; charset=windows-1252`), else
-/// UTF-16 if it looks like that, else UTF-8.
+/// Decodes a file, or says why it cannot. A byte-order mark decides the encoding. Without one,
+/// `charset` decides (a label of the
+/// [Encoding Standard](https://encoding.spec.whatwg.org/#names-and-labels), as in
+/// `text/csv; charset=windows-1252`). Otherwise the file is UTF-16 if it looks like that, and UTF-8
+/// if not.
 pub(super) fn decoded<'a>(file: &'a [u8], charset: Option<&str>) -> Result<Cow<'a, str>, String> {
     let (encoding, bytes) = match Encoding::for_bom(file) {
         Some((encoding, length)) => (encoding, &file[length..]),
@@ -39,7 +41,7 @@ fn named(charset: Option<&str>) -> Result<Option<&'static Encoding>, String> {
     known.map(Some).ok_or_else(|| format!("there is no charset {label:?}; save the file as UTF-8"))
 }
 
-/// Texts of tables are mostly ASCII, so of each two bytes one is zero.
+/// The text of tables is mostly ASCII. So in UTF-16, one byte of each two is zero.
 fn looks_like_utf_16(file: &[u8]) -> Option<&'static Encoding> {
     let pairs = || file.chunks_exact(2).take(LOOKED_AT / 2);
     let most = |count: usize| count * 4 >= pairs().len() * 3 && count > 0;
@@ -52,7 +54,7 @@ fn looks_like_utf_16(file: &[u8]) -> Option<&'static Encoding> {
     }
 }
 
-/// The line, from 1, on which the byte at `offset` stands.
+/// The line of the byte at `offset`, from 1.
 fn line_at(text: &str, offset: usize) -> usize {
     let before = &text.as_bytes()[..offset];
     let ends = before.iter().enumerate().filter(|(at, byte)| match byte {

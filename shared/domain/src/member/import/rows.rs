@@ -1,7 +1,9 @@
-//! The rows of a table as text ([RFC 4180](https://www.rfc-editor.org/rfc/rfc4180)), with the lines that an editor shows.
+//! The rows of a table as text ([RFC 4180](https://www.rfc-editor.org/rfc/rfc4180)), with line
+//! numbers as an editor shows them.
 //!
-//! No library says where a quote that is never closed was opened, counts lines by every line end, or goes on behind a broken
-//! row. So this is ours: a quote that is not closed costs the row in which it stands, and no other.
+//! No library says where an unclosed quote was opened, counts lines by every line end, or continues
+//! after a broken row. So this parser is our own. An unclosed quote costs the row in which it
+//! stands, and no other.
 
 use std::borrow::Cow;
 
@@ -9,9 +11,10 @@ use crate::text::{is_blank, is_line_break};
 
 /// The most cells of a row.
 const MOST_CELLS: usize = 1000;
-/// The most lines that one row reaches over.
+/// The most lines of one row.
 const MOST_LINES: usize = 100;
-/// The longest quoted cell, in bytes. What is longer is a quote that nobody closed; nothing that is imported is so long.
+/// The longest quoted cell, in bytes. A longer one is an unclosed quote, because no imported value
+/// is so long.
 const MOST_QUOTED: usize = 4096;
 
 /// A row.
@@ -19,14 +22,14 @@ const MOST_QUOTED: usize = 4096;
 pub(super) struct Row<'a> {
     /// The line on which it begins, from 1.
     pub(super) line: u64,
-    /// Trimmed; or what is wrong with the row's quotes.
+    /// The trimmed cells, or what is wrong with the row.
     pub(super) cells: Result<Vec<Cow<'a, str>>, &'static str>,
-    /// The lines of the row behind its first.
+    /// The lines of the row after its first.
     pub(super) more_lines: &'a str,
 }
 
 impl Row<'_> {
-    /// Whether nothing stands in it.
+    /// Whether all its cells are empty.
     pub(super) fn is_empty(&self) -> bool {
         self.cells.as_ref().is_ok_and(|cells| cells.iter().all(|cell| cell.is_empty()))
     }
@@ -38,7 +41,7 @@ pub(super) struct Rows<'a> {
     rest: &'a str,
     line: u64,
     separator: char,
-    /// The text from the row on that was read last, and the line on which that row begins.
+    /// The text from the last row on, and the line on which that row begins.
     last: (&'a str, u64),
 }
 
@@ -48,7 +51,7 @@ impl<'a> Rows<'a> {
         Self { rest: text, line, separator, last: (text, line) }
     }
 
-    /// Goes back behind the first line of the row that was read last.
+    /// Goes back to the second line of the last row.
     pub(super) fn only_first_line(&mut self) {
         let (row, line) = self.last;
         self.rest = behind_line(row);
@@ -56,7 +59,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The text behind its first line.
+/// The text after its first line.
 fn behind_line(text: &str) -> &str {
     match text.find(['\n', '\r']) {
         Some(end) => &text[end + line_end(&text[end..])..],
@@ -127,17 +130,19 @@ impl<'a> Iterator for Rows<'a> {
     }
 }
 
-/// A cell of which a reader sees nothing is empty.
+/// A cell without visible characters is empty.
 fn visible(cell: &str) -> &str {
     if is_blank(cell) { "" } else { cell }
 }
 
-/// A quoted cell without the space around it. Line breaks stay: a cell that begins with one may hold what was no part of it.
+/// A quoted cell without the space around it. Line breaks stay, because a cell that begins with one
+/// may contain text of another row.
 fn trimmed(cell: &str) -> &str {
     cell.trim_matches(|c: char| c.is_whitespace() && !is_line_break(c))
 }
 
-/// The cell at the beginning of a text, and what comes behind it: a separator, a line end or nothing.
+/// The first cell of a text, and the rest. The rest begins with a separator or a line end, or it is
+/// empty.
 fn cell(text: &str, separator: char) -> Result<(Cow<'_, str>, &str), &'static str> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([separator, '\n', '\r']).unwrap_or(text.len());
@@ -154,7 +159,7 @@ fn cell(text: &str, separator: char) -> Result<(Cow<'_, str>, &str), &'static st
         }
         let inside = visible(trimmed(&quoted[..end]));
         let inside = if inside.contains('"') { inside.replace("\"\"", "\"").into() } else { inside.into() };
-        // Spaces behind the quote are nobody's.
+        // Spaces after the quote belong to no cell.
         let behind = behind.trim_start_matches(|c| c == ' ' && c != separator);
         let ends = behind.is_empty() || behind.starts_with(separator) || line_end(behind) > 0;
         return if ends {
@@ -218,7 +223,8 @@ mod tests {
     }
 
     proptest! {
-        /// What is written by the rules is read as it was written, with any separator and line end.
+        /// A table that is written by the rules is read as it was written, with any separator and
+        /// line end.
         #[test]
         fn every_table_is_read_as_it_was_written(
             table in proptest::collection::vec(proptest::collection::vec("[a-z\", ;\n\r]{0,6}", 1..4), 1..6),
@@ -234,7 +240,7 @@ mod tests {
             prop_assert_eq!(found, trimmed);
         }
 
-        /// Whatever stands there: it ends, and lines only grow.
+        /// Reading any text ends, and line numbers only grow.
         #[test]
         fn any_text_has_rows(text in "[a,\"\n\r ]{0,60}") {
             let lines: Vec<_> = Rows::new(&text, 1, ',').map(|row| row.line).collect();
