@@ -56,7 +56,7 @@ pub struct VerifyArguments {
     pub receipts: Option<PathBuf>,
 }
 
-/// What was compared, and found equal.
+/// What was compared and found equal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
     /// Drives.
@@ -73,7 +73,7 @@ pub struct Report {
     pub registrations: u64,
 }
 
-/// Why a verification ended early.
+/// Why a verification failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// The first difference.
@@ -119,7 +119,7 @@ async fn check_receipts(db: &Database, arguments: &VerifyArguments, file: &Path)
     } else {
         let file = arguments.deployment.key_file();
         // This only reads. A new key would have signed no receipt.
-        anyhow::ensure!(file.exists(), "{} is not there; give DATA_DIR or SIGNING_KEY", file.display());
+        anyhow::ensure!(file.exists(), "{} does not exist; give DATA_DIR or SIGNING_KEY", file.display());
         SigningKey::load_or_create(&file)?
     };
     let lines = File::open(file).with_context(|| format!("open {}", file.display()))?;
@@ -167,7 +167,7 @@ pub async fn verify_watched(
             }
         }
         if let Some(stray) = decided.keys().find(|stream| !known.contains(stream)) {
-            let about = format!("the ledger has decisions about {stray}, which is not there");
+            let about = format!("the ledger has decisions about {stray}, which does not exist");
             return Err(Fault::Difference { about, source: None });
         }
     }
@@ -184,7 +184,7 @@ async fn verify_drive(
     let differs = |wrong| Fault::Difference { about: format!("drive {id}"), source: Some(wrong) };
     let wrong = |what: String| differs(what.into());
     let Some(stored) = drives::stored(db, id).await? else {
-        return Err(wrong("it is not there".to_owned()));
+        return Err(wrong("it does not exist".to_owned()));
     };
     let mut fold = Fold::new(id);
     loop {
@@ -209,7 +209,10 @@ async fn verify_drive(
     compare(db, id, &stored, &fold).await?;
     let decisions = decided.get(&Stream::from(id)).copied().unwrap_or(0);
     if decisions != fold.decisions() {
-        let what = format!("the ledger has {decisions} decisions with entries, the log {}", fold.decisions());
+        let what = format!(
+            "the ledger has {decisions} decisions with entries, but the log has {}",
+            fold.decisions()
+        );
         return Err(wrong(what));
     }
     let registrations = fold.state().registrations().count() as u64;
@@ -217,7 +220,7 @@ async fn verify_drive(
     Ok(Report { drives: 1, entries, decisions, registrations, ..Report::default() })
 }
 
-/// Compares what the log says with what the tables say.
+/// Compares the fold of the log with the tables.
 async fn compare(
     db: &impl ConnectionTrait,
     id: DriveId,
@@ -226,7 +229,11 @@ async fn compare(
 ) -> Result<(), Fault> {
     let wrong = |what: String| Fault::Difference { about: format!("drive {id}"), source: Some(what.into()) };
     if stored.head != fold.head() {
-        return Err(wrong(format!("its row ends at {:?}, its log at {:?}", stored.head, fold.head())));
+        return Err(wrong(format!(
+            "its row ends at {:?}, but its log ends at {:?}",
+            stored.head,
+            fold.head()
+        )));
     }
     let state = fold.state();
     if state.drive.as_ref() != Some(&stored.view.drive) {
@@ -235,7 +242,10 @@ async fn compare(
     for slot in &stored.view.drive.definition.slots {
         let (table, log) = (stored.view.places.get(&slot.slot_id).copied(), state.places(slot.slot_id));
         if table != Some(log) {
-            return Err(wrong(format!("slot {}: the table has {table:?}, the log {log:?}", slot.slot_id)));
+            return Err(wrong(format!(
+                "slot {}: the table has {table:?}, but the log has {log:?}",
+                slot.slot_id
+            )));
         }
     }
     let (mut after, mut counted) = (None, 0);
@@ -246,7 +256,7 @@ async fn compare(
         for registration in &page {
             counted += 1;
             if state.registration(registration.member_id) != Some(registration) {
-                return Err(wrong(format!("registration {} is not what the log says", registration.id)));
+                return Err(wrong(format!("registration {} differs from the log", registration.id)));
             }
         }
     }
@@ -254,6 +264,6 @@ async fn compare(
     if counted == logged {
         Ok(())
     } else {
-        Err(wrong(format!("{counted} registrations, the log has {logged}")))
+        Err(wrong(format!("the table has {counted} registrations, but the log has {logged}")))
     }
 }

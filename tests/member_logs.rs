@@ -122,7 +122,7 @@ async fn a_log_that_was_changed_is_found(engine: Engine) {
             "update drive_log set event = replace(event, 'muster.member.update\"', 'muster.member.updated\"')",
             "hash",
         ),
-        ("update streams set kind = 'drive'", "update streams set kind = 'member'", "not there"),
+        ("update streams set kind = 'drive'", "update streams set kind = 'member'", "does not exist"),
         ("update ledger set sequence = 7 where sequence = 3", "", "begins"),
     ] {
         local.tamper(tampering).await.unwrap();

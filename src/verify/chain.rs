@@ -1,4 +1,4 @@
-//! A log of any stream on its way through: numbers, hashes, causes, and the decisions in the ledger.
+//! Checks the log of any stream: numbers, hashes, causes, and the decisions in the ledger.
 
 use std::marker::PhantomData;
 
@@ -14,10 +14,10 @@ use shared::log::{Entry, Head};
 /// What is wrong with a log.
 #[derive(Debug, thiserror::Error)]
 pub enum Wrong {
-    /// What does not follow or does not agree, in a sentence.
+    /// The difference, in a sentence.
     #[error("{0}")]
     Differs(String),
-    /// An entry is no event.
+    /// An entry is not an event.
     #[error("entry {sequence} cannot be read")]
     Unreadable {
         /// Its number.
@@ -38,7 +38,7 @@ impl From<String> for Wrong {
 pub struct Step<E = Event> {
     /// Its number.
     pub sequence: u64,
-    /// What it says.
+    /// Its event.
     pub event: CloudEvent<E>,
 }
 
@@ -47,9 +47,9 @@ pub struct Step<E = Event> {
 pub(super) struct Chain<E = Event> {
     stream: Stream,
     head: Head,
-    /// The command whose events are being read, and how many there were so far.
+    /// The command whose events are being read, and how many were read.
     cause: Option<(CommandId, u32)>,
-    /// How many events the ledger says that it has; 0 if that is unknown.
+    /// How many events this command has, according to the ledger. 0 if that is unknown.
     expected: u32,
     decisions: u64,
     events: PhantomData<E>,
@@ -79,15 +79,14 @@ impl<E: EventSet> Chain<E> {
             return Err(format!("entry {} follows entry {}", entry.head.sequence, self.head.sequence).into());
         }
         if entry.head.hash != head.hash {
-            let what =
-                format!("entry {sequence}: the hash does not follow from the one before and the bytes");
+            let what = format!("entry {sequence}: the hash does not match the previous hash and the bytes");
             return Err(what.into());
         }
         self.head = head;
         let event: CloudEvent<E> =
             serde_json::from_slice(&entry.bytes).map_err(|source| Wrong::Unreadable { sequence, source })?;
         if event.sequence.as_deref() != Some(sequence.to_string().as_str()) {
-            return Err(format!("entry {sequence} says that it is {:?}", event.sequence).into());
+            return Err(format!("entry {sequence} has the number {:?}", event.sequence).into());
         }
         if event.stream() != Some(self.stream) {
             return Err(format!("entry {sequence} is about {}", event.source).into());
@@ -95,7 +94,7 @@ impl<E: EventSet> Chain<E> {
         Ok(Step { sequence, event })
     }
 
-    /// Takes an entry in. With its row of the ledger, checks that both agree about what caused it.
+    /// Adds an entry. With its row of the ledger, checks that both agree.
     pub(super) fn step(&mut self, step: &Step<E>, row: Option<&Row>) -> Result<(), Wrong> {
         let Step { sequence, event } = step;
         let index = match self.cause {
@@ -110,14 +109,14 @@ impl<E: EventSet> Chain<E> {
         self.cause = Some((event.cause, index + 1));
         let wrong = |what: String| Wrong::from(format!("entry {sequence} ({}): {what}", event.event.kind()));
         if event.id != event_id(event.cause, index as usize) {
-            return Err(wrong("its id is not a function of its cause".to_owned()));
+            return Err(wrong("its id is not derived from its cause".to_owned()));
         }
         let Some(row) = row else { return Ok(()) };
         if row.stream != Some(self.stream) {
-            return Err(wrong(format!("the ledger says that {} is not about {}", row.id, self.stream)));
+            return Err(wrong(format!("in the ledger, decision {} is not about {}", row.id, self.stream)));
         }
         if index == 0 && row.sequence != Some(*sequence) {
-            return Err(wrong(format!("the ledger says that {} begins at {:?}", row.id, row.sequence)));
+            return Err(wrong(format!("in the ledger, decision {} begins at {:?}", row.id, row.sequence)));
         }
         if let (Some(hash), Some(text)) = (event.event.facts(), row.facts.as_deref())
             && hash != base64url(&sha256(text.as_bytes()))
@@ -127,12 +126,12 @@ impl<E: EventSet> Chain<E> {
         Ok(())
     }
 
-    /// Whether the last decision is whole.
+    /// Checks that the last decision is complete.
     pub(super) fn finish(&self) -> Result<(), Wrong> {
         match self.cause {
             Some((cause, count)) if self.expected != 0 && count != self.expected => {
                 let expected = self.expected;
-                Err(format!("decision {cause} has {count} entries, the ledger says {expected}").into())
+                Err(format!("decision {cause} has {count} entries, but the ledger has {expected}").into())
             }
             _ => Ok(()),
         }

@@ -101,7 +101,8 @@ impl Fold {
         broken_invariant(&self.state, self.latest).map_or(Ok(()), |broken| Err(broken.into()))
     }
 
-    /// Whether an event may follow, whoever decided it: places, order of the waiting list, the fullness of a refusal.
+    /// Whether the state allows an event: places, the order of the waiting list, and fullness for a
+    /// refusal.
     fn allowed(&self, event: &Event) -> Result<(), String> {
         let drive = self.state.drive.as_ref();
         let capacity =
@@ -109,7 +110,7 @@ impl Fold {
         let place = |slot: SlotId, place: u32| {
             let confirmed = self.state.places(slot).confirmed;
             if place != confirmed + 1 {
-                return Err(format!("place {place} after {confirmed}"));
+                return Err(format!("place {place} after {confirmed} confirmed"));
             }
             match capacity(slot) {
                 Some(capacity) if place > capacity => Err(format!("place {place} of {capacity}")),
@@ -122,7 +123,7 @@ impl Fold {
             _ if drive.is_none() => Err("the drive does not exist yet".to_owned()),
             Event::RegistrationConfirmed(event) => match self.state.places(event.slot_id).waitlisted {
                 0 => place(event.slot_id, event.place),
-                waiting => Err(format!("{waiting} waited already")),
+                waiting => Err(format!("{waiting} members waited already")),
             },
             Event::RegistrationWaitlisted(event) => {
                 let places = self.state.places(event.slot_id);
@@ -130,7 +131,7 @@ impl Fold {
                 match free && places.waitlisted == 0 {
                     true => Err("a place was free".to_owned()),
                     false if event.position != places.waitlisted + 1 => {
-                        Err(format!("position {} after {}", event.position, places.waitlisted))
+                        Err(format!("position {} after {} waiting", event.position, places.waitlisted))
                     }
                     false => Ok(()),
                 }
@@ -152,7 +153,7 @@ impl Fold {
                 match self.state.places(event.slot_id).waitlisted {
                     _ if !waits => Err("the member does not wait".to_owned()),
                     all if (1..=all).contains(&event.position) => Ok(()),
-                    all => Err(format!("position {} of {all}", event.position)),
+                    all => Err(format!("position {} of {all} waiting", event.position)),
                 }
             }
             Event::RegistrationAnswersChanged(event) => {
@@ -227,12 +228,12 @@ impl Fold {
         }
     }
 
-    /// Whether the ledger says the same about the command: what came of it, and (as far as the facts were not erased) the
-    /// verdict, recomputed.
+    /// Whether the ledger agrees on the command: its result, and the verdict, which is computed
+    /// again if the facts were not erased.
     fn agrees(&self, event: &Event, row: &Row, facts: Option<&Facts>) -> Result<(), String> {
         let refused = matches!(event, Event::RegistrationRefused(_) | Event::DriveRefused(_));
         if refused != (row.status == Status::Refused) {
-            return Err(format!("the ledger says that {} was {}", row.id, row.status.as_str()));
+            return Err(format!("in the ledger, decision {} is {}", row.id, row.status.as_str()));
         }
         if let Event::RegistrationCheckedIn(event) = event {
             let registered_at = self.state.registration(event.member_id).map(|found| found.registered_at);
@@ -260,7 +261,7 @@ impl Fold {
                     return Err(format!("{} was accepted outside the window", row.id));
                 }
                 if knows && !judge().eligible {
-                    return Err(format!("{} is not eligible by the rules of then", row.id));
+                    return Err(format!("{} is not eligible by the rules of that time", row.id));
                 }
                 Ok(())
             }

@@ -1,4 +1,4 @@
-//! Compares receipts with the ledger: each is decided, in the order of the receipts.
+//! Compares receipts with the ledger: each command is decided, in the order of the receipts.
 //!
 //! A client that waits for each receipt before its next click knows an order that the logs must
 //! keep. Of two clicks on one drive, the first is decided first. A file of such receipts proves
@@ -23,8 +23,8 @@ const PAGE: usize = 500;
 /// Checks receipts, one per line, in the order in which the client got them. Returns their number.
 ///
 /// # Errors
-/// At the first line that is no receipt of this deployment, whose command has no or another
-/// decision, or that was decided before an earlier receipt.
+/// At the first line that is not a receipt of this deployment. At the first receipt whose command
+/// has no decision or another one, or was decided before the command of an earlier receipt.
 pub(super) async fn check(
     db: &impl ConnectionTrait,
     key: &SigningKey,
@@ -66,7 +66,8 @@ pub(super) async fn check(
                 ));
             };
             let decided = (row.kind.as_str(), row.actor.to_string(), rfc3339(row.accepted_at));
-            // Versions in which members had no logs neither wrote nor signed that a command is about one.
+            // Before members had logs, neither the ledger nor a receipt had the member that a
+            // command is about.
             let is_elsewhere = row.stream.zip(claims.stream).is_some_and(|(row, claimed)| row != claimed);
             if is_elsewhere || decided != (claims.kind.as_str(), claims.actor, claims.accepted_at) {
                 return Err(differs(
@@ -86,8 +87,8 @@ pub(super) async fn check(
                 return Err(differs(
                     number,
                     &format!(
-                        "was given after that of line {before} and decided before it: entries {sequence} and {earlier} of \
-                         {stream}"
+                        "was given after the one in line {before}, but decided before it: entries {sequence} \
+                         and {earlier} of {stream}"
                     ),
                 ));
             }

@@ -1,4 +1,4 @@
-//! The logs of streams whose tables are no fold of them.
+//! Checks the logs of streams whose tables are not a fold of them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,14 +13,14 @@ use shared::store::streams;
 use super::chain::Chain;
 use super::{Fault, PAGE};
 
-/// What was compared of one kind of stream.
+/// How much was compared, for one kind of stream.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
     pub(super) streams: u64,
     pub(super) entries: u64,
 }
 
-/// Verifies the logs of all streams in which an `E` stands, and adds them to `known`.
+/// Verifies the logs of all streams with events `E`, and adds these streams to `known`.
 pub(super) async fn verify<E: EventSet>(
     db: &impl ConnectionTrait,
     decided: &HashMap<Stream, u64>,
@@ -42,7 +42,7 @@ pub(super) async fn verify<E: EventSet>(
     }
 }
 
-/// Verifies one log; returns how many entries it has.
+/// Verifies one log. Returns the number of its entries.
 async fn verify_one<E: EventSet>(
     db: &impl ConnectionTrait,
     stream: Stream,
@@ -71,11 +71,13 @@ async fn verify_one<E: EventSet>(
     }
     chain.finish().map_err(&differs)?;
     if stored != chain.head() {
-        return Err(wrong(format!("its row ends at {stored:?}, its log at {:?}", chain.head())));
+        return Err(wrong(format!("its row ends at {stored:?}, but its log ends at {:?}", chain.head())));
     }
     if decided != chain.decisions() {
         let logged = chain.decisions();
-        return Err(wrong(format!("the ledger has {decided} decisions with entries, the log {logged}")));
+        return Err(wrong(format!(
+            "the ledger has {decided} decisions with entries, but the log has {logged}"
+        )));
     }
     Ok(chain.head().sequence)
 }

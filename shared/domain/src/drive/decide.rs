@@ -337,20 +337,23 @@ pub fn broken_invariant(state: &State, latest: Timestamp) -> Option<String> {
             RegistrationState::Withdrawn | RegistrationState::Removed => {}
         }
         if registration.checked_in_at.is_some() && registration.state != RegistrationState::Confirmed {
-            return Some(format!("{} has come and holds no place", registration.member_id));
+            return Some(format!("{} is checked in but holds no place", registration.member_id));
         }
     }
     for slot in &drive.definition.slots {
         let places = state.places(slot.slot_id);
         let (confirmed, waitlisted) = counted.get(&slot.slot_id).copied().unwrap_or_default();
         if (places.confirmed, places.waitlisted) != (confirmed, waitlisted) {
-            return Some(format!("slot {}: counted {confirmed}+{waitlisted}, kept {places:?}", slot.slot_id));
+            return Some(format!(
+                "slot {}: counted {confirmed}+{waitlisted}, but the state has {places:?}",
+                slot.slot_id
+            ));
         }
         if slot.capacity.is_some_and(|capacity| confirmed > capacity) {
             return Some(format!("slot {}: {confirmed} confirmed, {:?} places", slot.slot_id, slot.capacity));
         }
         if waitlisted > 0 && slot.has_room(confirmed) && drive.definition.promotes(slot, latest) {
-            return Some(format!("slot {}: {waitlisted} wait beside a free place", slot.slot_id));
+            return Some(format!("slot {}: {waitlisted} wait although a place is free", slot.slot_id));
         }
     }
     None
