@@ -17,9 +17,10 @@ pub const MAX_ATTRIBUTE_NAME: usize = 64;
 pub enum Attribute {
     /// True or false.
     Bool(bool),
-    /// A number that rules compare exactly: a whole one of at most 64 bits, or one with a point below 2^53.
+    /// A number that rules compare exactly: an integer of at most 64 bits, or a number with a point
+    /// below 2^53.
     Number(Number),
-    /// A text; `2001-02-03` and RFC 3339 instants count as dates, too.
+    /// A text. `2001-02-03` and RFC 3339 instants also count as dates.
     Text(String),
 }
 

@@ -35,7 +35,7 @@ crate::words! {
     pub enum Kind {
         /// Campus recruitment.
         Placement = "placement",
-        /// Blood and the like.
+        /// A donation, such as blood.
         Donation = "donation",
         /// Vaccination.
         Vaccination = "vaccination",
@@ -49,7 +49,7 @@ crate::words! {
 }
 
 crate::words! {
-    /// Where a drive is in its life.
+    /// The status of a drive.
     #[schemars(rename = "DriveStatus")]
     pub enum Status {
         /// Seen by organisers only.
@@ -65,8 +65,8 @@ crate::words! {
     }
 }
 
-/// Who closed a drive. It matters to those who clicked before: the schedule's closing is judged by the instant of
-/// acceptance, an organiser's by the lane's order.
+/// What closed a drive. After the schedule closed it, a click still counts if it was accepted
+/// before `closes_at`. An organiser's closing takes effect in the order of the drive's lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClosedBy {
@@ -136,16 +136,16 @@ impl DriveCommand {
     }
 }
 
-/// Makes a drive; it is a draft until it is published.
+/// Creates a drive. It is a draft until it is published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CreateDrive {
     /// Its id, made by the API.
     pub drive_id: DriveId,
-    /// What it shall be.
+    /// The definition, as an organiser wrote it.
     pub draft: Draft,
 }
 
-/// Changes a drive. Nobody who is registered loses their place by it.
+/// Changes a drive. No registered member loses a place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateDrive {
     /// The drive.
@@ -161,7 +161,7 @@ pub struct PublishDrive {
     pub drive_id: DriveId,
 }
 
-/// Ends registration before its time.
+/// Closes registration before its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CloseDrive {
     /// The drive.
@@ -173,52 +173,52 @@ pub struct CloseDrive {
 pub struct ReopenDrive {
     /// The drive.
     pub drive_id: DriveId,
-    /// Its new end; needed when the old one is over.
+    /// The new end of registration. It is required if the old one is over.
     #[serde(default)]
     pub closes_at: Option<when::When>,
 }
 
-/// Calls a drive off.
+/// Cancels a drive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CancelDrive {
     /// The drive.
     pub drive_id: DriveId,
-    /// Why, for everyone to read.
+    /// The reason, which everyone can read.
     #[schemars(length(min = 1, max = registration::MAX_REASON))]
     pub reason: String,
 }
 
-/// Lets a drive open or close when its instant has come. Sent by the scheduler.
+/// Opens or closes registration when the schedule says so. The scheduler sends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AdvanceDrive {
     /// The drive.
     pub drive_id: DriveId,
-    /// The instant that has come.
+    /// The instant at which this was due.
     pub due: Timestamp,
 }
 
-/// Reminds people of what is about to begin. Sent by the scheduler.
+/// Sends the reminders and the digest that are due. The scheduler sends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RemindDrive {
     /// The drive.
     pub drive_id: DriveId,
-    /// The instant that has come.
+    /// The instant at which this was due.
     pub due: Timestamp,
 }
 
-/// What came of a command about a drive.
+/// The outcome of a command about a drive.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct DriveOutcome {
     /// The drive.
     pub drive_id: DriveId,
-    /// Where it is now.
+    /// Its status now.
     pub status: Status,
-    /// The version of its rules.
+    /// The version of its rules now.
     pub rules_version: u32,
-    /// How many got a place from the waiting list by it.
+    /// How many waiting members the command promoted.
     #[serde(skip_serializing_if = "is_zero")]
     pub promoted: usize,
-    /// What another time zone means for the drive's times, if the zone alone changed.
+    /// The drive's times by the clock of the new time zone, if the time zone changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }

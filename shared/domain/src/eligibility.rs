@@ -45,16 +45,17 @@ pub const MAX_NAME: usize = 64;
 /// The longest message of a rule, in characters.
 pub const MAX_MESSAGE: usize = 500;
 
-/// One condition on those who register.
+/// One condition on members who register.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rule {
     /// Unique in its drive: `minimum_marks`.
     #[schemars(length(min = 1, max = MAX_NAME))]
     pub name: String,
-    /// CEL over `member.*`, `drive.*` and `now`; it must be true: `member.degree_p >= 60`.
+    /// A CEL expression over `member.*`, `drive.*` and `now`. It must be true:
+    /// `member.degree_p >= 60`.
     #[schemars(length(min = 1, max = MAX_EXPRESSION))]
     pub when: String,
-    /// What a member reads when it is not.
+    /// What a member reads if the condition is not true.
     #[schemars(length(min = 1, max = MAX_MESSAGE))]
     pub message: String,
 }
@@ -74,10 +75,10 @@ pub struct RuleError {
     pub detail: String,
 }
 
-/// What the rules of one drive say about one member.
+/// The verdict of a drive's rules on one member.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
-    /// Which version of the drive's rules.
+    /// The version of the drive's rules.
     pub rules_version: u32,
     /// Whether all of them hold.
     pub eligible: bool,
@@ -85,7 +86,7 @@ pub struct Verdict {
     pub rules: Vec<RuleVerdict>,
 }
 
-/// What one rule says about one member.
+/// The verdict of one rule on one member.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleVerdict {
     /// The rule.
@@ -94,12 +95,12 @@ pub struct RuleVerdict {
     pub passed: bool,
     /// The rule's message.
     pub message: String,
-    /// What the rule looked at, by name: `{"age": 17}`, `{"drive.kind": "donation"}`.
+    /// The values that the rule read, by name: `{"age": 17}`, `{"drive.kind": "donation"}`.
     pub compared: BTreeMap<String, Json>,
     /// Attributes that the rule needs and the member does not have.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub missing: Vec<String>,
-    /// Why it could not be compared, if it could not: a text against a number, say.
+    /// Why the rule has no result, if so. For example, it compares a text with a number.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
 }
@@ -363,7 +364,7 @@ crate::commands! {
     "check-eligibility" => CheckEligibility -> EligibilityOutcome or [DriveNotFound, MemberNotFound],
 }
 
-/// Asks what a drive's rules say about a member, without registering.
+/// Asks for the verdict of a drive's rules on a member, without registering.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckEligibility {
     /// The drive.
@@ -372,14 +373,14 @@ pub struct CheckEligibility {
     pub member_id: MemberId,
 }
 
-/// What came of an eligibility check.
+/// The outcome of an eligibility check.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct EligibilityOutcome {
     /// The drive.
     pub drive_id: DriveId,
     /// The member.
     pub member_id: MemberId,
-    /// What the rules say.
+    /// The verdict.
     #[serde(flatten)]
     pub verdict: Verdict,
 }

@@ -63,7 +63,7 @@ macro_rules! ids {
 }
 
 ids! {
-    /// A command: what one click asked for. Its id is also the id of its receipt and of its decision.
+    /// A command. Its id is also the id of its receipt and of its decision.
     CommandId;
     /// A drive.
     DriveId;

@@ -47,7 +47,7 @@ crate::commands! {
     "import-members" => ImportMembers -> ImportOutcome or [InvalidFile],
 }
 
-/// Changes what a member says about themselves. Also sent when someone signs up.
+/// Changes a member's own profile. Muster also sends it when a person signs up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateProfile {
     /// Whose profile.
@@ -55,7 +55,7 @@ pub struct UpdateProfile {
     /// The new name.
     #[schemars(length(min = 1, max = MAX_NAME))]
     pub name: Option<String>,
-    /// Attributes to set, or (null) to remove.
+    /// Attributes to set. Null removes one.
     #[serde(default)]
     pub attributes: BTreeMap<String, Option<Attribute>>,
 }
@@ -100,21 +100,21 @@ impl UpdateProfile {
     }
 }
 
-/// What came of a change of a profile.
+/// The outcome of a change of a profile.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ProfileOutcome {
     /// Whose profile.
     pub member_id: MemberId,
 }
 
-/// Takes people and their attributes in from a CSV file that was stored before.
+/// Imports people and their attributes from a CSV file that was stored before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImportMembers {
-    /// Who imports; one organiser's imports are taken in order.
+    /// The organiser who imports. One organiser's imports are processed in order.
     pub imported_by: Uuid,
     /// The key of the stored file (see `shared::files`).
     pub file: String,
-    /// What its sender said of its encoding.
+    /// The charset that the sender of the file named, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charset: Option<String>,
 }

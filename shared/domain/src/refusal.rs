@@ -34,12 +34,12 @@ impl FieldError {
 /// A decision that says no: the `problem` of a command's status.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
-    /// What kind of no.
+    /// The kind of refusal.
     pub code: Code,
-    /// What this one is about, in words; never about who someone is.
+    /// What this refusal is about, in words. It has no personal data.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
-    /// For [`Code::NotEligible`]: every rule, and what was compared.
+    /// For [`Code::NotEligible`]: every rule, with the values that it compared.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub verdict: Option<Box<Verdict>>,
     /// What is wrong with the input, place by place.

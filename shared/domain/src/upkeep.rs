@@ -15,9 +15,10 @@ crate::commands! {
     "clean-up" => CleanUp -> CleanUpOutcome or [],
 }
 
-/// Deletes what nobody needs any more: uploaded files that were not imported, old decisions about commands that change
-/// nothing (the same command is then decided again, to no harm), and old outcomes of webhooks and mails. Also fills in
-/// columns that an earlier version left out (`shared::derived`).
+/// Deletes data that is no longer needed: uploaded files that were not imported, old decisions on
+/// commands that change nothing, and old outcomes of webhooks and mails. A command whose decision
+/// was deleted is decided again, without harm. Also fills columns that an earlier version left out
+/// (`shared::derived`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CleanUp {}
 
@@ -43,17 +44,17 @@ pub fn expiry(kind: &str, decided_at: Timestamp) -> Option<Timestamp> {
     is_passing(kind).then(|| decided_at + CHECKS_STAY)
 }
 
-/// What a clean-up has done.
+/// The outcome of a clean-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CleanUpOutcome {
     /// Files deleted.
     pub files: u64,
-    /// Decisions forgotten.
+    /// Decisions deleted.
     pub decisions: u64,
-    /// Deliveries to webhooks forgotten.
+    /// Deliveries to webhooks deleted.
     #[serde(default)]
     pub deliveries: u64,
-    /// Mails forgotten.
+    /// Mails deleted.
     #[serde(default)]
     pub mails: u64,
 }

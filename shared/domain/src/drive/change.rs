@@ -10,11 +10,11 @@ use crate::clock::Timestamp;
 use crate::drive::definition::{Definition, Slot};
 use crate::id::SlotId;
 
-/// What changed for those who hold or await a place.
+/// A change of which members who hold or await a place are notified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// When the drive, or their slot, begins.
+    /// When the drive or their slot begins.
     StartsAt,
     /// When it ends.
     EndsAt,

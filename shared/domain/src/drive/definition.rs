@@ -47,7 +47,7 @@ pub struct Slot {
     pub starts_at: Option<Timestamp>,
     /// When it ends.
     pub ends_at: Option<Timestamp>,
-    /// Its places; none means as many as come.
+    /// Its places. None means no limit.
     pub capacity: Option<u32>,
     /// How many may wait.
     pub waitlist_capacity: u32,
@@ -78,12 +78,12 @@ pub struct Definition {
     pub description: String,
     /// Where.
     pub venue: String,
-    /// Where the clock hangs: an IANA zone.
+    /// Its time zone: an IANA name.
     #[schemars(with = "String")]
     pub time_zone: Tz,
     /// Registration begins.
     pub opens_at: Timestamp,
-    /// Registration ends; this instant is outside.
+    /// Registration ends. This instant is excluded.
     pub closes_at: Timestamp,
     /// The drive itself begins.
     pub starts_at: Option<Timestamp>,
@@ -91,20 +91,21 @@ pub struct Definition {
     pub ends_at: Option<Timestamp>,
     /// How people get in.
     pub admission: Admission,
-    /// Where the places are; at least one.
+    /// The slots, which have the places. There is at least one.
     pub slots: Vec<Slot>,
-    /// Who may come.
+    /// The rules that decide who may come.
     pub rules: Vec<Rule>,
-    /// What is asked of those who register.
+    /// The questions to members who register.
     pub questions: Vec<Question>,
-    /// So many seconds before it begins, or their slot does, those who hold a place are reminded; the longest first.
+    /// Reminder offsets in seconds before the start of the drive (or of the participant's slot),
+    /// longest first. Only confirmed participants are reminded.
     #[serde(default = "reminder::unsaid", skip_serializing_if = "reminder::is_unsaid")]
     pub reminders: Vec<u32>,
-    /// When those who run Muster are told each day how it stands, by the clock where it is; absent means never.
+    /// When admins get a daily digest, as local time in the drive's time zone. Absent means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest_at: Option<TimeOfDay>,
-    /// Until when a place that becomes free goes to the head of the waiting list by itself, this
-    /// instant excluded. Never longer than until the end; absent means until then.
+    /// Until when Muster gives a free place to the head of the waiting list. This instant is
+    /// excluded. Promotion ends with the slot or the drive at the latest. Absent means that end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotes_until: Option<Timestamp>,
 }

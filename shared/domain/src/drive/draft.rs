@@ -23,7 +23,7 @@ use crate::refusal::Refusal;
 /// A slot with places of its own, as an organiser writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SlotDraft {
-    /// A new drive has no slots yet: leave it out.
+    /// A new drive has no slots yet, so leave this out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot_id: Option<SlotId>,
     /// One line, unique in the drive.
@@ -35,11 +35,11 @@ pub struct SlotDraft {
     /// When it ends.
     #[serde(default)]
     pub ends_at: Option<When>,
-    /// Its places; absent means as many as come.
+    /// Its places. Absent means no limit.
     #[schemars(range(min = 1, max = MAX_PLACES))]
     #[serde(default)]
     pub capacity: Option<u32>,
-    /// How many may wait; absent means nobody.
+    /// How many may wait. Absent means none.
     #[schemars(range(max = MAX_PLACES))]
     #[serde(default)]
     pub waitlist_capacity: Option<u32>,
@@ -90,40 +90,40 @@ pub struct Draft {
     /// The drive itself ends.
     #[serde(default)]
     pub ends_at: Option<When>,
-    /// The places of a drive without slots; absent means as many as come.
+    /// The places of a drive without slots. Absent means no limit.
     #[schemars(range(min = 1, max = MAX_PLACES))]
     #[serde(default)]
     pub capacity: Option<u32>,
-    /// How many may wait for a drive without slots; absent means nobody.
+    /// How many may wait for a drive without slots. Absent means none.
     #[schemars(range(max = MAX_PLACES))]
     #[serde(default)]
     pub waitlist_capacity: Option<u32>,
-    /// Slots with places of their own; empty means one implicit slot.
+    /// Slots with places of their own. Empty means one implicit slot.
     #[schemars(length(max = MAX_SLOTS))]
     #[serde(default)]
     pub slots: Vec<SlotDraft>,
-    /// Who may come: all rules must hold; empty means anyone.
+    /// The rules that decide who may come. All must hold. Empty means that anyone may come.
     #[schemars(length(max = MAX_RULES))]
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// What is asked; empty means nothing.
+    /// The questions to members who register. Empty means none.
     #[schemars(length(max = MAX_QUESTIONS))]
     #[serde(default)]
     pub questions: Vec<Question>,
     /// How people get in.
     #[serde(default)]
     pub admission: Admission,
-    /// Reminder offsets in seconds before the start of the drive, or of the participant's slot. Only confirmed participants are
-    /// reminded. Absent means a day and an hour; empty means never.
+    /// Reminder offsets in seconds before the start of the drive, or of the participant's slot.
+    /// Only confirmed participants are reminded. Absent means a day and an hour. Empty means never.
     #[schemars(length(max = reminder::MOST), inner(range(min = *reminder::RANGE.start(), max = *reminder::RANGE.end())))]
     #[serde(default = "reminder::unsaid", skip_serializing_if = "reminder::is_unsaid")]
     pub reminders: Vec<u32>,
-    /// When admins get a daily digest, by the clock in the drive's time zone, from when registration opens until the drive
-    /// is over; absent means never.
+    /// When admins get a daily digest, as local time in the drive's time zone. The first comes
+    /// after registration opens, the last after the drive is over. Absent means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest_at: Option<TimeOfDay>,
-    /// Until when a place that becomes free goes to the head of the waiting list by itself, this instant excluded. Absent means
-    /// until the end of the slot or the drive, which is the latest in any case.
+    /// Until when Muster gives a free place to the head of the waiting list. This instant is
+    /// excluded. Promotion ends with the slot or the drive at the latest. Absent means that end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promotes_until: Option<When>,
 }

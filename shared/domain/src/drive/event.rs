@@ -10,9 +10,9 @@ pub use self::data::{
 };
 
 crate::events! {
-    /// What was decided on a drive's lane, as its log says it.
+    /// An event of a drive's log.
     pub enum Event of Drive;
-    /// A drive was made.
+    /// A drive was created.
     "muster.drive.created" => DriveCreated(DriveCreated),
     /// A drive was changed.
     "muster.drive.updated" => DriveUpdated(DriveUpdated),
@@ -24,33 +24,34 @@ crate::events! {
     "muster.drive.closed" => DriveClosed(DriveClosed),
     /// Registration opened again.
     "muster.drive.reopened" => DriveReopened(DriveReopened),
-    /// A drive was called off.
+    /// A drive was cancelled.
     "muster.drive.cancelled" => DriveCancelled(DriveCancelled),
-    /// Something is about to begin.
+    /// Registration, a drive or a slot is about to begin.
     "muster.drive.reminded" => DriveReminded(DriveReminded),
-    /// How a drive stands, once a day.
+    /// The daily digest of a drive.
     "muster.drive.digested" => DriveDigested(DriveDigested),
-    /// An organiser wrote to people who signed up.
+    /// An organiser sent a message to registered members.
     "muster.drive.messaged" => DriveMessaged(DriveMessaged),
-    /// Someone got a place.
+    /// A member got a place.
     "muster.registration.confirmed" => RegistrationConfirmed(RegistrationConfirmed) [member facts],
-    /// Someone got on the waiting list.
+    /// A member got on the waiting list.
     "muster.registration.waitlisted" => RegistrationWaitlisted(RegistrationWaitlisted) [member facts],
-    /// Somebody who waited got a place: the head of the waiting list, or whom an organiser chose.
+    /// A waiting member got a place: the head of the waiting list, or a member whom an organiser
+    /// chose.
     "muster.registration.promoted" => RegistrationPromoted(RegistrationPromoted) [member facts],
-    /// An organiser moved somebody within the waiting list.
+    /// An organiser moved a member within the waiting list.
     "muster.registration.moved" => RegistrationMoved(RegistrationMoved) [member facts],
-    /// A member answered the drive's questions anew.
+    /// A member changed the answers to the drive's questions.
     "muster.registration.answers_changed" => RegistrationAnswersChanged(RegistrationAnswersChanged) [member facts],
-    /// A member gave their registration up.
+    /// A member withdrew a registration.
     "muster.registration.withdrawn" => RegistrationWithdrawn(RegistrationEnded) [member facts],
-    /// An organiser took a registration away.
+    /// An organiser removed a registration.
     "muster.registration.removed" => RegistrationRemoved(RegistrationEnded) [member facts],
-    /// Somebody who holds a place has come.
+    /// A member who holds a place was checked in.
     "muster.registration.checked_in" => RegistrationCheckedIn(RegistrationCheckedIn) [member facts],
-    /// A check-in was taken back.
+    /// A check-in was undone.
     "muster.registration.check_in_undone" => RegistrationCheckInUndone(RegistrationCheckInUndone) [member],
-    /// Someone did not get in, or a change to a registration was refused.
+    /// A registration, or a change to one, was refused.
     "muster.registration.refused" => RegistrationRefused(RegistrationRefused) [perhaps_member facts],
     /// A change to the drive itself was refused.
     "muster.drive.refused" => DriveRefused(DriveRefused),

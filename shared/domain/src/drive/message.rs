@@ -13,13 +13,13 @@ pub const MAX_SUBJECT: usize = 200;
 /// The longest text, in characters.
 pub const MAX_TEXT: usize = 10_000;
 
-/// Whom a message is for.
+/// The recipients of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Audience {
-    /// Those who hold a place.
+    /// Members who hold a place.
     Confirmed,
-    /// Those who wait for one.
+    /// Members who wait for a place.
     Waitlisted,
     /// Both.
     #[default]
@@ -38,7 +38,7 @@ impl Audience {
     }
 }
 
-/// Writes to all of a drive.
+/// Sends a message to a drive's members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MessageDrive {
     /// The drive.

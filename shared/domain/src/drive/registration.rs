@@ -19,15 +19,15 @@ pub const MAX_REASON: usize = 500;
 pub const MAX_GATE: usize = 100;
 
 crate::words! {
-    /// Where a registration is.
+    /// The state of a registration.
     pub enum RegistrationState {
         /// It has a place.
         Confirmed = "confirmed",
         /// It waits for a place.
         Waitlisted = "waitlisted",
-        /// The member gave it up.
+        /// The member withdrew it.
         Withdrawn = "withdrawn",
-        /// An organiser took it away.
+        /// An organiser removed it.
         Removed = "removed",
     }
 }
@@ -67,7 +67,7 @@ pub struct Registration {
 pub struct Register {
     /// The drive.
     pub drive_id: DriveId,
-    /// For whom.
+    /// The member.
     pub member_id: MemberId,
     /// Which slot; may be absent when there is only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,7 +77,7 @@ pub struct Register {
     pub answers: Answers,
 }
 
-/// Gives a place, or the waiting for one, up.
+/// Gives up a place, or a position on the waiting list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Withdraw {
     /// The drive.
@@ -86,77 +86,77 @@ pub struct Withdraw {
     pub member_id: MemberId,
 }
 
-/// An organiser asks for a place for someone, for a reason. Window and rules do not hold them up;
-/// capacity does. Someone who waits gets a place if one is free.
+/// An organiser registers a member, for a reason. The window and the rules do not apply, but the
+/// capacity does. A waiting member gets a place if one is free.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddRegistration {
     /// The drive.
     pub drive_id: DriveId,
-    /// For whom.
+    /// The member.
     pub member_id: MemberId,
     /// Which slot; may be absent when there is only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot_id: Option<SlotId>,
-    /// Why; about a person, so it is not logged.
+    /// The reason. It is about a person, so it is not logged.
     #[schemars(length(min = 1, max = MAX_REASON))]
     pub reason: String,
 }
 
-/// An organiser takes a registration away, for a reason.
+/// An organiser removes a registration, for a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RemoveRegistration {
     /// The drive.
     pub drive_id: DriveId,
     /// Which registration.
     pub registration_id: RegistrationId,
-    /// Why; about a person, so it is not logged.
+    /// The reason. It is about a person, so it is not logged.
     #[schemars(length(min = 1, max = MAX_REASON))]
     pub reason: String,
 }
 
-/// A member answers the drive's questions anew. All answers are given; those that were given before
-/// are replaced.
+/// A member changes the answers to the drive's questions. The new answers replace all earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeAnswers {
     /// The drive.
     pub drive_id: DriveId,
     /// Whose registration.
     pub member_id: MemberId,
-    /// The answers, by the questions' names.
+    /// The answers, by the names of the questions.
     pub answers: Answers,
 }
 
-/// An organiser moves somebody within the waiting list, for a reason.
+/// An organiser moves a member within the waiting list, for a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MoveInWaitingList {
     /// The drive.
     pub drive_id: DriveId,
     /// Whose registration.
     pub registration_id: RegistrationId,
-    /// Where they shall stand in the waiting list of their slot, from 1. Beyond its end means at
-    /// its end.
+    /// The new position on the waiting list of the slot, from 1. A position beyond the end means
+    /// the end.
     #[schemars(range(min = 1))]
     pub position: u32,
-    /// Why; about a person, so it is not logged.
+    /// The reason. It is about a person, so it is not logged.
     #[schemars(length(min = 1, max = MAX_REASON))]
     pub reason: String,
 }
 
-/// An organiser notes that somebody who holds a place has come. Doing it again changes nothing.
+/// An organiser checks in a member who holds a place. A repetition changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckIn {
     /// The drive.
     pub drive_id: DriveId,
     /// Whose registration.
     pub registration_id: RegistrationId,
-    /// When they came, if that was before the click was accepted: a list may have been kept offline.
+    /// When the member came, if that was before the click was accepted. A desk may have kept its
+    /// list offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
-    /// Where they came in: the name of a gate or desk. The log says it.
+    /// The name of the gate or desk. It is logged.
     #[schemars(length(min = 1, max = MAX_GATE))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<String>,
-    /// What they were checked in with. It may be about a person, so it is not logged.
+    /// The device that checked the member in. It may be about a person, so it is not logged.
     #[schemars(length(min = 1, max = MAX_GATE))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
@@ -177,7 +177,7 @@ impl CheckIn {
     }
 }
 
-/// An organiser takes a check-in back. Doing it again changes nothing.
+/// An organiser undoes a check-in. A repetition changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UndoCheckIn {
     /// The drive.
@@ -186,36 +186,36 @@ pub struct UndoCheckIn {
     pub registration_id: RegistrationId,
 }
 
-/// What came of a command about a registration.
+/// The outcome of a command about a registration.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct RegistrationOutcome {
     /// The registration.
     pub registration_id: RegistrationId,
     /// Its drive.
     pub drive_id: DriveId,
-    /// Its slot; the drive's own id if the drive has no slots.
+    /// Its slot. If the drive has no slots, this is the drive's own id.
     pub slot_id: SlotId,
-    /// Where it is now.
+    /// Its state now.
     pub state: RegistrationState,
     /// If it is confirmed: how many places of the slot were taken with this one.
     pub place: Option<u32>,
-    /// Where it came to stand in the waiting list, from 1, if the command put it there.
+    /// The position on the waiting list, from 1, if the command put it there.
     pub waitlist_position: Option<u32>,
-    /// What the rules say about someone whom an organiser added regardless.
+    /// The rules' verdict on a member whom an organiser added regardless.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
 }
 
-/// What came of a check-in, or of taking one back.
+/// The outcome of a check-in, or of undoing one.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct CheckInOutcome {
-    /// The registration as it is.
+    /// The registration.
     #[serde(flatten)]
     pub registration: RegistrationOutcome,
-    /// When they came; null: they have not.
+    /// When the member came. Null if the member is not checked in.
     #[schemars(with = "Option<Timestamp>")]
     pub checked_in_at: Option<String>,
-    /// Whether it was so already: the same ticket may be shown twice.
+    /// Whether it was so before. The same ticket may be shown twice.
     pub repeated: bool,
 }
 

@@ -14,7 +14,8 @@ use crate::text::shortened;
 /// The `format` of such a text in a schema.
 pub const FORMAT: &str = "instant-or-local-time";
 
-/// An instant (RFC 3339 with an offset), or a local time in the drive's time zone without one (`2026-12-01T09:00`).
+/// An instant (RFC 3339 with an offset), or a local time in the drive's time zone without one
+/// (`2026-12-01T09:00`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String", extend("format" = FORMAT))]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::MemberId;
 
 crate::events! {
-    /// What was decided on a member's lane.
+    /// An event of a member's log.
     pub enum MemberEvent of Member;
     /// A member's profile was changed.
     "muster.member.updated" => MemberUpdated(MemberUpdated) [member],
@@ -24,8 +24,8 @@ pub struct MemberUpdated {
 /// See [`MemberEvent::MembersImported`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MembersImported {
-    /// How many were new.
+    /// How many people were new.
     pub imported: u64,
-    /// How many were known.
+    /// How many people were known and got new data.
     pub updated: u64,
 }

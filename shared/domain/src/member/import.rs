@@ -48,7 +48,7 @@ pub struct Person {
     pub attributes: Attributes,
 }
 
-/// A row that cannot go in.
+/// A row that cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "ImportBadRow")]
 pub struct BadRow {
@@ -60,7 +60,7 @@ pub struct BadRow {
     pub detail: String,
 }
 
-/// Why rows cannot go in: all of those with one code, in one column.
+/// Why rows cannot be imported: all rows with one code, in one column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "ImportReason")]
 pub struct Reason {
@@ -69,15 +69,15 @@ pub struct Reason {
     /// The column, if it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// What is wrong with the first of them.
+    /// What is wrong with the first of these rows.
     pub detail: String,
-    /// How many.
+    /// How many rows.
     pub count: u64,
-    /// The lines of the first of them.
+    /// The lines of the first of these rows.
     pub lines: Vec<u64>,
 }
 
-/// What came of an import: `rows` = `imported` + `updated` + `unchanged` + `rejected_count`.
+/// The outcome of an import: `rows` = `imported` + `updated` + `unchanged` + `rejected_count`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ImportOutcome {
     /// Rows that are not empty, without the header.
@@ -85,19 +85,19 @@ pub struct ImportOutcome {
     pub rows: u64,
     /// People who were new.
     pub imported: u64,
-    /// People who were known, and of whom the file says something new.
+    /// People who were known, and whose data changed.
     pub updated: u64,
-    /// People who were known just as the file says.
+    /// People who were known, and whose data stayed the same.
     #[serde(default)]
     pub unchanged: u64,
-    /// Rows that did not go in, the first [`MAX_REPORTED`] of them.
+    /// Rows that were rejected: the first [`MAX_REPORTED`] of them.
     pub rejected: Vec<BadRow>,
-    /// How many rows did not go in.
+    /// How many rows were rejected.
     pub rejected_count: u64,
-    /// Why they did not, the most frequent reason first.
+    /// Why they were rejected, the most frequent reason first.
     #[serde(default)]
     pub reasons: Vec<Reason>,
-    /// What the cells of each column were taken for.
+    /// How the cells of each column were read.
     #[serde(default)]
     pub columns: Vec<ColumnReport>,
 }

@@ -22,17 +22,17 @@ use crate::member::MAX_TEXT;
 use crate::patch::Patch;
 use crate::refusal::Refusal;
 
-/// What changes of a slot, or a new slot. Absent fields stay; null takes away what may be absent.
+/// Changes to a slot, or a new slot. Absent fields stay. Null removes an optional field.
 ///
-/// Earlier versions wrote every field, and null where an organiser had left one out: that meant
-/// "none", as null does now.
+/// Earlier versions wrote every field, and null for each field that an organiser had left out. That
+/// null meant "none", as null does now.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SlotChanges {
-    /// The slot that is meant; absent for a new one.
+    /// The slot to change. Absent for a new slot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot_id: Option<SlotId>,
-    /// Unique in the drive; a new slot needs one.
+    /// Unique in the drive. A new slot needs a name.
     #[schemars(length(min = 1, max = MAX_TITLE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -42,11 +42,11 @@ pub struct SlotChanges {
     /// When it ends.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub ends_at: Patch<When>,
-    /// Its places; null means as many as come.
+    /// Its places. Null means no limit.
     #[schemars(range(min = 1, max = MAX_PLACES))]
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub capacity: Patch<u32>,
-    /// How many may wait; null means nobody.
+    /// How many may wait. Null means none.
     #[schemars(range(max = MAX_PLACES))]
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub waitlist_capacity: Patch<u32>,
@@ -65,17 +65,17 @@ impl From<SlotDraft> for SlotChanges {
     }
 }
 
-/// What changes of a rule, or a new rule. Absent fields stay.
+/// Changes to a rule, or a new rule. Absent fields stay.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct RuleChanges {
-    /// The rule that is meant; a new one if the drive has none of this name.
+    /// The rule to change. If the drive has no rule of this name, the rule is new.
     #[schemars(length(min = 1, max = eligibility::MAX_NAME))]
     pub name: String,
-    /// The condition; a new rule needs one.
+    /// The condition. A new rule needs one.
     #[schemars(length(min = 1, max = eligibility::MAX_EXPRESSION))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
-    /// What a member reads when it does not hold; a new rule needs one.
+    /// What a member reads if the rule does not hold. A new rule needs a message.
     #[schemars(length(min = 1, max = eligibility::MAX_MESSAGE))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -100,22 +100,22 @@ impl RuleChanges {
     }
 }
 
-/// What changes of a question, or a new question. Absent fields stay.
+/// Changes to a question, or a new question. Absent fields stay.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct QuestionChanges {
-    /// The question that is meant; a new one if the drive has none of this name.
+    /// The question to change. If the drive has no question of this name, the question is new.
     pub name: String,
-    /// What is asked, on one line; a new question needs it.
+    /// The text of the question, on one line. A new question needs one.
     #[schemars(length(min = 1, max = MAX_TEXT))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// What kind of answer it wants; a new question needs it.
+    /// The kind of answer. A new question needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<AnswerKind>,
     /// Whether it must be answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required: Option<bool>,
-    /// What can be chosen. With a `kind` other than `choice`, absent means nothing.
+    /// The choices. If `kind` is not `choice`, absent means none.
     #[schemars(length(max = MAX_CHOICES))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub choices: Option<Vec<String>>,
@@ -151,7 +151,7 @@ impl QuestionChanges {
     }
 }
 
-/// What changes of a drive. Absent fields stay; null takes away what may be absent.
+/// Changes to a drive. Absent fields stay. Null removes an optional field.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(rename = "DriveChanges")]
@@ -179,7 +179,8 @@ pub struct Changes {
     #[schemars(length(max = MAX_VENUE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub venue: Option<String>,
-    /// An IANA zone, such as `Asia/Kolkata`. Instants that are not changed with it stay the instants they are.
+    /// An IANA zone, such as `Asia/Kolkata`. A new zone does not move the instants that are not
+    /// changed with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
     /// The beginning of registration.
@@ -202,16 +203,18 @@ pub struct Changes {
     #[schemars(range(max = MAX_PLACES))]
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub waitlist_capacity: Patch<u32>,
-    /// All slots: those with an id stay, those without are new, those that are not named go. Of a slot that stays, absent
-    /// fields stay.
+    /// All slots. A slot with an id stays, and a slot without one is new. A slot that is not listed
+    /// is removed. If a slot stays, its absent fields stay.
     #[schemars(length(max = MAX_SLOTS))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<Vec<SlotChanges>>,
-    /// All rules, by their names: those that are not named go. Of a rule that stays, absent fields stay.
+    /// All rules, by name. A rule that is not listed is removed. If a rule stays, its absent fields
+    /// stay.
     #[schemars(length(max = MAX_RULES))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<Vec<RuleChanges>>,
-    /// All questions, by their names: those that are not named go. Of a question that stays, absent fields stay.
+    /// All questions, by name. A question that is not listed is removed. If a question stays, its
+    /// absent fields stay.
     #[schemars(length(max = MAX_QUESTIONS))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub questions: Option<Vec<QuestionChanges>>,
@@ -219,10 +222,10 @@ pub struct Changes {
     #[schemars(length(max = reminder::MOST), inner(range(min = *reminder::RANGE.start(), max = *reminder::RANGE.end())))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reminders: Option<Vec<u32>>,
-    /// When admins get a daily digest, by the clock in the drive's time zone.
+    /// When admins get a daily digest, as local time in the drive's time zone.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub digest_at: Patch<TimeOfDay>,
-    /// Until when a place that becomes free goes to the head of the waiting list by itself.
+    /// Until when Muster gives a free place to the head of the waiting list.
     #[serde(skip_serializing_if = "Patch::is_keep")]
     pub promotes_until: Patch<When>,
 }

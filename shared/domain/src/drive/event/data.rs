@@ -14,7 +14,7 @@ use crate::drive::{ClosedBy, Status};
 use crate::id::{MemberId, RegistrationId, SlotId};
 use crate::refusal::Code;
 
-/// Nothing but that it happened.
+/// The event has no data.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Empty {}
 
@@ -32,11 +32,11 @@ pub struct DriveUpdated {
     pub definition: Definition,
     /// Grows by one when the rules change.
     pub rules_version: u32,
-    /// What changed that matters to those who hold or await a place. They are told; absent: nobody
-    /// is.
+    /// The changes of which members who hold or await a place are notified. Absent means that
+    /// nobody is notified.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<Change>,
-    /// Whose slots it matters to; absent: all.
+    /// The slots that the changes concern. Absent means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slots: Vec<SlotId>,
 }
@@ -61,14 +61,14 @@ pub struct DriveClosed {
 pub struct DriveReopened {
     /// The end of registration from now on.
     pub closes_at: Timestamp,
-    /// Open, or published when registration has yet to begin.
+    /// `open`, or `published` if registration has yet to open.
     pub status: Status,
 }
 
 /// See [`Event::DriveCancelled`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveCancelled {
-    /// Why, for everyone to read.
+    /// The reason, which everyone can read.
     pub reason: String,
 }
 
@@ -81,7 +81,7 @@ pub struct DriveReminded {
     pub starts_at: Timestamp,
     /// How many seconds before that the reminder was due.
     pub before: u32,
-    /// Which slots begin; absent when all of them do.
+    /// The slots that begin. Absent means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slots: Vec<SlotId>,
 }
@@ -103,11 +103,11 @@ pub struct DriveDigested {
     pub confirmed: u32,
     /// How many wait for one.
     pub waitlisted: u32,
-    /// How many held a place by the digest before.
+    /// How many held a place at the previous digest.
     pub confirmed_before: u32,
-    /// How many waited for one by the digest before.
+    /// How many waited for one at the previous digest.
     pub waitlisted_before: u32,
-    /// How many entries the log has between the two.
+    /// How many log entries lie between the two digests.
     pub entries: u64,
 }
 
@@ -133,11 +133,11 @@ pub struct RegistrationConfirmed {
     pub slot_id: SlotId,
     /// How many places of the slot are taken with this one.
     pub place: u32,
-    /// When the click was accepted: the window is judged by it.
+    /// When the click was accepted. The registration window goes by this instant.
     pub accepted_at: Timestamp,
-    /// By which version of the rules.
+    /// The version of the rules.
     pub rules_version: u32,
-    /// Salted hash of what the decision rested on, if it rested on anything personal.
+    /// Salted hash of the facts behind the decision, if they are personal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<String>,
 }
@@ -155,9 +155,9 @@ pub struct RegistrationWaitlisted {
     pub position: u32,
     /// When the click was accepted.
     pub accepted_at: Timestamp,
-    /// By which version of the rules.
+    /// The version of the rules.
     pub rules_version: u32,
-    /// Salted hash of what the decision rested on.
+    /// Salted hash of the facts behind the decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<String>,
 }
@@ -188,7 +188,7 @@ pub struct RegistrationMoved {
     pub member_id: MemberId,
     /// For which slot.
     pub slot_id: SlotId,
-    /// Where it stands in the waiting list now, from 1.
+    /// The position on the waiting list now, from 1.
     pub position: u32,
     /// Salted hash of the organiser's reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -204,7 +204,7 @@ pub struct RegistrationAnswersChanged {
     pub member_id: MemberId,
     /// For which slot.
     pub slot_id: SlotId,
-    /// When the answers were accepted: they can be changed until registration closes.
+    /// When the answers were accepted. Answers can be changed until registration closes.
     pub accepted_at: Timestamp,
     /// Salted hash of the new answers, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,12 +234,12 @@ pub struct RegistrationCheckedIn {
     pub member_id: MemberId,
     /// For which slot.
     pub slot_id: SlotId,
-    /// When they came.
+    /// When the member came.
     pub at: Timestamp,
-    /// Where they came in, if it was said.
+    /// The name of the gate or desk, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<String>,
-    /// Salted hash of what they were checked in with, if that was said.
+    /// Salted hash of the device that checked the member in, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<String>,
 }
@@ -258,21 +258,21 @@ pub struct RegistrationCheckInUndone {
 /// See [`Event::RegistrationRefused`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RegistrationRefused {
-    /// What was asked for: the kind of the command.
+    /// The kind of the command.
     pub kind: String,
-    /// For whom; absent when the registration that was meant does not exist.
+    /// The member. Absent if the registration that the command names does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_id: Option<MemberId>,
-    /// Why not.
+    /// The reason.
     pub code: Code,
     /// When the click was accepted.
     pub accepted_at: Timestamp,
-    /// By which version of the rules.
+    /// The version of the rules.
     pub rules_version: u32,
     /// The names of the rules that failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<String>,
-    /// Salted hash of what the decision rested on.
+    /// Salted hash of the facts behind the decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<String>,
 }
@@ -280,8 +280,8 @@ pub struct RegistrationRefused {
 /// See [`Event::DriveRefused`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriveRefused {
-    /// What was asked for: the kind of the command.
+    /// The kind of the command.
     pub kind: String,
-    /// Why not.
+    /// The reason.
     pub code: Code,
 }

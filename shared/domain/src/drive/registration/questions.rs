@@ -19,7 +19,7 @@ pub const MAX_CHOICES: usize = 50;
 /// How much of a client's unknown name an error repeats, in bytes.
 const MAX_SHOWN: usize = 100;
 
-/// Answers by the question's name: a flat object. Where it is read, a null is no answer.
+/// Answers by the name of the question: a flat object. Null in a request means no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(with = "BTreeMap<String, Option<Attribute>>")]
@@ -96,8 +96,7 @@ pub struct Question {
     /// Whether it must be answered.
     #[serde(default)]
     pub required: bool,
-    /// For `choice`: what can be chosen. Readers must be able to tell any two apart: case, accents and white space do not
-    /// count.
+    /// For `choice`: the choices. Any two must differ in more than case, accents and white space.
     #[schemars(length(max = MAX_CHOICES), inner(length(min = 1, max = MAX_TEXT)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<String>,

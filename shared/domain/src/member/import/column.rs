@@ -16,7 +16,7 @@ const MOST_DIGITS: usize = 15;
 /// How many lines of each rarer kind are listed.
 const LINES: usize = 5;
 
-/// What a cell was taken for.
+/// How a cell was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CellKind {
@@ -134,7 +134,7 @@ fn canonical(text: &str) -> String {
     }
 }
 
-/// What the cells of a column were taken for.
+/// How the cells of a column were read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "ImportColumn")]
 pub struct ColumnReport {
@@ -146,15 +146,15 @@ pub struct ColumnReport {
     pub taken_for: String,
 }
 
-/// The cells of a column that were taken for one kind.
+/// The cells of a column that were read as one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "ImportColumnKind")]
 pub struct KindReport {
     /// The kind.
     pub kind: CellKind,
-    /// How many.
+    /// How many cells.
     pub count: u64,
-    /// The lines of the first of them, if other kinds are more frequent.
+    /// The lines of the first of these cells, if other kinds are more frequent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<u64>,
 }
