@@ -39,12 +39,12 @@ fn errors() -> String {
     let mut text = String::from(
         "# Error codes\n\n\
          Rendered from the code by `cargo xtask render`.\n\n\
-         Every error is `application/problem+json` (RFC 9457) with a stable `code`. `title` is the same for every problem \
-         with this code, `detail` says what this one is about, `errors` lists what is wrong place by place (`field`, \
-         `detail`, and for rules `line` and `column`).\n\n\
+         Every error is `application/problem+json` (RFC 9457) with a stable `code`. All problems with one code have \
+         the same `title`. `detail` says what this problem is about. `errors` lists what is wrong, place by place \
+         (`field`, `detail`, and for rules `line` and `column`).\n\n\
          ## Refusals\n\n\
-         Decisions that say no. They come as the answer when the client waits (`Prefer: wait`), and as `problem` of the \
-         command's status in any case. They stand in the drive's log.\n\n\
+         Decisions that say no. A client that waits (`Prefer: wait`) gets the refusal as the answer. The command's \
+         status always has it as `problem`. A refusal on a drive's lane is also an event in the drive's log.\n\n\
          | code | status | title |\n|---|---|---|\n",
     );
     let mut codes = Code::ALL.to_vec();
@@ -55,7 +55,7 @@ fn errors() -> String {
     }
     text.push_str(
         "\n## The API's own\n\n\
-         Said before anything was accepted.\n\n\
+         The API gives these before it accepts anything.\n\n\
          | code | status | title |\n|---|---|---|\n",
     );
     for (status, code, title) in api::problem::Problem::OWN {
@@ -63,18 +63,19 @@ fn errors() -> String {
     }
     text.push_str(
         "\n## Failures\n\n\
-         A command with the status `failed` could not be decided; it lies among the dead letters (`muster dead-letters \
-         list`), and is decided after all when an operator replays it.\n\n\
+         A command with the status `failed` could not be decided. It is a dead letter (`muster dead-letters list`). If \
+         an operator replays it, it is decided after all.\n\n\
          | code | meaning |\n|---|---|\n\
          | `undecodable` | The message cannot be read |\n\
          | `idempotency-key-reused` | Its id was decided with another body |\n\
-         | `panicked` | A bug; the message was kept apart from the others |\n\
-         | `broken-invariant` | A bug, too: what cannot be was met |\n\
-         | `unstorable` | The database does not take it, however often it is tried |\n\
-         | `out-of-retries` | It was tried for hours, and the reason did not pass |\n\n\
+         | `panicked` | A bug. The message was set aside, so that it does not stop other messages |\n\
+         | `broken-invariant` | A bug. A condition that always holds was broken |\n\
+         | `unstorable` | The database refuses it, and a retry does not help |\n\
+         | `out-of-retries` | Retries failed for hours |\n\n\
          ## Rows of an import\n\n\
-         Good rows go in; each bad one is reported with its line and one of these codes: `cell-count`, `email-invalid`, \
-         `email-repeated`, `name-too-long`, `attribute-invalid`, `row-unreadable`.\n",
+         Good rows are imported. Each bad row is reported with its line and one of these codes: `cell-count`, \
+         `cell-unnamed`, `email-missing`, `email-invalid`, `email-repeated`, `name-too-long`, `name-invalid`, \
+         `attribute-invalid`, `row-unreadable`.\n",
     );
     text
 }
@@ -82,9 +83,9 @@ fn errors() -> String {
 fn configuration() -> String {
     let mut text = String::from(
         "# Configuration\n\n\
-         Rendered from the code by `cargo xtask render`; `--help` says the same.\n\n\
-         Every setting is a flag or an environment variable. The URLs choose the parts: without any, Muster is one process \
-         on SQLite with an embedded broker. `RUST_LOG` filters the logs.\n",
+         Rendered from the code by `cargo xtask render`. `--help` says the same.\n\n\
+         Every setting is a flag or an environment variable. The URLs choose the parts. Without any URL, Muster is one \
+         process on SQLite with an embedded broker. `RUST_LOG` filters the logs.\n",
     );
     let muster = Arguments::command();
     let (processes, all) = (crate::processes(), rows(&muster));
@@ -92,15 +93,15 @@ fn configuration() -> String {
     let common: Vec<_> = common.cloned().collect();
     let of = |command| rows(command).into_iter().filter(|row| !common.contains(row)).collect::<Vec<_>>();
     let _ = write!(text, "\n## Every process\n\n{}", table(&common));
-    let about = "Everything in one process. Beside those of every process, it has the flags of its parts.";
+    let about = "Everything in one process. It has the flags of every process, and those of its parts.";
     let _ = write!(text, "\n## muster\n\n{about}\n\n{}", table(&of(&muster)));
     text.push_str(
-        "\n# Processes at full size\n\nEach has the flags that it uses: those of every process, and these.\n",
+        "\n# Processes at full size\n\nEach process has only the flags that it uses: those of every process, and these.\n",
     );
     for (name, command) in &processes {
         let _ = write!(text, "\n## {name}\n\n{}.\n\n{}", about_of(command), table(&of(command)));
     }
-    text.push_str("\n# The operator's commands\n\nBeside their own flags, they take those that say where the parts are.\n");
+    text.push_str("\n# The operator's commands\n\nEach command has its own flags, and those that say where the parts are.\n");
     for (name, command) in leaves("muster", &muster) {
         let _ = write!(text, "\n## {name}\n\n{}.\n", about_of(command));
         let rows: Vec<_> = rows(command).into_iter().filter(|row| !all.contains(row)).collect();
@@ -111,7 +112,7 @@ fn configuration() -> String {
     text
 }
 
-/// The commands that do something, with their whole names.
+/// The commands without subcommands, with their whole names.
 fn leaves<'c>(name: &str, command: &'c clap::Command) -> Vec<(String, &'c clap::Command)> {
     let each = command.get_subcommands().filter(|each| each.get_name() != "help");
     each.flat_map(|each| {
@@ -126,7 +127,7 @@ fn about_of(command: &clap::Command) -> String {
     command.get_about().map(ToString::to_string).unwrap_or_default()
 }
 
-/// A command's flags, each as a row of a table.
+/// The flags of a command, one row of a table each.
 fn rows(command: &clap::Command) -> Vec<String> {
     let row = |argument: &clap::Arg| {
         let flag = argument.get_long().filter(|flag| !matches!(*flag, "help" | "version"))?;
