@@ -1,8 +1,11 @@
-//! Feeds: what has grown is brought to those who watch, live, and from any number on.
+//! Feeds: live delivery of new entries to watchers, starting after any number.
 //!
-//! A feed is a numbered list without gaps: the log of a stream, or a member's inbox. Each process reads what is new of the watched
-//! feeds once, together, when a notice says so, and keeps the latest of it for all who watch. A watcher is a number; whoever is
-//! behind what is kept reads the tables, page by page, so nobody is left out and nobody who is slow costs memory.
+//! A feed is a numbered list without gaps: the log of a stream, or a member's inbox. When notices
+//! say that feeds have grown, the process reads the new entries of the watched ones once, together.
+//! It keeps the latest entries for all watchers of a feed.
+//!
+//! A watcher is a number. If it is behind the kept entries, it reads the tables page by page. So no
+//! watcher misses an entry, and a slow one costs no memory.
 
 mod live;
 mod places;
@@ -29,19 +32,19 @@ use self::watched::kept;
 pub use self::watched::{Feed, Item};
 use crate::problem::Problem;
 
-/// The most streams of a process; others are told to come again.
+/// The most streams of a process. Further ones are refused as `overloaded`.
 const STREAMS: usize = 20_000;
-/// How often the watched feeds are looked at without a notice: one may have been lost.
+/// How often to look at the watched feeds without a notice, since notices may be lost.
 const LOOK: Duration = Duration::from_secs(5);
-/// The most that one watcher reads of a feed at once: as long as it has not sent them, these wait in memory.
+/// The most entries that a watcher reads at once. They wait in memory until they are sent.
 const PAGE: u64 = 100;
-/// Of how many feeds the end is looked up with one statement.
+/// The most feeds whose ends one statement looks up.
 const LOOKED_AT: usize = 1000;
-/// How many feeds are read with one statement: it names each of them.
+/// The most feeds that one statement reads. The statement names each of them.
 const TOGETHER: usize = 100;
-/// How long the database may take for one of these.
+/// Timeout for each of these statements.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Those who read behind what is kept, at a time.
+/// The most watchers that read the tables at a time.
 const READERS: usize = 4;
 
 /// The feeds of a process. Cheap to clone.
@@ -57,34 +60,35 @@ struct Inner {
     places: Arc<Semaphore>,
     readers: Semaphore,
     standings: Standings,
-    /// How far what is watched reaches by the notices that were not read after yet.
+    /// The ends of watched feeds from notices that were not handled yet.
     grown: Mutex<HashMap<Feed, u64>>,
-    /// There is something in `grown` or in `asked`.
+    /// Signals that `grown` or `asked` has something.
     news: Notify,
-    /// Feeds whose end somebody waits for.
+    /// The feeds whose ends watchers wait for.
     asked: Mutex<HashMap<Feed, Vec<oneshot::Sender<u64>>>>,
-    /// A feed may have grown, and nobody was there to hear it.
+    /// Signals that notices may have been missed.
     again: Notify,
     ending: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// Whoever watches a feed, from a number on. It ends with this value.
+/// A watcher of a feed, from a number on. Dropping it ends the watch.
 #[derive(Debug)]
 pub struct Watcher {
     feeds: Feeds,
     feed: Feed,
     live: Arc<Live>,
     grown: tokio::sync::watch::Receiver<u64>,
-    /// The number of the last entry that it has.
+    /// The number of the last entry that the watcher has.
     has: u64,
-    /// Where the feed ends, if the number to go on from is beyond that: the watcher is to be told to start over.
+    /// The end of the feed, if the watcher's number is beyond it. The client is then told to start
+    /// over.
     reset: Option<u64>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Feeds {
-    /// Begins to read what is [`heard`](Self::heard) of, until shutdown.
+    /// Starts the task that reads what notices report ([`heard`](Self::heard)), until shutdown.
     #[must_use]
     pub(crate) fn start(db: &Database, parts: &Parts, shutdown: CancellationToken) -> Self {
         let inner = Inner {
@@ -125,7 +129,7 @@ impl Feeds {
         }
     }
 
-    /// Has what a notice says read, of what is watched.
+    /// Lets the task read the watched feeds that a notice names.
     pub(crate) fn heard(&self, notice: Notice) {
         let logs = notice.logs.into_iter().flat_map(|(stream, end)| {
             let standing = stream.drive().map(|id| (Feed::Standing(id), end));
@@ -143,12 +147,12 @@ impl Feeds {
         }
     }
 
-    /// Has all that is watched looked at: notices may have been missed.
+    /// Lets the task look at all watched feeds, since notices may have been missed.
     pub(crate) fn look_again(&self) {
         self.inner.again.notify_one();
     }
 
-    /// Looks at all that is watched, and forgets what is not any more.
+    /// Reads what is new in all watched feeds, and forgets feeds without watchers.
     async fn look(&self) {
         let feeds: Vec<Feed> = {
             let mut watched = self.watched();
@@ -162,20 +166,20 @@ impl Feeds {
             match self.in_time(self.ends(some)).await {
                 Ok(ends) => self.grow(ends).await,
                 Err(error) => {
-                    return tracing::warn!(%error, "could not look at what is watched; looking again");
+                    return tracing::warn!(%error, "could not look up watched feeds; looking again");
                 }
             }
         }
     }
 
-    /// Tells those who have just come where their feeds end, all with a few statements.
+    /// Tells new watchers where their feeds end, with a few statements for all.
     async fn look_up(&self, mut asked: HashMap<Feed, Vec<oneshot::Sender<u64>>>) {
         let feeds: Vec<Feed> = asked.keys().copied().collect();
         for some in feeds.chunks(LOOKED_AT) {
             let found: HashMap<_, _> = match self.in_time(self.ends(some)).await {
                 Ok(ends) => ends.into_iter().collect(),
-                // Those who wait for it hear that at once.
-                Err(error) => return tracing::warn!(%error, "could not look up where feeds end"),
+                // Returning drops the senders, so the waiting watchers fail at once.
+                Err(error) => return tracing::warn!(%error, "could not look up feeds; refusing new watchers"),
             };
             let ends: Vec<_> =
                 some.iter().map(|feed| (*feed, found.get(feed).copied().unwrap_or_default())).collect();
@@ -184,7 +188,7 @@ impl Feeds {
                     live.begin(*end);
                 }
                 for waiter in asked.remove(feed).into_iter().flatten() {
-                    // They may have gone.
+                    // The watcher may be gone.
                     let _ = waiter.send(*end);
                 }
             }
@@ -192,7 +196,7 @@ impl Feeds {
         }
     }
 
-    /// Where a feed ends now.
+    /// The number of the last entry of a feed, which the task looks up.
     async fn end(&self, feed: Feed) -> Result<u64, Problem> {
         let (sender, end) = oneshot::channel();
         {
@@ -209,7 +213,7 @@ impl Feeds {
             .ok_or_else(Problem::database_unavailable)
     }
 
-    /// What the database says, if it does so in time: everybody waits for the one who reads.
+    /// Bounds a read by the timeout, because all watchers wait for the one task that reads.
     async fn in_time<T>(&self, read: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         tokio::time::timeout(ANSWER, read).await.unwrap_or_else(|_| {
             self.inner.db.did_not_answer();
@@ -217,7 +221,7 @@ impl Feeds {
         })
     }
 
-    /// Where feeds end now.
+    /// Looks up the numbers of the last entries of feeds.
     async fn ends(&self, feeds: &[Feed]) -> Result<Vec<(Feed, u64)>, DbErr> {
         let (mut watched, mut members) = (BTreeSet::new(), BTreeSet::new());
         for feed in feeds {
@@ -236,7 +240,7 @@ impl Feeds {
         Ok(feeds.iter().filter_map(|feed| Some((*feed, *end(feed)?))).collect())
     }
 
-    /// Reads these feeds up to their new ends, many together, and wakes who watches them.
+    /// Reads these feeds up to their new ends, many with one statement, and wakes their watchers.
     async fn grow(&self, ends: impl IntoIterator<Item = (Feed, u64)>) {
         let mut wanted = Vec::new();
         {
@@ -258,8 +262,8 @@ impl Feeds {
                         live.grow(range.start, read.remove(feed).unwrap_or_default());
                     }
                 }
-                // Whoever watches will be told at the next look.
-                Err(error) => return tracing::warn!(%error, "could not read what is new; looking again"),
+                // The next look reads them.
+                Err(error) => return tracing::warn!(%error, "could not read new entries; looking again"),
             }
         }
     }
@@ -288,7 +292,8 @@ impl Feeds {
         Ok(read)
     }
 
-    /// Watches a feed after the number `after`; after its end if there is none, or if it is beyond the end.
+    /// Watches a feed after the number `after`. Without a number, or if it is beyond the end,
+    /// watches after the end.
     pub async fn watch(&self, feed: Feed, after: Option<u64>) -> Result<Watcher, Problem> {
         let place = self.inner.places.clone().try_acquire_owned().map_err(|_| Problem::overloaded())?;
         let (live, grown) = {
@@ -297,23 +302,24 @@ impl Feeds {
             let grown = live.watch();
             (live, grown)
         };
-        // Notices count from now on; where it ends is read after that.
+        // Look up the end only now: notices of later entries already reach this watcher.
         let end = match live.end().filter(|end| after.is_none_or(|after| after <= *end)) {
             Some(end) => end,
             None => self.end(feed).await?,
         };
-        // A number that was never given here: the database was restored, or the client had another deployment before.
+        // This database never gave that number. It was restored, or the client used another
+        // deployment before.
         let reset = after.filter(|after| *after > end).map(|_| end);
         let has = after.filter(|after| *after <= end).unwrap_or(end);
         Ok(Watcher { feeds: self.clone(), feed, live, grown, has, reset, _place: place })
     }
 
-    /// Runs a stream's task: the process ends when it has ended.
+    /// Tracks the task of a stream, so that the process waits for its end.
     pub fn run<F: Future<Output = ()> + Send>(&self, task: F) -> impl Future<Output = ()> + Send + use<F> {
         self.inner.tasks.track_future(task)
     }
 
-    /// Whether the process ends.
+    /// Waits until the process is asked to end.
     pub async fn ending(&self) {
         self.inner.ending.cancelled().await;
     }
@@ -338,7 +344,7 @@ impl Feeds {
 }
 
 impl Watcher {
-    /// The next entries, in order and without a gap, as soon as there are any; `None` at the end of the process.
+    /// Waits for the next entries, in order and without a gap. `None` at the end of the process.
     pub async fn next(&mut self) -> Result<Option<Vec<Item>>, Problem> {
         loop {
             if self.feeds.inner.ending.is_cancelled() {
@@ -348,7 +354,7 @@ impl Watcher {
             if self.has < end {
                 let items = match self.live.after(self.has) {
                     Some(items) => items,
-                    // In a piece of memory of its own, which is there only meanwhile: there are many who wait for news.
+                    // Boxed: there are many watchers, and most of them only wait.
                     None => Box::pin(self.read()).await?,
                 };
                 if let Some(last) = items.last() {
@@ -363,7 +369,8 @@ impl Watcher {
         }
     }
 
-    /// The number of the last entry that there is; waits until it is another than `known`. `None` at the end of the process.
+    /// Waits until the number of the last entry differs from `known`, and returns it. `None` at the
+    /// end of the process.
     pub async fn end_other_than(&mut self, known: Option<u64>) -> Option<u64> {
         loop {
             let end = *self.grown.borrow_and_update();
@@ -377,10 +384,10 @@ impl Watcher {
         }
     }
 
-    /// What stands in the tables after what it has.
+    /// Reads the next page from the tables.
     async fn read(&self) -> Result<Vec<Item>, Problem> {
         let inner = &self.feeds.inner;
-        // Those who come back after a long time must not take all the connections.
+        // Watchers that return after a long time must not use up all connections.
         let _turn = inner.readers.acquire().await.map_err(|_| Problem::overloaded())?;
         let db = &inner.db.read;
         Ok(match self.feed {
@@ -389,7 +396,7 @@ impl Watcher {
                 .into_iter()
                 .map(|entry| Item { number: entry.head.sequence, bytes: entry.bytes })
                 .collect(),
-            // It is read by `Places`.
+            // `Places` reads it.
             Feed::Standing(_) => Vec::new(),
             Feed::Inbox(id) => inboxes::after(db, id, self.has, PAGE)
                 .await?

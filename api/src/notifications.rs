@@ -1,5 +1,6 @@
-//! What consumers tell an API process: what has grown, for those who watch, and what was decided, for those who wait. One
-//! subscription brings both. What it may have missed stands in the tables, and is looked up there.
+//! Messages from consumers to an API process: notices of feeds that have grown, and decisions for
+//! requests that wait. One subscription receives both. It may miss messages, so both are also
+//! looked up in the tables.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::feed::Feeds;
 use crate::waiting::Waiting;
 
-/// Begins to listen, until shutdown.
+/// Starts to listen, until shutdown.
 pub(crate) fn start(
     db: &Database,
     broker: &Broker,
@@ -33,19 +34,20 @@ pub(crate) fn start(
 }
 
 async fn listen(told: Arc<Mutex<Subscription>>, feeds: Feeds, waiting: Waiting, shutdown: CancellationToken) {
-    // The subscription outlives this task: commands that wait name its address.
+    // The subscription outlives this task, because waiting commands name its address.
     let mut told = told.lock().await;
-    // A message that was in hand when this task last ended is lost, so all look again.
+    // When this task last ended, it lost the message that it was handling. So everything is looked
+    // up again.
     feeds.look_again();
     waiting.missed();
-    // Nothing here waits for anything else, so whoever is told is told at once.
+    // This loop never waits for anything else, so it passes each message on at once.
     while let Some(Some(received)) = shutdown.run_until_cancelled(told.next()).await {
         shared::failpoint::hit("told-heard");
         match received {
             Received::Message(message) if message.kind == DECISION => {
                 match serde_json::from_slice(&message.payload) {
                     Ok(row) => waiting.decided(&row),
-                    Err(error) => tracing::warn!(%error, "a decision cannot be read"),
+                    Err(error) => tracing::warn!(%error, "could not read a decision; its request times out"),
                 }
             }
             Received::Message(message) => feeds.heard(Notice::read(&message)),

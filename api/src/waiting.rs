@@ -1,4 +1,5 @@
-//! Requests that wait for a decision (`Prefer: wait`): they are told, and nobody asks.
+//! Requests that wait for a decision (`Prefer: wait`). Consumers send decisions to this process, so
+//! no request polls.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,23 +14,23 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// The most requests that wait at a time; others get their receipt at once.
+/// The most requests that wait at a time. Further ones get their receipt at once.
 const MOST: usize = 20_000;
-/// How many decisions are looked up with one statement.
+/// How many decisions one statement looks up.
 const TOGETHER: usize = 1000;
-/// How often it is looked whether a decision went where nobody listens any more.
+/// How often to look up decisions that went to an address where this process no longer listens.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long the database may take for one.
+/// Timeout for one such statement.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Who waits for which decision. Cheap to clone.
+/// The waiting requests, by the command whose decision they wait for. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Waiting {
     db: Database,
     address: ReplyAddress,
-    /// None once the process is ending: then nobody waits any more, and everyone has their receipt.
+    /// None once the process is ending: no request waits then, and each gets its receipt.
     waiters: Arc<Mutex<Option<Waiters>>>,
-    /// There is something to look up.
+    /// Signals that decisions may have been missed.
     missed: Arc<Notify>,
 }
 
@@ -37,12 +38,12 @@ type Waiters = HashMap<CommandId, Waiter>;
 
 #[derive(Debug)]
 struct Waiter {
-    /// Where the decision is sent; empty if it may have been missed.
+    /// The address to which the decision is sent; empty if it may have been missed.
     address: String,
     answers: Vec<oneshot::Sender<Row>>,
 }
 
-/// One request's place among those who wait. It ends with this value.
+/// The wait of one request. Dropping it ends the wait.
 #[derive(Debug)]
 pub struct Wait {
     id: CommandId,
@@ -53,7 +54,7 @@ pub struct Wait {
 }
 
 impl Waiting {
-    /// Nobody yet; `address` is where decisions reach the process.
+    /// No request waits yet. `address` is where decisions reach the process.
     pub(crate) fn new(db: Database, address: ReplyAddress) -> Self {
         Self { db, address, waiters: Arc::new(Mutex::new(Some(Waiters::new()))), missed: Arc::default() }
     }
@@ -64,7 +65,8 @@ impl Waiting {
         self.address.current().is_some()
     }
 
-    /// Takes a place; none when no decision would come here or too many wait, and then nobody needs to.
+    /// Starts a wait. None if decisions do not reach this process, or if too many requests wait.
+    /// The client then gets its receipt at once.
     #[must_use]
     pub fn wait(&self, id: CommandId) -> Option<Wait> {
         let address = self.address.current()?;
@@ -81,25 +83,25 @@ impl Waiting {
         Some(Wait { id, answer, all: self.clone(), address })
     }
 
-    /// Tells whoever waits for this decision.
+    /// Passes a decision to the requests that wait for it.
     pub(crate) fn decided(&self, row: &Row) {
         let waiter = self.waiters().as_mut().and_then(|waiters| waiters.remove(&row.id));
         for answer in waiter.into_iter().flat_map(|waiter| waiter.answers) {
-            // It may have stopped waiting.
+            // The request may have stopped waiting.
             let _ = answer.send(row.clone());
         }
     }
 
-    /// Any decision may have been missed that is waited for now.
+    /// Notes that any decision may have been missed for which a request waits now.
     pub(crate) fn missed(&self) {
         for waiter in self.waiters().iter_mut().flat_map(HashMap::values_mut) {
-            // Nobody is told anything there.
+            // No decision is sent to an empty address, so this one is looked up.
             waiter.address.clear();
         }
         self.missed.notify_one();
     }
 
-    /// Looks up what was missed, until shutdown. Then nobody waits any more.
+    /// Looks up missed decisions, until shutdown. After that no request waits.
     pub(crate) fn keep_looking(self, parts: &Parts, shutdown: &CancellationToken) {
         let (parts, shutdown) = (parts.clone(), shutdown.clone());
         tokio::spawn(async move {
@@ -121,7 +123,7 @@ impl Waiting {
         }
     }
 
-    /// Looks up the decisions that were sent to where this process does not listen any more.
+    /// Looks up the decisions that were sent to an address where this process no longer listens.
     async fn look_for_strays(&self) {
         let current = self.address.current();
         let strays: Vec<CommandId> = {
@@ -132,7 +134,7 @@ impl Waiting {
         };
         for some in strays.chunks(TOGETHER) {
             match tokio::time::timeout(ANSWER, ledger::find(&self.db.read, some.iter().copied())).await {
-                // A failure may be one of before: it is about to be decided again.
+                // A failure may be an earlier one, and the command is about to be decided again.
                 Ok(Ok(rows)) => {
                     rows.values()
                         .filter(|row| row.status != Status::Failed)
@@ -156,7 +158,7 @@ impl Waiting {
 }
 
 impl Wait {
-    /// Waits for the decision, at most so long.
+    /// Waits for the decision, for at most `patience`.
     pub async fn decision(mut self, patience: Duration) -> Option<Row> {
         tokio::time::timeout(patience, &mut self.answer).await.ok()?.ok()
     }

@@ -1,4 +1,4 @@
-//! The latest entries of one watched feed, for all who watch it.
+//! The latest entries of one watched feed, for all its watchers.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,10 +10,10 @@ use super::Item;
 
 /// The most bytes of entries that are kept of a feed.
 const KEPT_BYTES: usize = 512 * 1024;
-/// The most entries that are handed out at once.
+/// The most entries that a watcher gets at once.
 const HANDED: usize = 100;
 
-/// What is kept of a feed.
+/// The latest entries of one feed.
 #[derive(Debug)]
 pub(super) struct Live {
     /// The most entries that are kept.
@@ -24,15 +24,15 @@ pub(super) struct Live {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// The number of the last entry that is known of; none before it was looked up.
+    /// The number of the last known entry; none until it is looked up.
     end: Option<u64>,
-    /// The last entries, the last of them with the number `end`.
+    /// The last entries. The newest one has the number `end`.
     items: VecDeque<Item>,
     bytes: usize,
 }
 
 impl Live {
-    /// A feed of which at most so many entries are kept.
+    /// A feed of which at most `most` entries are kept.
     pub(super) fn new(most: usize) -> Self {
         Self { most, kept: Mutex::default(), end: watch::channel(0).0 }
     }
@@ -45,35 +45,36 @@ impl Live {
         self.end.receiver_count() > 0
     }
 
-    /// Where it ends, if that is known.
+    /// The number of the last known entry, if any.
     pub(super) fn end(&self) -> Option<u64> {
         self.kept().end
     }
 
-    /// It was found to end here; what is before that is not kept if nothing was known of it.
+    /// Sets the end that was looked up, unless one is known already. Entries before it are not
+    /// kept.
     pub(super) fn begin(&self, end: u64) {
         let known = *self.kept().end.get_or_insert(end);
         self.end.send_replace(known);
     }
 
-    /// The numbers that are missing up to `end`; the last of them if there are more than are kept. None are as long as nothing
-    /// is known of it: whoever looks it up finds them.
+    /// The numbers that are missing up to `end`. If more are missing than are kept, only the last
+    /// ones. None while no end is known: the look-up will find it.
     pub(super) fn missing(&self, end: u64) -> Option<Range<u64>> {
         let known = self.kept().end?;
         let most = u64::try_from(self.most.max(1)).unwrap_or(u64::MAX);
         (known < end).then(|| (known + 1).max((end + 1).saturating_sub(most))..end + 1)
     }
 
-    /// It reaches so far now; what it says is not kept. Wakes who watches.
+    /// Sets a new end without keeping entries, and wakes the watchers.
     pub(super) fn reach(&self, end: u64) {
         self.kept().end = Some(end);
         self.end.send_replace(end);
     }
 
-    /// These entries are new, from the number `first` on. Wakes who watches.
+    /// Adds new entries, from the number `first` on, and wakes the watchers.
     pub(super) fn grow(&self, first: u64, items: Vec<Item>) {
         let mut kept = self.kept();
-        // Nothing but one task makes it grow, and each entry of a feed is there before the next one.
+        // Only one task calls this, and the entries of a feed appear in order.
         let Some(last) = items.last().map(|item| item.number) else { return };
         if kept.end.is_none_or(|end| end + 1 < first) {
             kept.items.clear();
@@ -91,7 +92,7 @@ impl Live {
         self.end.send_replace(last);
     }
 
-    /// The entries after the number `after`, at most so many as are handed out at once; none if they are not kept.
+    /// At most `HANDED` entries after the number `after`; none if they are not kept.
     pub(super) fn after(&self, after: u64) -> Option<Vec<Item>> {
         let kept = self.kept();
         let first = kept.items.front()?.number;

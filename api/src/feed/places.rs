@@ -1,4 +1,4 @@
-//! How a drive stands, for everyone to watch: its state and its places, and nobody's name.
+//! The standing of a drive, for everyone to watch: its state and its places, without names.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use shared::store::drives::{self, DriveView};
 use super::{Item, Watcher};
 use crate::problem::Problem;
 
-/// How old the answer is at most: a crowd that watches one drive costs one read in so long.
+/// The maximum age of a standing. All watchers of a drive together cause one read in this time.
 const AGE: Duration = Duration::from_millis(200);
-/// The most drives of which an answer is kept.
+/// The most drives whose standing is cached.
 const KEPT: u64 = 10_000;
 
-/// How a slot stands.
+/// The standing of a slot.
 #[derive(Debug, Serialize)]
 struct SlotStanding {
     slot_id: SlotId,
@@ -28,13 +28,13 @@ struct SlotStanding {
     waitlisted: u32,
 }
 
-/// How a drive stands after the entry `sequence` of its log.
+/// The standing of a drive after the entry `sequence` of its log.
 #[derive(Debug, Serialize)]
 struct Standing {
     drive_id: DriveId,
     sequence: u64,
     status: &'static str,
-    /// Null: as many as come.
+    /// Null if there is no limit.
     places_left: Option<u32>,
     confirmed: u32,
     waitlisted: u32,
@@ -70,7 +70,7 @@ impl Standing {
     }
 }
 
-/// How drives stand, as far as somebody has just asked.
+/// A cache of standings.
 #[derive(Debug, Clone)]
 pub(super) struct Standings(Cache<DriveId, Item>);
 
@@ -92,7 +92,7 @@ impl Standings {
     }
 }
 
-/// Whoever watches how a drive stands. It is told the last of it, not all that happened between.
+/// A watcher of a drive's standing. It gets the latest standing, and may miss earlier ones.
 #[derive(Debug)]
 pub struct Places {
     watcher: Watcher,
@@ -101,32 +101,34 @@ pub struct Places {
 }
 
 impl Places {
-    /// Whoever was told of the entry `told` last, by a watcher of the drive's log.
+    /// Watches from the standing after the entry `told`, which the client has. `watcher` watches
+    /// the drive's log.
     pub(super) fn new(watcher: Watcher, drive_id: DriveId, told: Option<u64>) -> Self {
-        // A number from elsewhere says nothing about what was told.
+        // A number of another deployment does not say which standing the client has.
         let told = told.filter(|_| watcher.reset.is_none());
         Self { watcher, drive_id, told }
     }
 
-    /// The end of the log, if the client's number is beyond it and the client is to start over. Returned once.
+    /// The end of the log, if the client's number is beyond it and the client must start over.
+    /// Returned once.
     pub(super) fn reset(&mut self) -> Option<u64> {
         self.watcher.reset.take()
     }
 
-    /// How the drive stands, as soon as it stands otherwise; `None` at the end of the process.
+    /// Waits for the next change of the standing. `None` at the end of the process.
     pub(super) async fn next(&mut self) -> Result<Option<Item>, Problem> {
         loop {
             if self.watcher.end_other_than(self.told).await.is_none() {
                 return Ok(None);
             }
             let inner = &self.watcher.feeds.inner;
-            // Apart, as in `Watcher::next`.
+            // Boxed, as in `Watcher::next`.
             let standing = Box::pin(inner.standings.of(&inner.db, self.drive_id)).await?;
             if self.told.is_none_or(|told| told < standing.number) {
                 self.told = Some(standing.number);
                 return Ok(Some(standing));
             }
-            // The answer is about to be too old.
+            // The cached standing is older than the log. Wait until it expires.
             if inner.ending.run_until_cancelled(tokio::time::sleep(AGE)).await.is_none() {
                 return Ok(None);
             }

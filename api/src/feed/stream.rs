@@ -1,5 +1,6 @@
-//! Streams of feeds: as server-sent events ([WHATWG HTML
-//! §9.2](https://html.spec.whatwg.org/multipage/server-sent-events.html)), or the same over a WebSocket (RFC 6455).
+//! Streams of feeds, as server-sent events ([WHATWG HTML
+//! §9.2](https://html.spec.whatwg.org/multipage/server-sent-events.html)) or over a WebSocket (RFC
+//! 6455).
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,37 +19,40 @@ use super::places::Places;
 use super::{Feed, Feeds, Item, Watcher};
 use crate::problem::Problem;
 
-/// How long a stream is silent. Those between us and the client close what is silent for a minute.
+/// The longest silence of a stream. Proxies between Muster and the client close a connection that
+/// is silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How long a WebSocket's client may take for one message before it is let go: it resumes where it was.
+/// Timeout for sending entries to a WebSocket's client. After it the client is disconnected, and
+/// can resume where it was.
 const SLOW: Duration = Duration::from_secs(30);
-/// How long its client may take for the last one.
+/// Timeout for sending the close message.
 const CLOSING: Duration = Duration::from_secs(1);
-/// The most messages that are heard of a client, which has nothing to say.
+/// The most messages that are accepted from a client. A client has no reason to send any.
 const MESSAGES: usize = 16;
-/// How soon a client that was cut off comes again.
+/// Tells a client to reconnect after a second when it is cut off.
 const RETRY: &str = "retry: 1000\n\n";
-/// The longest message of a client, in bytes; none says anything.
+/// The longest message that is accepted from a client, in bytes.
 const HEARD: usize = 4 * 1024;
 /// How many bytes of messages are sent at once.
 const WRITTEN: usize = 16 * 1024;
 
-/// What a stream is made of.
+/// The source of a stream.
 #[derive(Debug)]
 pub enum Source {
     /// Every entry of a feed.
     All(Watcher),
-    /// How a drive stands.
+    /// The standing of a drive.
     Places(Places),
 }
 
 impl Source {
-    /// Every entry of a feed after the number `after`; without one, those to come.
+    /// Every entry of a feed after the number `after`. Without a number, only new ones.
     pub async fn all(feeds: &Feeds, feed: Feed, after: Option<u64>) -> Result<Self, Problem> {
         Ok(Self::All(feeds.watch(feed, after).await?))
     }
 
-    /// How a drive stands, now (unless that is what it was after the entry `told`) and whenever it changes.
+    /// The standing of a drive: the current one, then each new one. The current one is left out if
+    /// it is the one after the entry `told`.
     pub async fn places(
         feeds: &Feeds,
         drive_id: domain::id::DriveId,
@@ -58,7 +62,7 @@ impl Source {
         Ok(Self::Places(Places::new(watcher, drive_id, told)))
     }
 
-    /// Where the feed ends, if the client's number is beyond that: it is told to start over.
+    /// The end of the feed, if the client's number is beyond it. The client is told to start over.
     fn reset(&mut self) -> Option<u64> {
         match self {
             Self::All(watcher) => watcher.reset.take(),
@@ -73,8 +77,9 @@ impl Source {
         }
     }
 
-    /// The next entries; none when it is time to show life; `Err` at the end of the stream. It ends with the process, when the
-    /// token that opened it expires, and when the database cannot be read: whoever comes again resumes.
+    /// The next entries. An empty list means that it is time for a sign of life, and `Err` that the
+    /// stream ends. It ends with the process, when its token expires, and when the database cannot
+    /// be read. The client can resume.
     async fn next_or_sign_of_life(&mut self, end: Instant) -> Result<Vec<Item>, ()> {
         if Instant::now() >= end {
             return Err(());
@@ -83,7 +88,7 @@ impl Source {
             Ok(Ok(Some(items))) => Ok(items),
             Ok(Ok(None)) => Err(()),
             Ok(Err(problem)) => {
-                tracing::warn!(%problem, "a stream ends");
+                tracing::warn!(%problem, "could not read a feed; its stream ends, and the client can resume");
                 Err(())
             }
             Err(_) if Instant::now() >= end => Err(()),
@@ -97,7 +102,8 @@ impl Source {
 pub struct Streamed(Response);
 
 impl Streamed {
-    /// Streams to a client for so long: over the WebSocket that it asked for, or as server-sent events.
+    /// Streams to a client for at most `lasts`: over the WebSocket that it asked for, or as
+    /// server-sent events.
     pub fn new(feeds: &Feeds, source: Source, lasts: Duration, upgrade: Option<WebSocket>) -> Self {
         let end = Instant::now() + lasts;
         match upgrade {
@@ -109,12 +115,13 @@ impl Streamed {
 
 fn server_sent_events(mut source: Source, end: Instant) -> Response {
     let opening = match source.reset() {
-        // With this id the client comes again if it is cut off now.
+        // If the client is cut off now, it reconnects with this id.
         Some(end) => format!("{RETRY}event: reset\nid: {end}\ndata: {{\"end\":{end}}}\n\n"),
         None => RETRY.to_owned(),
     };
     let opened = stream::iter([Ok::<_, Infallible>(Bytes::from(opening))]);
-    // It is asked for the next entries when the client has taken the last ones, so a slow one makes nothing wait in memory.
+    // Back-pressure: the next entries are read only when the client has taken the last ones. So a
+    // slow client keeps nothing waiting in memory.
     let entries = stream::unfold(source, move |mut source| async move {
         let items = source.next_or_sign_of_life(end).await.ok()?;
         Some((Ok(frames(&items)), source))
@@ -146,7 +153,7 @@ fn over_websocket(feeds: Feeds, source: Source, end: Instant, socket: WebSocket)
     let bounds = WebSocketConfig::default()
         .max_message_size(Some(HEARD))
         .max_frame_size(Some(HEARD))
-        // By default as much as a thousand events, per client, all the time.
+        // The default buffers would hold about a thousand events for each client, all the time.
         .read_buffer_size(HEARD)
         .write_buffer_size(WRITTEN);
     let upgraded = socket.config(bounds).on_upgrade(move |socket| {
@@ -156,7 +163,7 @@ fn over_websocket(feeds: Feeds, source: Source, end: Instant, socket: WebSocket)
     upgraded.into_response()
 }
 
-/// Tells everything to a client until either of them ends it.
+/// Sends everything to a client until either side ends the stream.
 async fn talk(feeds: Feeds, mut source: Source, end: Instant, mut socket: WebSocketStream) {
     if let Some(end) = source.reset() {
         let reset = format!("{{\"event\":\"reset\",\"id\":{end},\"data\":{{\"end\":{end}}}}}");
@@ -173,7 +180,7 @@ async fn talk(feeds: Feeds, mut source: Source, end: Instant, mut socket: WebSoc
                 items = &mut next => break items,
                 heard = socket.next() => match heard {
                     Some(Ok(message)) if !message.is_close() => {
-                        // Pings are answered by the library; a client has nothing to say.
+                        // The library answers pings. A client has no reason to send anything else.
                         messages += usize::from(message.is_text() || message.is_binary());
                         if messages > MESSAGES {
                             return;
@@ -193,11 +200,11 @@ async fn talk(feeds: Feeds, mut source: Source, end: Instant, mut socket: WebSoc
         }
     }
     let away = Message::close_with(CloseCode::Away, "come again, with ?after= the last id");
-    // Whoever does not take it finds out soon enough.
+    // If the client does not take this message, it soon notices that the connection is closed.
     let _ = timeout(CLOSING, socket.send(away)).await;
 }
 
-/// Sends entries, or shows life; fails if the client is gone, or slow.
+/// Sends entries, or a ping if there are none. Fails if the client is gone or too slow.
 async fn tell(socket: &mut WebSocketStream, items: &[Item]) -> Result<(), ()> {
     let sent = async {
         if items.is_empty() {

@@ -1,17 +1,17 @@
-//! What can be watched: logs, inboxes, and how drives stand.
+//! The feeds that clients can watch: logs, inboxes, and the standings of drives.
 
 use bytes::Bytes;
 use domain::id::{DriveId, MemberId};
 use domain::stream::Stream;
 
-/// Something that grows, numbered from 1 without gaps.
+/// A list that grows. Its entries are numbered from 1 without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Feed {
     /// The log of a stream.
     Log(Stream),
     /// A member's inbox.
     Inbox(MemberId),
-    /// A drive's log of which only the end matters: how the drive stands is read elsewhere.
+    /// A drive's log, of which only the end matters. `Places` reads the standing itself.
     Standing(DriveId),
 }
 
@@ -26,16 +26,16 @@ impl Feed {
     }
 }
 
-/// One of its entries.
+/// An entry of a feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// Its number.
     pub number: u64,
-    /// A CloudEvent's exact bytes.
+    /// The exact bytes of its JSON: a CloudEvent, or a standing.
     pub bytes: Bytes,
 }
 
-/// How many entries are kept of a feed for those who watch it: many watch a log, one an inbox.
+/// How many entries of a feed are kept for its watchers. A log has many watchers, an inbox has one.
 pub(super) fn kept(feed: Feed) -> usize {
     match feed {
         Feed::Log(_) => 1000,
