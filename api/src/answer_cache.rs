@@ -1,8 +1,8 @@
-//! Answers for everyone, by the address at which they were read.
+//! Answers that are the same for everyone, cached by address.
 //!
-//! In a rush everybody reads the same few pages. Whoever asks for one that was just read gets it from here, before routes,
-//! parameters and their checks. Only what was read through the cache, and so is for everyone, comes here; it holds no
-//! longer than there.
+//! In a rush, all clients read the same few pages. If a page was just read, its answer comes from
+//! here, before routing, parameters and their checks. Only answers from the read cache are kept,
+//! because every client gets the same ones. They expire here no later than there.
 
 use std::time::Instant;
 
@@ -14,12 +14,12 @@ use poem_openapi::OperationId;
 
 use crate::read::{Answer, ForEveryone, MAX_AGE};
 
-/// The most memory for answers, in bytes.
+/// The memory limit for answers, in bytes.
 const MOST_BYTES: u64 = 32 * 1024 * 1024;
-/// The longest address whose answer is kept.
+/// The longest address whose answer is kept, in bytes.
 const LONGEST: usize = 1024;
 
-/// What is kept under an address.
+/// The cached answer of one address.
 #[derive(Debug, Clone)]
 struct Entry {
     answer: Answer,
@@ -27,7 +27,7 @@ struct Entry {
     operation: &'static str,
 }
 
-/// The answers that are kept.
+/// The answer cache.
 #[derive(Debug)]
 pub(crate) struct Kept {
     by_address: moka::sync::Cache<String, Entry>,
@@ -49,7 +49,7 @@ impl Kept {
         Self { by_address, reads: metrics::counter!("muster_cache_reads_total", "layer" => "address") }
     }
 
-    /// The answer to this request, and the operation that it is from, if it is here.
+    /// The cached answer to this request, and the operation that made it.
     pub(crate) fn answer(&self, request: &Request, now: Instant) -> Option<(Response, &'static str)> {
         if request.method() != Method::GET {
             return None;
@@ -63,20 +63,21 @@ impl Kept {
         Some((entry.answer.to(known), entry.operation))
     }
 
-    /// Keeps what was answered, if it is for everyone.
+    /// Caches an answer if it is for everyone.
     pub(crate) fn keep(&self, response: &Response) {
         let answered = (response.data::<ForEveryone>(), response.data::<OperationId>());
         if let (Some(ForEveryone { answer, address }), Some(operation)) = answered
             && let Some(key) = key(address)
         {
-            // The address itself is a part of the request's head, which would be kept as well.
+            // Copy the key. The address shares the buffer of the request's head, and would keep it
+            // alive.
             let entry = Entry { answer: answer.clone(), operation: operation.0 };
             self.by_address.insert(key.to_owned(), entry);
         }
     }
 }
 
-/// What an answer is kept under.
+/// The cache key of an address; none if the address is too long.
 fn key(address: &Uri) -> Option<&str> {
     address.path_and_query().map(PathAndQuery::as_str).filter(|key| key.len() <= LONGEST)
 }
@@ -94,7 +95,7 @@ mod tests {
 
     const ADDRESS: &str = "/api/v1/drives?limit=2";
 
-    /// What an operation answered at the address.
+    /// The response of an operation at `ADDRESS`.
     fn answered(content: Content) -> Response {
         let reading = Reading::at(Uri::from_static(ADDRESS));
         let mut response = Tagged::<String>::new(content, reading).into_response();
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn what_is_for_one_client_is_not_kept() {
         let kept = Kept::new();
-        // Whoever asked before it was made must not get it either.
+        // Not even a request from before the answer was made may get it.
         let before = Instant::now();
         kept.keep(&answered(read::fresh(&"mine".to_owned())));
         let request = Request::builder().uri(Uri::from_static(ADDRESS)).finish();

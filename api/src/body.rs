@@ -1,4 +1,4 @@
-//! Request bodies: bounded while they stream in, hashed, strict.
+//! Request bodies. They are bounded while they stream in, hashed, and read strictly.
 
 use std::io;
 use std::time::Duration;
@@ -28,21 +28,23 @@ use crate::{faults, json};
 /// The largest JSON body, in bytes.
 pub const MAX_JSON: usize = 128 * 1024;
 
-/// How much is read of a charset's name.
+/// The most characters that are kept of a charset's name.
 const MAX_CHARSET: usize = 64;
 
-/// How long a JSON body may take to come.
+/// Timeout for receiving a JSON body.
 const SOON: Duration = Duration::from_secs(30);
-/// How long a file may take.
+/// Timeout for receiving a file.
 const LATER: Duration = Duration::from_secs(10 * 60);
 
-/// All of a body, if it is no larger than `limit` and comes in time.
+/// Reads a whole body. Fails if it is larger than `limit` or does not arrive within `patience`.
 ///
-/// poem reads a bounded body into a buffer of 4 KiB first, which would be a part of every request's future.
+/// poem reads a bounded body into a buffer of 4 KiB first, which would be part of the future of
+/// every request.
 async fn read(body: &mut RequestBody, limit: usize, patience: Duration) -> Result<Bytes> {
     let mut body: BoxBody<Bytes, io::Error> = body.take()?.into();
     let reading = async {
-        // Copied at once: a piece is a part of the buffer that the server reads into, and keeps 8 KiB of it, be it a single byte.
+        // Copy each piece at once. A piece is a slice of the server's read buffer. Even one byte
+        // would keep 8 KiB of that buffer alive.
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(ReadBodyError::Io)?;
@@ -57,12 +59,13 @@ async fn read(body: &mut RequestBody, limit: usize, patience: Duration) -> Resul
     Ok(tokio::time::timeout(patience, reading).await.map_err(|_| Problem::body_too_slow())??)
 }
 
-/// What identifies a body.
+/// The hashes of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyHash {
-    /// The SHA-256 of its exact bytes: what a receipt says.
+    /// The SHA-256 of the exact bytes. The receipt contains it.
     pub exact: Digest256,
-    /// The SHA-256 of what it means: the same for `{}`, ` { } ` and no body at all. A repetition is known by it.
+    /// The SHA-256 of the meaning: the same for `{}`, ` { } ` and no body at all. It identifies a
+    /// repetition of a request.
     pub meaning: Digest256,
 }
 
@@ -70,19 +73,19 @@ pub struct BodyHash {
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Nothing {}
 
-/// What a JSON body can be read as.
+/// A type that a JSON body can be read as.
 pub trait Readable: DeserializeOwned + JsonSchema + Send + 'static {}
 
 impl<T: DeserializeOwned + JsonSchema + Send + 'static> Readable for T {}
 
 /// A JSON body and its hashes. An empty body counts as `{}`.
 ///
-/// It is strict: names that its schema does not have are refused, though `T` may ignore them.
+/// Reading is strict: a name that the schema does not have is refused, even if `T` would ignore it.
 #[derive(Debug)]
 pub struct JsonBody<T> {
-    /// What it says.
+    /// The value that was read.
     pub value: T,
-    /// What identifies it.
+    /// The hashes of the body.
     pub hash: BodyHash,
 }
 
@@ -120,7 +123,7 @@ impl<T: Readable> JsonBody<T> {
         faults::check::<T>(&json)?;
         let hash = BodyHash { exact: sha256(bytes), meaning: json::meaning(&json) };
         let value = serde_json::from_value(json).map_err(|error| {
-            tracing::warn!(%error, "a body has the form of its schema and cannot be read; this is a bug");
+            tracing::warn!(%error, "a body matches its schema, but cannot be deserialized; this is a bug");
             faults::misfit(vec![FieldError::new(
                 "",
                 "it does not have the form that the documentation shows",
@@ -151,7 +154,7 @@ impl<'a, T: Readable> ApiExtractor<'a> for JsonBody<T> {
     ) -> Result<Self> {
         let bytes = read(body, MAX_JSON, SOON).await?;
         match request.content_type() {
-            // Without a body its type says nothing; with one there must be a type.
+            // An empty body needs no content type. Any other body needs one.
             _ if bytes.is_empty() => Self::parse(&bytes),
             Some(content_type) if Self::check_content_type(content_type) => Self::parse(&bytes),
             other => Err(wrong_type::<Self>(other.unwrap_or("none"))),
@@ -164,9 +167,9 @@ impl<'a, T: Readable> ApiExtractor<'a> for JsonBody<T> {
 pub struct CsvBody {
     /// Its exact bytes.
     pub bytes: Bytes,
-    /// What identifies them.
+    /// The hashes of these bytes. Both are the same.
     pub hash: BodyHash,
-    /// What the content type says of their encoding.
+    /// The charset that the content type names, if any.
     pub charset: Option<String>,
 }
 
@@ -217,7 +220,7 @@ impl<'a> ApiExtractor<'a> for CsvBody {
     }
 }
 
-/// Whether a content type is the wanted one, whatever its parameters.
+/// Whether a content type is `wanted`, regardless of its parameters.
 fn is(content_type: &str, wanted: &str) -> bool {
     content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
 }
@@ -229,10 +232,10 @@ fn charset(content_type: &str) -> Option<String> {
     named.next().map(|(_, value)| value.trim().trim_matches('"').chars().take(MAX_CHARSET).collect())
 }
 
-/// Not every database can keep it, and no text needs it.
+/// Bodies must not contain U+0000: not every database can store it, and no text needs it.
 const NUL: &str = "it must not contain the character U+0000";
 
-/// Where a text in it contains U+0000.
+/// The path of the first text or name that contains U+0000.
 fn nul_at(json: &Json) -> Option<String> {
     let joined = |start: String, rest: String| match rest.as_bytes().first() {
         None | Some(b'[') => start + &rest,
@@ -309,7 +312,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_body_in_many_pieces_no_buffers_are_kept() {
-        /// One byte, of a buffer that lives as long as any part of it.
+        /// One byte, in a buffer that lives as long as any slice of it.
         #[derive(Clone)]
         struct Buffer(Arc<()>);
 
@@ -322,7 +325,7 @@ mod tests {
         let buffer = Buffer(Arc::new(()));
         let alive = buffer.0.clone();
         let pieces = stream::repeat(buffer).take(1000).map(move |buffer| {
-            // Here, in `buffer`, in the stream, and in the piece before.
+            // The four: `alive`, `buffer`, the stream's copy, and the piece before.
             assert!(Arc::strong_count(&alive) <= 4, "{} buffers are kept", Arc::strong_count(&alive));
             Ok::<_, io::Error>(Bytes::from_owner(buffer))
         });

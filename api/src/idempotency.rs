@@ -1,4 +1,4 @@
-//! What a client asks of a write besides its body.
+//! The options of a write, which a client sends as headers.
 
 use std::time::Duration;
 
@@ -12,13 +12,14 @@ pub(crate) const MAX_KEY: usize = 255;
 /// The longest wait for a decision.
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// What a client asks of a write besides its body: `Idempotency-Key`
-/// ([draft](https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/)) and `Prefer: wait` (RFC 7240).
+/// The options of a write: `Idempotency-Key`
+/// ([draft](https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/)) and
+/// `Prefer: wait` (RFC 7240).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// Method, path and `Idempotency-Key`: what the command's id is a function of.
+    /// Method, path and `Idempotency-Key`. The command's id is a function of these and the actor.
     pub(crate) key: Option<String>,
-    /// How long the decision is waited for.
+    /// How long to wait for the decision.
     pub(crate) wait: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! JSON that clients send: read strictly, and compared by what it means.
+//! JSON that clients send. It is read strictly and compared by its meaning.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,9 +16,10 @@ const MARK: &[u8] = "\u{feff}".as_bytes();
 /// The longest name that an error repeats, in bytes.
 const SHOWN: usize = 60;
 
-/// What a text says. White space alone says `{}`, as no text does.
+/// Parses a text. An empty text, or white space alone, is `{}`.
 ///
-/// A name stands once in each object: readers differ in which of two values counts (RFC 8259 §4).
+/// A name may occur once in an object, because parsers differ in which of two values they take (RFC
+/// 8259 §4).
 pub(crate) fn read(bytes: &[u8]) -> Result<Value, Problem> {
     let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
     if bytes.iter().all(|byte| b" \t\r\n".contains(byte)) {
@@ -30,9 +31,10 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Value, Problem> {
     read.map_err(|error| fault(bytes, &error, twice.into_inner()))
 }
 
-/// The SHA-256 of what a value means, however it is written: names sorted, no white space, numbers in one form.
+/// The SHA-256 of a value's meaning, regardless of its spelling: names sorted, no white space,
+/// numbers in one form.
 ///
-/// This is RFC 8785, except that integers stay exact: two ids beyond 2^53 never become one.
+/// This is RFC 8785, except that integers stay exact. Two ids beyond 2^53 never become one.
 pub(crate) fn meaning(value: &Value) -> Digest256 {
     let mut text = Vec::new();
     write(value, &mut text);
@@ -50,7 +52,7 @@ fn write(value: &Value, text: &mut Vec<u8>) {
             text.push(b']');
         }
         Value::Object(fields) => {
-            // A map keeps its order under some features of the library.
+            // With some features of `serde_json`, a map keeps the order of insertion.
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_unstable_by_key(|(name, _)| *name);
             text.push(b'{');
@@ -80,7 +82,7 @@ fn one_form(number: &Number) -> Number {
     }
 }
 
-/// What is wrong, in our own words, and where.
+/// The problem, in Muster's own words, with its place.
 fn fault(bytes: &[u8], error: &serde_json::Error, twice: Option<String>) -> Problem {
     if let Some(name) = twice {
         let shown = shortened(name, SHOWN);
@@ -117,7 +119,7 @@ fn malformed(line: usize, column: usize, detail: &str, field: String) -> Problem
     Problem::malformed_json().detail(format!("line {line}, column {column}: {detail}")).errors(vec![place])
 }
 
-/// Reads a value in which no name stands twice; notes one that does.
+/// Reads a value. Fails if a name occurs twice in one object, and notes that name.
 #[derive(Clone, Copy)]
 struct Strict<'a>(&'a RefCell<Option<String>>);
 

@@ -10,13 +10,13 @@ use shared::signing::SigningKey;
 
 use crate::problem::Problem;
 
-/// The most items of a page.
+/// The largest page that a client may ask for, in items.
 pub const MAX_LIMIT: u64 = 200;
-/// The items of a page unless the client says otherwise.
+/// The default size of a page, in items.
 const DEFAULT_LIMIT: u64 = 50;
-/// The longest cursor that is read, in bytes.
+/// The longest cursor that a client may send, in bytes.
 pub(crate) const MAX_CURSOR: usize = 512;
-/// The longest text that is looked for, in characters.
+/// The longest search text, in characters.
 pub(crate) const MAX_SEARCH: usize = 200;
 
 /// A part of a list.
@@ -30,7 +30,8 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Makes a page of what was found: one more than `limit`, if there is more. `cursor` says where the next one goes on.
+    /// Makes a page from `found`, which has one item more than `limit` if there is a next page.
+    /// `cursor` returns the cursor that continues after an item.
     pub fn of<F>(
         mut found: Vec<F>,
         limit: u64,
@@ -42,14 +43,15 @@ impl<T> Page<T> {
         Self { items: found.into_iter().map(item).collect(), next_cursor }
     }
 
-    /// Everything there is.
+    /// A page with all items of a list.
     #[must_use]
     pub fn whole(items: Vec<T>) -> Self {
         Self { items, next_cursor: None }
     }
 }
 
-/// The number of items that a client asks for.
+/// The size of a page: what the client asks for, or the default. Fails outside of 1 to
+/// [`MAX_LIMIT`].
 pub fn limit(asked: Option<u64>) -> Result<u64, Problem> {
     match asked {
         None => Ok(DEFAULT_LIMIT),
@@ -60,7 +62,7 @@ pub fn limit(asked: Option<u64>) -> Result<u64, Problem> {
     }
 }
 
-/// A text to look for: bounded, and nothing if it is empty.
+/// The trimmed search text; none if it is empty. Fails if it is too long or contains U+0000.
 pub fn search_text(asked: Option<String>) -> Result<Option<String>, Problem> {
     match asked.map(|text| text.trim().to_owned()) {
         Some(text) if is_longer(&text, MAX_SEARCH) => {
@@ -73,32 +75,34 @@ pub fn search_text(asked: Option<String>) -> Result<Option<String>, Problem> {
     }
 }
 
-/// A list as a client asks for it. Its cursors name it and its filter, and continue nothing else.
+/// A list with its filter, as a client asks for it. Its cursors are valid for this list and this
+/// filter only.
 #[derive(Debug)]
 pub struct List<'a> {
     key: &'a SigningKey,
-    /// Its name and filter.
+    /// The list's name and filter, serialised.
     question: Vec<u8>,
 }
 
 impl<'a> List<'a> {
-    /// The list `name`, no two of which share a name. `filter` has everything that selects or orders its items, such as
-    /// the drive, the state and the text that is looked for; it does not have the number of items of a page.
+    /// The list `name`; no two lists share a name. `filter` contains everything that selects or
+    /// orders the items, such as the drive, the state and the search text. It does not contain the
+    /// size of the page.
     #[must_use]
     pub fn new(key: &'a SigningKey, name: &'static str, filter: &impl Serialize) -> Self {
         let question = serde_json::to_vec(&(name, filter)).expect("a filter is plain data");
         Self { key, question }
     }
 
-    /// Where the list goes on: after the item at `position`.
+    /// The cursor that continues after the item at `position`.
     #[must_use]
     pub fn cursor(&self, position: &impl Serialize) -> String {
         let position = serde_json::to_vec(position).expect("a position is plain data");
         URL_SAFE_NO_PAD.encode([&self.code(&position)[..], &position].concat())
     }
 
-    /// Reads what [`cursor`](Self::cursor) wrote. Any other text is refused: a cursor of another list or filter, one that
-    /// was changed, one that another deployment made.
+    /// Reads a cursor that [`cursor`](Self::cursor) wrote. Refuses any other text: a cursor of
+    /// another list or filter, a changed one, or one of another deployment.
     pub fn position<T: DeserializeOwned>(&self, cursor: Option<&str>) -> Result<Option<T>, Problem> {
         let Some(cursor) = cursor else { return Ok(None) };
         let read = || {
@@ -109,14 +113,15 @@ impl<'a> List<'a> {
         read().map(Some).ok_or_else(Problem::invalid_cursor)
     }
 
-    /// A code over the question and a position, which only this deployment can make.
+    /// A code over the list, its filter and a position. Only this deployment can make it.
     fn code(&self, position: &[u8]) -> [u8; 12] {
         let code = self.key.code(&[b"cursor ", &self.question[..], b" ", position].concat());
         *code.first_chunk().expect("a code is longer")
     }
 }
 
-/// Cuts a list that was asked for one item more than the page has. Returns whether there is more.
+/// Cuts a list that was read with one item more than the page has. Returns whether there is a next
+/// page.
 pub fn cut<T>(items: &mut Vec<T>, limit: u64) -> bool {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = items.len() > limit;

@@ -1,7 +1,8 @@
 //! Errors, as clients see them: RFC 9457 `application/problem+json` with a stable `code`.
 //!
-//! There are two kinds. A *refusal* is a decision that came through the lanes ([`domain::refusal`]); its status is
-//! decided here. Everything else is said by the API itself, before anything was accepted.
+//! There are two kinds. A *refusal* is a decision about a command ([`domain::refusal`]); this
+//! module adds its HTTP status. The API answers with any other problem itself, before it accepts
+//! anything.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -84,7 +85,7 @@ impl JsonSchema for ProblemCode {
 /// An error on its way to a client.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// What its body says.
+    /// The body of the answer.
     pub body: Box<ProblemBody>,
     /// When to try again, in seconds.
     pub retry_after: Option<u64>,
@@ -158,14 +159,14 @@ impl Problem {
         Self { body: Box::new(body), retry_after }
     }
 
-    /// The same, saying what it is about.
+    /// The same problem with this detail.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.body.detail = Some(detail.into());
         self
     }
 
-    /// The same, with what is wrong place by place.
+    /// The same problem with these faults of the input.
     #[must_use]
     pub fn errors(mut self, mut errors: Vec<FieldError>) -> Self {
         errors.truncate(faults::MOST);
@@ -173,12 +174,12 @@ impl Problem {
         self
     }
 
-    /// Refuses a body that has these faults, if it has any.
+    /// Fails with `invalid-body` if there are faults.
     pub fn unless_empty(faults: Vec<FieldError>) -> Result<(), Self> {
         if faults.is_empty() { Ok(()) } else { Err(Self::invalid_body().errors(faults)) }
     }
 
-    /// What is wrong with one parameter.
+    /// A problem with one parameter.
     #[must_use]
     pub fn parameter(name: &str, fault: &str) -> Self {
         Self::invalid_parameter()
@@ -186,14 +187,14 @@ impl Problem {
             .errors(vec![FieldError::new(name, fault)])
     }
 
-    /// The same, about a command that was accepted.
+    /// The same problem, about a command that was accepted.
     #[must_use]
     pub fn about(mut self, command_id: CommandId) -> Self {
         self.body.command_id = Some(command_id.0);
         self
     }
 
-    /// The same with another status.
+    /// The same problem with another status.
     #[must_use]
     pub(crate) fn status_of(mut self, status: u16) -> Self {
         self.body.status = status;
@@ -252,20 +253,23 @@ impl From<Refusal> for Problem {
 impl From<sea_orm::DbErr> for Problem {
     fn from(error: sea_orm::DbErr) -> Self {
         if is_timed_out(&error) {
-            tracing::warn!(error = %with_causes(&error), "the database ended a read at its timeout; the client is told to try again");
+            tracing::warn!(
+                error = %with_causes(&error),
+                "the database ended a read at its timeout; the client is told to try again"
+            );
             return Self::database_unavailable().detail(
                 "the database ended this read because it took too long; try again later, or ask for less: a \
                  longer text in `q`, or a smaller `limit`",
             );
         }
         match Failure::from(error) {
-            // The database is there; what it was asked makes no sense to it, and never will.
+            // The database is up and rejects the statement, as it would at each retry.
             Failure::Reject(reject) => {
                 tracing::error!(%reject, "the database refused a read; this is a bug");
                 Self::internal()
             }
             why => {
-                // That it is away is said once, and not by everybody who asks.
+                // At debug level: an outage is logged once, not for each request.
                 tracing::debug!(error = %with_causes(&why), "the database did not answer a read");
                 Self::database_unavailable()
             }
@@ -283,11 +287,15 @@ impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::TooLarge(_) => Self::body_too_large(),
-            // A repetition is safe with an Idempotency-Key; without one, nobody knows of this attempt's id.
+            // The broker may have the command. With an `Idempotency-Key` a repetition is safe.
+            // Without one, the client cannot refer to this attempt, as it does not know the id.
             PublishError::Unconfirmed => Self::broker_unavailable()
                 .detail("the message broker did not confirm; repeat with the same Idempotency-Key"),
             other => {
-                tracing::debug!(error = %with_causes(&other), "a command was not published; the client is told to try again");
+                tracing::debug!(
+                    error = %with_causes(&other),
+                    "a command was not published; the client is told to try again"
+                );
                 Self::broker_unavailable().detail(match other {
                     PublishError::Blocked(_) => {
                         "the message broker takes no messages now; nothing was accepted"
@@ -402,11 +410,11 @@ pub fn from_error(error: &poem::Error) -> Problem {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::body_too_large(),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::unsupported_media_type(),
         status if status.is_client_error() => {
-            tracing::debug!(%error, "a request cannot be used for a reason that has no words of ours");
+            tracing::debug!(%error, "a request has an unknown error; answering invalid-parameter");
             Problem::invalid_parameter()
         }
         _ => {
-            tracing::error!(%error, "a request failed for a reason of ours");
+            tracing::error!(%error, "a request failed unexpectedly; answering internal");
             Problem::internal()
         }
     }

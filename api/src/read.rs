@@ -1,4 +1,5 @@
-//! Reads through the cache: rendered once, then handed out as the same bytes, with an entity tag.
+//! Reads through the cache. An answer is rendered once, then served as the same bytes with an
+//! entity tag.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -24,21 +25,21 @@ use crate::payload::JSON;
 use crate::problem::Problem;
 use crate::schema::{self, Way};
 
-/// The oldest answer about drives: `places_left` is never older.
+/// The maximum age of a cached answer about drives, and so of `places_left`.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// What a request to read says beside its parameters.
+/// The parts of a read request that are not parameters.
 #[derive(Debug, Clone)]
 pub struct Reading {
     /// The entity tags that the client has.
     known: Vec<HeaderValue>,
-    /// The address that was read.
+    /// The address that the client reads.
     address: Uri,
 }
 
 #[cfg(test)]
 impl Reading {
-    /// By a client that has nothing yet.
+    /// A read by a client that has no entity tag.
     pub(crate) fn at(address: Uri) -> Self {
         Self { known: Vec::new(), address }
     }
@@ -58,7 +59,7 @@ fn knows<'a>(known: impl IntoIterator<Item = &'a HeaderValue>, etag: &str) -> bo
     tags.any(|tag| tag == etag || tag == "*")
 }
 
-/// The link to the next page: the same question, from `cursor` on (RFC 8288).
+/// The `Link` to the next page: the same address, with `cursor` (RFC 8288).
 fn next(address: &Uri, cursor: &str) -> String {
     let question = address.query().unwrap_or_default();
     let kept = form_urlencoded::parse(question.as_bytes()).filter(|(name, _)| name != "cursor");
@@ -69,22 +70,22 @@ fn next(address: &Uri, cursor: &str) -> String {
     format!("<{}?{query}>; rel=\"next\"", address.path())
 }
 
-/// What is answered, and for whom.
+/// A rendered answer, and whether it is for everyone.
 #[derive(Debug, Clone)]
 pub struct Content {
     cached: Arc<Cached>,
     is_for_everyone: bool,
 }
 
-/// An answer, without who asked.
+/// An answer, independent of the client that asked.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
-    /// The bytes, and how long they hold.
+    /// The bytes, and how long they are valid.
     pub(crate) cached: Arc<Cached>,
     pub(crate) link: Option<HeaderValue>,
 }
 
-/// An answer for everyone who asks at its address.
+/// An answer that every client gets at its address.
 #[derive(Debug, Clone)]
 pub(crate) struct ForEveryone {
     pub(crate) answer: Answer,
@@ -92,7 +93,7 @@ pub(crate) struct ForEveryone {
 }
 
 impl Answer {
-    /// The answer to a client that has these entity tags.
+    /// The response to a client that has these entity tags: 304 if one of them matches.
     pub(crate) fn to<'a>(&self, known: impl IntoIterator<Item = &'a HeaderValue>) -> Response {
         let mut response = Response::default();
         let headers = response.headers_mut();
@@ -100,7 +101,7 @@ impl Answer {
         if let Ok(etag) = HeaderValue::from_str(&self.cached.etag) {
             headers.insert(header::ETAG, etag);
         }
-        // Whoever keeps a copy asks whether it still holds.
+        // Clients and proxies may keep a copy, but must revalidate it.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         if let Some(link) = &self.link {
             headers.insert(header::LINK, link.clone());
@@ -125,7 +126,7 @@ pub struct Tagged<T> {
 }
 
 impl<T> Tagged<T> {
-    /// The answer to a client's reading.
+    /// The answer to this read.
     #[must_use]
     pub fn new(content: Content, reading: Reading) -> Self {
         Self { content, link: None, reading, of: PhantomData }
@@ -134,7 +135,7 @@ impl<T> Tagged<T> {
     /// The same for a page of a list, with the link to the next one.
     #[must_use]
     pub fn page(content: Content, reading: Reading) -> Self {
-        /// How every list ends.
+        /// The field of every list that the link needs.
         #[derive(Deserialize)]
         struct End {
             next_cursor: Option<String>,
@@ -187,7 +188,8 @@ impl<T: JsonSchema> ApiResponse for Tagged<T> {
     }
 }
 
-/// The answer under `key` from the cache, or from `load`: the same for everyone, so it must not depend on who asks.
+/// The answer under `key`, from the cache or from `load`. Every client gets the same answer, so it
+/// must not depend on the caller.
 pub async fn through<T, F>(
     cache: &Cache,
     key: &str,
@@ -197,7 +199,8 @@ where
     T: Serialize,
     F: Future<Output = Result<T, Problem>> + Send,
 {
-    // Most reads end here. What asks the database is a large future: made, and moved about, only for those who need it.
+    // Most reads are cache hits and end here. The future that asks the database is large, so it is
+    // boxed, and made only for a miss.
     let cached = if let Some(cached) = cache.known(key).await {
         cached
     } else {
@@ -207,7 +210,7 @@ where
     Ok(Content { cached, is_for_everyone: true })
 }
 
-/// An answer for whoever asks now and nobody else, with its entity tag.
+/// An answer for this request only, not cached, with its entity tag.
 #[must_use]
 pub fn fresh<T: Serialize>(value: &T) -> Content {
     Content { cached: Cached::new(render(value), Duration::ZERO), is_for_everyone: false }
@@ -223,8 +226,9 @@ pub fn drive_key(id: impl std::fmt::Display) -> String {
     format!("drive:{id}")
 }
 
-/// Forgets what is cached of drives that organisers change, as soon as it is decided. (Places need no notice: nothing
-/// about drives is ever more than a second old.) Lists of all kinds share the drives' events.
+/// Drops the cached answer about a drive when a change of the drive is decided. Changes of places
+/// need no event, because no cached answer about drives is older than a second. Lists are not
+/// dropped; they expire.
 pub fn forget_changed(broker: &Broker, cache: Cache, parts: &Parts, shutdown: &CancellationToken) {
     let (broker, stop) = (broker.clone(), shutdown.clone());
     let changes = move || broker.subscribe(Source::Events(vec!["drive.#".to_owned()]));
@@ -233,7 +237,7 @@ pub fn forget_changed(broker: &Broker, cache: Cache, parts: &Parts, shutdown: &C
 }
 
 async fn forget(mut events: Subscription, cache: Cache, shutdown: CancellationToken) {
-    // Nobody listened until now.
+    // Before the subscription, events may have been missed.
     cache.forget_all();
     while let Some(Some(received)) = shutdown.run_until_cancelled(events.next()).await {
         shared::failpoint::hit("change-heard");

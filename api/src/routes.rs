@@ -52,7 +52,7 @@ pub(crate) enum Tags {
     Mails,
 }
 
-/// The version in the documents and in every path.
+/// The version in the documents.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The member surface: `/api/v1`.
@@ -89,7 +89,7 @@ pub type AdminSurface = OpenApiService<
     (),
 >;
 
-/// The member surface's routes and document.
+/// The routes and document of the member surface.
 #[must_use]
 pub fn members() -> MemberSurface {
     let routes = (
@@ -113,7 +113,7 @@ pub fn members() -> MemberSurface {
         .server("/api/v1")
 }
 
-/// The admin surface's routes and document.
+/// The routes and document of the admin surface.
 #[must_use]
 pub fn admins() -> AdminSurface {
     let routes = (

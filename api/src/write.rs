@@ -14,7 +14,7 @@ use crate::idempotency::WriteOptions;
 use crate::problem::Problem;
 use crate::submit::{Submission, Submitted};
 
-/// A request for a command: its body, and what its client asks for besides.
+/// A request for a command: its body and its options.
 #[derive(Debug)]
 pub struct Write<T> {
     cx: Context,
@@ -23,7 +23,7 @@ pub struct Write<T> {
 }
 
 impl<T> Write<T> {
-    /// Submits the command that `command` makes of the body, for `actor`.
+    /// Submits, for `actor`, the command that `command` makes from the body.
     pub async fn submit<C: Command>(
         self,
         actor: impl Into<Actor>,
@@ -35,7 +35,8 @@ impl<T> Write<T> {
         cx.submit(submission, |_| command).await
     }
 
-    /// The same for a command that makes something new: its id is the new thing's.
+    /// The same for a command that creates something. The command's id becomes the id of what it
+    /// creates.
     pub async fn create<C: Command>(
         self,
         actor: impl Into<Actor>,

@@ -1,4 +1,4 @@
-//! Which command an idempotency key stands for by now.
+//! The current attempt of an idempotency key: the command that the key stands for now.
 
 use std::borrow::Cow;
 
@@ -12,9 +12,9 @@ use crate::body::BodyHash;
 use crate::context::Context;
 use crate::problem::Problem;
 
-/// How often a key may be refused for a reason that time can change; after that the last refusal stays.
+/// The most attempts of one key. After them, the last refusal stays.
 const ATTEMPTS: u32 = 16 * 16 * 16;
-/// Of how many attempts the decisions are looked up with one statement.
+/// How many attempts one statement looks up.
 const PROBES: u32 = 15;
 
 /// Whether a decision leaves its key free for another attempt.
@@ -24,18 +24,20 @@ fn leaves_key_free(row: &Row) -> bool {
 }
 
 impl BodyHash {
-    /// Whether this is the body behind a stored hash. Older versions stored that of its exact bytes.
+    /// Whether a stored hash is of this body. Older versions stored the hash of the exact bytes.
     pub(super) fn is(&self, stored: &Digest256) -> bool {
         [self.meaning, self.exact].contains(stored)
     }
 }
 
 impl Context {
-    /// The command that a key stands for by now, and its decision if there is one.
+    /// The command that a key stands for now, and its decision if there is one.
     ///
-    /// A key stands for one command, unless that was refused for a reason that time can change. Then it stands for a second
-    /// attempt, and so on. An attempt's id is a function of the key and its number, and the next one is made only when the
-    /// ledger has the refusal. So any process finds the same attempt, and two repetitions at once are one command.
+    /// A key stands for one command. If the command is refused for a reason that time can change,
+    /// the key stands for a second attempt, and so on. An attempt's id is a function of the key and
+    /// the attempt's number. An attempt is made only when the ledger has the refusal of the attempt
+    /// before. So every process finds the same attempt, and two concurrent repetitions are one
+    /// command.
     pub(super) async fn attempt(
         &self,
         actor: Actor,
@@ -44,11 +46,12 @@ impl Context {
         body_hash: &BodyHash,
     ) -> Result<(CommandId, Option<Row>), Problem> {
         let id = |number: u32| {
-            // No key has a line break.
+            // A key cannot contain a line break, so this is the key of no other request.
             let key = if number == 0 { Cow::Borrowed(key) } else { Cow::Owned(format!("{key}\n{number}")) };
             self.of_kind(self.key.keyed_command_id(actor, &key), kind)
         };
-        // The ledger knows for ever; should the database be away, the claim has to do.
+        // The ledger knows every decision. While the database is away, the claim in the cache has
+        // to suffice.
         let first = ledger::find(&self.db.read, [id(0)]).await.unwrap_or_default().remove(&id(0));
         let Some(first) = first.filter(|row| row.status != Status::Failed) else { return Ok((id(0), None)) };
         if !body_hash.is(&first.body_hash) {

@@ -1,4 +1,4 @@
-//! What clients read about their commands: receipts, and what came of them.
+//! Receipts and statuses of commands, as clients read them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ use crate::payload::{JSON, Json};
 use crate::schema::{self, SCHEMAS, Way};
 use crate::timestamp::At;
 
-/// Declares a word that is always the same, so that programs can tell by it what they look at.
+/// Declares a type with one word. Programs tell the shapes of a status apart by this word.
 macro_rules! always {
     ($($name:ident = $word:literal;)*) => {$(
         #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
@@ -173,7 +173,8 @@ impl From<Refusal> for RefusedProblem {
 }
 
 impl RefusedProblem {
-    /// Reads what the ledger says. A consumer of a later version may know a reason that this one does not.
+    /// Reads a refusal from the ledger. A consumer of a later version may have written a code that
+    /// this version does not know.
     fn read(result: Value) -> Self {
         match Refusal::deserialize(&result) {
             Ok(refusal) => refusal.into(),
@@ -202,16 +203,16 @@ struct FailedProblem {
 pub enum CommandStatus {
     /// It is not decided yet.
     Accepted(CommandAccepted),
-    /// It was done.
+    /// It succeeded.
     Succeeded(CommandSucceeded),
     /// It was refused.
     Refused(CommandRefused),
-    /// An operator is needed.
+    /// It could not be decided; an operator is needed.
     Failed(CommandFailed),
 }
 
 impl CommandStatus {
-    /// A command of which no decision is known.
+    /// A command without a known decision.
     pub(super) fn accepted(
         command_id: CommandId,
         kind: Option<String>,
@@ -279,7 +280,7 @@ impl JsonSchema for CommandKind {
     }
 }
 
-/// What the commands with this outcome are called when they were done: `RegistrationSucceeded`.
+/// The name of the schema for succeeded commands with this outcome: `RegistrationSucceeded`.
 fn succeeded(outcome: &str) -> String {
     format!("{}Succeeded", outcome.strip_suffix("Outcome").unwrap_or(outcome))
 }
@@ -289,7 +290,7 @@ impl JsonSchema for CommandStatus {
         "CommandStatus".into()
     }
 
-    /// For each outcome there is one schema, which names the kinds of commands that have it.
+    /// Each outcome has one schema, which names the kinds of commands with this outcome.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut kinds = BTreeMap::<String, Vec<&str>>::new();
         for (kind, outcome) in outcomes(generator) {
@@ -325,9 +326,10 @@ pub struct Submitted<C> {
 
 #[derive(Debug)]
 enum Answer {
-    /// 202: it will be decided.
+    /// 202: the command will be decided.
     Accepted(Receipt),
-    /// 200: it was decided while the client waited so many seconds at most.
+    /// 200: the command was decided while the client waited. The number is the longest wait, in
+    /// seconds.
     Decided(Box<CommandStatus>, u64),
 }
 
