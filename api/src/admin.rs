@@ -1,4 +1,4 @@
-//! The first admin: somebody has to let the others in.
+//! The first admin account, which is created at the first start.
 
 use std::path::Path;
 
@@ -18,20 +18,20 @@ use crate::password;
 
 /// The file in the data folder that keeps a generated password.
 pub const PASSWORD_FILE: &str = "admin-password";
-/// The e-mail address of the first admin unless told otherwise.
+/// The default e-mail address of the first admin.
 pub const DEFAULT_EMAIL: &str = "admin@localhost";
 
-/// The first admin, as it was made at the very first start.
+/// The first admin, as it was created.
 #[derive(Debug)]
 pub struct FirstAdmin {
     /// For logging in.
     pub email: String,
-    /// For logging in; none if it was given, and so is known.
+    /// The password for logging in; none if the operator chose it.
     pub generated_password: Option<String>,
 }
 
-/// Makes the first admin if there is none. Without a password one is generated, and kept in the data folder (mode 600). Waits
-/// for a database that is away for now.
+/// Creates the first admin if there is none. Without `password`, generates one and keeps it in the
+/// data folder (mode 600). Waits while the database is away.
 pub async fn ensure(
     db: &Database,
     data_dir: &Path,
@@ -88,7 +88,7 @@ async fn ensure_now(
     };
     match accounts::insert(db.writer(), &[account]).await {
         Ok(()) => Ok(Some(FirstAdmin { email, generated_password: generated.then_some(password) })),
-        // Another process was first, this very moment.
+        // Another process created it at the same moment.
         Err(error) if error.sql_err().is_some() => Ok(None),
         Err(error) => Err(error).context("make the first admin"),
     }
@@ -97,7 +97,7 @@ async fn ensure_now(
 fn kept_or_generated(file: &Path) -> std::io::Result<String> {
     create_once(file, &Alphanumeric.sample_string(&mut rand::rng(), 20))?;
     let kept = std::fs::read_to_string(file)?.trim().to_owned();
-    // Somebody may have written it by hand, or emptied it.
+    // An operator may have edited or emptied the file.
     password::check(&kept).map_err(|fault| {
         let said =
             format!("{} holds no password ({fault}); write one into it, or delete the file", file.display());

@@ -1,4 +1,5 @@
-//! Who asks: access tokens (JWT, RFC 7519 with the profile of RFC 9068, authenticated with HS256), and what each role may.
+//! Authentication: access tokens, and what each role may do. Tokens are JWTs (RFC 7519, with the
+//! profile of RFC 9068), authenticated with HS256.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,35 +22,37 @@ use crate::problem::Problem;
 
 /// The `typ` of an access token (RFC 9068 §2.1).
 const TOKEN_TYPE: &str = "at+jwt";
-/// How long an access token of a person lasts.
+/// How long the access token of a person is valid.
 pub const TOKEN_LASTS: Duration = Duration::from_secs(30 * 60);
 /// How far the clocks of processes may differ.
 const CLOCKS_DIFFER: Duration = Duration::from_mins(5);
-/// Timeout for refreshing the list of revoked service accounts. On timeout the last known list is used.
+/// Timeout for refreshing the list of revoked service accounts. On timeout the last known list is
+/// used.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a revoked service account may still be taken for valid.
 const RECHECK: Duration = Duration::from_secs(5);
 
-/// The `iss` of an access token: there is one.
+/// The `iss` of an access token. There is one issuer.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Issuer {
     Muster,
 }
 
-/// What an access token says.
+/// The claims of an access token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Claims {
     iss: Issuer,
     sub: Uuid,
     role: Role,
     iat: i64,
-    /// In seconds since 1970; a service account's token has none and lasts until it is revoked.
+    /// In seconds since 1970. A service account's token has none, and is valid until it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
 }
 
-/// An access token for this actor, valid from `now`; for good if it is a service account's.
+/// Issues an access token for this actor, valid from `now`. A service account's token does not
+/// expire.
 #[must_use]
 pub fn issue(key: &SigningKey, actor: Actor, now: Timestamp) -> String {
     let lasts = i64::try_from(TOKEN_LASTS.as_secs()).unwrap_or_default();
@@ -58,13 +61,14 @@ pub fn issue(key: &SigningKey, actor: Actor, now: Timestamp) -> String {
     key.authenticate(TOKEN_TYPE, &claims)
 }
 
-/// The service accounts that were revoked, read again every few seconds: few are, so no request waits for the database
-/// to learn that its own was not.
+/// The revoked service accounts. The list is short and read again every few seconds, so a request
+/// need not ask the database about its own account.
 #[derive(Debug, Default)]
 pub struct Revoked {
-    /// What was known last, and since when. While the database is away, it counts.
+    /// The last known list, and when it was read. It is used while the database is away.
     last: Mutex<Option<(time::Instant, Arc<HashSet<Uuid>>)>>,
-    /// Who reads does it for all that want to by then. When somebody did last.
+    /// When a request last tried to read the list. Its lock lets one request read for all that
+    /// wait.
     tried: tokio::sync::Mutex<Option<time::Instant>>,
 }
 
@@ -73,7 +77,7 @@ impl Revoked {
         let known = self.last().clone().filter(|(since, _)| since.elapsed() < RECHECK);
         let revoked = match known {
             Some((_, revoked)) => revoked,
-            // In a piece of memory of its own: it is large, seldom needed, and futures are moved about.
+            // Boxed: this future is large and seldom needed, and futures are moved often.
             None => Box::pin(self.read(db)).await?,
         };
         Ok(revoked.contains(&id))
@@ -84,15 +88,21 @@ impl Revoked {
         let mut tried = self.tried.lock().await;
         if tried.is_none_or(|tried| tried < asked) {
             let since = time::Instant::now();
-            // Others wait meanwhile, so a connection that died without a word must not hold them all.
+            // Other requests wait for this read. A connection that died silently must not block
+            // them all.
             match tokio::time::timeout(PATIENCE, accounts::revoked_services(&db.read)).await {
                 Ok(Ok(revoked)) => *self.last() = Some((since, Arc::new(revoked))),
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "could not read which service accounts were revoked");
+                    tracing::warn!(
+                        %error,
+                        "could not read the revoked service accounts; using the last known list"
+                    );
                 }
                 Err(_) => {
                     db.did_not_answer();
-                    tracing::warn!("the database did not say in time which service accounts were revoked");
+                    tracing::warn!(
+                        "timed out reading the revoked service accounts; using the last known list"
+                    );
                 }
             }
             *tried = Some(since);
@@ -122,7 +132,7 @@ pub struct Admin(pub Actor);
 pub struct Owner(pub Actor);
 
 impl Owner {
-    /// Whose things these may be; none for everyone's.
+    /// The owner whose things the caller may use; none means those of every owner.
     #[must_use]
     pub fn scope(self) -> Option<Uuid> {
         (self.0.role != Role::Admin).then_some(self.0.id)
@@ -130,7 +140,8 @@ impl Owner {
 }
 
 impl Caller {
-    /// The member on whose behalf a command is: a member's own id, or the one that a service names.
+    /// The member for whom the caller sends a command. It is the member's own id, or the id that a
+    /// service names.
     pub fn on_behalf_of(self, named: Option<MemberId>) -> Result<MemberId, Problem> {
         let own = MemberId(self.0.id);
         match (self.0.role, named) {
@@ -138,19 +149,20 @@ impl Caller {
             (Role::Service, None) => {
                 Err(Problem::invalid_body().detail("a service names the member it acts for: member_id"))
             }
-            // Organisers are people, too; for others they have their own surface.
+            // Organisers are people too, and register themselves like members. For others they use
+            // the admin surface.
             (Role::Member | Role::Admin, None) => Ok(own),
             (Role::Member | Role::Admin, Some(named)) if named == own => Ok(own),
             _ => Err(Problem::forbidden().detail("members act for themselves only")),
         }
     }
 
-    /// An organiser who asks.
+    /// The caller, if it is an organiser.
     pub fn admin(self) -> Result<Actor, Problem> {
         if self.0.role == Role::Admin { Ok(self.0) } else { Err(Problem::forbidden()) }
     }
 
-    /// The person who asks.
+    /// The caller's member id, if the caller is a person.
     pub fn person(self) -> Result<MemberId, Problem> {
         match self.0.role {
             Role::Member | Role::Admin => Ok(MemberId(self.0.id)),
@@ -174,7 +186,7 @@ async fn check_admin(request: &Request, bearer: Bearer) -> poem::Result<Actor> {
     Ok(Caller(check(request, bearer).await?).admin()?)
 }
 
-/// Whose access token this is, if it still counts, and for how long.
+/// The actor of a valid access token, and for how long the token is valid.
 async fn check_valid(cx: &Context, token: &str) -> Result<(Actor, Duration), Problem> {
     let (actor, lasts) = read_token(&cx.key, token)?;
     if actor.role == Role::Service && cx.revoked.contains(&cx.db, actor.id).await? {
@@ -183,28 +195,30 @@ async fn check_valid(cx: &Context, token: &str) -> Result<(Actor, Duration), Pro
     Ok((actor, lasts))
 }
 
-/// Whoever opens a stream, and for how long they may. A browser cannot send a header with one, so the token may stand in the address as well (RFC 6750
-/// §2.3); addresses are not logged.
+/// The caller who opens a stream, and for how long the token is valid. A browser cannot open a
+/// stream with a header, so the token may also be in the address (RFC 6750 §2.3). Addresses are not
+/// logged.
 pub async fn watching(cx: &Context, token: Option<&str>) -> Result<(Caller, Duration), Problem> {
     let token = token.ok_or_else(Problem::unauthorized)?;
     let (actor, lasts) = check_valid(cx, token).await?;
     Ok((Caller(actor), lasts))
 }
 
-/// Whose valid access token this is. Whether a service account was revoked is not known here.
+/// The actor of a valid access token. This does not check whether a service account was revoked.
 pub fn check_token(key: &SigningKey, token: &str) -> Result<Actor, Problem> {
     read_token(key, token).map(|(actor, _)| actor)
 }
 
-/// The same, and for how long it counts yet; that of a service, until it has to be looked at again.
+/// The same, and for how long the token is still valid. For a service account: until it must be
+/// checked again.
 fn read_token(key: &SigningKey, token: &str) -> Result<(Actor, Duration), Problem> {
     let claims = key.authentic(TOKEN_TYPE, token).filter(|claims: &Claims| claims.role != Role::System);
     let Some(Claims { sub, role, exp, .. }) = claims else {
         return Err(Problem::unauthorized().detail("this is no access token that was made here"));
     };
-    // Expiry is judged by this system's own clock.
+    // The clock of this process decides about expiry.
     let left = exp.map(|exp| exp - clock::now().timestamp());
-    // One that lasts longer than any was made by a clock that ran ahead.
+    // If a token is valid for longer than any may be, the clock that issued it ran ahead.
     let longest = i64::try_from((TOKEN_LASTS + CLOCKS_DIFFER).as_secs()).unwrap_or(i64::MAX);
     if left.is_some_and(|left| left <= 0 || left > longest) {
         return Err(Problem::unauthorized().detail("the access token has expired"));

@@ -1,5 +1,6 @@
-//! The least that a read can cost here: the same bytes from a handler that does nothing else. The benchmark `muster-bench
-//! read` compares Muster's reads with it, in a process of its own on the same server and runtime.
+//! The lower bound of a read's cost: a handler that returns the same bytes and does nothing else.
+//! The benchmark `muster-bench read` serves it in a separate process, on the same server and
+//! runtime, and compares Muster's reads with it.
 
 use bytes::Bytes;
 use poem::endpoint::make_sync;
@@ -10,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::serve::connection;
 
-/// Serves `list` and `drive` where the drives' list and page are, until shutdown. Whoever sends `If-None-Match` gets 304.
+/// Serves `list` and `drive` at the addresses of the drives' list and of a drive, until shutdown. A
+/// request with `If-None-Match` gets 304.
 pub async fn serve(
     listener: TcpListener,
     list: Bytes,

@@ -1,4 +1,4 @@
-//! What every request can reach.
+//! The parts of an API process that every request can use.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::auth::Revoked;
 use crate::feed::Feeds;
 use crate::waiting::Waiting;
 
-/// The parts of an API process, for a request. There is one for each, so it costs a counter to clone.
+/// The shared parts of an API process. A clone only increments a counter.
 #[derive(Debug, Clone)]
 pub struct Context(Arc<Parts>);
 
 impl Context {
-    /// What requests can reach from now on.
+    /// Shares these parts with all requests.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
@@ -37,21 +37,21 @@ impl Deref for Context {
 /// The parts of an API process.
 #[derive(Debug)]
 pub struct Parts {
-    /// For reading the tables that the consumers keep; accounts are the API's own.
+    /// The API reads the tables that the consumers write. It writes only its own, such as accounts.
     pub db: Database,
-    /// Where commands go.
+    /// The broker to which commands are published.
     pub broker: Broker,
-    /// Copies of what is read often.
+    /// The cache of answers and claims.
     pub cache: Cache,
     /// Where uploads go, if this process takes any.
     pub files: Option<Files>,
     /// Signs receipts and tokens.
     pub key: SigningKey,
-    /// Whoever waits for a decision.
+    /// The requests that wait for a decision.
     pub waiting: Waiting,
-    /// What is watched.
+    /// The feeds that clients watch.
     pub feeds: Feeds,
-    /// Whose tokens count no more.
+    /// The revoked service accounts.
     pub revoked: Revoked,
     /// Where webhooks may go besides public addresses.
     pub webhook_allow: Allowed,

@@ -1,8 +1,9 @@
-//! The HTTP surfaces: members under `/api/v1`, organisers under `/admin/v1`, operations beside them.
+//! The HTTP surfaces: members under `/api/v1`, organisers under `/admin/v1`, and operators' routes
+//! beside them.
 //!
-//! The API is thin. A write becomes a command ([`submit`]): once the broker has it durably, whoever asked gets a signed
-//! receipt. Reads come from the tables that the consumers keep, through a cache ([`read`]). Every error is a
-//! problem+json with a stable code ([`problem`]).
+//! The API is thin. A write becomes a command ([`submit`]). Once the broker has stored the command
+//! durably, the client gets a signed receipt. Reads come from the tables that the consumers write,
+//! through a cache ([`read`]). Every error is a problem+json with a stable code ([`problem`]).
 
 pub mod admin;
 mod answer_cache;

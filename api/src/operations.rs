@@ -1,7 +1,8 @@
-//! What operators ask a process: health, readiness, metrics, documents.
+//! Routes for operators: health, readiness, metrics and the public key.
 //!
-//! `/health` and `/livez`: the process serves. `/readyz`: it can accept and read. `/health/full`: every part with its
-//! latency and what its absence means, and the other service's base health.
+//! `/health` and `/livez` say that the process serves. `/readyz` says that it can accept commands
+//! and read. `/health/full` lists each part with its latency and the effect of its absence, and
+//! asks the other service for its base health.
 
 use std::time::Duration;
 
@@ -17,10 +18,10 @@ use shared::bus::PublishError;
 
 use crate::context::Context;
 
-/// How long the other service may take to answer.
+/// Timeout for the other service's answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What operators can ask besides the context.
+/// What the operators' routes need besides the context.
 #[derive(Debug, Clone)]
 pub struct Operations {
     /// The process's name.
@@ -29,11 +30,11 @@ pub struct Operations {
     pub metrics: PrometheusHandle,
     /// The other service's address, if there is one.
     pub peer: Option<String>,
-    /// For asking it.
+    /// The client that asks the other service.
     pub client: reqwest::Client,
-    /// The queues that the process consumes, if it is everything in one.
+    /// The queues that the process consumes. Only an all-in-one process consumes any.
     pub liveness: Liveness,
-    /// How its parts stand that work in the background.
+    /// The state of the parts that work in the background.
     pub parts: Parts,
 }
 
@@ -44,7 +45,7 @@ pub(crate) const PATHS: [&str; 6] =
 /// The routes.
 #[must_use]
 pub fn routes(operations: &Operations) -> Route {
-    // Theirs alone: other requests need not carry it.
+    // Only these routes need it, so other requests do not carry it.
     let with = |endpoint: RouteMethod| endpoint.data(operations.clone());
     Route::new()
         .at("/health", with(get(base_health)))

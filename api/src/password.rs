@@ -9,22 +9,24 @@ use tokio::sync::Semaphore;
 
 use crate::problem::Problem;
 
-/// The shortest password, in characters (NIST SP 800-63B-4 §3.1.1.2 leaves 8 with other factors, 15 alone; this is a
-/// compromise that the accounts' own work will revisit).
+/// The shortest password, in characters. NIST SP 800-63B-4 §3.1.1.2 asks for 8 with other factors
+/// and for 15 without. 10 is a compromise until accounts are reworked.
 pub(crate) const MIN_PASSWORD: usize = 10;
-/// The longest password, in bytes: hashing is paid by us.
+/// The longest password, in bytes. It bounds the cost of a hash.
 const MAX_PASSWORD: usize = 256;
-/// The longest text that is composed, in bytes. Decomposed letters take a few times as many as composed ones.
+/// The longest text that is composed, in bytes. Decomposed letters take a few times as many bytes
+/// as composed ones.
 const MAX_TYPED: usize = 4 * MAX_PASSWORD;
-/// Hashes at a time: each takes 19 MiB and a core.
+/// The most hashes at a time. Each takes 19 MiB and a core.
 const AT_A_TIME: usize = 2;
-/// Hashes that may wait; beyond that, whoever asks is told to come again.
+/// The most hashes that may wait. Further requests are refused as `overloaded`.
 const WAITING: usize = 256;
 
 static ROOM: Semaphore = Semaphore::const_new(AT_A_TIME);
 static QUEUE: Semaphore = Semaphore::const_new(WAITING);
 
-/// What is wrong with a password, if anything is. It is measured in its composed form, in which it is hashed.
+/// Checks the length of a password. It is measured in its composed form, which is the one that is
+/// hashed. The error says what is wrong.
 pub fn check(password: &str) -> Result<(), String> {
     let composed = (password.len() <= MAX_TYPED).then(|| composed(password));
     if composed.is_some_and(|text| text.chars().count() >= MIN_PASSWORD && text.len() <= MAX_PASSWORD) {
@@ -45,22 +47,24 @@ pub async fn hash(password: String) -> Result<String, Problem> {
     .await?
 }
 
-/// What became of a password that was compared with a hash.
+/// The result of comparing a password with a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verified {
-    /// It is another one.
+    /// It is another password.
     No,
-    /// It is the one that was hashed.
+    /// It is the password that was hashed.
     Yes,
-    /// It is the one that was hashed, but before passwords were composed: it should be hashed again.
+    /// It is the password that was hashed, but an older version hashed it without composing it. It
+    /// should be hashed again.
     AsTyped,
 }
 
-/// Whether a password is the one that was hashed.
+/// Compares a password with a hash.
 ///
-/// The composed form is tried first, then the text as it was typed, if that is another: so it was hashed before passwords
-/// were composed. How many hashes are made depends on what was typed alone. So a login takes as long without an account
-/// (`hash` is none) as with a wrong password.
+/// First tries the composed form. If that fails and the typed text differs, tries the text as it
+/// was typed, which older versions hashed. For a wrong password, the number of hashes depends on
+/// the typed text only. So a login without an account (`hash` is none) takes as long as one with a
+/// wrong password.
 pub async fn verify(password: String, hash: Option<String>) -> Result<Verified, Problem> {
     static NOBODY: LazyLock<String> = LazyLock::new(|| {
         Argon2::default().hash_password(b"nobody").map(|hash| hash.to_string()).unwrap_or_default()

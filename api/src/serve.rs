@@ -1,4 +1,4 @@
-//! One listener: surfaces, operations, documents, and what every request goes through.
+//! One listener: its surfaces, operators' routes, documents, and the middleware of every request.
 
 mod address;
 pub(crate) mod connection;
@@ -37,12 +37,13 @@ use crate::operations::{self, Operations};
 use crate::problem::{Problem, from_error};
 use crate::{asyncapi, routes};
 
-/// The most requests in work at a time; others are told to come again.
+/// The most requests in progress at a time. Further ones are refused as `overloaded`.
 const IN_WORK: usize = 20_000;
-/// How long what was sent may wait until the client's machine has taken it (`TCP_USER_TIMEOUT`, tcp(7)).
+/// How long sent data may stay unacknowledged before the connection is closed (`TCP_USER_TIMEOUT`,
+/// tcp(7)).
 #[cfg(target_os = "linux")]
 const TAKEN: Duration = Duration::from_secs(60);
-/// How long streams may take to end once the process is asked to stop.
+/// Timeout for streams to end after the process is asked to stop.
 const END: Duration = Duration::from_secs(5);
 
 /// Which surfaces a process serves.
@@ -56,7 +57,7 @@ pub enum Surfaces {
     Both,
 }
 
-/// Makes everything that is answered, and serves on a bound listener until shutdown.
+/// Builds all routes now. The future serves them on a bound listener until shutdown.
 pub fn serve(
     listener: TcpListener,
     surfaces: Surfaces,
@@ -67,7 +68,7 @@ pub fn serve(
     let feeds = cx.feeds.clone();
     let app = app(surfaces, cx, &operations);
     async move {
-        // The server does not know of connections that have become WebSockets.
+        // The server does not track connections that became WebSockets.
         let streams = async {
             shutdown.cancelled().await;
             if tokio::time::timeout(END, feeds.ended()).await.is_err() {
@@ -78,11 +79,12 @@ pub fn serve(
     }
 }
 
-/// Takes a port.
+/// Binds a listener to an address.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| anyhow::anyhow!("listen on {address}: {error}"))?;
-    // Connections inherit it. Without it, a client that takes nothing keeps its stream for as long as it pleases.
+    // Connections inherit this option. Without it, a client that reads nothing could keep its
+    // stream open for ever.
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(&listener)
         .set_tcp_user_timeout(Some(TAKEN))
@@ -90,7 +92,7 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Everything that one listener answers.
+/// All routes of one listener.
 fn app(surfaces: Surfaces, cx: Context, operations: &Operations) -> impl Endpoint + use<> {
     let mut methods = Methods::default();
     for path in operations::PATHS.into_iter().chain(["/", "/asyncapi.json"]) {
@@ -132,7 +134,8 @@ fn documented(
     route.at(page, get(make_sync(move |_| Html(documentation(&shown))))).at(file, json_file(document))
 }
 
-/// The page that shows a document. Its script has 3 MB, so it is put together for whoever asks, which is rare, and not kept.
+/// The page that shows a document. Its script has 3 MB and few clients ask for it, so it is built
+/// for each request and not kept.
 fn documentation(document: &str) -> String {
     let empty = OpenApiService::new((), "", "");
     empty.scalar_html().replace(&empty.spec(), document)
@@ -143,17 +146,18 @@ fn json_file(document: impl Into<Arc<str>>) -> RouteMethod {
     get(make_sync(move |_| Response::builder().content_type("application/json").body(document.to_string())))
 }
 
-/// What comes before all routes.
+/// The state of the middleware, which comes before all routes.
 struct Front {
-    /// For requests in work.
+    /// Permits for requests in progress.
     room: Semaphore,
     kept: Kept,
     methods: Methods,
-    /// What the routes can reach.
+    /// Handed to the routes.
     cx: Context,
 }
 
-/// What every request goes through: bounded, traced, measured; any error and any panic becomes a problem.
+/// The middleware of every request. It bounds, traces and measures; any error and any panic becomes
+/// a problem.
 async fn answer<E: Endpoint>(
     endpoint: Arc<E>,
     mut request: Request,
@@ -161,8 +165,8 @@ async fn answer<E: Endpoint>(
 ) -> poem::Result<Response> {
     let Ok(_place) = front.room.try_acquire() else { return Ok(Problem::overloaded().into_response()) };
     let (since, method) = (Instant::now(), method_name(request.method()));
-    // For traces. In a log line it would say little, and keeping it for one that hardly ever comes costs more than reading
-    // a drive does.
+    // At debug level, because the span is for traces. It would add little to a log line, and
+    // recording it for the rare line costs more than reading a drive.
     let span = debug_span!(
         "request",
         otel.kind = "server",
@@ -182,7 +186,7 @@ async fn answer<E: Endpoint>(
         (response, Cow::Borrowed(operation))
     } else {
         request.set_data(front.cx.clone());
-        // In a piece of memory of its own: each layer around it would move it once more, and it is large.
+        // Boxed: the future is large, and each layer around it would move it once more.
         let answered = Box::pin(routed(endpoint, request)).instrument(span.clone()).await;
         front.kept.keep(&answered.0);
         answered
@@ -201,8 +205,8 @@ async fn answer<E: Endpoint>(
     Ok(response)
 }
 
-/// What the routes answer, and which operation it was. Operations of the surfaces have a name; anything else has its path's
-/// pattern, or nothing to be told by.
+/// The answer of the routes, and the name of the operation. A route outside the surfaces is named
+/// by the pattern of its path; without a route the name is `none`.
 async fn routed<E: Endpoint>(endpoint: Arc<E>, request: Request) -> (Response, Cow<'static, str>) {
     match caught(endpoint.call(request)).await {
         Ok(output) => {
@@ -218,7 +222,8 @@ async fn routed<E: Endpoint>(endpoint: Arc<E>, request: Request) -> (Response, C
 }
 
 thread_local! {
-    /// The histograms to which this thread has recorded. Finding one by its labels takes longer than recording does.
+    /// The histograms that this thread has used. Finding one by its labels takes longer than
+    /// recording.
     static KNOWN: RefCell<HashMap<(&'static str, &'static str, StatusCode), Histogram>> = RefCell::default();
 }
 
@@ -233,7 +238,7 @@ fn measure(operation: Cow<'static, str>, method: &'static str, status: StatusCod
         )
     };
     match operation {
-        // There are only so many of these.
+        // Static names are a closed set, so this map is bounded.
         Cow::Borrowed(operation) => KNOWN.with_borrow_mut(|known| {
             let known = known.entry((operation, method, status));
             known.or_insert_with(|| histogram(Cow::Borrowed(operation))).record(took);
@@ -250,7 +255,7 @@ fn name(operation: Option<&OperationId>, pattern: Option<&PathPattern>) -> Cow<'
     }
 }
 
-/// A method as a label. Anybody can invent one; there are only so many labels.
+/// The label of a method. Clients can invent methods, so all unknown ones share a label.
 fn method_name(method: &Method) -> &'static str {
     let known = ["GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"];
     known.into_iter().find(|name| *name == method.as_str()).unwrap_or("other")

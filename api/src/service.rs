@@ -27,7 +27,8 @@ use crate::operations::Operations;
 use crate::serve::{self, Surfaces};
 use crate::{notifications, read};
 
-/// How many seconds an API goes on serving when it is asked to stop: balancers ask every second or so whether it is ready.
+/// How many seconds an API continues to serve after it is asked to stop. Load balancers ask about
+/// every second whether it is ready.
 const GRACE: u64 = 3;
 
 /// How the first admin gets in.
@@ -59,7 +60,7 @@ pub struct Api {
     /// What it does, for `--help`.
     pub about: &'static str,
     surfaces: Surfaces,
-    /// Where it listens unless it is told.
+    /// The default port.
     port: u16,
 }
 
@@ -98,7 +99,8 @@ struct Arguments {
     peer_url: Option<Secret>,
 }
 
-/// What only organisers use: they upload files, and their services make webhooks.
+/// Arguments that only the admin API needs. Organisers upload files, and their services make
+/// webhooks.
 #[derive(Debug, Args)]
 struct ForAdmins {
     #[command(flatten)]
@@ -116,7 +118,7 @@ impl Api {
         if self.surfaces == Surfaces::Admins {
             command = ForAdmins::augment_args(command);
         }
-        // A group of flags would bring its own description along.
+        // A flattened group of flags replaces the description with its own, so set it again.
         command.name(self.name).about(self.about).long_about(None)
     }
 
@@ -176,9 +178,10 @@ impl Api {
     }
 }
 
-/// Serves until shutdown. What panics in it is started again, on the same listener.
+/// Serves until shutdown. After a panic, serving starts again on the same listener.
 ///
 /// # Errors
+///
 /// If the listener cannot be used.
 pub fn serving(
     listener: TcpListener,
@@ -192,7 +195,7 @@ pub fn serving(
     let stop = shutdown.clone();
     let serve =
         move |listener| serve::serve(listener, surfaces, cx.clone(), operations.clone(), stop.clone());
-    // Made now, and not when it is awaited: see `first_admin`.
+    // Create it now and not when it is awaited: see `first_admin`.
     let mut first = Some(serve(again));
     let start = move || {
         let made = match first.take() {
@@ -207,7 +210,7 @@ pub fn serving(
     Ok(async move { supervise("listener", &parts, &shutdown, start).await })
 }
 
-/// The other API's address.
+/// The URL of the other API, checked.
 fn peer(url: Option<&Secret>) -> Result<Option<String>, Unusable> {
     if let Some(url) = url {
         scheme::http("PEER_URL").split(url)?;
@@ -215,10 +218,10 @@ fn peer(url: Option<&Secret>) -> Result<Option<String>, Unusable> {
     Ok(url.map(|url| url.expose().to_owned()))
 }
 
-/// Makes the first admin if there is none, and says so, this once.
+/// Creates the first admin if there is none, and logs that.
 ///
-/// Run this last. Argon2 allocates 19 MiB; long-lived allocations made afterwards would fragment that block, and the allocator
-/// could not return it to the OS.
+/// Run this last. Argon2 allocates 19 MiB; long-lived allocations made afterwards would fragment
+/// that block, and the allocator could not return it to the OS.
 pub async fn first_admin(
     connections: &Connections,
     deployment: &Deployment,
@@ -240,10 +243,10 @@ pub async fn first_admin(
     Ok(made)
 }
 
-/// What requests can reach besides the database and the broker.
+/// What requests can use besides the database and the broker.
 #[derive(Debug)]
 pub struct Outside {
-    /// Where the cache is.
+    /// The URL of the cache.
     pub cache_url: Secret,
     /// Where uploads go, if this process takes any.
     pub files: Option<Files>,
@@ -251,7 +254,7 @@ pub struct Outside {
     pub webhook_allow: Allowed,
 }
 
-/// What requests can reach.
+/// Builds the context of all requests.
 pub fn context(
     connections: &Connections,
     outside: Outside,

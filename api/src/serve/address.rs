@@ -1,7 +1,8 @@
-//! One spelling for each address, before anything looks at it: routes, caches, and the ids that idempotency keys make.
+//! Gives each address one spelling before routes, caches and idempotency keys use it.
 //!
-//! Clients write one path in many ways (RFC 3986 §6.2.2): `%2D` for `-`, an id in capitals, without hyphens, in braces. All
-//! of them are the same resource. Empty parts (`//`, a slash at the end) are none of these: nothing has such an address.
+//! Clients write one path in many ways (RFC 3986 §6.2.2): `%2D` for `-`, an id in capitals, without
+//! hyphens, in braces. All of them name the same resource. An empty part (`//`, a slash at the end)
+//! is not another spelling: no resource has such an address.
 
 use std::borrow::Cow;
 
@@ -10,20 +11,21 @@ use poem::http::uri::PathAndQuery;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-/// Writes the path of an address in its one spelling.
+/// Rewrites the path of an address to its normal form.
 pub(super) fn normalise(address: &mut Uri) {
     let Some(path) = normal(address.path()) else { return };
     let mut parts = std::mem::take(address).into_parts();
     let query = parts.path_and_query.as_ref().and_then(PathAndQuery::query);
     let written = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
-    // What was a path is one still: letters, digits, hyphens and the like took the place of longer spellings.
+    // The result is a valid path: only longer spellings were replaced, by letters, digits, hyphens
+    // and the like.
     if let Ok(written) = PathAndQuery::try_from(written) {
         parts.path_and_query = Some(written);
     }
     *address = Uri::from_parts(parts).unwrap_or_default();
 }
 
-/// The spelling of a path; none if it is that already, as nearly every one is.
+/// The normal form of a path; none if the path has that form already, as nearly every one does.
 fn normal(path: &str) -> Option<String> {
     if path.split('/').all(|part| matches!(part_of(part), Cow::Borrowed(_))) {
         return None;
@@ -33,13 +35,13 @@ fn normal(path: &str) -> Option<String> {
 
 /// Characters besides letters and digits that need no escape in a path (RFC 3986 §2.3).
 const UNRESERVED: &str = "-._~";
-/// The same, with those that other spellings of ids have.
+/// The same, and the characters in other spellings of ids.
 const OF_IDS: &str = "-._~:{}";
 
-/// A part of a path in its one spelling.
+/// The normal form of one part of a path.
 fn part_of(part: &str) -> Cow<'_, str> {
     let id = decoded(part, OF_IDS);
-    // Ids have 32 characters alone, 36 with hyphens, 38 with braces and 45 as a URN.
+    // An id has 32 characters alone, 36 with hyphens, 38 with braces and 45 as a URN.
     if matches!(id.len(), 32 | 36 | 38 | 45)
         && let Ok(id) = Uuid::try_parse(&id)
     {
@@ -50,7 +52,8 @@ fn part_of(part: &str) -> Cow<'_, str> {
     decoded(part, UNRESERVED)
 }
 
-/// A part with what needs no escape written as it is.
+/// Decodes the escapes of letters, digits and the characters in `plain`. Writes the others in
+/// capitals.
 fn decoded<'a>(part: &'a str, plain: &str) -> Cow<'a, str> {
     if !part.contains('%') {
         return Cow::Borrowed(part);
@@ -67,7 +70,7 @@ fn decoded<'a>(part: &'a str, plain: &str) -> Cow<'a, str> {
         };
         match u8::from_str_radix(hex, 16).map(char::from) {
             Ok(c) if c.is_ascii_alphanumeric() || plain.contains(c) => written.push(c),
-            // Escapes are the same in capitals and small letters.
+            // An escape means the same in upper and lower case.
             _ => written.extend(["%", &hex.to_ascii_uppercase()]),
         }
         rest = &after[2..];

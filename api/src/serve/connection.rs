@@ -1,8 +1,9 @@
-//! Connections: HTTP/1.1 by hyper, answered by a poem endpoint.
+//! Connections: hyper serves HTTP/1.1, and a poem endpoint answers.
 //!
-//! poem has a server of its own. It looks for HTTP/2 in front of each connection, holds what either protocol needs, and has a
-//! second task that every read and every write wakes, to notice silence. Thousands of connections are open while people watch
-//! and wait, and each had 10 KiB more of that (decision 18).
+//! poem has a server of its own. It detects HTTP/2 at the start of each connection and keeps what
+//! either protocol needs. It notices silence with a second task, which every read and write wakes.
+//! Together this costs 10 KiB more for each connection. Thousands of connections are open while
+//! people watch and wait (decision 18).
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
@@ -24,15 +25,17 @@ use tokio_util::sync::CancellationToken;
 use super::address;
 use super::worded::Worded;
 
-/// The most connections at a time, besides those that became `WebSocket`s; others wait to be accepted.
+/// The most connections at a time, besides those that became `WebSocket`s. Further ones wait to be
+/// accepted.
 const CONNECTIONS: usize = 50_000;
-/// How long after one answer the head of the next request has to be there.
+/// Timeout for the head of the next request, from the answer before it.
 const IDLE: Duration = Duration::from_secs(75);
-/// The most memory for what was read of a request and not taken yet, its head above all.
+/// The limit of the read buffer, in bytes. Above all it bounds the head of a request.
 const HEAD: usize = 64 * 1024;
-/// How long nothing is accepted after the process had no room for another connection (its files are counted).
+/// The pause after a connection could not be accepted, for example because the process has too many
+/// open files.
 const NO_ROOM: Duration = Duration::from_millis(100);
-/// How long requests in work may take once the process is asked to stop.
+/// Timeout for requests in progress after the process is asked to stop.
 const END: Duration = Duration::from_secs(5);
 
 /// Serves an endpoint until shutdown.
@@ -59,7 +62,7 @@ pub(crate) async fn serve(
                         drop(place);
                     });
                 }
-                // It was given up before it was accepted.
+                // The client gave up before the connection was accepted.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
@@ -75,19 +78,23 @@ pub(crate) async fn serve(
         }
     };
     if tokio::time::timeout(END, ended).await.is_err() {
-        tracing::warn!(connections = connections.len(), "some connections are cut off");
+        tracing::warn!(
+            connections = connections.len(),
+            "some requests did not end in time; closing their connections"
+        );
     }
     Ok(())
 }
 
 fn noted(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        // What panics while it answers is caught where it does.
+        // The panic of a handler never gets here: `serve::caught` turns it into a problem.
         tracing::error!(%error, "a connection panicked; this is a bug");
     }
 }
 
-/// What serves one connection: to its end, or to that of the request in work once the process is asked to stop.
+/// The future that serves one connection until it ends. On shutdown it ends after the request in
+/// progress.
 fn connection<E: Endpoint + 'static>(
     stream: TcpStream,
     [local, peer]: [SocketAddr; 2],
@@ -95,7 +102,8 @@ fn connection<E: Endpoint + 'static>(
     idle: Duration,
     shutdown: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<E> {
-    // An answer is written at once; what comes after it, on a stream, must not wait for the client's acknowledgement.
+    // Disable Nagle's algorithm. What a stream sends later must not wait until the client
+    // acknowledges the data before it.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone before it was served");
     }
@@ -103,7 +111,7 @@ fn connection<E: Endpoint + 'static>(
         address::normalise(request.uri_mut());
         let app = app.clone();
         let [local, peer] = [local, peer].map(Addr::SocketAddr);
-        // A connection keeps room for this as long as it lives, so it is in a piece of memory of its own.
+        // Boxed: a connection keeps room for this future for as long as it is open.
         Box::pin(async move {
             let request = (request, LocalAddr(local), RemoteAddr(peer), Scheme::HTTP).into();
             Ok::<hyper::Response<_>, Infallible>(app.get_response(request).await.into())
@@ -115,7 +123,7 @@ fn connection<E: Endpoint + 'static>(
         Box::pin(server.serve_connection(TokioIo::new(Worded::new(stream)), service).with_upgrades());
     async move {
         tokio::select! {
-            // Clients go as they please; nobody needs to hear of it.
+            // Clients may disconnect at any time, so an error is not logged.
             _ = connection.as_mut() => return,
             () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
         }
@@ -158,7 +166,7 @@ mod tests {
                 client.write_all(REQUEST).await.unwrap();
                 assert!(answer(&mut client).await.starts_with("HTTP/1.1 200"));
             }
-            // It ends, or this test does not.
+            // If the connection stays open, this waits for ever.
             client.read_to_end(&mut Vec::new()).await.unwrap();
         }
     }

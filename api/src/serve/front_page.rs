@@ -1,4 +1,5 @@
-//! The page at `/`, for people who open the address in a browser: what this is, what to do first, and where to read on.
+//! The page at `/`, for people who open the address in a browser. It says what Muster is, what to
+//! do first, and where to read on.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +20,7 @@ h1{margin-bottom:0}li{margin:.5rem 0}code{font-size:.95em;overflow-wrap:anywhere
 /// Answers with the page.
 pub(super) fn endpoint(surfaces: Surfaces) -> impl Endpoint<Output = Response> + 'static {
     let page = page(surfaces);
-    // A browser runs no script and loads nothing here, even if somebody's markup got into the page.
+    // The browser runs no script and loads nothing here, even if foreign markup got into the page.
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         STANDARD.encode(sha256(STYLE.as_bytes()))

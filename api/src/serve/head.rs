@@ -1,4 +1,4 @@
-//! What the head of every request must have, before anything looks at the rest (RFC 9110, RFC 9112).
+//! Checks the head of every request before anything else reads the request (RFC 9110, RFC 9112).
 
 use poem::Request;
 use poem::http::header::{AUTHORIZATION, CONTENT_ENCODING, HOST, TRANSFER_ENCODING};
@@ -9,7 +9,8 @@ use crate::problem::Problem;
 
 const BEARER: &str = "Bearer ";
 
-/// Checks the head, and writes what has several spellings in the one that everything else reads.
+/// Checks the head. Rewrites a bearer token to its usual spelling, so that other code knows one
+/// only.
 pub(super) fn check(request: &mut Request) -> Result<(), Problem> {
     let is_old = request.version() < Version::HTTP_11;
     let headers = request.headers_mut();
@@ -36,7 +37,8 @@ pub(super) fn check(request: &mut Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// There is one host, and it can be one (RFC 9112 §3.2).
+/// Checks that there is one `Host`, and that it is a valid one (RFC 9112 §3.2). HTTP/1.0 may omit
+/// it.
 fn check_host(headers: &HeaderMap, is_old: bool) -> Result<(), Problem> {
     let mut hosts = headers.get_all(HOST).iter();
     let is_host = |host: &HeaderValue| {
@@ -52,8 +54,8 @@ fn check_host(headers: &HeaderMap, is_old: bool) -> Result<(), Problem> {
     }
 }
 
-/// The usual spelling of a bearer token with another one: the scheme has no case, and any number of spaces may follow it
-/// (RFC 9110 §11.4).
+/// The usual spelling of a bearer token that has another one. The scheme has no case, and any
+/// number of spaces may follow it (RFC 9110 §11.4).
 fn other_spelling(given: &HeaderValue) -> Option<HeaderValue> {
     let text = given.to_str().ok()?;
     let (scheme, token) = text.split_once(' ')?;

@@ -1,4 +1,5 @@
-//! Which methods each address has: what OPTIONS answers, and what a 405 allows (RFC 9110 §15.5.6).
+//! The methods of each address, for the answer to OPTIONS and for `Allow` in a 405 (RFC 9110
+//! §15.5.6).
 
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{IntoResponse as _, Response};
@@ -10,11 +11,11 @@ use crate::problem::Problem;
 #[derive(Debug, Default)]
 pub(super) struct Methods(Vec<(String, Vec<&'static str>)>);
 
-/// The methods that addresses have, in the order in which they are said.
+/// All methods that an address can have, in the order of `Allow`.
 const KNOWN: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 impl Methods {
-    /// Adds an address that is only read.
+    /// Adds an address that has only GET.
     pub(super) fn read(&mut self, path: &str) {
         self.0.push((path.to_owned(), vec!["GET"]));
     }
@@ -28,7 +29,7 @@ impl Methods {
         }
     }
 
-    /// The methods of this address, as the header `Allow` has them; none if nothing is there.
+    /// The value of `Allow` for this address; none if the address does not exist.
     pub(super) fn allowed(&self, path: &str) -> Option<HeaderValue> {
         let mut found: Vec<_> = self
             .0
@@ -65,7 +66,7 @@ impl Methods {
     }
 }
 
-/// Whether a path has the form of a pattern, whose parts in braces may be anything.
+/// Whether a path matches a pattern. A part in braces matches any text except an empty one.
 fn fits(pattern: &str, path: &str) -> bool {
     let (mut parts, mut given) = (pattern.split('/'), path.split('/'));
     loop {

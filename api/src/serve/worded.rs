@@ -1,7 +1,7 @@
-//! What hyper says by itself when it cannot read a request, in our words.
+//! Adds a problem to the answers that hyper itself gives when it cannot read a request.
 //!
-//! It answers with a status and nothing else (400, 414, 431, 501, 505). This stands between hyper and the socket, and gives such an
-//! answer the body that all errors have.
+//! Such an answer has a status and no body (400, 414, 431, 501, 505). [`Worded`] is between hyper
+//! and the socket, and gives it the body that all errors have.
 
 use std::io;
 use std::pin::Pin;
@@ -11,18 +11,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::problem::Problem;
 
-/// How such an answer begins, without its status.
+/// The start of such a bare answer, before its status.
 const BEGIN: &[u8] = b"HTTP/1.1 ";
-/// The most bytes that it has.
+/// The longest bare answer, in bytes.
 const LONGEST: usize = 300;
-/// What says that it has no body.
+/// The header that says that it has no body.
 const EMPTY: &[u8] = b"content-length: 0\r\n";
 
 /// A connection whose bare answers get a body.
 #[derive(Debug)]
 pub(super) struct Worded<S> {
     stream: S,
-    /// What is written instead of something, how much of it is, and how long that was.
+    /// The replacement of an answer, how many of its bytes are written, and how long the bare
+    /// answer was.
     instead: Option<(Vec<u8>, usize, usize)>,
 }
 
@@ -32,12 +33,13 @@ impl<S> Worded<S> {
     }
 }
 
-/// The problem instead of a bare answer; none for all others. A route's own answer with one of these statuses has a body.
+/// The answer that replaces a bare one; none for all others. A route's own answer with one of these
+/// statuses has a body.
 fn problem(written: &[u8]) -> Option<Vec<u8>> {
     if !written.ends_with(b"\r\n\r\n") {
         return None;
     }
-    // Answers to requests before it may stand in front of it.
+    // Answers to earlier requests may be in front of it.
     let tail = written.len().saturating_sub(LONGEST);
     let start = tail + written[tail..].windows(BEGIN.len()).rposition(|part| part == BEGIN)?;
     let (before, written) = written.split_at(start);
@@ -88,7 +90,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Worded<S> {
         cx: &mut Context<'_>,
         written: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // A bare answer is one piece.
+        // hyper writes a bare answer as one slice.
         match written {
             [only] => self.poll_write(cx, only),
             _ => Pin::new(&mut self.stream).poll_write_vectored(cx, written),
