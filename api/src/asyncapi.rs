@@ -1,5 +1,6 @@
-//! What peers find on the broker, as [AsyncAPI 3.0](https://www.asyncapi.com/docs/reference/specification/v3.0.0): a
-//! channel per kind of event, a channel per queue of commands, and schemas that are rendered from the types themselves.
+//! The [AsyncAPI 3.0](https://www.asyncapi.com/docs/reference/specification/v3.0.0) document of
+//! what peers find on the broker. It has a channel per kind of event and per queue of commands. The
+//! schemas are rendered from the types themselves.
 
 use domain::command::{CommandSet, Queue};
 use domain::drive::DriveCommand;
@@ -23,7 +24,7 @@ use shared::bus::topology::exchange;
 const SCHEMAS: &str = "#/components/schemas";
 /// The version of AsyncAPI's AMQP bindings.
 const BINDING: &str = "0.3.0";
-/// What there is to say before anything else.
+/// The introduction of the document.
 const DESCRIPTION: &str = "\
 Muster publishes what it decided as CloudEvents 1.0 (JSON, structured mode) to the topic exchange `muster.events`. A peer \
 binds a queue of its own, `peer.{name}.*`, and reads; it publishes nothing. Events of one drive, or of one member, share a `source` and come \
@@ -34,7 +35,7 @@ routing key `registration.batch.{drive}` and not one by one.\n\n\
 Commands are shown for reference. They are published by Muster's API and scheduler alone. On RabbitMQ, several that wait at \
 the same time for one lane travel in one message of the type `application/vnd.muster.bundle`.";
 
-/// The document.
+/// Renders the document.
 #[must_use]
 pub fn document() -> String {
     let mut generator = SchemaSettings::draft07()
@@ -83,7 +84,8 @@ struct Parts {
 }
 
 impl Parts {
-    /// The envelope that all events share, and per kind of event what it adds to that, with its routing keys.
+    /// Adds the envelope that all events share, and for each kind of event its own fields and
+    /// routing keys.
     fn events(&mut self, generator: &mut SchemaGenerator) {
         let drives = self.kinds::<Event>(generator).into_iter().map(|kind| (Event::STREAM, kind));
         let mut kinds: Vec<_> = drives.collect();
@@ -118,7 +120,7 @@ impl Parts {
         self.batch(&batched);
     }
 
-    /// The schema of each kind of event of a noun. What all of them share is kept.
+    /// The schema of each kind of event of a noun. Keeps what these kinds share.
     fn kinds<E: EventSet>(&mut self, generator: &mut SchemaGenerator) -> Vec<Value> {
         let mut envelope = CloudEvent::<E>::json_schema(generator);
         generator.transforms_mut().for_each(|transform| transform.transform(&mut envelope));
@@ -129,7 +131,7 @@ impl Parts {
         kinds
     }
 
-    /// Several events about registrations in one message, where the operator lets them leave so.
+    /// Adds the message with several events about registrations, which an operator may allow.
     fn batch(&mut self, items: &[Value]) {
         let summary = "Events about registrations of one drive, in order (where `EVENTS=batches`)";
         self.messages.insert(
@@ -146,8 +148,8 @@ impl Parts {
         self.channel(batch::KIND, "registration.batch.{drive_id}", exchange, summary, &[batch::KIND]);
     }
 
-    /// The channels of a kind of event, with their routing keys: its own words, its drive if it stands in a drive's log,
-    /// its member if there is one.
+    /// The channels of a kind of event, with their routing keys. A key has the words of the kind,
+    /// the drive if the event is in a drive's log, and the member if there is one.
     fn addresses(&self, stream: StreamKind, kind: &str, data: &Value) -> Vec<(String, String)> {
         let mut address = kind.trim_start_matches("muster.").to_owned();
         if stream == StreamKind::Drive {
@@ -164,7 +166,7 @@ impl Parts {
         all
     }
 
-    /// The commands of one queue.
+    /// Adds the commands of one queue.
     fn commands<S: CommandSet>(&mut self, generator: &mut SchemaGenerator) {
         let schemas = S::schemas(generator);
         self.schemas.extend(generator.take_definitions(true));
@@ -271,8 +273,8 @@ fn command_headers() -> Value {
     })
 }
 
-/// Descriptions are the types' documentation; what is a link there is a word here, and what only points elsewhere in the
-/// code says nothing.
+/// Descriptions come from the types' documentation. A link becomes a plain word. A description that
+/// only points elsewhere in the code is removed.
 fn for_readers(schema: &mut Schema) {
     let Some(description) = schema.get("description").map(text) else { return };
     if description.starts_with("See [`") {

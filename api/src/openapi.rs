@@ -1,4 +1,5 @@
-//! A surface's OpenAPI document: what its routes say, and what no route has to repeat.
+//! The OpenAPI document of a surface: the descriptions of its routes, and what all routes have in
+//! common.
 
 mod errors;
 
@@ -15,13 +16,13 @@ use crate::schema;
 /// The version of OpenAPI. Since 3.1, its schemas are JSON Schema, as schemars makes them.
 const VERSION: &str = "3.1.0";
 
-/// Examples of answers, by the operation and the status. Examples of bodies stand at their types.
+/// Examples of answers, by operation and status. Examples of bodies are at their types.
 static ANSWERS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     serde_json::from_str(include_str!("openapi/answers.json")).expect("the examples are JSON")
 });
 
-/// A surface's document: its routes, the schemas, the answers to what is wrong, examples, and the two headers that every
-/// command understands.
+/// The document of a surface: its routes, schemas, errors and examples, and the two headers that
+/// every command understands.
 #[must_use]
 pub fn document<A: OpenApi, W: Webhook>(service: &OpenApiService<A, W>) -> String {
     let mut document: Value = serde_json::from_str(&service.spec()).expect("the document is JSON");
@@ -31,7 +32,8 @@ pub fn document<A: OpenApi, W: Webhook>(service: &OpenApiService<A, W>) -> Strin
     let paths = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
     for operation in paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut()) {
         let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
-        // These tokens may stand in the address as well, so they are checked in the open.
+        // The token of these operations may also be in the address, so their handlers check it. The
+        // document gets the security scheme here.
         match id.as_str() {
             "watch-inbox" => operation["security"] = json!([{ "access_token": [] }]),
             "watch-log" | "watch-member-log" => operation["security"] = json!([{ "admin_access_token": [] }]),
@@ -46,13 +48,13 @@ pub fn document<A: OpenApi, W: Webhook>(service: &OpenApiService<A, W>) -> Strin
     serde_json::to_string_pretty(&document).expect("JSON can be written")
 }
 
-/// Whether an operation is a command: it is answered with a receipt.
+/// Whether an operation is a command, which is answered with a receipt.
 fn is_command(operation: &Value) -> bool {
     let receipt = &operation["responses"]["202"]["content"][JSON]["schema"]["$ref"];
     receipt.as_str().is_some_and(|name| name.ends_with("/Receipt"))
 }
 
-/// What parameters of one name have in common, wherever they stand.
+/// Adds what parameters of the same name have in common, and the headers of commands.
 fn parameters(operation: &mut Value) {
     let mut all = operation["parameters"].as_array().cloned().unwrap_or_default();
     for parameter in &mut all {
@@ -92,7 +94,8 @@ fn parameters(operation: &mut Value) {
     operation["parameters"] = all.into();
 }
 
-/// An empty body is read as `{}`, so a body is needed if one of its fields is.
+/// Sets whether a body is required. It is if one of its fields is, because an empty body is read as
+/// `{}`.
 fn needed(operation: &mut Value, schemas: &Value) {
     let Some(body) = operation.get_mut("requestBody") else { return };
     let name = body["content"]["application/json"]["schema"]["$ref"].as_str();

@@ -1,7 +1,7 @@
-//! Schemas of what travels as JSON, made by schemars from the types that serde reads and writes.
+//! Schemas of JSON bodies, which schemars makes from the types that serde reads and writes.
 //!
-//! Routes are described by poem-openapi, which refers to a schema by its name. Each type has two
-//! schemas: as it is read and as it is written. `components` puts them into a document.
+//! poem-openapi describes routes, and refers to a schema by its name. Each type has two schemas: as
+//! it is read and as it is written. `components` puts them into a document.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,12 +19,12 @@ use serde_json::{Map, Value, json};
 /// Where a document keeps its schemas.
 pub(crate) const SCHEMAS: &str = "#/components/schemas/";
 
-/// Which way a value goes.
+/// The direction of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     /// From a client: a field with a default may be absent.
     In,
-    /// To a client: such a field is there.
+    /// To a client: a field with a default is always present.
     Out,
 }
 
@@ -38,7 +38,7 @@ impl Way {
         }
     }
 
-    /// What makes schemas for this way.
+    /// The generator of schemas for this direction.
     pub(crate) fn generator(self) -> SchemaGenerator {
         let settings = match self {
             Self::In => SchemaSettings::draft2020_12().for_deserialize(),
@@ -54,7 +54,7 @@ impl Way {
     }
 }
 
-/// What was described so far, in both directions.
+/// The schemas described so far, for each direction.
 static KNOWN: LazyLock<Mutex<[SchemaGenerator; 2]>> =
     LazyLock::new(|| Mutex::new(Way::ALL.map(Way::generator)));
 
@@ -62,12 +62,12 @@ fn known() -> MutexGuard<'static, [SchemaGenerator; 2]> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a route's description says instead of the schema of `T`.
+/// A reference to the schema of `T`, for the description of a route.
 pub(crate) fn reference<T: JsonSchema>(way: Way) -> MetaSchemaRef {
     named(way, &T::schema_name())
 }
 
-/// The same for a schema that is described beside others.
+/// The same for a schema that is described together with others.
 pub(crate) fn named(way: Way, name: &str) -> MetaSchemaRef {
     MetaSchemaRef::Reference(way.name(name))
 }
@@ -79,13 +79,13 @@ pub(crate) fn register<T: JsonSchema>(way: Way, registry: &mut Registry) {
     register_named(way, &T::schema_name(), registry);
 }
 
-/// The same for a schema that was described beside others.
+/// The same for a schema that was described together with others.
 pub(crate) fn register_named(way: Way, name: &str, registry: &mut Registry) {
     registry.schemas.entry(way.name(name)).or_insert(MetaSchema::ANY);
 }
 
-/// Puts schemas where a document refers to them. A type that looks the same in both directions, or
-/// goes one way only, has its own name; otherwise what is read is called `…Input`.
+/// Adds the schemas to which a document refers. A schema has the name of its type. If the two
+/// directions of a type differ, the one that is read is called `…Input`.
 pub(crate) fn components(document: &mut Value) {
     let described = described();
     let mut reached = BTreeSet::new();
@@ -100,7 +100,8 @@ pub(crate) fn components(document: &mut Value) {
     let base = |name: &str| name.split_once('.').map_or(name, |(_, base)| base).to_owned();
     let has_both = |base: &String| Way::ALL.iter().all(|way| reached.contains(&way.name(base)));
     let both: BTreeSet<_> = reached.iter().map(|name| base(name)).filter(has_both).collect();
-    // Two are the same if they are, when all those they refer to count as the same.
+    // A type is the same in both directions if its two schemas are equal after renaming. Assume
+    // this of all types, then remove the types that differ until none does.
     let mut same = both.clone();
     let rename = |same: &BTreeSet<String>, name: &str| match name.split_once('.') {
         Some(("In", base)) if both.contains(base) && !same.contains(base) => format!("{base}Input"),
@@ -127,7 +128,7 @@ pub(crate) fn components(document: &mut Value) {
     document["components"]["schemas"] = schemas.into();
 }
 
-/// Every schema that was described, by its name and way.
+/// Every schema that was described, by its name and direction.
 fn described() -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for (way, generator) in Way::ALL.into_iter().zip(known().iter()) {
@@ -142,7 +143,8 @@ fn described() -> BTreeMap<String, Value> {
     all
 }
 
-/// A field that may be absent from an answer is absent instead of null.
+/// In an answer, a field that may be absent is never null. Removes null from the schemas of such
+/// fields.
 fn never_null_where_absent(schema: &mut Value) {
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let fields = schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten();
@@ -183,7 +185,7 @@ fn references(part: &Value) -> BTreeSet<String> {
     found
 }
 
-/// Renames what a part of a document refers to.
+/// Renames the schemas to which a part of a document refers.
 fn rewrite(part: &mut Value, rename: &impl Fn(&str) -> String) {
     match part {
         Value::Object(fields) => {
@@ -203,9 +205,9 @@ fn rewrite(part: &mut Value, rename: &impl Fn(&str) -> String) {
     }
 }
 
-/// Descriptions are the types' documentation: what is a link there is a word here. A choice of
-/// words is an enumeration, and its description says what each of them means. Defaults go: some
-/// generators take a field with a default for one that a request must have.
+/// Descriptions come from the types' documentation, so links become plain words. A choice of words
+/// becomes an enumeration, and its description says what each word means. Defaults are removed:
+/// some generators take a field with a default for one that a request must have.
 fn for_clients(schema: &mut Schema) {
     schema.remove("default");
     if let Some(text) = schema.get("description").and_then(Value::as_str) {

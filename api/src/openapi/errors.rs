@@ -1,4 +1,4 @@
-//! The errors that each operation gives: most follow from what it takes.
+//! The errors of each operation. Most of them follow from its parameters and body.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::is_command;
 use crate::problem::{PROBLEM, Problem, status_of};
 use crate::schema::SCHEMAS;
 
-/// What only some operations say.
+/// Errors that only these operations give.
 const OWN: &[(&str, &[&str])] = &[
     ("sign-up", &["email-taken"]),
     ("login", &["login-failed"]),
@@ -46,14 +46,14 @@ const OWN: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Why commands of this kind may be refused.
+/// The refusals of commands of this kind.
 fn refusals(kind: &str) -> &'static [Code] {
     let all =
         DriveCommand::REFUSALS.iter().chain(MemberCommand::REFUSALS).chain(EligibilityCommand::REFUSALS);
     all.into_iter().find(|(known, _)| *known == kind).map_or(&[], |(_, codes)| codes)
 }
 
-/// The codes that an operation may answer with, besides those that any may.
+/// The codes that an operation may answer with, besides those of every operation.
 fn codes(id: &str, operation: &Value) -> Vec<&'static str> {
     let mut codes = vec!["database-unavailable"];
     if operation["security"].is_array() {
@@ -113,7 +113,7 @@ pub(super) fn describe(id: &str, operation: &mut Value) {
         "Any other problem, such as `internal`, `overloaded` or `malformed-request`".into();
 }
 
-/// Writes each answer once that several operations give, and refers to it.
+/// Moves each answer that several operations share to the components, and refers to it.
 pub(super) fn share(document: &mut Value) {
     let mut count = BTreeMap::<String, usize>::new();
     for answer in answers(document) {
@@ -138,7 +138,7 @@ fn answers(document: &mut Value) -> impl Iterator<Item = &mut Value> {
     all.flat_map(Map::values_mut).filter(|answer| answer["content"].get(PROBLEM).is_some())
 }
 
-/// What an answer with these codes is called: `ForbiddenOrNotEligible`.
+/// The name of an answer with these codes: `ForbiddenOrNotEligible`.
 fn name(description: &Value) -> String {
     let codes = description.as_str().unwrap_or_default();
     if !codes.starts_with('`') {

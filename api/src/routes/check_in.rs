@@ -1,4 +1,4 @@
-//! Who has come: organisers check in those who hold a place.
+//! Check-ins: organisers note which participants with a place have come.
 
 use domain::clock::Timestamp;
 use domain::drive::registration::{CheckIn, MAX_GATE, UndoCheckIn};

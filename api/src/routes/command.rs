@@ -1,4 +1,4 @@
-//! What came of a command.
+//! The status of a command.
 
 use domain::id::CommandId;
 use poem::web::Data;

@@ -1,4 +1,4 @@
-//! Drives: public reading for members, the whole life for organisers.
+//! Drives: members read public ones, organisers manage the whole life of each.
 
 #![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
 
@@ -71,10 +71,10 @@ struct MessageRequest {
     to: Option<Audience>,
 }
 
-/// What a list of drives was asked for.
+/// A request for a list of drives.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 struct Wanted {
-    /// The name of the list: members and organisers have different ones.
+    /// The name of the list. Members and organisers have different lists.
     name: &'static str,
     status: Option<drive::Status>,
     kind: Option<drive::Kind>,
@@ -109,7 +109,7 @@ impl Wanted {
         page::List::new(&cx.key, self.name, &(self.status, self.kind, &self.q))
     }
 
-    /// The list, among drives in these states.
+    /// Reads the list. `visible` has the states that the caller may see.
     async fn list(&self, cx: &Context, visible: &[drive::Status]) -> Result<Page<Drive>, Problem> {
         let statuses = match self.status {
             Some(status) => visible.iter().copied().filter(|visible| *visible == status).collect(),
@@ -125,7 +125,8 @@ impl Wanted {
             after: self.after,
             limit: self.limit + 1,
         };
-        // A page of all drives is the next part of an index. A search reads every title.
+        // A page of all drives is the next part of an index. A search reads every title, so it is a
+        // report.
         let db = if query.text.is_some() { &cx.db.reports } else { &cx.db.read };
         let found = drives::list(db, &query).await?;
         let cursor = |last: &drives::DriveView| self.pages(cx).cursor(&(last.created_at, last.id));

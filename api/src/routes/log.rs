@@ -1,4 +1,4 @@
-//! The logs of drives and members, page by page. [`super::stream`] brings them live.
+//! The logs of drives and members, page by page. [`super::stream`] streams them live.
 
 use domain::hash::base64url;
 use domain::id::{DriveId, MemberId};
@@ -81,7 +81,7 @@ impl LogRoutes {
     }
 }
 
-/// Fails unless there is such a member.
+/// Fails if there is no such member.
 pub(super) async fn known(cx: &Context, member_id: MemberId) -> Result<(), Problem> {
     match accounts::by_id(&cx.db.read, member_id).await? {
         Some(_) => Ok(()),

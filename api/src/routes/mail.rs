@@ -1,5 +1,5 @@
-//! Mails, as organisers see them: their templates, and what came of them. The API's own rows; the mails are made by the inbox
-//! follower and sent by the mail sender.
+//! Mails, as organisers see them: their templates and their states. The API writes the templates
+//! and bounces. The inbox follower makes the mails, and the mail sender sends them.
 
 use domain::clock;
 use domain::id::{DriveId, MailId, MemberId, WebhookId};
@@ -56,7 +56,7 @@ impl From<MailText> for Template {
 }
 
 impl MailText {
-    /// The template, if nothing is wrong with it.
+    /// The template, if it has no faults.
     fn checked(self) -> Result<Template, Problem> {
         let template = Template::from(self);
         let faults = template.faults();
@@ -275,7 +275,8 @@ impl MailRoutes {
         let words: Vec<_> = states.iter().map(|state| state.as_str()).collect();
         let pages = page::List::new(&cx.key, "mails", &words);
         let before = pages.position::<MailId>(cursor.0.as_deref())?;
-        // Each state is read by itself; a mail must not change its state between two of them.
+        // A snapshot, because each state has a statement of its own, and a mail must not change its
+        // state between two of them.
         let tx = cx.db.snapshot().await?;
         let found = mails::list(&tx, &states, before, limit + 1).await?;
         tx.commit().await?;
@@ -302,7 +303,7 @@ impl MailRoutes {
         }
         let id = MailId(mail_id.0);
         let mail = mails::find(&cx.db.read, id).await?.ok_or_else(Problem::mail_not_found)?;
-        // A report that comes again must not undo what the member has said since.
+        // A repeated report must not overwrite what the member has saved since.
         if mail.state == mail::State::Bounced {
             return Ok(Done::Done);
         }

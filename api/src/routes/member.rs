@@ -90,7 +90,8 @@ impl AdminMemberRoutes {
         let (text, limit) = (page::search_text(q.0)?, page::limit(limit.0)?);
         let pages = page::List::new(&cx.key, "members", &text);
         let after = pages.position::<MemberId>(cursor.0.as_deref())?;
-        // A page of all members is the next part of an index. A search reads every name.
+        // A page of all members is the next part of an index. A search reads every name, so it is a
+        // report.
         let db = if text.is_some() { &cx.db.reports } else { &cx.db.read };
         let found = members::list(db, text.as_deref(), after, limit + 1).await?;
         let list = Page::of(found, limit, |last| pages.cursor(&last.id), Member::from);

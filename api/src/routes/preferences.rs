@@ -1,4 +1,5 @@
-//! What a member wants by mail, and the link in mails that ends them. The API's own rows, like accounts.
+//! The mail preferences of a member, and the unsubscribe link in mails. The API writes these rows
+//! itself, like accounts.
 
 use chrono::NaiveTime;
 use chrono_tz::Tz;
@@ -24,7 +25,7 @@ use crate::payload::Json;
 use crate::problem::Problem;
 use crate::timestamp::At;
 
-/// How a time of the day is written.
+/// The format of a time of day.
 const TIME: &str = "%H:%M";
 
 /// The time of the day at which nothing comes that can wait.
@@ -214,7 +215,7 @@ impl PreferencesRoutes {
 }
 
 impl Context {
-    /// Whose mail it is, and what it belongs to.
+    /// The member who got the mail, and the topic of the mail.
     async fn unsubscribing(&self, mail_id: Uuid) -> Result<(MemberId, Topic), Problem> {
         let mail = mails::find(&self.db.read, MailId(mail_id)).await?.ok_or_else(Problem::mail_not_found)?;
         let topic = mail.kind.topic().ok_or_else(Problem::mail_is_essential)?;

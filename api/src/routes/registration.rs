@@ -1,4 +1,4 @@
-//! Registrations: members' own, and all of a drive's for organisers.
+//! Registrations: a member's own, and those of a drive for organisers.
 
 #![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
 
@@ -76,7 +76,7 @@ struct OwnRegistration {
     checked_in_at: Option<At>,
 }
 
-/// The own registrations.
+/// The caller's registrations.
 #[derive(Debug)]
 pub struct RegistrationRoutes;
 
@@ -241,7 +241,7 @@ impl AdminRegistrationRoutes {
         let text = page::search_text(q.0)?;
         let pages = page::List::new(&cx.key, "registrations", &(drive_id, &states, &text));
         let after = pages.position::<After>(cursor.0.as_deref())?;
-        // Who waits, and where in the waiting list, is of one moment.
+        // A snapshot: the states and the positions in the waiting list are of the same moment.
         let tx = cx.db.snapshot().await?;
         let mut found =
             registrations::of_drive(&tx, drive_id, &states, text.as_deref(), after, limit + 1).await?;
@@ -327,7 +327,7 @@ impl AdminRegistrationRoutes {
     }
 }
 
-/// A reason: one line that says something.
+/// Checks a reason: one line that is not blank and not too long.
 pub(super) fn checked_reason(reason: String) -> Result<String, Problem> {
     match reason_fault(&reason) {
         Some(fault) => Err(Problem::invalid_body().errors(vec![fault])),

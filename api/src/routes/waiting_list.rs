@@ -1,4 +1,4 @@
-//! What organisers do to waiting lists by hand.
+//! Changes of waiting lists by organisers.
 
 use domain::drive::registration::{MAX_REASON, MoveInWaitingList};
 use domain::id::{DriveId, RegistrationId};

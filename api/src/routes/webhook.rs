@@ -1,5 +1,5 @@
-//! Webhooks: who gets events, and what came of sending them. They are the API's own rows, like accounts; the deliveries
-//! are made and sent by the webhooks follower.
+//! Webhooks and the results of their deliveries. The API writes webhooks itself, like accounts. The
+//! webhooks part makes and sends the deliveries.
 
 #![allow(clippy::too_many_arguments, reason = "a route takes what its parameters are")]
 
@@ -32,9 +32,8 @@ use body::{
     RotateSecretRequest, Rotated, WebhookChanges, WebhookObject, WithSecret, parsed_secret,
 };
 
-/// How long the old secret is valid after a rotation, unless it is said otherwise: a day.
+/// How long an old secret is valid after a rotation, in seconds: a day by default, a week at most.
 const OLD_SECRET_VALID: u32 = 24 * 3600;
-/// How long it may be: a week.
 const OLD_SECRET_MOST: u32 = 7 * OLD_SECRET_VALID;
 
 impl Context {
@@ -43,14 +42,15 @@ impl Context {
         found.ok_or_else(Problem::webhook_not_found)
     }
 
-    /// One that is switched on: nothing is sent to the others.
+    /// A webhook that is switched on. Nothing is sent to one that is switched off.
     async fn enabled_webhook(&self, owner: Owner, id: Uuid) -> Result<Webhook, Problem> {
         let webhook = self.webhook(owner, id).await?;
         if webhook.disabled.is_some() { Err(Problem::webhook_disabled()) } else { Ok(webhook) }
     }
 }
 
-/// One more would be too many; the first of them ends then.
+/// The problem if a rotation would leave too many old secrets. `first_ends` is when the first of
+/// them ends.
 fn too_many_secrets(first_ends: clock::Timestamp) -> Problem {
     let detail = format!(
         "{MAX_OLD_SECRETS} old secrets are valid still. The first of them ends at {}: rotate then, or end all of them \
@@ -116,7 +116,7 @@ impl WebhookRoutes {
         reading: Reading,
     ) -> Result<Tagged<Page<WebhookObject>>, Problem> {
         let all = webhooks::list(&cx.db.reports, owner.scope()).await?;
-        // There are so few that all stand on one page.
+        // There are never many, so all are on one page.
         let list = Page::whole(all.into_iter().map(WebhookObject::from).collect());
         Ok(Tagged::page(fresh(&list), reading))
     }
@@ -209,7 +209,8 @@ impl WebhookRoutes {
             return Err(Problem::invalid_body().errors(faults));
         }
         let secret = secret.unwrap_or_else(Secret::generate);
-        // Each secret that a client was shown is kept: one that was rotated at the same moment is an old one now.
+        // A client was shown each secret, so none may be lost. If another rotation came first, its
+        // secret becomes an old one.
         loop {
             let mut webhook = cx.webhook(owner, webhook_id.0).await?;
             let (before, now) = (webhook.secret.clone(), clock::now());
@@ -263,7 +264,7 @@ impl WebhookRoutes {
         let words: Vec<_> = states.iter().map(|state| state.as_str()).collect();
         let pages = page::List::new(&cx.key, "deliveries", &(webhook.id, words));
         let before = pages.position::<DeliveryId>(cursor.0.as_deref())?;
-        // A delivery and its attempts are written together.
+        // A snapshot, because a delivery and its attempts are written together.
         let tx = cx.db.snapshot().await?;
         let mut found = delivery::list(&tx, webhook.id, &states, before, limit + 1).await?;
         let more = page::cut(&mut found, limit);

@@ -1,4 +1,4 @@
-//! What everyone reads about drives.
+//! Drives, as everyone reads them.
 
 use domain::drive::definition::{self, Admission, Definition};
 use domain::drive::digest::TimeOfDay;

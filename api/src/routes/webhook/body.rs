@@ -1,4 +1,4 @@
-//! Webhooks and deliveries, as they are written and read.
+//! Webhooks and deliveries, as clients send and read them.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -84,7 +84,7 @@ pub(super) struct WebhookChanges {
 }
 
 impl WebhookChanges {
-    /// Makes the changes that are none of switching, and says what is wrong with them.
+    /// Applies all changes except `enabled`, and adds their faults.
     pub(super) fn apply(self, webhook: &mut Webhook, allowed: &Allowed, faults: &mut Vec<FieldError>) {
         if let Some(url) = self.url {
             match allowed.url(&url) {
@@ -120,7 +120,7 @@ impl WebhookChanges {
     }
 }
 
-/// The secret that was given, if one was.
+/// The secret that the client gave, if any. Adds a fault if it is not one.
 pub(super) fn parsed_secret(text: Option<&str>, faults: &mut Vec<FieldError>) -> Option<Secret> {
     match text?.parse() {
         Ok(secret) => Some(secret),

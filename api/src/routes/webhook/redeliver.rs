@@ -1,4 +1,5 @@
-//! Which events are sent again. What is read for one request is bounded, and nothing is sent again if it is too much.
+//! Selects the events that are sent again. A request reads a bounded number of entries; if it needs
+//! more, nothing is sent again.
 
 use std::ops::RangeInclusive;
 
@@ -15,14 +16,14 @@ use shared::webhook::{Delivery, Webhook};
 
 use crate::problem::Problem;
 
-/// The most entries that are looked at for one request.
+/// The most entries that one request reads.
 const MOST: usize = 50_000;
-/// Entries that are read at a time.
+/// How many entries are read at a time.
 const PAGE: u64 = 500;
-/// Drives that are looked for at a time.
+/// How many drives are looked up at a time.
 const DRIVES: u64 = 200;
 
-/// The entries that were looked at.
+/// Collects deliveries from the entries of logs.
 struct Gathering<'w> {
     webhook: &'w Webhook,
     now: Timestamp,
@@ -31,7 +32,8 @@ struct Gathering<'w> {
 }
 
 impl Gathering<'_> {
-    /// Looks at entries that happened at `since` or later. Returns whether the first one did.
+    /// Collects deliveries for the entries at `since` or later. Returns whether the first entry is
+    /// one of them.
     fn look(&mut self, entries: &[Entry], since: Option<Timestamp>) -> Result<bool, Problem> {
         self.looked_at += entries.len();
         if self.looked_at > MOST {
@@ -56,7 +58,7 @@ impl Gathering<'_> {
     }
 }
 
-/// A range of a drive's log.
+/// The deliveries for a range of a drive's log.
 pub(super) async fn of_range(
     db: &Database,
     webhook: &Webhook,
@@ -75,7 +77,7 @@ pub(super) async fn of_range(
     Ok(gathering.found)
 }
 
-/// Everything since an instant.
+/// The deliveries for all entries since an instant.
 pub(super) async fn of_everything(
     db: &Database,
     webhook: &Webhook,
@@ -94,7 +96,7 @@ pub(super) async fn of_everything(
         let Some((last, _)) = drives.last() else { break };
         after = Some(*last);
         for (drive_id, head) in drives {
-            // Backwards, in longer and longer steps: most drives have little that is new.
+            // Read backwards in longer and longer steps, because most drives have few new entries.
             let (mut end, mut step) = (head, 16);
             while end > 0 {
                 let start = end.saturating_sub(step);
@@ -109,7 +111,7 @@ pub(super) async fn of_everything(
     Ok(gathering.found)
 }
 
-/// Makes all of these due now, whether they were on their way before or not. Returns how many there are.
+/// Makes all of these deliveries due now, whether or not they existed before. Returns their number.
 pub(super) async fn send_again(
     db: &Database,
     webhook: &Webhook,
