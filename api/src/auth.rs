@@ -115,18 +115,18 @@ impl Revoked {
     }
 }
 
-/// Whoever shows a valid access token.
+/// A valid access token.
 #[derive(Debug, Clone, Copy, SecurityScheme)]
 #[oai(rename = "access_token", ty = "bearer", bearer_format = "JWT", checker = "check")]
 pub struct Caller(pub Actor);
 
-/// Whoever shows an admin's valid access token.
+/// A valid access token of an admin.
 #[derive(Debug, Clone, Copy, SecurityScheme)]
 #[oai(rename = "admin_access_token", ty = "bearer", bearer_format = "JWT", checker = "check_admin")]
 pub struct Admin(pub Actor);
 
-/// Whoever shows a valid access token of an admin, who may change what all own, or of a service account, which may change
-/// what it owns.
+/// A valid access token of an admin or a service account. An admin may change the things of every
+/// owner, a service account only its own.
 #[derive(Debug, Clone, Copy, SecurityScheme)]
 #[oai(rename = "owner_access_token", ty = "bearer", bearer_format = "JWT", checker = "check_owner")]
 pub struct Owner(pub Actor);

@@ -69,7 +69,7 @@ pub struct BodyHash {
     pub meaning: Digest256,
 }
 
-/// Nothing more to say.
+/// An empty object. The request needs no data.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Nothing {}
 

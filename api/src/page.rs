@@ -19,13 +19,13 @@ pub(crate) const MAX_CURSOR: usize = 512;
 /// The longest search text, in characters.
 pub(crate) const MAX_SEARCH: usize = 200;
 
-/// A part of a list.
+/// One page of a list.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "{T}Page")]
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
-    /// For the parameter `cursor`; null at the end.
+    /// The `cursor` of the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 

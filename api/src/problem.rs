@@ -32,7 +32,7 @@ use uuid::Uuid;
 use crate::faults;
 use crate::schema::{self, Way};
 
-/// What an error's body says.
+/// The body of an error.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Problem")]
 pub struct ProblemBody {
@@ -42,13 +42,13 @@ pub struct ProblemBody {
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// Stable; programs and translations rely on it.
+    /// A stable code, on which programs and translations can rely.
     #[schemars(with = "ProblemCode")]
     pub code: String,
-    /// What this one is about.
+    /// What happened this time, and often what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// What is wrong with the input, place by place.
+    /// The faults of the input, each with its place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
     /// For `not-eligible`: every rule, whether it holds, and what was compared.

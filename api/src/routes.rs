@@ -22,31 +22,31 @@ use poem_openapi::OpenApiService;
 /// What operations are about.
 #[derive(Debug, Clone, Copy, poem_openapi::Tags)]
 pub(crate) enum Tags {
-    /// Signing up, logging in, the own profile
+    /// Sign-up, login, and the profile of the caller
     Accounts,
-    /// What people sign up for
+    /// Drives, for which members register
     Drives,
-    /// What was decided, number by number, hash-chained
+    /// Logs of decisions, numbered and hash-chained
     Logs,
-    /// Who has a place, and who waits for one
+    /// Registrations for places, confirmed or waiting
     Registrations,
-    /// Waiting lists, changed by hand
+    /// Changes of waiting lists by organisers
     WaitingLists,
-    /// Who has come
+    /// Check-in of participants
     CheckIn,
-    /// What came of a write
+    /// The status of commands
     Commands,
-    /// What was decided about a member
+    /// Decisions about a member
     Inbox,
-    /// What a member wants by mail
+    /// Mail preferences of a member
     Preferences,
-    /// Events as they happen
+    /// Live events
     Streams,
-    /// People, as organisers see them
+    /// Members, as organisers see them
     Members,
     /// Machines that act for members
     ServiceAccounts,
-    /// Events sent to addresses
+    /// Events that Muster sends to URLs
     Webhooks,
     /// Mails and their templates
     Mails,

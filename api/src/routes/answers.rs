@@ -20,9 +20,9 @@ use crate::write::Write;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "answers": { "shirt_size": "L" } }))]
 struct AnswersRequest {
-    /// By the questions' names; null is no answer.
+    /// Answers, by the names of the questions. Null means no answer.
     answers: Answers,
-    /// For services: the member. Members answer for themselves.
+    /// The member for whom a service answers. A member leaves it out.
     member_id: Option<MemberId>,
 }
 
@@ -34,9 +34,9 @@ pub struct AnswerRoutes;
 impl AnswerRoutes {
     /// Change the answers
     ///
-    /// Command `change-answers`: the answers replace all that were given before. They can be
-    /// changed until registration closes, by those who hold or await a place. Refusals:
-    /// `answers-invalid`, `not-registered`, `drive-closed`, …
+    /// Command `change-answers`. The answers replace all earlier ones. A participant who holds or
+    /// awaits a place can change them until registration closes. Refusals: `answers-invalid`,
+    /// `not-registered`, `drive-closed`, …
     #[oai(
         path = "/drives/:drive_id/registrations/mine/answers",
         method = "put",

@@ -17,16 +17,19 @@ use crate::problem::Problem;
 use crate::submit::Submitted;
 use crate::write::Write;
 
-/// Where and when somebody came.
+/// When and where a participant came.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "gate": "North", "device": "scanner-2" }))]
 struct CheckInRequest {
-    /// When they came. Absent: now. An instant in the future, or before the registration, is moved to now or to the registration.
+    /// When the participant came. Absent means now. A future instant becomes now. An instant before
+    /// the registration becomes that of the registration.
     at: Option<Timestamp>,
-    /// The gate or desk, on one line. The drive's log says it, so it is no place for personal data.
+    /// The gate or desk, on one line. It is in the drive's log, so it must not contain personal
+    /// data.
     #[schemars(length(min = 1, max = MAX_GATE))]
     gate: Option<String>,
-    /// The device that read the ticket, on one line. Kept with the decision; the log has its salted hash.
+    /// The device that read the ticket, on one line. It is kept with the decision; the log has its
+    /// salted hash.
     #[schemars(length(min = 1, max = MAX_GATE))]
     device: Option<String>,
 }
@@ -37,10 +40,11 @@ pub struct CheckInRoutes;
 
 #[OpenApi(tag = "Tags::CheckIn")]
 impl CheckInRoutes {
-    /// Check somebody in
+    /// Check a participant in
     ///
-    /// Command `check-in`. The outcome has `checked_in_at`, and `repeated` if they had come already: then the first time
-    /// stays. Refusals: `not-confirmed`, `registration-not-found`, `drive-cancelled`, …
+    /// Command `check-in`. The outcome has `checked_in_at`. It has `repeated` if the participant
+    /// had come already; the first time stays then. Refusals: `not-confirmed`,
+    /// `registration-not-found`, `drive-cancelled`, …
     #[oai(
         path = "/drives/:drive_id/registrations/:registration_id/check-in",
         method = "post",
@@ -62,9 +66,9 @@ impl CheckInRoutes {
         write.submit(admin, command).await
     }
 
-    /// Take a check-in back
+    /// Undo a check-in
     ///
-    /// Command `undo-check-in`. Refusals as for `check-in`.
+    /// Command `undo-check-in`. The refusals are those of `check-in`.
     #[oai(
         path = "/drives/:drive_id/registrations/:registration_id/check-in/undo",
         method = "post",

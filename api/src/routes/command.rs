@@ -19,10 +19,11 @@ pub struct CommandRoutes;
 
 #[OpenApi(tag = "Tags::Commands")]
 impl CommandRoutes {
-    /// Read what came of a command
+    /// Read the status of a command
     ///
-    /// For its actor, or an admin. `accepted` until it is decided; never unknown once it was answered with 202. The decision
-    /// about an eligibility check is kept for 7 days; after that the answer is 410 `forgotten`.
+    /// For the command's actor, or an admin. The status is `accepted` until the command is decided.
+    /// A command that was answered with 202 is never unknown. The decision about an eligibility
+    /// check is kept for 7 days. After that the answer is 410 `forgotten`.
     #[oai(path = "/commands/:command_id", method = "get", operation_id = "read-command")]
     async fn read(
         &self,

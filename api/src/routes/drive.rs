@@ -40,7 +40,7 @@ use crate::write::Write;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "closes_at": "2027-01-09T20:00" }))]
 struct ReopenRequest {
-    /// Needed when the old one is over.
+    /// Required if the old end is over.
     closes_at: Option<When>,
 }
 
@@ -48,12 +48,12 @@ struct ReopenRequest {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "reason": "The hall is flooded" }))]
 struct CancelRequest {
-    /// For everyone to read.
+    /// The reason, which everyone can read.
     #[schemars(length(min = 1, max = MAX_REASON))]
     reason: String,
 }
 
-/// What an organiser writes to those who signed up for a drive.
+/// A message from an organiser to the participants of a drive.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({
     "subject": "Bring water",
@@ -67,7 +67,7 @@ struct MessageRequest {
     /// Plain text.
     #[schemars(length(min = 1, max = MAX_TEXT))]
     text: String,
-    /// Absent: all.
+    /// The recipients. Absent means all participants.
     to: Option<Audience>,
 }
 
@@ -158,7 +158,7 @@ impl DriveRoutes {
         reading: Reading,
         status: Query<Option<Word<Status>>>,
         kind: Query<Option<Word<Kind>>>,
-        /// In the title.
+        /// Text to find in the title.
         q: Query<Option<String>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
@@ -198,7 +198,7 @@ impl AdminDriveRoutes {
         reading: Reading,
         status: Query<Option<Word<Status>>>,
         kind: Query<Option<Word<Kind>>>,
-        /// In the title.
+        /// Text to find in the title.
         q: Query<Option<String>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
@@ -208,7 +208,7 @@ impl AdminDriveRoutes {
         Ok(Tagged::page(fresh(&list), reading))
     }
 
-    /// Read a drive, a draft or not
+    /// Read a drive or a draft
     #[oai(path = "/drives/:drive_id", method = "get", operation_id = "read-any-drive")]
     async fn read(
         &self,
@@ -223,8 +223,8 @@ impl AdminDriveRoutes {
 
     /// Create a drive
     ///
-    /// Command `create-drive`; the receipt has the new `drive_id`. A rule that cannot be used is refused here, with its
-    /// line and column.
+    /// Command `create-drive`. The receipt has the new `drive_id`. A rule that cannot be used is
+    /// refused at once, with its line and column.
     #[oai(path = "/drives", method = "post", operation_id = "create-drive")]
     async fn create(&self, admin: Admin, write: Write<Draft>) -> Result<Submitted<CreateDrive>, Problem> {
         let check = |draft: &Draft| Ok(draft::check(draft)?);
@@ -233,10 +233,11 @@ impl AdminDriveRoutes {
 
     /// Change a drive
     ///
-    /// Command `update-drive`. What is left out stays, in the items of lists as well. Nobody who is
-    /// registered loses their place: a capacity below the confirmed is refused. Those who hold or
-    /// await a place are told when their start, end or venue changes. Another `time_zone` moves no
-    /// instant by itself; the outcome's `note` then says what the new clock shows.
+    /// Command `update-drive`. An absent field stays as it is, also in the items of lists. No
+    /// participant loses a place: a capacity below the number of confirmed registrations is
+    /// refused. Participants who hold or await a place get a message when their start, end or venue
+    /// changes. Another `time_zone` moves no instant by itself. The outcome's `note` then says what
+    /// the new clock shows.
     #[oai(path = "/drives/:drive_id", method = "patch", operation_id = "update-drive")]
     async fn update(
         &self,
@@ -254,7 +255,8 @@ impl AdminDriveRoutes {
 
     /// Publish a drive
     ///
-    /// Command `publish-drive`: everyone sees it; registration opens and closes at its instants.
+    /// Command `publish-drive`. Everyone can see the drive then. Registration opens at `opens_at`
+    /// and closes at `closes_at`.
     #[oai(path = "/drives/:drive_id/publish", method = "post", operation_id = "publish-drive")]
     async fn publish(
         &self,
@@ -294,7 +296,7 @@ impl AdminDriveRoutes {
         write.submit(admin, |ReopenRequest { closes_at }| Ok(ReopenDrive { drive_id, closes_at })).await
     }
 
-    /// Call a drive off
+    /// Cancel a drive
     ///
     /// Command `cancel-drive`.
     #[oai(path = "/drives/:drive_id/cancel", method = "post", operation_id = "cancel-drive")]
@@ -310,10 +312,11 @@ impl AdminDriveRoutes {
         write.submit(admin, command).await
     }
 
-    /// Write to those who signed up
+    /// Send a message to participants
     ///
-    /// Command `message-drive`: it goes into the inboxes of those who hold a place, who wait for one, or both, as of now. It
-    /// stands in the drive's log for good, and subscribers of events get it: no personal data belongs in it.
+    /// Command `message-drive`. The message goes to the inboxes of the participants who now hold a
+    /// place, who wait for one, or both. It stays in the drive's log for good, and subscribers of
+    /// events receive it. So it must not contain personal data.
     #[oai(path = "/drives/:drive_id/messages", method = "post", operation_id = "message-drive")]
     async fn message(
         &self,

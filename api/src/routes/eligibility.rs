@@ -15,11 +15,11 @@ use crate::problem::Problem;
 use crate::submit::Submitted;
 use crate::write::Write;
 
-/// For whom to check.
+/// A check of a member's eligibility.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "member_id": "019ab000-0000-7000-8000-00000000a001" }))]
 struct EligibilityCheckRequest {
-    /// For services: the member. Members check for themselves.
+    /// The member for whom a service checks. A member leaves it out.
     member_id: Option<MemberId>,
 }
 
@@ -31,7 +31,8 @@ pub struct EligibilityRoutes;
 impl EligibilityRoutes {
     /// Check eligibility
     ///
-    /// Command `check-eligibility`: what the drive's rules say, without registering. Its outcome is the verdict.
+    /// Command `check-eligibility`. Evaluates the drive's rules without registering. The outcome is
+    /// the verdict.
     #[oai(path = "/drives/:drive_id/eligibility-checks", method = "post", operation_id = "check-eligibility")]
     async fn check(
         &self,

@@ -22,14 +22,14 @@ use crate::payload::Json;
 use crate::problem::Problem;
 use crate::timestamp::At;
 
-/// A message.
+/// A message in the inbox.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Notification {
-    /// Its number in the inbox, from 1 without gaps: the `id` of the stream.
+    /// The number of the message in the inbox, from 1 without gaps. It is the `id` in the stream.
     number: u64,
     drive_id: Uuid,
     at: At,
-    /// Whether it was marked as read.
+    /// Whether the message was marked as read.
     read: bool,
     /// The CloudEvent that says what was decided.
     #[schemars(with = "serde_json::Map<String, Value>")]
@@ -48,11 +48,11 @@ impl Notification {
     }
 }
 
-/// What was read.
+/// Which messages were read.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "up_to": 1 }))]
 struct ReadRequest {
-    /// The number of the last message that was read; all before it count as read, too.
+    /// The number of the last message that was read. All messages before it count as read, too.
     up_to: u64,
 }
 
@@ -71,13 +71,14 @@ pub struct InboxRoutes;
 impl InboxRoutes {
     /// Read my inbox
     ///
-    /// Everything that was decided about me, newest first. Nothing depends on a mail that arrives.
+    /// Every decision about the caller, newest first. The inbox is complete even if a mail does not
+    /// arrive.
     #[oai(path = "/me/notifications", method = "get", operation_id = "read-inbox")]
     async fn list(
         &self,
         cx: Data<&Context>,
         caller: Caller,
-        /// Only what is not read yet.
+        /// Only unread messages.
         unread: Query<Option<bool>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,

@@ -25,7 +25,8 @@ use crate::routes::Tags;
 struct LogEntry {
     /// Its number, from 1, without gaps.
     sequence: u64,
-    /// SHA-256 of the hash before it and its exact bytes, in unpadded URL-safe base64.
+    /// SHA-256 of the hash of the entry before and the exact bytes of this one, in unpadded
+    /// URL-safe base64.
     hash: String,
     /// The event, a CloudEvent: exactly the bytes that were hashed, as text.
     event: String,
@@ -39,14 +40,15 @@ pub struct LogRoutes;
 impl LogRoutes {
     /// Read a drive's log
     ///
-    /// Every decision about the drive, in order, hash-chained: anyone who has the entries can recompute the hashes.
+    /// Every decision about the drive, in order, hash-chained. Anyone who has the entries can
+    /// recompute the hashes.
     #[oai(path = "/drives/:drive_id/log", method = "get", operation_id = "read-log")]
     async fn of_drive(
         &self,
         cx: Data<&Context>,
         _admin: Admin,
         drive_id: Path<Uuid>,
-        /// The number of the last entry that is known already: any number, or `next_cursor`.
+        /// The number of the last entry that the client has: any number, or `next_cursor`.
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
     ) -> Result<Json<Page<LogEntry>>, Problem> {
@@ -60,15 +62,15 @@ impl LogRoutes {
 
     /// Read a member's log
     ///
-    /// The changes of their profile, and the imports that they ran as an organiser, in order,
-    /// hash-chained like a drive's log. What was changed does not stand in it.
+    /// The changes of the member's profile, and the imports that they ran as an organiser, in
+    /// order. The log is hash-chained like a drive's. It does not contain what was changed.
     #[oai(path = "/members/:member_id/log", method = "get", operation_id = "read-member-log")]
     async fn of_member(
         &self,
         cx: Data<&Context>,
         _admin: Admin,
         member_id: Path<Uuid>,
-        /// The number of the last entry that is known already: any number, or `next_cursor`.
+        /// The number of the last entry that the client has: any number, or `next_cursor`.
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
     ) -> Result<Json<Page<LogEntry>>, Problem> {

@@ -31,7 +31,7 @@ use crate::timestamp::At;
 /// The longest reason for a bounce, in characters.
 const MAX_REASON: usize = 500;
 
-/// The text of mails.
+/// The texts of a template.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({
     "subject": "{{ title }}: you have a place",
@@ -44,7 +44,8 @@ struct MailText {
     /// Plain text.
     #[schemars(length(min = 1, max = MAX_TEXT))]
     text: String,
-    /// The same as HTML; absent, it is made of the text. What is filled in is escaped.
+    /// The same text as HTML. Absent means that it is made from the plain text. Values that are
+    /// filled in are escaped.
     #[schemars(length(min = 1, max = MAX_TEXT))]
     html: Option<String>,
 }
@@ -71,9 +72,9 @@ struct MailTemplate {
     language: String,
     subject: String,
     text: String,
-    /// Null: it is made of the text.
+    /// The HTML text. Null means that it is made from the plain text.
     html: Option<String>,
-    /// When an organiser has written it; null: it is the one that Muster brings along.
+    /// When an organiser wrote the template. Null means that it is one that comes with Muster.
     updated_at: Option<At>,
 }
 
@@ -89,12 +90,12 @@ impl MailTemplate {
 #[derive(Debug, Serialize, JsonSchema)]
 struct MailTemplateList {
     items: Vec<MailTemplate>,
-    /// What templates may name: `{{ title }}`.
+    /// The names that a template may use, such as `{{ title }}`.
     names: Vec<String>,
     next_cursor: Option<String>,
 }
 
-/// A mail as somebody would get it.
+/// A mail as a member would get it.
 #[derive(Debug, Serialize, JsonSchema)]
 struct MailPreview {
     subject: String,
@@ -108,19 +109,20 @@ struct MailPreview {
 struct MailObject {
     mail_id: MailId,
     member_id: MemberId,
-    /// The drive that it is about, if it is about one.
+    /// The drive that the mail is about, if any.
     drive_id: Option<DriveId>,
     /// The number of the event in the drive's log.
     sequence: Option<u64>,
-    /// The webhook that it is about, if it is about one.
+    /// The webhook that the mail is about, if any.
     webhook_id: Option<WebhookId>,
     kind: Kind,
     state: mail::State,
     attempts: u32,
     created_at: At,
-    /// When it is tried next, if it is pending; else since when it is as it is.
+    /// When the next attempt is due, if the mail is pending. Otherwise, when the mail got its
+    /// state.
     at: At,
-    /// What the mail server said, if it did not take it.
+    /// What the mail server answered, if it did not accept the mail.
     error: Option<String>,
 }
 
@@ -145,7 +147,7 @@ impl From<mail::Mail> for MailObject {
     }
 }
 
-/// A mail came back.
+/// A report that a mail bounced.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "reason": "550 5.1.1 no such user" }))]
 struct BounceReport {
@@ -171,10 +173,11 @@ pub struct MailRoutes;
 
 #[OpenApi(tag = "Tags::Mails")]
 impl MailRoutes {
-    /// List the templates of mails
+    /// List mail templates
     ///
-    /// Of every kind and language: those that organisers have written, and those that Muster brings along. A member gets the
-    /// one in their language, in that language without its region, or in English.
+    /// The templates of every kind and language: those that organisers have written, and those that
+    /// come with Muster. A member gets the template in their language, else in that language
+    /// without its region, else in English.
     #[oai(path = "/mail-templates", method = "get", operation_id = "list-mail-templates")]
     async fn templates(
         &self,
@@ -204,10 +207,11 @@ impl MailRoutes {
         Ok(Tagged::page(fresh(&MailTemplateList { items, names, next_cursor: None }), reading))
     }
 
-    /// Write a template
+    /// Save a template
     ///
-    /// In the language of [Jinja](https://jinja.palletsprojects.com/en/stable/templates/). It is checked: what it names must
-    /// be there, and it must come to something with everything and with as little as there can be.
+    /// The language is [Jinja](https://jinja.palletsprojects.com/en/stable/templates/). Muster
+    /// checks the template: every name must exist. It must render with all values, and with as few
+    /// as there can be.
     #[oai(path = "/mail-templates/:kind/:language", method = "put", operation_id = "save-mail-template")]
     async fn put(
         &self,
@@ -227,7 +231,7 @@ impl MailRoutes {
 
     /// Delete a template
     ///
-    /// The one that Muster brings along is used again, or the next best language.
+    /// Members then get the template that comes with Muster, or one in the next best language.
     #[oai(path = "/mail-templates/:kind/:language", method = "delete", operation_id = "delete-mail-template")]
     async fn delete(
         &self,
@@ -244,9 +248,10 @@ impl MailRoutes {
         }
     }
 
-    /// See what a template makes of a made-up person
+    /// Preview a template
     ///
-    /// It is checked as if it were saved, and not saved.
+    /// Renders a template for a fictitious member. Muster checks it as if it were saved, but does
+    /// not save it.
     #[oai(path = "/mail-templates/preview", method = "post", operation_id = "preview-mail-template")]
     #[allow(clippy::unused_async, reason = "a route is")]
     async fn preview(&self, _admin: Admin, body: JsonBody<MailText>) -> Result<Json<MailPreview>, Problem> {
@@ -259,7 +264,7 @@ impl MailRoutes {
 
     /// List mails
     ///
-    /// Newest first. Kept for 90 days.
+    /// Newest first. Mails are kept for 90 days.
     #[oai(path = "/mails", method = "get", operation_id = "list-mails")]
     async fn list(
         &self,
@@ -284,10 +289,11 @@ impl MailRoutes {
         Ok(Tagged::page(fresh(&list), reading))
     }
 
-    /// Report that a mail came back
+    /// Report that a mail bounced
     ///
-    /// For whoever reads the answers to the address that mails are from (an admin or a service account): nothing more is sent
-    /// to the member until they save their preferences. The id is in the mail's `Message-ID`.
+    /// For the program that reads the mailbox of the sender's address, as an admin or a service
+    /// account. Muster sends nothing more to the member until they save their preferences. The id
+    /// is in the mail's `Message-ID`.
     #[oai(path = "/mails/:mail_id/bounce", method = "post", operation_id = "report-bounce")]
     async fn bounce(
         &self,

@@ -21,16 +21,16 @@ use crate::problem::Problem;
 use crate::read::{Reading, Tagged, fresh};
 use crate::submit::{Submission, Submitted};
 
-/// A person.
+/// A member.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Member {
-    /// Their account.
+    /// The id of the member's account.
     member_id: MemberId,
-    /// Their address.
+    /// The member's e-mail address.
     email: String,
-    /// Their name.
+    /// The member's name.
     name: String,
-    /// What rules read.
+    /// The attributes that rules read.
     attributes: Attributes,
 }
 
@@ -53,10 +53,12 @@ pub struct AdminMemberRoutes;
 impl AdminMemberRoutes {
     /// Import members
     ///
-    /// Command `import-members`. The first row names the columns: `email`, `name`, and one per attribute; a header may say what its
-    /// cells are (`roll:text`, `marks:number`, `fit:bool`, `born:date`). Commas, semicolons, tabs, UTF-16 and a `charset` are
-    /// understood. Good rows go in, bad ones are reported by line. The outcome's numbers add up: `rows` = `imported` + `updated` +
-    /// `unchanged` + `rejected_count`; `reasons` has each reason once, and `columns` what each column was taken for.
+    /// Command `import-members`. The first row names the columns: `email`, `name`, and one per
+    /// attribute. A header may give the type of its cells (`roll:text`, `marks:number`, `fit:bool`,
+    /// `born:date`). Muster understands commas, semicolons, tabs, UTF-16 and a `charset`. It
+    /// imports good rows, and reports bad ones by line. The outcome's numbers add up: `rows` =
+    /// `imported` + `updated` + `unchanged` + `rejected_count`. `reasons` has each reason once, and
+    /// `columns` says how each column was read.
     #[oai(path = "/members/import", method = "post", operation_id = "import-members")]
     async fn import(
         &self,
@@ -82,7 +84,7 @@ impl AdminMemberRoutes {
         cx: Data<&Context>,
         _admin: Admin,
         reading: Reading,
-        /// In the name or the e-mail address.
+        /// Text to find in the name or the e-mail address.
         q: Query<Option<String>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,

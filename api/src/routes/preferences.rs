@@ -28,33 +28,33 @@ use crate::timestamp::At;
 /// The format of a time of day.
 const TIME: &str = "%H:%M";
 
-/// The time of the day at which nothing comes that can wait.
+/// The time of day when mails that can wait are held back.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "QuietHours")]
 struct QuietBody {
-    /// `22:00`
+    /// The start, such as `22:00`.
     from: String,
-    /// `07:00`; it may be on the next day.
+    /// The end, such as `07:00`. It may be on the next day.
     until: String,
-    /// An IANA zone.
+    /// An IANA time zone.
     time_zone: String,
 }
 
-/// What comes by mail. What others do to a registration (a place from the waiting list, one that is taken away, a drive that is
-/// called off) always does.
+/// The topics of mails that a member wants. Mails about what others do to a registration always
+/// come: a place from the waiting list, a removal, a cancelled drive.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 struct MailTopics {
-    /// What came of my own clicks; left out: true.
+    /// The results of the member's own clicks. Absent means true.
     outcomes: Option<bool>,
-    /// That something begins soon; left out: true.
+    /// Reminders of something that begins soon. Absent means true.
     reminders: Option<bool>,
-    /// What organisers write to all of a drive; left out: true.
+    /// Messages from organisers to the participants of a drive. Absent means true.
     messages: Option<bool>,
-    /// For those who run Muster: how a drive stands, once a day; left out: true.
+    /// For admins: the daily digest of a drive. Absent means true.
     digests: Option<bool>,
 }
 
-/// What I want by mail.
+/// The mail preferences to save.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({
     "language": "hi",
@@ -62,20 +62,22 @@ struct MailTopics {
     "quiet_hours": { "from": "22:00", "until": "07:00", "time_zone": "Asia/Kolkata" },
 }))]
 struct PreferencesRequest {
-    /// `en`, `hi`, or another one that the organisers have written templates in; left out: `en`.
+    /// `en`, `hi`, or another language in which organisers have written templates. Absent means
+    /// `en`.
     language: Option<String>,
     mail: Option<MailTopics>,
     quiet_hours: Option<QuietBody>,
 }
 
-/// What a member wants by mail.
+/// The mail preferences of a member.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Preferences")]
 struct PreferencesObject {
     language: String,
     mail: MailTopics,
     quiet_hours: Option<QuietBody>,
-    /// Since when mail servers say that there is no such mailbox: nothing is sent to it. Saving the preferences tries it again.
+    /// Since when mail servers have said that the mailbox does not exist. Muster sends nothing to
+    /// it. Saving the preferences lets Muster try again.
     bounced_at: Option<At>,
 }
 
@@ -144,7 +146,7 @@ impl PreferencesRequest {
 /// A page for a person's browser.
 #[derive(Debug, ApiResponse)]
 enum Page {
-    /// It says what the link does, or what it did.
+    /// The page says what the link does, or what it did.
     #[oai(status = 200)]
     Page(Html<String>),
 }
@@ -165,15 +167,16 @@ pub struct PreferencesRoutes;
 
 #[OpenApi(tag = "Tags::Preferences")]
 impl PreferencesRoutes {
-    /// Read what I want by mail
+    /// Read my mail preferences
     #[oai(path = "/me/preferences", method = "get", operation_id = "read-preferences")]
     async fn read(&self, cx: Data<&Context>, caller: Caller) -> Result<Json<PreferencesObject>, Problem> {
         Ok(Json(settings::of_member(&cx.db.read, caller.person()?).await?.into()))
     }
 
-    /// Say what I want by mail
+    /// Save my mail preferences
     ///
-    /// All of it: what is left out is as if it had never been said. The inbox has everything, whatever this says.
+    /// Replaces all preferences: an absent field gets its default. The inbox gets every message,
+    /// regardless of the preferences.
     #[oai(path = "/me/preferences", method = "put", operation_id = "save-preferences")]
     async fn save(
         &self,
@@ -187,9 +190,10 @@ impl PreferencesRoutes {
         Ok(Json(wanted.into()))
     }
 
-    /// See what a mail's link would end
+    /// Show what an unsubscribe link does
     ///
-    /// For people: it changes nothing, as those who only look at links must not (RFC 8058). The link works for 90 days.
+    /// A page for people. It changes nothing, because programs that check links open it too (RFC
+    /// 8058). The link works for 90 days.
     #[oai(path = "/unsubscribe/:mail_id", method = "get", operation_id = "show-unsubscribe")]
     async fn ask(&self, cx: Data<&Context>, mail_id: Path<Uuid>) -> Result<Page, Problem> {
         let (_, topic) = cx.unsubscribing(mail_id.0).await?;
@@ -200,9 +204,9 @@ impl PreferencesRoutes {
         )))
     }
 
-    /// End mails like this one
+    /// Unsubscribe from mails of this topic
     ///
-    /// One click (RFC 8058): the mail's header `List-Unsubscribe` leads here, and nobody has to log in.
+    /// One click (RFC 8058): the mail's header `List-Unsubscribe` leads here. No login is needed.
     #[oai(path = "/unsubscribe/:mail_id", method = "post", operation_id = "unsubscribe")]
     async fn unsubscribe(&self, cx: Data<&Context>, mail_id: Path<Uuid>) -> Result<Page, Problem> {
         let (member_id, topic) = cx.unsubscribing(mail_id.0).await?;

@@ -33,30 +33,30 @@ use crate::submit::{Submission, Submitted};
 use crate::timestamp::At;
 use crate::write::Write;
 
-/// What a member gives to register.
+/// A registration for a drive.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({
     "slot_id": "019ab000-0000-7000-8000-000000005101",
     "answers": { "shirt_size": "M" },
 }))]
 struct RegistrationRequest {
-    /// Which slot; may be absent when there is only one.
+    /// The slot. It may be absent if the drive has only one.
     slot_id: Option<SlotId>,
-    /// Answers to the drive's questions, by their names.
+    /// Answers to the drive's questions, by the names of the questions.
     answers: Option<Answers>,
-    /// For services: the member. Members register themselves.
+    /// The member for whom a service registers. A member leaves it out.
     member_id: Option<MemberId>,
 }
 
-/// Who withdraws.
+/// A withdrawal from a drive.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "member_id": "019ab000-0000-7000-8000-00000000a001" }))]
 struct WithdrawalRequest {
-    /// For services: the member. Members withdraw for themselves.
+    /// The member for whom a service withdraws. A member leaves it out.
     member_id: Option<MemberId>,
 }
 
-/// One of the own registrations.
+/// A registration of the caller.
 #[derive(Debug, Serialize, JsonSchema)]
 struct OwnRegistration {
     registration_id: RegistrationId,
@@ -67,12 +67,12 @@ struct OwnRegistration {
     drive_status: drive::Status,
     slot_id: SlotId,
     state: RegistrationState,
-    /// How many places were taken with this one, when it was confirmed.
+    /// How many places were taken, including this one, when it was confirmed.
     place: Option<u32>,
-    /// How many wait up to this one, now.
+    /// Its position in the waiting list of its slot now, from 1; null if it does not wait.
     waitlist_position: Option<u64>,
     registered_at: At,
-    /// When they came, if they hold a place and came.
+    /// When the participant came; null if they have not come or have no place.
     checked_in_at: Option<At>,
 }
 
@@ -82,11 +82,9 @@ pub struct RegistrationRoutes;
 
 #[OpenApi(tag = "Tags::Registrations")]
 impl RegistrationRoutes {
-    /// Register
-    ///
-    /// Command `register`. The outcome's `state` is `confirmed` (with the `place`) or `waitlisted` (with the
-    /// `waitlist_position`). Refusals: `drive-full`, `not-eligible` with the verdict, `already-registered`,
-    /// `drive-not-open`, `drive-closed`, …
+    /// Command `register`. The outcome's `state` is `confirmed` (with the `place`) or `waitlisted`
+    /// (with the `waitlist_position`). Refusals: `drive-full`, `not-eligible` with the verdict,
+    /// `already-registered`, `drive-not-open`, `drive-closed`, …
     #[oai(path = "/drives/:drive_id/registrations", method = "post", operation_id = "register")]
     async fn register(
         &self,
@@ -104,7 +102,8 @@ impl RegistrationRoutes {
 
     /// Withdraw
     ///
-    /// Command `withdraw`. A place that becomes free goes to the head of the waiting list in the same decision.
+    /// Command `withdraw`. A place that becomes free goes to the head of the waiting list in the
+    /// same decision.
     #[oai(
         path = "/drives/:drive_id/registrations/mine/withdrawal",
         method = "post",
@@ -123,7 +122,7 @@ impl RegistrationRoutes {
         write.submit(caller, command).await
     }
 
-    /// List the own registrations
+    /// List my registrations
     #[oai(path = "/me/registrations", method = "get", operation_id = "list-own-registrations")]
     async fn list(
         &self,
@@ -164,7 +163,7 @@ impl RegistrationRoutes {
     }
 }
 
-/// One of a drive's registrations.
+/// A registration for a drive.
 #[derive(Debug, Serialize, JsonSchema)]
 struct DriveRegistration {
     registration_id: RegistrationId,
@@ -173,16 +172,16 @@ struct DriveRegistration {
     name: Option<String>,
     slot_id: SlotId,
     state: RegistrationState,
-    /// How many places were taken with this one, when it was confirmed.
+    /// How many places were taken, including this one, when it was confirmed.
     place: Option<u32>,
-    /// Where it stands in the waiting list of its slot now, from 1; null if it does not wait.
+    /// Its position in the waiting list of its slot now, from 1; null if it does not wait.
     waitlist_position: Option<u64>,
     registered_at: At,
-    /// When they came, if they hold a place and came.
+    /// When the participant came; null if they have not come or have no place.
     checked_in_at: Option<At>,
 }
 
-/// Whom to add.
+/// A registration that an organiser adds.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({
     "email": "asha@example.org",
@@ -190,22 +189,22 @@ struct DriveRegistration {
     "reason": "She called the office in time",
 }))]
 struct AddRequest {
-    /// The member, or …
+    /// The member. Give this or `email`.
     member_id: Option<MemberId>,
-    /// … their address.
+    /// The member's e-mail address. Give this or `member_id`.
     email: Option<String>,
-    /// Which slot; may be absent when there is only one.
+    /// The slot. It may be absent if the drive has only one.
     slot_id: Option<SlotId>,
-    /// Why. Kept with the decision, not in the log.
+    /// The reason. It is kept with the decision, not in the log.
     #[schemars(length(min = 1, max = MAX_REASON))]
     reason: String,
 }
 
-/// Why someone is removed.
+/// The removal of a registration.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "reason": "She asked for it by phone" }))]
 struct RemovalRequest {
-    /// Kept with the decision, not in the log.
+    /// The reason. It is kept with the decision, not in the log.
     #[schemars(length(min = 1, max = MAX_REASON))]
     reason: String,
 }
@@ -218,8 +217,9 @@ pub struct AdminRegistrationRoutes;
 impl AdminRegistrationRoutes {
     /// List a drive's registrations
     ///
-    /// In the order in which they were made. Without `state`: those that are confirmed and those that wait. A registration
-    /// that stays in these states is on exactly one page, even if there are decisions between two pages.
+    /// In the order in which they were made. Without `state`, the list has confirmed and waitlisted
+    /// registrations. A registration that stays in these states is on exactly one page, even if
+    /// decisions happen between two pages.
     #[oai(path = "/drives/:drive_id/registrations", method = "get", operation_id = "list-registrations")]
     async fn list(
         &self,
@@ -228,7 +228,7 @@ impl AdminRegistrationRoutes {
         reading: Reading,
         drive_id: Path<Uuid>,
         state: Query<Option<Word<RegistrationState>>>,
-        /// In the member's name or e-mail address.
+        /// Text to find in the member's name or e-mail address.
         q: Query<Option<String>>,
         cursor: Query<Option<String>>,
         limit: Query<Option<u64>>,
@@ -275,11 +275,12 @@ impl AdminRegistrationRoutes {
         Ok(Tagged::page(fresh(&Page { items, next_cursor }), reading))
     }
 
-    /// Add someone
+    /// Add a registration
     ///
-    /// Command `add-registration`. Window and rules do not hold an organiser up (the verdict is in
-    /// the outcome); places do, as for everyone. Someone who waits gets a place if one is free: so
-    /// an organiser gives places by hand after the waiting list has stopped moving by itself.
+    /// Command `add-registration`. The registration window and the rules do not apply to an
+    /// organiser; the verdict is in the outcome. The number of places does apply. A member who
+    /// waits gets a place if one is free. So an organiser can give places by hand after the waiting
+    /// list has stopped moving by itself.
     #[oai(path = "/drives/:drive_id/registrations", method = "post", operation_id = "add-registration")]
     async fn add(
         &self,
@@ -305,8 +306,8 @@ impl AdminRegistrationRoutes {
 
     /// Remove a registration
     ///
-    /// Command `remove-registration`. A place that becomes free goes to the head of the waiting list in the same
-    /// decision.
+    /// Command `remove-registration`. A place that becomes free goes to the head of the waiting
+    /// list in the same decision.
     #[oai(
         path = "/drives/:drive_id/registrations/:registration_id/removal",
         method = "post",

@@ -21,10 +21,10 @@ use crate::write::Write;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "position": 1, "reason": "She was first in the queue on paper" }))]
 struct PositionRequest {
-    /// From 1, which is the head. Beyond the end of the list means at its end.
+    /// The new position. 1 is the head. A position beyond the end means the end.
     #[schemars(range(min = 1))]
     position: u32,
-    /// Kept with the decision; the log has its salted hash.
+    /// The reason. It is kept with the decision; the log has its salted hash.
     #[schemars(length(min = 1, max = MAX_REASON))]
     reason: String,
 }
@@ -35,10 +35,10 @@ pub struct WaitingListRoutes;
 
 #[OpenApi(tag = "Tags::WaitingLists")]
 impl WaitingListRoutes {
-    /// Move somebody within the waiting list
+    /// Move a registration in the waiting list
     ///
-    /// Command `move-in-waiting-list`. Those between the old and the new position move by one.
-    /// Refusals: `not-waiting`, `registration-not-found`, …
+    /// Command `move-in-waiting-list`. The registrations between the old and the new position move
+    /// by one. Refusals: `not-waiting`, `registration-not-found`, …
     #[oai(
         path = "/drives/:drive_id/registrations/:registration_id/position",
         method = "put",

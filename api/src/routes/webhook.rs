@@ -66,10 +66,11 @@ pub struct WebhookRoutes;
 
 #[OpenApi(tag = "Tags::Webhooks")]
 impl WebhookRoutes {
-    /// Make a webhook
+    /// Create a webhook
     ///
-    /// From now on, what happens is sent to the address, signed by [Standard
-    /// Webhooks](https://www.standardwebhooks.com). A service account manages its own webhooks, an admin all.
+    /// From now on, Muster sends events to the URL, signed as in [Standard
+    /// Webhooks](https://www.standardwebhooks.com). A service account manages its own webhooks, an
+    /// admin all.
     #[oai(path = "/webhooks", method = "post", operation_id = "create-webhook")]
     async fn create(
         &self,
@@ -136,8 +137,9 @@ impl WebhookRoutes {
 
     /// Change a webhook
     ///
-    /// What is left out stays. `enabled` switches it on and off; switched off, it misses what happens (redeliver `since`
-    /// makes up for it), and what was on its way waits.
+    /// An absent field stays as it is. `enabled` switches the webhook on and off. While it is off,
+    /// it misses new events, and its pending deliveries wait. Redeliver `since` sends what it
+    /// missed.
     #[oai(path = "/webhooks/:webhook_id", method = "patch", operation_id = "update-webhook")]
     async fn update(
         &self,
@@ -167,7 +169,7 @@ impl WebhookRoutes {
 
     /// Delete a webhook
     ///
-    /// With everything that is on its way to it.
+    /// Its deliveries are deleted, too.
     #[oai(path = "/webhooks/:webhook_id", method = "delete", operation_id = "delete-webhook")]
     async fn delete(
         &self,
@@ -184,8 +186,9 @@ impl WebhookRoutes {
 
     /// Rotate a webhook's secret
     ///
-    /// The secret it had stays valid for a day, or for as long as `old_valid_for` says. So do older ones, as long as they
-    /// were given: meanwhile every message carries a signature with each. `"old_valid_for": 0` ends all of them at once.
+    /// The current secret stays valid for a day, or for `old_valid_for` seconds. Older secrets keep
+    /// their own ends. Meanwhile every message carries a signature with each valid secret.
+    /// `"old_valid_for": 0` ends all old secrets at once.
     #[oai(
         path = "/webhooks/:webhook_id/rotate-secret",
         method = "post",
@@ -225,7 +228,7 @@ impl WebhookRoutes {
 
     /// Test a webhook
     ///
-    /// Sends an event of the type `muster.webhook.ping`, once; what came of it is in the list of deliveries.
+    /// Sends one event of the type `muster.webhook.ping`. The list of deliveries shows the result.
     #[oai(path = "/webhooks/:webhook_id/ping", method = "post", operation_id = "ping-webhook")]
     async fn ping(
         &self,
@@ -242,7 +245,7 @@ impl WebhookRoutes {
 
     /// List a webhook's deliveries
     ///
-    /// Newest event first, with every attempt. Kept for 30 days.
+    /// Newest event first, with every attempt. Deliveries are kept for 30 days.
     #[oai(
         path = "/webhooks/:webhook_id/deliveries",
         method = "get",
@@ -281,9 +284,9 @@ impl WebhookRoutes {
 
     /// Send events again
     ///
-    /// One delivery (`delivery_id`); the entries `from` to `to` of a drive's log (`drive_id`); or everything since an
-    /// instant (`since`). The webhook's filter counts, whether it was there at the time does not. Receivers know a repetition
-    /// by its `webhook-id`.
+    /// One delivery (`delivery_id`), the entries `from` to `to` of a drive's log (`drive_id`), or
+    /// everything since an instant (`since`). The webhook's filter applies. The events may be older
+    /// than the webhook. Receivers recognise a repetition by its `webhook-id`.
     #[oai(path = "/webhooks/:webhook_id/redeliver", method = "post", operation_id = "redeliver-webhook")]
     async fn redeliver(
         &self,

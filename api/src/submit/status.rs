@@ -49,10 +49,10 @@ always! {
 /// What a command is about.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct About {
-    /// The drive it is about, if it is about one.
+    /// The drive that the command is about, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     drive_id: Option<DriveId>,
-    /// What it is about, if that is no drive.
+    /// What the command is about, if it is not a drive.
     #[serde(skip_serializing_if = "Option::is_none")]
     stream: Option<Stream>,
 }
@@ -67,18 +67,20 @@ impl From<Option<Stream>> for About {
 /// The proof that a command was accepted.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Receipt {
-    /// The command; its status is at `/api/v1/commands/{command_id}`.
+    /// The id of the command. Its status is at `/api/v1/commands/{command_id}`.
     pub command_id: CommandId,
-    /// What was asked for.
+    /// The kind of the command.
     #[schemars(with = "CommandKind")]
     pub kind: String,
-    /// Always the same.
+    /// Always `accepted`.
     pub(super) status: Accepted,
-    /// When it was accepted: windows are judged by this instant.
+    /// When the API accepted the command. Muster decides by this instant whether registration is
+    /// open.
     pub accepted_at: At,
     #[serde(flatten)]
     pub(super) about: About,
-    /// A compact JWS (EdDSA) over all this and the SHA-256 of the exact request body; its key is in `/.well-known/jwks.json`.
+    /// A compact JWS (EdDSA) over these fields and the SHA-256 of the exact request body. Its key
+    /// is in `/.well-known/jwks.json`.
     pub receipt: String,
 }
 
@@ -87,42 +89,42 @@ pub struct Receipt {
 pub struct CommandAccepted {
     command_id: CommandId,
     status: Accepted,
-    /// What was asked for. May be absent for a moment, if another process took it.
+    /// The kind of the command. It may be absent until the command is decided.
     #[schemars(with = "CommandKind")]
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
-    /// When it was accepted. May be absent as `kind` may.
+    /// When the API accepted the command. It may be absent until the command is decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted_at: Option<At>,
     #[serde(flatten)]
     about: About,
 }
 
-/// What every decided command says.
+/// The fields of every decided command.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Decided {
     command_id: CommandId,
-    /// What was asked for.
+    /// The kind of the command.
     #[schemars(with = "CommandKind")]
     kind: String,
-    /// When it was accepted.
+    /// When the API accepted the command.
     accepted_at: At,
-    /// When it was decided.
+    /// When the command was decided.
     decided_at: At,
     #[serde(flatten)]
     about: About,
-    /// The number of its first event in the log of the drive or member.
+    /// The number of the command's first event in the log of the drive or member.
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<u64>,
 }
 
-/// A command that was done.
+/// A command that succeeded.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct CommandSucceeded {
     status: Succeeded,
     #[serde(flatten)]
     decided: Decided,
-    /// What was done.
+    /// The result of the command.
     outcome: Value,
 }
 
@@ -132,32 +134,32 @@ pub struct CommandRefused {
     status: Refused,
     #[serde(flatten)]
     decided: Decided,
-    /// Why it was not done.
+    /// Why the command was refused.
     problem: RefusedProblem,
 }
 
-/// A command that could not be decided. An operator looks at it, and may have it decided after all.
+/// A command that could not be decided. An operator can replay it; then it may still be decided.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct CommandFailed {
     status: Failed,
     #[serde(flatten)]
     decided: Decided,
-    /// What is wrong.
+    /// Why the command could not be decided.
     problem: Option<FailedProblem>,
 }
 
-/// Why a command was not done.
+/// Why a command was refused.
 #[derive(Debug, Serialize, JsonSchema)]
 struct RefusedProblem {
-    /// Stable; programs and translations rely on it.
+    /// A stable code, on which programs and translations can rely.
     #[schemars(with = "Code")]
     code: String,
     /// The same for every problem with this code.
     title: &'static str,
-    /// What this one is about.
+    /// What happened this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// What is wrong with the input, place by place.
+    /// The faults of the input, each with its place.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     /// For `not-eligible`: every rule, whether it holds, and what was compared.
@@ -191,7 +193,7 @@ impl RefusedProblem {
 /// Why a command could not be decided.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 struct FailedProblem {
-    /// What kind of failure it is.
+    /// The kind of failure.
     code: String,
     /// What is known about it.
     detail: String,

@@ -12,16 +12,16 @@ use shared::store::drives::DriveView;
 
 use crate::timestamp::At;
 
-/// A slot, and how its places stand.
+/// A slot and its places.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Slot {
     slot_id: SlotId,
     name: String,
     starts_at: Option<At>,
     ends_at: Option<At>,
-    /// Null: as many as come.
+    /// The number of places. Null means no limit.
     capacity: Option<u32>,
-    /// Null: as many as come.
+    /// The number of free places. Null means no limit.
     places_left: Option<u32>,
     confirmed: u32,
     waitlist_capacity: u32,
@@ -37,35 +37,35 @@ pub(super) struct Drive {
     description: String,
     venue: String,
     status: Status,
-    /// The IANA zone in which the organisers think.
+    /// The IANA time zone of the drive's organisers.
     time_zone: String,
-    /// Registration begins.
+    /// When registration opens.
     opens_at: At,
-    /// Registration ends.
+    /// When registration closes.
     closes_at: At,
     starts_at: Option<At>,
     ends_at: Option<At>,
-    /// Of all slots together; null: as many as come.
+    /// The number of places in all slots together. Null means no limit.
     capacity: Option<u32>,
-    /// In all slots together; null: as many as come.
+    /// The number of free places in all slots together. Null means no limit.
     places_left: Option<u32>,
     confirmed: u32,
     waitlist_capacity: u32,
     waitlisted: u32,
     slots: Vec<Slot>,
     rules: Vec<Rule>,
-    /// Grows by one when the rules change.
+    /// Increases by one when the rules change.
     rules_version: u32,
     questions: Vec<Question>,
     admission: Admission,
     /// Reminder offsets in seconds before the start of the drive, or of the participant's slot.
     reminders: Vec<u32>,
-    /// When the daily digest comes, by the clock in the drive's time zone.
+    /// The time of day of the daily digest, in the drive's time zone.
     digest_at: Option<TimeOfDay>,
-    /// Until when a place that becomes free goes to the head of the waiting list by itself. Null:
-    /// until the end.
+    /// Until when a place that becomes free goes to the head of the waiting list by itself. Null
+    /// means until the drive ends.
     promotes_until: Option<At>,
-    /// Why it was called off, if it was.
+    /// Why the drive was cancelled, if it was.
     cancel_reason: Option<String>,
 }
 

@@ -43,43 +43,44 @@ impl JsonSchema for EventType {
     "ordered": true,
 }))]
 pub(super) struct NewWebhook {
-    /// Where events are sent: `https://…`, a public address.
+    /// The URL to which events are sent: `https://…`, a public address.
     #[schemars(length(min = 1, max = MAX_URL))]
     pub url: String,
-    /// What it is for.
+    /// What the webhook is for.
     #[schemars(length(max = MAX_DESCRIPTION))]
     pub description: Option<String>,
-    /// Only events of these types; left out or empty: all.
+    /// Send only events of these types. Absent or empty means all types.
     #[schemars(with = "Option<Vec<EventType>>")]
     pub event_types: Option<Vec<String>>,
-    /// Only events about these drives; left out or empty: all.
+    /// Send only events about these drives. Absent or empty means all drives.
     #[schemars(length(max = MAX_DRIVES))]
     pub drives: Option<Vec<DriveId>>,
-    /// Each drive's events one after another, in the order of its log; one that fails holds its drive up, no other.
+    /// Send the events of each drive one after another, in the order of its log. A delivery that
+    /// fails delays its own drive only.
     pub ordered: Option<bool>,
-    /// `whsec_` and the base64 of 24 to 64 random bytes; left out: one is made.
+    /// `whsec_` and the base64 of 24 to 64 random bytes. Absent means that Muster generates it.
     pub secret: Option<String>,
 }
 
-/// What is changed about a webhook.
+/// Changes of a webhook.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "event_types": [], "enabled": true }))]
 pub(super) struct WebhookChanges {
-    /// Where events are sent.
+    /// The URL to which events are sent.
     #[schemars(length(min = 1, max = MAX_URL))]
     pub url: Option<String>,
-    /// What it is for.
+    /// What the webhook is for.
     #[schemars(length(max = MAX_DESCRIPTION))]
     pub description: Option<String>,
-    /// Only events of these types; empty: all.
+    /// Send only events of these types. Empty means all types.
     #[schemars(with = "Option<Vec<EventType>>")]
     pub event_types: Option<Vec<String>>,
-    /// Only events about these drives; empty: all.
+    /// Send only events about these drives. Empty means all drives.
     #[schemars(length(max = MAX_DRIVES))]
     pub drives: Option<Vec<DriveId>>,
-    /// Each drive's events one after another.
+    /// Send the events of each drive one after another.
     pub ordered: Option<bool>,
-    /// Switches it on or off.
+    /// Switches the webhook on or off.
     pub enabled: Option<bool>,
 }
 
@@ -139,24 +140,25 @@ pub(super) struct WebhookObject {
     webhook_id: WebhookId,
     url: String,
     description: String,
-    /// Empty: all.
+    /// The types of events that are sent. Empty means all types.
     #[schemars(with = "Vec<EventType>")]
     event_types: Vec<String>,
-    /// Empty: all.
+    /// The drives whose events are sent. Empty means all drives.
     drives: Vec<DriveId>,
     ordered: bool,
     /// The admin or service account that made it.
     owner: Uuid,
     created_at: At,
-    /// Until when messages are signed with the old secret as well: the newest of the old ones.
+    /// Until when messages also carry a signature with the newest old secret.
     old_secret_until: Option<At>,
-    /// Until when messages are signed with each of the old secrets that are valid still, the newest first.
+    /// Until when messages also carry a signature with each old secret that is still valid, newest
+    /// first.
     old_secrets_until: Vec<At>,
-    /// Since when nothing but failures came of it. After 5 days it is switched off.
+    /// Since when every attempt has failed. After 5 days the webhook is switched off.
     failing_since: Option<At>,
-    /// Since when it is switched off.
+    /// When the webhook was switched off.
     disabled_at: Option<At>,
-    /// Why it is switched off.
+    /// Why the webhook is switched off.
     disabled_reason: Option<Disabled>,
 }
 
@@ -182,7 +184,7 @@ impl From<Webhook> for WebhookObject {
     }
 }
 
-/// A webhook with its secret, which is shown this once.
+/// A webhook with its secret. The secret is shown only this once.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "WebhookWithSecret")]
 pub(super) struct WithSecret {
@@ -191,25 +193,26 @@ pub(super) struct WithSecret {
     pub secret: String,
 }
 
-/// A new secret is wanted.
+/// A request for a new secret.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "old_valid_for": 3600 }))]
 pub(super) struct RotateSecretRequest {
-    /// `whsec_` and the base64 of 24 to 64 random bytes; left out: one is made.
+    /// `whsec_` and the base64 of 24 to 64 random bytes. Absent means that Muster generates it.
     pub secret: Option<String>,
-    /// For how many seconds the old one stays valid; a day unless it is said, at most a week. 0 ends every old secret at once.
+    /// For how many seconds the old secret stays valid: by default a day, at most a week. 0 ends
+    /// every old secret at once.
     #[schemars(range(max = OLD_SECRET_MOST))]
     pub old_valid_for: Option<u32>,
 }
 
-/// A ping is on its way.
+/// A ping that will be sent.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "WebhookPinged")]
 pub(super) struct Pinged {
     pub delivery_id: DeliveryId,
 }
 
-/// What is sent again: one of three.
+/// Which events are sent again. Give `delivery_id`, or `drive_id` with `from` and `to`, or `since`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({
     "drive_id": "019ab000-0000-7000-8000-00000000d001",
@@ -217,27 +220,27 @@ pub(super) struct Pinged {
     "to": 100,
 }))]
 pub(super) struct RedeliverRequest {
-    /// One delivery.
+    /// Send this delivery again.
     pub delivery_id: Option<DeliveryId>,
-    /// A drive's log …
+    /// Send entries of this drive's log.
     pub drive_id: Option<DriveId>,
-    /// … from this number (the first) …
+    /// The number of the first entry. Absent means 1.
     pub from: Option<u64>,
-    /// … to this one (the last).
+    /// The number of the last entry. Absent means the end of the log.
     pub to: Option<u64>,
-    /// Everything since this instant.
+    /// Send everything since this instant.
     pub since: Option<At>,
 }
 
-/// How much is sent again.
+/// The result of sending events again.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "WebhookRedelivered")]
 pub(super) struct Redelivered {
-    /// Deliveries that are due now.
+    /// The number of deliveries that are due now.
     pub redelivered: u64,
 }
 
-/// A header.
+/// A header of a request.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "WebhookRequestHeader")]
 struct RequestHeader {
@@ -245,24 +248,24 @@ struct RequestHeader {
     value: String,
 }
 
-/// What came of sending a delivery once.
+/// One attempt to send a delivery.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "WebhookAttempt")]
 struct AttemptObject {
     at: At,
-    /// How long it took, in milliseconds.
+    /// How long the attempt took, in milliseconds.
     took_ms: u64,
-    /// But for the signature.
+    /// The headers of the request, without the signature.
     request_headers: Vec<RequestHeader>,
-    /// Of the answer; null if there was none.
+    /// The status of the answer; null if there was no answer.
     status: Option<u16>,
-    /// Its beginning, at most 1 KiB.
+    /// The beginning of the answer, at most 1 KiB.
     answer: String,
-    /// Why there was none.
+    /// Why there was no answer.
     error: Option<String>,
 }
 
-/// One event on its way to a webhook.
+/// The delivery of one event to a webhook.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "WebhookDelivery")]
 pub(super) struct DeliveryObject {
@@ -271,12 +274,13 @@ pub(super) struct DeliveryObject {
     event_id: Uuid,
     event_type: String,
     event_time: At,
-    /// Null for a ping.
+    /// The drive of the event; null for a ping.
     drive_id: Option<DriveId>,
-    /// Its number in the drive's log.
+    /// The number of the event in the drive's log; null for a ping.
     sequence: Option<u64>,
     state: webhook::State,
-    /// When it is tried next, if it is pending; one that is being tried now has a minute to end.
+    /// When the next attempt is due, if the delivery is pending. While an attempt runs, this is the
+    /// end of its lease, at most a minute later.
     due_at: Option<At>,
     attempts: Vec<AttemptObject>,
 }
@@ -310,35 +314,35 @@ pub(super) fn delivery(delivery: webhook::Delivery, attempts: Vec<webhook::Attem
 
 #[derive(ApiResponse)]
 pub(super) enum Created {
-    /// The secret is shown this once
+    /// The secret is shown only this once
     #[oai(status = 201)]
     Created(Json<WithSecret>),
 }
 
 #[derive(ApiResponse)]
 pub(super) enum Changed {
-    /// As it is now
+    /// The webhook after the change
     #[oai(status = 200)]
     Changed(Json<WebhookObject>),
 }
 
 #[derive(ApiResponse)]
 pub(super) enum Rotated {
-    /// The secret is shown this once
+    /// The secret is shown only this once
     #[oai(status = 200)]
     Rotated(Json<WithSecret>),
 }
 
 #[derive(ApiResponse)]
 pub(super) enum Gone {
-    /// It is deleted
+    /// The webhook is deleted
     #[oai(status = 204)]
     Deleted,
 }
 
 #[derive(ApiResponse)]
 pub(super) enum Accepted<T: JsonSchema + Serialize + Send + Sync> {
-    /// It is due; the list of deliveries tells what comes of it
+    /// It is due; the list of deliveries shows the result
     #[oai(status = 202)]
     Accepted(Json<T>),
 }
