@@ -14,7 +14,7 @@ mod subscription;
 mod topology;
 
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use domain::text::with_causes;
@@ -27,10 +27,11 @@ pub use self::consumer::Consumer;
 pub(super) use self::consumer::Settler;
 use self::keeper::Keeper;
 use self::publisher::Publisher;
+use self::subscription::Binding;
 pub use self::topology::definitions;
-use crate::bus::broker::{BrokerError, Depth, PublishError, Source, Subscription};
+use crate::bus::broker::{BrokerError, Depth, PublishError, Received, Source, Subscription};
 use crate::bus::message::Outgoing;
-use crate::bus::topology::Topology;
+use crate::bus::topology::{Topology, exchange};
 use crate::secret::Secret;
 
 /// Timeout of every call to the broker. If the connection drops during a call, lapin may never
@@ -55,6 +56,8 @@ struct Inner {
     consuming: Mutex<Option<Arc<Connection>>>,
     /// A channel for asking about queues.
     looking: Mutex<Option<Channel>>,
+    /// Set once this process listens to announcements of new queues: when it first consumes.
+    hears: OnceLock<()>,
     closed: CancellationToken,
 }
 
@@ -88,7 +91,16 @@ impl Rabbit {
         tokio::spawn(async move { kept.keep(&stop).await });
         let (consuming, looking) = (Mutex::new(Some(Arc::new(consuming))), Mutex::default());
         Ok(Self {
-            inner: Arc::new(Inner { server, topology, keeper, publisher, consuming, looking, closed }),
+            inner: Arc::new(Inner {
+                server,
+                topology,
+                keeper,
+                publisher,
+                consuming,
+                looking,
+                hears: OnceLock::new(),
+                closed,
+            }),
         })
     }
 
@@ -101,6 +113,7 @@ impl Rabbit {
     }
 
     pub(super) async fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
+        self.inner.hears.get_or_init(|| self.hear_of_new_queues());
         // The queue may have been deleted or replaced. Consume only after a check.
         self.make_sure().await?;
         let keeper = self.inner.keeper.clone();
@@ -114,7 +127,34 @@ impl Rabbit {
     }
 
     pub(super) fn subscribe(&self, source: Source) -> Subscription {
-        subscription::start(self.clone(), source, self.inner.closed.clone())
+        let bindings = match source {
+            Source::Events(patterns) => {
+                patterns.into_iter().map(|pattern| (exchange::EVENTS, pattern)).collect()
+            }
+            Source::Presence(queue) => vec![(exchange::PRESENCE, queue.as_str().to_owned())],
+            Source::Notices => vec![(exchange::NOTICES, String::new())],
+        };
+        self.listen(bindings)
+    }
+
+    fn listen(&self, bindings: Vec<Binding>) -> Subscription {
+        subscription::start(self.clone(), bindings, self.inner.closed.clone())
+    }
+
+    /// Listens to announcements of queues that were made anew.
+    fn hear_of_new_queues(&self) {
+        let (mut announced, keeper) =
+            (self.listen(vec![topology::announcements()]), self.inner.keeper.clone());
+        tokio::spawn(async move {
+            while let Some(received) = announced.next().await {
+                match received {
+                    Received::Message(message) => {
+                        keeper.was_made_anew(&String::from_utf8_lossy(&message.payload))
+                    }
+                    Received::Gap => keeper.may_be_made_anew(),
+                }
+            }
+        });
     }
 
     pub(super) async fn depth(&self, queue_name: &str) -> Result<Option<Depth>, BrokerError> {

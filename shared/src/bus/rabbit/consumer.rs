@@ -10,7 +10,7 @@ use super::{ANSWER, close_channel, in_time, properties};
 use crate::bus::broker::BrokerError;
 use crate::bus::bundle;
 use crate::bus::delivery::{Batch, Delivery, Settler as AnySettler, Unsettled};
-use crate::bus::rabbit::keeper::Keeper;
+use crate::bus::rabbit::keeper::{Anew, Keeper};
 
 /// A consumer of one queue.
 #[derive(Debug)]
@@ -21,6 +21,10 @@ pub struct Consumer {
     has_ended: bool,
     /// Is told when the broker cancels this consumer.
     keeper: Arc<Keeper>,
+    /// When a queue is deleted and made anew at once, RabbitMQ 3 moves its consumers to the new queue.
+    /// It does not tell them. Of the new queue's messages it holds back as many as the consumer got
+    /// from the old one. So the consumer ends, and another one begins.
+    anew: Anew,
 }
 
 impl Consumer {
@@ -30,6 +34,7 @@ impl Consumer {
         prefetch: u16,
         keeper: Arc<Keeper>,
     ) -> Result<Self, BrokerError> {
+        let anew = keeper.anew(queue_name);
         let start = async {
             in_time(channel.basic_qos(prefetch, options::BasicQosOptions::default())).await?;
             in_time(channel.basic_consume(
@@ -42,7 +47,7 @@ impl Consumer {
             .await
         };
         match start.await {
-            Ok(stream) => Ok(Self { stream, settler: Settler { channel }, has_ended: false, keeper }),
+            Ok(stream) => Ok(Self { stream, settler: Settler { channel }, has_ended: false, keeper, anew }),
             Err(error) => {
                 close_channel(&channel).await;
                 Err(BrokerError::caused(format!("consume {queue_name}"), error))
@@ -65,7 +70,13 @@ impl Consumer {
         if self.has_ended {
             return None;
         }
-        let first = next(&mut self.stream, &self.settler.channel).await;
+        let first = tokio::select! {
+            first = next(&mut self.stream, &self.settler.channel) => first,
+            () = self.anew.happens() => {
+                self.has_ended = true;
+                return None;
+            }
+        };
         let first = first.and_then(|first| Some(self.take(first)?.collect()));
         let Some(first) = first else {
             self.ended();

@@ -4,14 +4,14 @@
 //! message was returned, the broker answered "not found", or it restarted with less than before.
 //! After a doubt, nothing is consumed until the whole topology was checked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use domain::text::with_causes;
 use lapin::Connection;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{CLOSE, Server, topology};
@@ -41,6 +41,40 @@ pub(super) struct Keeper {
     has_compared: AtomicBool,
     /// The error of the last check.
     amiss: Mutex<Option<BrokerError>>,
+    /// How often each queue was made anew, as far as this process was told.
+    anew: watch::Sender<Generations>,
+}
+
+/// For each queue, how often it was made anew; and for all of them, how often that may have been.
+#[derive(Debug, Default)]
+struct Generations {
+    queues: HashMap<String, u64>,
+    all: u64,
+}
+
+/// Waits until a queue is made anew.
+#[derive(Debug)]
+pub(super) struct Anew {
+    generations: watch::Receiver<Generations>,
+    queue: String,
+    at: u64,
+}
+
+impl Anew {
+    /// Returns once the queue was made anew, or may have been.
+    pub(super) async fn happens(&mut self) {
+        let (queue, at) = (&self.queue, self.at);
+        if self.generations.wait_for(|now| now.of(queue) != at).await.is_err() {
+            // The keeper is gone, and nobody tells any more.
+            std::future::pending().await
+        }
+    }
+}
+
+impl Generations {
+    fn of(&self, queue: &str) -> u64 {
+        self.all + self.queues.get(queue).copied().unwrap_or_default()
+    }
 }
 
 impl Keeper {
@@ -48,7 +82,8 @@ impl Keeper {
         let (sure, cancelled, amiss) = (tokio::sync::Mutex::default(), Mutex::default(), Mutex::default());
         let (doubted, doubt) = (Mutex::new(Instant::now()), Notify::new());
         let has_compared = AtomicBool::new(false);
-        Self { server, topology, sure, doubted, doubt, cancelled, has_compared, amiss }
+        let anew = watch::Sender::default();
+        Self { server, topology, sure, doubted, doubt, cancelled, has_compared, amiss, anew }
     }
 
     /// Something may be missing.
@@ -61,6 +96,25 @@ impl Keeper {
     pub(super) fn doubts_about(&self, queue: &str) {
         lock(&self.cancelled).insert(queue.to_owned());
         self.doubts();
+    }
+
+    /// Some process announced that it made this queue anew.
+    pub(super) fn was_made_anew(&self, queue: &str) {
+        if self.topology.queues().iter().any(|known| known.name == queue) {
+            self.anew.send_modify(|now| *now.queues.entry(queue.to_owned()).or_default() += 1);
+        }
+    }
+
+    /// Announcements may have been missed.
+    pub(super) fn may_be_made_anew(&self) {
+        self.anew.send_modify(|now| now.all += 1);
+    }
+
+    /// Waits for the next time that this queue is made anew.
+    pub(super) fn anew(&self, queue: &str) -> Anew {
+        let generations = self.anew.subscribe();
+        let at = generations.borrow().of(queue);
+        Anew { generations, queue: queue.to_owned(), at }
     }
 
     /// What is wrong with the topology, as far as this process knows.

@@ -12,8 +12,7 @@ use uuid::Uuid;
 
 use super::{Rabbit, close_channel, consumer, in_time, is_about_missing, properties};
 use crate::backoff::Backoff;
-use crate::bus::broker::{BrokerError, Received, Source, Subscription, lifetime};
-use crate::bus::topology::exchange;
+use crate::bus::broker::{BrokerError, Received, Subscription, lifetime};
 
 /// The most messages that wait in the broker for this process. The broker drops the oldest beyond
 /// that. It is enough for the decisions of 20,000 waiting requests.
@@ -31,13 +30,16 @@ const REBIND: Duration = Duration::from_secs(10);
 /// A connection that lasted this long resets the back-off.
 const STEADY: Duration = Duration::from_secs(30);
 
-pub(super) fn start(rabbit: Rabbit, source: Source, closed: CancellationToken) -> Subscription {
+/// An exchange, and the routing key of the messages to receive from it.
+pub(super) type Binding = (&'static str, String);
+
+pub(super) fn start(rabbit: Rabbit, bindings: Vec<Binding>, closed: CancellationToken) -> Subscription {
     let (inbox, received) = mpsc::channel(WAITING);
     let (address_sender, address) = watch::channel(None);
     let (alive, guard) = lifetime();
     tokio::spawn(async move {
         tokio::select! {
-            () = run(rabbit, source, inbox, address_sender) => {}
+            () = run(rabbit, bindings, inbox, address_sender) => {}
             () = alive.cancelled() => {}
             () = closed.cancelled() => {}
         }
@@ -47,7 +49,7 @@ pub(super) fn start(rabbit: Rabbit, source: Source, closed: CancellationToken) -
 
 async fn run(
     rabbit: Rabbit,
-    source: Source,
+    bindings: Vec<Binding>,
     inbox: mpsc::Sender<Received>,
     address: watch::Sender<Option<String>>,
 ) {
@@ -55,9 +57,9 @@ async fn run(
     let mut first = true;
     loop {
         let since = tokio::time::Instant::now();
-        if let Err(error) = receive(&rabbit, &source, &inbox, &address, first).await {
+        if let Err(error) = receive(&rabbit, &bindings, &inbox, &address, first).await {
             if backoff.failures() == 0 {
-                tracing::warn!(error = %with_causes(&error), ?source, "a subscription was interrupted; subscribing again");
+                tracing::warn!(error = %with_causes(&error), ?bindings, "a subscription was interrupted; subscribing again");
             }
             if is_about_missing(&error) {
                 rabbit.doubts();
@@ -77,7 +79,7 @@ async fn run(
 
 async fn receive(
     rabbit: &Rabbit,
-    source: &Source,
+    bindings: &[Binding],
     inbox: &mpsc::Sender<Received>,
     address: &watch::Sender<Option<String>>,
     first: bool,
@@ -85,7 +87,7 @@ async fn receive(
     let channel = rabbit.channel().await?;
     let name = format!("muster.{}", Uuid::now_v7().simple());
     let mut stream =
-        open(&channel, &name, source).await.map_err(|error| BrokerError::caused("subscribe", error))?;
+        open(&channel, &name, bindings).await.map_err(|error| BrokerError::caused("subscribe", error))?;
     if !first {
         // Report the gap before any newer message.
         let _ = inbox.send(Received::Gap).await;
@@ -101,7 +103,7 @@ async fn receive(
             () = tokio::time::sleep(QUIET), if taken > acknowledged => None,
             // If an operator deleted the exchange, the bindings went with it.
             _ = rebind.tick() => {
-                bind(&channel, &name, source).await.map_err(lost)?;
+                bind(&channel, &name, bindings).await.map_err(lost)?;
                 continue;
             }
         };
@@ -128,30 +130,29 @@ async fn receive(
     Ok(())
 }
 
-async fn open(channel: &Channel, name: &str, source: &Source) -> lapin::Result<lapin::Consumer> {
+async fn open(channel: &Channel, name: &str, bindings: &[Binding]) -> lapin::Result<lapin::Consumer> {
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongUInt(QUEUED));
     let exclusive = options::QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
     in_time(channel.queue_declare(name.into(), exclusive, arguments)).await?;
-    bind(channel, name, source).await?;
+    bind(channel, name, bindings).await?;
     in_time(channel.basic_qos(PREFETCH, options::BasicQosOptions::default())).await?;
     let exclusive = options::BasicConsumeOptions { exclusive: true, ..Default::default() };
     in_time(channel.basic_consume(name.into(), "".into(), exclusive, FieldTable::default())).await
 }
 
 /// Binds a queue to its sources. Binding it twice changes nothing.
-async fn bind(channel: &Channel, name: &str, source: &Source) -> lapin::Result<()> {
-    let bindings: Vec<(&str, &str)> = match source {
-        Source::Events(patterns) => {
-            patterns.iter().map(|pattern| (exchange::EVENTS, pattern.as_str())).collect()
-        }
-        Source::Presence(queue) => vec![(exchange::PRESENCE, queue.as_str())],
-        Source::Notices => vec![(exchange::NOTICES, "")],
-    };
+async fn bind(channel: &Channel, name: &str, bindings: &[Binding]) -> lapin::Result<()> {
     for (from, key) in bindings {
         let options = options::QueueBindOptions::default();
-        in_time(channel.queue_bind(name.into(), from.into(), key.into(), options, FieldTable::default()))
-            .await?;
+        in_time(channel.queue_bind(
+            name.into(),
+            (*from).into(),
+            key.as_str().into(),
+            options,
+            FieldTable::default(),
+        ))
+        .await?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ mod mend;
 use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ErrorKind, ExchangeKind, options};
+use lapin::{BasicProperties, Channel, Connection, ErrorKind, ExchangeKind, options};
 use serde_json::{Value, json};
 
 pub use self::definitions::definitions;
@@ -23,6 +23,9 @@ const INEQUIVALENT: u16 = 406;
 /// How long a process waits for another one that declares, and how often it asks.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
 const LOCK_LOOK: Duration = Duration::from_millis(300);
+
+/// How long processes get to hear that a queue was made anew.
+const HEARD: Duration = Duration::from_millis(300);
 
 /// One exchange: its name, its kind, whether it survives a restart, and where it sends unroutable
 /// messages.
@@ -144,7 +147,7 @@ async fn ensure_all(
     // This process may not know yet what an operator has just deleted. Messages in `unrouted` can
     // wait until it does.
     if (!unbound.is_empty() || doubts.are_old())
-        && let Err(error) = mend::mend(&mut channels, topology, &unbound).await
+        && let Err(error) = put_back(&mut channels, topology, &unbound, is_first).await
     {
         amiss.get_or_insert(BrokerError::caused(
             "put messages back that were accepted without a queue",
@@ -152,6 +155,42 @@ async fn ensure_all(
         ));
     }
     amiss.map_or(Ok(()), Err)
+}
+
+/// Puts messages back that had no queue. Announces the queues that were made anew.
+async fn put_back(
+    channels: &mut Channels<'_>,
+    topology: Topology,
+    unbound: &[QueueSpec],
+    is_first: bool,
+) -> lapin::Result<()> {
+    // A broker that had nothing has no consumers either.
+    if !is_first && !unbound.is_empty() {
+        announce(channels, unbound.iter().map(|queue| queue.name.as_str())).await?;
+        // Consumers begin again before the queues have messages.
+        tokio::time::sleep(HEARD).await;
+    }
+    let had_no_binding = mend::mend(channels, topology, unbound).await?;
+    // Somebody else may have made these anew.
+    announce(channels, had_no_binding.iter().map(String::as_str)).await
+}
+
+/// The exchange and routing key of announcements. Their text is the name of a queue.
+pub(super) fn announcements() -> (&'static str, String) {
+    (exchange::PRESENCE, "queue-made-anew".to_owned())
+}
+
+/// Tells all processes that these queues were made anew.
+async fn announce(channels: &mut Channels<'_>, queues: impl Iterator<Item = &str>) -> lapin::Result<()> {
+    let (exchange, key) = announcements();
+    for queue in queues {
+        let channel = channels.get().await?;
+        let (exchange, key, options) =
+            (exchange.into(), key.as_str().into(), options::BasicPublishOptions::default());
+        in_time(channel.basic_publish(exchange, key, options, queue.as_bytes(), BasicProperties::default()))
+            .await?;
+    }
+    Ok(())
 }
 
 /// What this process knows about queues beside the broker's present answers.

@@ -12,6 +12,7 @@
 //! may be decided already. So this one goes to the dead letters, where an operator decides about
 //! it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain::clock::{self, rfc3339};
@@ -36,14 +37,15 @@ const ON_ITS_WAY: Duration = Duration::from_millis(300);
 /// The type of the message that marks the end of a round.
 const END: &str = "muster.end";
 
-/// Moves the messages of `unrouted`, and binds the queues that are not bound yet.
+/// Moves the messages of `unrouted`, and binds the queues that are not bound yet. Returns the names of
+/// other queues for which messages were there.
 pub(super) async fn mend(
     channels: &mut Channels<'_>,
     topology: Topology,
     unbound: &[QueueSpec],
-) -> lapin::Result<()> {
+) -> lapin::Result<BTreeSet<String>> {
     if unbound.is_empty() && waiting(channels).await?.0 == 0 {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
     let known = topology.queues();
     let place = |delivery: &Delivery| {
@@ -71,7 +73,7 @@ pub(super) async fn mend(
             "moved messages without a queue to the dead letters, because newer ones may be decided; see `muster dead-letters`"
         );
     }
-    Ok(())
+    Ok(drain.without_binding)
 }
 
 /// The queue that a message goes to.
@@ -96,6 +98,8 @@ struct Drain {
     stream: Consumer,
     moved: usize,
     marked: usize,
+    /// The queues that the marked messages were for.
+    without_binding: BTreeSet<String>,
 }
 
 impl Drain {
@@ -112,7 +116,7 @@ impl Drain {
             super::super::close_channel(&channel).await;
             return Err(std::io::Error::other("another consumer reads the queue unrouted").into());
         }
-        Ok(Self { channel, stream, moved: 0, marked: 0 })
+        Ok(Self { channel, stream, moved: 0, marked: 0, without_binding: BTreeSet::new() })
     }
 
     async fn all(
@@ -170,7 +174,12 @@ impl Drain {
                 let Place { queue, is_marked } = place(delivery);
                 let properties = if is_marked { with_mark(delivery) } else { delivery.properties.clone() };
                 confirms.push(self.publish(&queue, &delivery.data, properties).await?);
-                if is_marked { self.marked += 1 } else { self.moved += 1 }
+                if is_marked {
+                    self.marked += 1;
+                    self.without_binding.insert(delivery.routing_key.as_str().to_owned());
+                } else {
+                    self.moved += 1;
+                }
             }
             for confirm in confirms {
                 in_time(confirm).await.and_then(taken)?;
