@@ -115,14 +115,25 @@ async fn a_log_that_was_changed_is_found(engine: Engine) {
         (
             "update drive_log set sequence = 9 where sequence = 3",
             "update drive_log set sequence = 3 where sequence = 9",
+            "ends",
+        ),
+        (
+            "update drive_log set sequence = 9 where sequence = 2",
+            "update drive_log set sequence = 2 where sequence = 9",
             "follows",
+        ),
+        (
+            "insert into drive_log (drive_id, sequence, hash, event, stream_kind) \
+             select drive_id, 9, hash, event, stream_kind from drive_log where sequence = 3",
+            "delete from drive_log where sequence = 9",
+            "4 entries",
         ),
         (
             "update drive_log set event = replace(event, 'muster.member.updated', 'muster.member.update')",
             "update drive_log set event = replace(event, 'muster.member.update\"', 'muster.member.updated\"')",
             "hash",
         ),
-        ("update streams set kind = 'drive'", "update streams set kind = 'member'", "does not exist"),
+        ("update streams set kind = 'drive'", "update streams set kind = 'member'", "3 entries"),
         ("update ledger set sequence = 7 where sequence = 3", "", "begins"),
     ] {
         local.tamper(tampering).await.unwrap();

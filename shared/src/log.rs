@@ -209,6 +209,11 @@ pub async fn ranges(
     rows.into_iter().map(entry).collect()
 }
 
+/// How many entries all logs of this kind have.
+pub async fn count(db: &impl ConnectionTrait, kind: StreamKind) -> Result<u64, DbErr> {
+    Entity::find().filter(Column::StreamKind.eq(kind.as_str())).count(db).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
