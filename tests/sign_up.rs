@@ -216,3 +216,15 @@ async fn sign_up_succeeds_without_a_broker_and_the_name_is_there() {
         .await;
     verifies(&folder, process).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_admins_address_may_not_be_a_members() {
+    let local = Local::idle(Engine::Sqlite).await;
+    let member = local.member(json!({})).await;
+    let (folder, email) = (Folder::new(), format!("{member}@x.org"));
+    let ensure = async |email: &str| api::admin::ensure(&local.db, &folder.0, email, None).await;
+    let refused = ensure(&email).await.unwrap_err().to_string();
+    assert!(refused.contains("ADMIN_EMAIL") && refused.contains(&email), "{refused}");
+    assert_eq!(ensure("admin@x.org").await.unwrap().unwrap().email, "admin@x.org");
+    assert!(ensure(&email).await.unwrap().is_none(), "there is an admin");
+}

@@ -9,6 +9,7 @@ use domain::clock;
 use domain::id::MemberId;
 use domain::text::with_causes;
 use rand::distr::{Alphanumeric, SampleString as _};
+use sea_orm::SqlErr;
 use shared::backoff::{Backoff, Outage};
 use shared::database::{Database, is_passing};
 use shared::signing::create_once;
@@ -88,8 +89,12 @@ async fn ensure_now(
     };
     match accounts::insert(db.writer(), &[account]).await {
         Ok(()) => Ok(Some(FirstAdmin { email, generated_password: generated.then_some(password) })),
-        // Another process created it at the same moment.
-        Err(error) if error.sql_err().is_some() => Ok(None),
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+            // Another process created it at the same moment, or the address is a member's.
+            let is_there = accounts::first_admin(db.writer()).await.context("look for an admin")?.is_some();
+            anyhow::ensure!(is_there, "ADMIN_EMAIL {email:?} is the address of a member; give another one");
+            Ok(None)
+        }
         Err(error) => Err(error).context("make the first admin"),
     }
 }

@@ -112,17 +112,27 @@ impl Place<'_> {
 #[derive(Default)]
 struct Walk {
     faults: Vec<(Weight, FieldError)>,
+    /// No fault is told.
+    only_compares: bool,
+    /// The value does not have the form, limits aside. Set only if no fault is told.
+    differs: bool,
 }
 
 impl Walk {
-    fn fault(&mut self, weight: Weight, place: &Place<'_>, detail: impl Into<String>) {
+    /// Notes a fault. `detail` is made only for a fault that is told: every body is checked, and most
+    /// faults of a value that may have several forms are not shown.
+    fn fault(&mut self, weight: Weight, place: &Place<'_>, detail: impl FnOnce() -> String) {
+        if self.only_compares {
+            self.differs |= weight != Weight::Limit;
+            return;
+        }
         if self.faults.len() == MOST {
             // The worst fault decides the problem, so it is never left out for lighter ones.
             let lighter = self.faults.iter().rposition(|(other, _)| *other < weight);
             let Some(lighter) = lighter else { return };
             self.faults.remove(lighter);
         }
-        self.faults.push((weight, FieldError::new(place.shown(), detail)));
+        self.faults.push((weight, FieldError::new(place.shown(), detail())));
     }
 
     fn value(&mut self, form: &Form, value: &Value, place: &Place<'_>) {
@@ -134,7 +144,7 @@ impl Walk {
             }
             (Shape::List { items, most }, Value::Array(found)) => {
                 if found.len() as u64 > *most {
-                    self.fault(Weight::Limit, place, format!("it has more than {most} items"));
+                    self.fault(Weight::Limit, place, || format!("it has more than {most} items"));
                 }
                 for (index, item) in found.iter().enumerate() {
                     self.value(items, item, &place.item(index));
@@ -147,11 +157,11 @@ impl Walk {
                     format.as_deref().map_or(Ok(()), |format| parsed(format, text))
                 {
                     match detail {
-                        Some(detail) => self.fault(weight, place, detail),
+                        Some(detail) => self.fault(weight, place, || detail),
                         None => self.misfit(form, value, place),
                     }
-                } else if let Some(detail) = length_fault(text, *least, *most) {
-                    self.fault(Weight::Limit, place, detail);
+                } else if !has_length(text, *least, *most) {
+                    self.fault(Weight::Limit, place, || format!("it has {least} to {most} characters"));
                 }
             }
             (Shape::Whole { holds, allowed }, Value::Number(number)) => {
@@ -159,11 +169,9 @@ impl Walk {
                 match number {
                     Some(number) if !(holds.0..=holds.1).contains(&number) => self.misfit(form, value, place),
                     Some(number) if !(allowed.0..=allowed.1).contains(&number) => {
-                        self.fault(
-                            Weight::Limit,
-                            place,
-                            format!("it is from {} to {}", allowed.0, allowed.1),
-                        );
+                        self.fault(Weight::Limit, place, || {
+                            format!("it is from {} to {}", allowed.0, allowed.1)
+                        });
                     }
                     Some(_) => {}
                     None => self.misfit(form, value, place),
@@ -175,7 +183,7 @@ impl Walk {
     }
 
     fn misfit(&mut self, form: &Form, value: &Value, place: &Place<'_>) {
-        self.fault(Weight::Form, place, format!("{} is needed here, not {}", needed(form), found(value)));
+        self.fault(Weight::Form, place, || format!("{} is needed here, not {}", needed(form), found(value)));
     }
 
     fn object(
@@ -189,28 +197,26 @@ impl Walk {
             let field = fields.iter().find(|field| field.name == *name);
             match (field.map(|field| &field.form).or(others), fields) {
                 (Some(form), _) => self.value(form, value, &place.field(name)),
-                (None, []) => {
-                    let detail = "there is no such field; nothing is needed here";
-                    self.fault(Weight::Form, &place.field(name), detail);
-                }
-                (None, _) => {
+                (None, []) => self.fault(Weight::Form, &place.field(name), || {
+                    "there is no such field; nothing is needed here".to_owned()
+                }),
+                (None, _) => self.fault(Weight::Form, &place.field(name), || {
                     let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
-                    let detail = format!("there is no such field; there are {}", names.join(", "));
-                    self.fault(Weight::Form, &place.field(name), detail);
-                }
+                    format!("there is no such field; there are {}", names.join(", "))
+                }),
             }
         }
         for field in fields.iter().filter(|field| field.is_needed && !found.contains_key(&field.name)) {
-            self.fault(Weight::Form, &place.field(&field.name), "this field is needed");
+            self.fault(Weight::Form, &place.field(&field.name), || "this field is needed".to_owned());
         }
     }
 }
 
 /// Whether a value has a form, limits aside.
 fn fits(form: &Form, value: &Value) -> bool {
-    let mut walk = Walk { faults: Vec::new() };
+    let mut walk = Walk { only_compares: true, ..Walk::default() };
     walk.value(form, value, &Place::default());
-    walk.faults.iter().all(|(weight, _)| *weight == Weight::Limit)
+    !walk.differs
 }
 
 /// Whether a text has the form that its format names; why not, in words of ours if there are any.
@@ -225,10 +231,10 @@ fn parsed(format: &str, text: &str) -> Result<(), (Weight, Option<String>)> {
     }
 }
 
-fn length_fault(text: &str, least: u64, most: u64) -> Option<String> {
-    let fits = most == u64::MAX && least == 0;
-    let length = if fits { 0 } else { text.chars().count() as u64 };
-    (!(least..=most).contains(&length)).then(|| format!("it has {least} to {most} characters"))
+/// Whether a text has this many characters.
+fn has_length(text: &str, least: u64, most: u64) -> bool {
+    let is_free = most == u64::MAX && least == 0;
+    is_free || (least..=most).contains(&(text.chars().count() as u64))
 }
 
 /// What a form wants, with an article.

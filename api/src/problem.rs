@@ -144,6 +144,12 @@ problems! {
 }
 
 impl Problem {
+    /// A refusal. A consumer of a later version may have written a code that this version does not
+    /// know.
+    pub(crate) fn refused(code: &str, title: &str) -> Self {
+        Self::new(Code::from_word(code).map_or(StatusCode::CONFLICT, status_of), code, title)
+    }
+
     fn new(status: StatusCode, code: &str, title: &str) -> Self {
         let body = ProblemBody {
             r#type: format!("urn:muster:problem:{code}"),
@@ -242,7 +248,7 @@ pub fn status_of(code: Code) -> StatusCode {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let mut problem = Self::new(status_of(refusal.code), refusal.code.as_str(), refusal.code.title());
+        let mut problem = Self::refused(refusal.code.as_str(), refusal.code.title());
         problem.body.detail = refusal.detail;
         problem.body.errors = refusal.errors;
         problem.body.verdict = refusal.verdict;

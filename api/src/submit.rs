@@ -7,6 +7,7 @@
 //! ([decision 27](../../docs/decisions/0027-idempotency-compares-the-meaning-of-requests.md)).
 
 mod attempts;
+mod refused;
 mod status;
 
 use std::time::Duration;
@@ -16,7 +17,6 @@ use domain::clock::{self, Timestamp};
 use domain::command::Command;
 use domain::hash::Digest256;
 use domain::id::CommandId;
-use domain::refusal::Refusal;
 use domain::stream::{self, Stream};
 use domain::upkeep;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,7 @@ use shared::telemetry;
 use tracing::{Instrument as _, debug_span};
 use uuid::Uuid;
 
+use self::refused::RefusedProblem;
 use self::status::Accepted;
 pub use self::status::{CommandStatus, Receipt, Submitted};
 use crate::body::BodyHash;
@@ -209,10 +210,9 @@ fn claim_key(id: CommandId) -> String {
 fn decided<C>(row: Row, patience: Duration) -> Result<Submitted<C>, Problem> {
     match (row.status, &row.result) {
         (Status::Succeeded, _) => Ok(Submitted::decided(CommandStatus::from(row), patience.as_secs())),
-        (Status::Refused, Some(result)) => match serde_json::from_value::<Refusal>(result.clone()) {
-            Ok(refusal) => Err(Problem::from(refusal).about(row.id)),
-            Err(_) => Err(Problem::internal().about(row.id)),
-        },
+        (Status::Refused, Some(result)) => {
+            Err(Problem::from(RefusedProblem::read(result.clone())).about(row.id))
+        }
         _ => Err(Problem::internal()
             .detail("the command could not be decided; an operator has to look")
             .about(row.id)),

@@ -26,7 +26,7 @@ use secret::Secret;
 
 /// The most webhooks of a deployment: each is looked at whenever something happens.
 pub const MAX_WEBHOOKS: u64 = 100;
-/// The longest address, in bytes.
+/// The longest address, in characters.
 pub const MAX_URL: usize = 2000;
 /// The longest description, in characters.
 pub const MAX_DESCRIPTION: usize = 200;

@@ -313,9 +313,10 @@ impl MailRoutes {
         if mail.state == mail::State::Bounced {
             return Ok(Done::Done);
         }
-        let now = clock::now();
-        mails::bounce(cx.db.writer(), id, now, &reason).await?;
-        settings::mailbox_is_gone(cx.db.writer(), mail.member_id, now).await?;
+        let (now, tx) = (clock::now(), cx.db.begin().await?);
+        mails::bounce(&tx, id, now, &reason).await?;
+        settings::mailbox_is_gone(&tx, mail.member_id, now).await?;
+        tx.commit().await?;
         Ok(Done::Done)
     }
 }

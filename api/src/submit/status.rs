@@ -7,10 +7,9 @@ use std::marker::PhantomData;
 use domain::clock::Timestamp;
 use domain::command::{Command, CommandSet};
 use domain::drive::DriveCommand;
-use domain::eligibility::{EligibilityCommand, Verdict};
+use domain::eligibility::EligibilityCommand;
 use domain::id::{CommandId, DriveId};
 use domain::member::MemberCommand;
-use domain::refusal::{Code, FieldError, Refusal};
 use domain::stream::Stream;
 use domain::upkeep::UpkeepCommand;
 use poem::http::StatusCode;
@@ -23,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::ledger::{Row, Status};
 
+use super::refused::RefusedProblem;
 use crate::payload::{JSON, Json};
 use crate::schema::{self, SCHEMAS, Way};
 use crate::timestamp::At;
@@ -146,48 +146,6 @@ pub struct CommandFailed {
     decided: Decided,
     /// Why the command could not be decided.
     problem: Option<FailedProblem>,
-}
-
-/// Why a command was refused.
-#[derive(Debug, Serialize, JsonSchema)]
-struct RefusedProblem {
-    /// A stable code, on which programs and translations can rely.
-    #[schemars(with = "Code")]
-    code: String,
-    /// The same for every problem with this code.
-    title: &'static str,
-    /// What happened this time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
-    /// The faults of the input, each with its place.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<FieldError>,
-    /// For `not-eligible`: every rule, whether it holds, and what was compared.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    verdict: Option<Box<Verdict>>,
-}
-
-impl From<Refusal> for RefusedProblem {
-    fn from(refusal: Refusal) -> Self {
-        let Refusal { code, detail, verdict, errors } = refusal;
-        Self { code: code.as_str().to_owned(), title: code.title(), detail, errors, verdict }
-    }
-}
-
-impl RefusedProblem {
-    /// Reads a refusal from the ledger. A consumer of a later version may have written a code that
-    /// this version does not know.
-    fn read(result: Value) -> Self {
-        match Refusal::deserialize(&result) {
-            Ok(refusal) => refusal.into(),
-            Err(error) => {
-                tracing::warn!(%error, "could not read a refusal; showing its code alone");
-                let text = |name: &str| result[name].as_str().map(ToOwned::to_owned);
-                let (code, detail) = (text("code").unwrap_or_default(), text("detail"));
-                Self { code, title: "The command was refused", detail, errors: Vec::new(), verdict: None }
-            }
-        }
-    }
 }
 
 /// Why a command could not be decided.
@@ -402,18 +360,5 @@ impl<C: Command> ApiResponse for Submitted<C> {
         schema::register::<Receipt>(Way::Out, registry);
         schema::register::<CommandStatus>(Way::Out, registry);
         schema::register_named(Way::Out, &succeeded(&C::Outcome::schema_name()), registry);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_of_a_later_version_keeps_its_code() {
-        let known = RefusedProblem::read(json!({ "code": "drive-full", "detail": "all taken" }));
-        assert_eq!((known.code.as_str(), known.title), ("drive-full", Code::DriveFull.title()));
-        let later = RefusedProblem::read(json!({ "code": "out-of-season", "detail": "in May" }));
-        assert_eq!((later.code.as_str(), later.detail.as_deref()), ("out-of-season", Some("in May")));
     }
 }

@@ -91,11 +91,12 @@ impl UpdateProfile {
                 format!("a member has at most {MAX_ATTRIBUTES} attributes"),
             ));
         }
-        for (name, value) in &self.attributes {
-            if let Some(detail) = attribute_fault(name, value.as_ref()) {
-                faults.push(FieldError::new(format!("attributes.{name}"), detail));
-            }
-        }
+        // So many can be set and removed at once that not all of their faults are told.
+        let attributes = self.attributes.iter().take(MAX_ATTRIBUTES);
+        faults.extend(attributes.filter_map(|(name, value)| {
+            let detail = attribute_fault(name, value.as_ref())?;
+            Some(FieldError::new(format!("attributes.{name}"), detail))
+        }));
         faults
     }
 }

@@ -54,16 +54,18 @@ pub fn is_passing(error: &DbErr) -> bool {
         );
     };
     if let Some(answered) = answered.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
-        // Too many connections (of the server, of the user), shutting down, lost, read-only.
+        // Too many connections (of the server, of the user), shutting down, lost, read-only, a lock
+        // that another one holds, a deadlock.
         return matches!(
             answered.number(),
-            1040 | 1053 | 1158..=1161 | 1203 | 1226 | 1290 | 1792 | 1836 | 1927 | 2006 | 2013
+            1040 | 1053 | 1158..=1161 | 1203 | 1205 | 1213 | 1226 | 1290 | 1792 | 1836 | 1927 | 2006 | 2013
         );
     }
     let code = answered.code().unwrap_or_default();
-    // SQLSTATE classes: connection exception, insufficient resources, operator intervention (it
-    // starts or stops); and a transaction on a standby.
-    ["08", "53", "57", "25006"].iter().any(|class| code.starts_with(class))
+    // SQLSTATE classes: connection exception, transaction rollback (a deadlock), insufficient
+    // resources, operator intervention (it starts or stops); a transaction on a standby; an object in
+    // use, and a lock that another one holds.
+    ["08", "40", "53", "57", "25006", "55006", "55P03"].iter().any(|class| code.starts_with(class))
 }
 
 /// Whether the server ended a statement because it took longer than the timeout of its connection. A

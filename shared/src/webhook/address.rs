@@ -122,7 +122,7 @@ pub enum Refused {
     #[error("this is no address")]
     Unreadable(#[from] url::ParseError),
     /// It is longer than an address should be.
-    #[error("an address has at most {MAX_URL} bytes")]
+    #[error("an address has at most {MAX_URL} characters")]
     TooLong,
     /// Another protocol.
     #[error("an address begins with https://")]
@@ -152,7 +152,7 @@ impl Allowed {
     /// Parses an address, and checks all but the name's resolution. The sender checks the resolved
     /// address when it connects to it.
     pub fn url(&self, text: &str) -> Result<Url, Refused> {
-        if text.len() > MAX_URL {
+        if text.chars().count() > MAX_URL {
             return Err(Refused::TooLong);
         }
         let url = Url::parse(text)?;

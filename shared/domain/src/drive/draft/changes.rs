@@ -7,6 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::SlotDraft;
+use crate::attribute::MAX_ATTRIBUTE_NAME;
 use crate::clock::Timestamp;
 use crate::drive::definition::{
     Admission, Definition, Faults, MAX_DESCRIPTION, MAX_PLACES, MAX_SLOTS, MAX_TITLE, MAX_VENUE, Slot,
@@ -104,6 +105,7 @@ impl RuleChanges {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct QuestionChanges {
     /// The question to change. If the drive has no question of this name, the question is new.
+    #[schemars(length(min = 1, max = MAX_ATTRIBUTE_NAME))]
     pub name: String,
     /// The text of the question, on one line. A new question needs one.
     #[schemars(length(min = 1, max = MAX_TEXT))]
@@ -116,7 +118,7 @@ pub struct QuestionChanges {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required: Option<bool>,
     /// The choices. If `kind` is not `choice`, absent means none.
-    #[schemars(length(max = MAX_CHOICES))]
+    #[schemars(length(max = MAX_CHOICES), inner(length(min = 1, max = MAX_TEXT)))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub choices: Option<Vec<String>>,
 }
