@@ -42,38 +42,25 @@ pub(super) struct Keeper {
     /// The error of the last check.
     amiss: Mutex<Option<BrokerError>>,
     /// How often each queue was made anew, as far as this process was told.
-    anew: watch::Sender<Generations>,
-}
-
-/// For each queue, how often it was made anew; and for all of them, how often that may have been.
-#[derive(Debug, Default)]
-struct Generations {
-    queues: HashMap<String, u64>,
-    all: u64,
+    anew: watch::Sender<HashMap<String, u64>>,
 }
 
 /// Waits until a queue is made anew.
 #[derive(Debug)]
 pub(super) struct Anew {
-    generations: watch::Receiver<Generations>,
+    times: watch::Receiver<HashMap<String, u64>>,
     queue: String,
-    at: u64,
+    before: Option<u64>,
 }
 
 impl Anew {
-    /// Returns once the queue was made anew, or may have been.
+    /// Returns once the queue was made anew.
     pub(super) async fn happens(&mut self) {
-        let (queue, at) = (&self.queue, self.at);
-        if self.generations.wait_for(|now| now.of(queue) != at).await.is_err() {
-            // The keeper is gone, and nobody tells any more.
+        let is_anew = |times: &HashMap<String, u64>| times.get(&self.queue).copied() != self.before;
+        if self.times.wait_for(is_anew).await.is_err() {
+            // The keeper is gone, and tells no more.
             std::future::pending().await
         }
-    }
-}
-
-impl Generations {
-    fn of(&self, queue: &str) -> u64 {
-        self.all + self.queues.get(queue).copied().unwrap_or_default()
     }
 }
 
@@ -101,20 +88,15 @@ impl Keeper {
     /// Some process announced that it made this queue anew.
     pub(super) fn was_made_anew(&self, queue: &str) {
         if self.topology.queues().iter().any(|known| known.name == queue) {
-            self.anew.send_modify(|now| *now.queues.entry(queue.to_owned()).or_default() += 1);
+            self.anew.send_modify(|times| *times.entry(queue.to_owned()).or_default() += 1);
         }
-    }
-
-    /// Announcements may have been missed.
-    pub(super) fn may_be_made_anew(&self) {
-        self.anew.send_modify(|now| now.all += 1);
     }
 
     /// Waits for the next time that this queue is made anew.
     pub(super) fn anew(&self, queue: &str) -> Anew {
-        let generations = self.anew.subscribe();
-        let at = generations.borrow().of(queue);
-        Anew { generations, queue: queue.to_owned(), at }
+        let times = self.anew.subscribe();
+        let before = times.borrow().get(queue).copied();
+        Anew { times, queue: queue.to_owned(), before }
     }
 
     /// What is wrong with the topology, as far as this process knows.
