@@ -577,10 +577,15 @@ pub fn drive(more: Value) -> Value {
     drive
 }
 
-/// Sends a request.
+/// Sends a request. The answer must be one that the OpenAPI documents show.
 pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
-    let answer = request.send().await.unwrap();
+    let (http, request) = request.build_split();
+    let request = request.unwrap();
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let answer = http.execute(request).await.unwrap();
     let (status, headers) = (answer.status(), answer.headers().clone());
     let text = answer.text().await.unwrap();
-    Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) }
+    let answer = Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) };
+    crate::documented::check(&method, &path, &answer);
+    answer
 }

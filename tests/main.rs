@@ -39,6 +39,7 @@ mod compose;
 mod contract;
 mod deliveries;
 mod deployment;
+mod documented;
 mod drives;
 mod embedded;
 mod following;

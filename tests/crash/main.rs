@@ -40,6 +40,9 @@ mod zombie;
 #[allow(dead_code, reason = "the system's tests use the rest")]
 mod deployment;
 
+#[path = "../documented.rs"]
+mod documented;
+
 #[path = "../webhooks/receiver.rs"]
 #[allow(dead_code, reason = "the system's tests use the rest")]
 mod receiver;
