@@ -1,7 +1,8 @@
-//! What is wrong with input that does not have its documented form: place by place, and in our own words.
+//! Finds the faults of input that does not have its documented form. Each fault has a place and a
+//! sentence.
 //!
-//! A body is compared with the schema that stands in the OpenAPI document. So a field that no
-//! command knows is refused here and nowhere else, and a client hears of all faults at once.
+//! A body is compared with its schema in the OpenAPI document. So an unknown field is refused here
+//! and nowhere else, and a client gets all faults at once.
 
 mod form;
 mod parameters;
@@ -19,14 +20,14 @@ use self::form::{Field, Form, Shape};
 pub(crate) use self::parameters::{of_parameter, path_parameter};
 use crate::problem::Problem;
 
-/// The most faults that are told of one body.
+/// The most faults in one answer.
 pub(crate) const MOST: usize = 20;
-/// The longest value and name that are repeated, in bytes.
+/// The longest value or name that an answer repeats, in bytes.
 const SHOWN: usize = 60;
 
 /// Refuses a body that does not have the form of a `T`, with all its faults.
 ///
-/// Limits alone refuse nothing here. What decides checks them, together with what depends on more
+/// A limit alone refuses nothing here. The decision checks limits, together with rules about more
 /// than one field.
 pub(crate) fn check<T: JsonSchema + 'static>(body: &Value) -> Result<(), Problem> {
     let mut walk = Walk::default();
@@ -40,7 +41,7 @@ pub(crate) fn check<T: JsonSchema + 'static>(body: &Value) -> Result<(), Problem
     }
 }
 
-/// What is wrong with a value that should be what a document's schema says.
+/// The faults of a value, compared with a schema of a document.
 #[cfg(test)]
 pub(crate) fn against(schema: &Value, all: &Map<String, Value>, value: &Value) -> Vec<FieldError> {
     let mut walk = Walk::default();
@@ -57,18 +58,18 @@ pub(crate) fn misfit(faults: Vec<FieldError>) -> Problem {
     Problem::invalid_body().detail(first.unwrap_or_default()).errors(faults)
 }
 
-/// What kind of fault it is. The worst one of a body decides its problem.
+/// The kind of a fault. The worst fault of a body decides its problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Weight {
-    /// It is too long, too large or too many.
+    /// A value is too long or too large, or there are too many.
     Limit,
     /// A drive's instant or time of the day cannot be read.
     Instant,
-    /// It is not what the schema shows.
+    /// A value differs from the schema.
     Form,
 }
 
-/// Where something stands in a body, as people write it: `slots[0].name`.
+/// A place in a body, as people write it: `slots[0].name`.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place<'a> {
     within: Option<&'a Place<'a>>,
@@ -112,15 +113,15 @@ impl Place<'_> {
 #[derive(Default)]
 struct Walk {
     faults: Vec<(Weight, FieldError)>,
-    /// No fault is told.
+    /// Only compares: no fault gets a text.
     only_compares: bool,
-    /// The value does not have the form, limits aside. Set only if no fault is told.
+    /// While it only compares: whether the value differs from the form, limits aside.
     differs: bool,
 }
 
 impl Walk {
-    /// Notes a fault. `detail` is made only for a fault that is told: every body is checked, and most
-    /// faults of a value that may have several forms are not shown.
+    /// Notes a fault. The text is made only if the answer shows it. A value that may have several
+    /// forms is compared with each, and those faults are not shown.
     fn fault(&mut self, weight: Weight, place: &Place<'_>, detail: impl FnOnce() -> String) {
         if self.only_compares {
             self.differs |= weight != Weight::Limit;
@@ -219,7 +220,7 @@ fn fits(form: &Form, value: &Value) -> bool {
     !walk.differs
 }
 
-/// Whether a text has the form that its format names; why not, in words of ours if there are any.
+/// Whether a text has the form that its format names. An error may bring its own text.
 fn parsed(format: &str, text: &str) -> Result<(), (Weight, Option<String>)> {
     let drive = |detail: String| (Weight::Instant, Some(detail));
     match format {
@@ -237,7 +238,7 @@ fn has_length(text: &str, least: u64, most: u64) -> bool {
     is_free || (least..=most).contains(&(text.chars().count() as u64))
 }
 
-/// What a form wants, with an article.
+/// The kind of value that a form needs, with an article.
 fn needed(form: &Form) -> String {
     match &form.shape {
         Shape::Text { words, .. } if !words.is_empty() => format!("one of {}", words.join(", ")),
@@ -261,7 +262,7 @@ fn needed(form: &Form) -> String {
     }
 }
 
-/// What a value is.
+/// A value, for an answer.
 fn found(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),

@@ -1,9 +1,10 @@
-//! The way of every write: accept a command, answer with a receipt or (if asked to wait) with its decision.
+//! Accepts commands. The answer is a receipt, or the decision if the client asked to wait for it.
 //!
-//! 202 means that the broker has the command durably. With an `Idempotency-Key` the command's id is a function of actor,
-//! method, path and key, so a repetition is the same command, through any process and for ever: the ledger knows what was decided.
-//! Until it is decided, the cache remembers when the key was first accepted, so that the receipt is the same, too. A refusal
-//! that time can change leaves its key free: the next repetition is another attempt
+//! 202 means that the broker has the command durably. With an `Idempotency-Key`, the command's id is a
+//! function of actor, method, path and key. So a repetition is the same command, in any process and
+//! at any time: the ledger has its decision. Until the decision, the cache keeps the instant at which
+//! the key was first accepted, so a repetition gets the same receipt. A refusal that time can change
+//! leaves its key free: the next repetition is another attempt
 //! ([decision 27](../../docs/decisions/0027-idempotency-compares-the-meaning-of-requests.md)).
 
 mod attempts;
@@ -36,21 +37,21 @@ use crate::idempotency::WriteOptions;
 use crate::problem::Problem;
 use crate::timestamp::At;
 
-/// How long the cache remembers when a key was first accepted. The ledger takes over once the command is decided.
+/// How long the cache keeps a claim. The ledger takes over once the command is decided.
 const CLAIM_LASTS: Duration = Duration::from_secs(24 * 3600);
 
-/// What is known about the request for a command.
+/// A request for a command, without the command's body.
 #[derive(Debug)]
 pub struct Submission {
-    /// Who asks.
+    /// The caller.
     pub actor: Actor,
-    /// What they ask for besides.
+    /// The options in its headers.
     pub asked: WriteOptions,
-    /// What identifies the request body.
+    /// The hashes of its body.
     pub body_hash: BodyHash,
 }
 
-/// What the cache remembers of a key: when, and with which body, it was first accepted.
+/// The first use of an idempotency key: when, and with which body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Claim {
     accepted_at: Timestamp,
@@ -59,7 +60,7 @@ struct Claim {
     kind: String,
     #[serde(flatten, with = "stream::fields")]
     stream: Option<Stream>,
-    /// Who claimed it; another one's claim must not be taken back.
+    /// The request that made the claim. No other request may take it back.
     by: Uuid,
 }
 
@@ -73,7 +74,8 @@ impl Context {
         let Submission { actor, asked, body_hash } = submission;
         let mut accepted_at = clock::now();
         let id = match &asked.key {
-            // In a piece of memory of its own: it is far larger than what a request without a key needs, and futures are moved about.
+            // Boxed: this future is far larger than the one of a request without a key, and futures
+            // are moved.
             Some(key) => match Box::pin(self.attempt(actor, key, C::KIND, &body_hash)).await? {
                 (_, Some(row)) => return self.answer(&asked, row, &body_hash),
                 (id, None) => id,
@@ -90,7 +92,7 @@ impl Context {
             if !body_hash.is(&first.body_hash) {
                 return Err(Problem::idempotency_key_reused());
             }
-            // What is published again is the same to the last byte.
+            // A repetition publishes the same bytes.
             (accepted_at, stored_hash) = (first.accepted_at, first.body_hash);
             own_claim = first.by == by;
         }
@@ -106,7 +108,7 @@ impl Context {
         let published = self.broker.publish(envelope.seal(self.broker.topology())).instrument(span).await;
         if let Err(error) = published {
             if own_claim && error != shared::bus::PublishError::Unconfirmed {
-                // Nothing was accepted: a later attempt is accepted when it is made. (In memory of its own, like `keyed`.)
+                // Nothing was accepted, so a later attempt gets its own instant. Boxed, as above.
                 Box::pin(self.cache.unclaim(&claim_key(id))).await;
             }
             metrics::counter!("muster_not_accepted_total", "kind" => C::KIND).increment(1);
@@ -128,7 +130,8 @@ impl Context {
         if upkeep::is_passing(kind) { self.key.passing(id) } else { id }
     }
 
-    /// The answer to a repetition of what was decided before: the decision to whoever waits, the receipt to others.
+    /// The answer to a repetition of a decided command: its decision if the client waits, else its
+    /// receipt.
     fn answer<C>(
         &self,
         asked: &WriteOptions,
@@ -168,10 +171,11 @@ impl Context {
         }
     }
 
-    /// What came of a command, for whoever may know: its actor, or an admin.
+    /// The status of a command, for its actor or an admin.
     ///
-    /// An id that was answered with 202 is never unknown: it carries a proof that this deployment made it. One whose decision
-    /// is kept for a while only says so, and is `forgotten` after that.
+    /// An id that was answered with 202 is never unknown: it carries a proof that this deployment made
+    /// it. If its decision is kept for a limited time, the id says so. After that time the command is
+    /// `forgotten`.
     pub async fn status(&self, id: CommandId, caller: Actor) -> Result<CommandStatus, Problem> {
         let row = ledger::find(&self.db.read, [id]).await?.remove(&id);
         let may_know = |actor: Actor| actor == caller || caller.role == Role::Admin;
@@ -196,7 +200,7 @@ impl Context {
                     claim.and_then(|claim| claim.stream),
                 ))
             }
-            // Other people's commands are none of the caller's business, not even that they are there.
+            // The caller must not learn that a command of another actor exists.
             _ => Err(Problem::command_not_found()),
         }
     }
@@ -206,7 +210,7 @@ fn claim_key(id: CommandId) -> String {
     format!("claim:{id}")
 }
 
-/// A decision as an answer: what was done, or the problem with its own status.
+/// A decision as an answer: the outcome, or a problem with its own HTTP status.
 fn decided<C>(row: Row, patience: Duration) -> Result<Submitted<C>, Problem> {
     match (row.status, &row.result) {
         (Status::Succeeded, _) => Ok(Submitted::decided(CommandStatus::from(row), patience.as_secs())),

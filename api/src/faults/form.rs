@@ -1,4 +1,4 @@
-//! The form of a body: its schema, read once for each type.
+//! The form of a body. It is read from the schema, once for each type.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -9,21 +9,21 @@ use serde_json::{Map, Value};
 
 use crate::schema::{SCHEMAS, Way};
 
-/// What a value has to look like.
+/// The form that a value must have.
 #[derive(Debug, Default)]
 pub(super) struct Form {
     pub(super) may_be_null: bool,
     pub(super) shape: Shape,
 }
 
-/// What a value is, unless it is null.
+/// The shape of a value that is not null.
 #[derive(Debug, Default)]
 pub(super) enum Shape {
     #[default]
     Anything,
     Object {
         fields: Vec<Field>,
-        /// What stands under other names, where any name may stand.
+        /// The form of values with other names. `None` means that no other name is allowed.
         others: Option<Box<Form>>,
     },
     List {
@@ -32,16 +32,16 @@ pub(super) enum Shape {
     },
     Text {
         format: Option<String>,
-        /// Empty: any text.
+        /// The allowed texts. Empty means any text.
         words: Vec<String>,
         /// In characters.
         least: u64,
         most: u64,
     },
     Whole {
-        /// What the type holds.
+        /// The range of the type.
         holds: (i128, i128),
-        /// What is allowed of it.
+        /// The part of this range that is allowed.
         allowed: (i128, i128),
     },
     Number,
@@ -66,12 +66,12 @@ pub(super) fn of<T: JsonSchema + 'static>() -> &'static Form {
     let mut generator = Way::In.generator();
     let schema = generator.subschema_for::<T>().to_value();
     let all = generator.take_definitions(true);
-    // One for each type of body, for as long as the process lives.
+    // There is one for each type of body, and it is never dropped.
     let form = Box::leak(Box::new(read(&schema, &all)));
     FORMS.write().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(form)
 }
 
-/// Reads a schema; no type of a body contains itself.
+/// Reads a schema. No type of a body contains itself, so this ends.
 pub(super) fn read(schema: &Value, all: &Map<String, Value>) -> Form {
     let reference = schema["$ref"].as_str().and_then(|name| name.strip_prefix(SCHEMAS));
     if let Some(meant) = reference.and_then(|name| all.get(name)) {

@@ -1,4 +1,4 @@
-//! What is wrong with parameters, from what the framework says about their types.
+//! Describes faults of parameters. The framework names only the type that it could not read.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ pub(crate) fn path_parameter<'a>(operation: Option<&str>, numbered: &'a str) -> 
     names.zip(number).and_then(|(names, number)| names.get(number)).map_or(numbered, String::as_str)
 }
 
-/// What a parameter needs to be. `said` is what the framework says about its value: it names the type.
+/// The kind of value that a parameter needs. `said` is the framework's error, which names the type.
 pub(crate) fn of_parameter(said: &str) -> String {
     let name = said.split('"').nth(1).unwrap_or_default();
     let name = name.strip_prefix("optional_").unwrap_or(name);
@@ -42,12 +42,12 @@ pub(crate) fn of_parameter(said: &str) -> String {
     format!("it needs to be {}", needed(&Form { may_be_null: false, shape }))
 }
 
-/// What the OpenAPI documents say about parameters.
+/// The parameters of the OpenAPI documents.
 #[derive(Default)]
 struct Documents {
     /// The words of each enumeration, by its name.
     words: HashMap<String, Vec<String>>,
-    /// The parameters in each path, by the operation's id.
+    /// The parameters of each path, by the operation's id.
     paths: HashMap<String, Vec<String>>,
 }
 

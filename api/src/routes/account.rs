@@ -1,4 +1,4 @@
-//! Signing up, logging in, the own profile, and machines' accounts.
+//! Sign-up, login, a person's own profile, and service accounts.
 
 use std::collections::BTreeMap;
 
@@ -43,12 +43,12 @@ use crate::write::Write;
     "name": "Asha Rao",
 }))]
 struct SignUp {
-    /// Unique; compared without case, in composed form, and with the domain in ASCII.
+    /// The address. It must be unique, without regard to case and Unicode form.
     email: String,
-    /// What to log in with.
+    /// The password.
     #[schemars(length(min = password::MIN_PASSWORD))]
     password: String,
-    /// How the organisers see them.
+    /// The name that organisers see.
     #[schemars(length(min = 1, max = MAX_NAME))]
     name: String,
 }
@@ -57,23 +57,23 @@ struct SignUp {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "email": "asha@example.org", "password": "correct horse battery" }))]
 struct Login {
-    /// As at signing up.
+    /// The address given at sign-up.
     email: String,
-    /// As at signing up.
+    /// The password given at sign-up.
     password: String,
 }
 
 /// An access token, valid for half an hour.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Tokens {
-    /// The account.
+    /// The id of the account.
     member_id: MemberId,
-    /// For `Authorization: Bearer`.
+    /// The token, for `Authorization: Bearer`.
     access_token: String,
-    /// Always the same.
+    /// Always `Bearer`.
     #[schemars(extend("const" = "Bearer"))]
     token_type: String,
-    /// In seconds.
+    /// How long the token is valid, in seconds.
     expires_in: u64,
 }
 
@@ -102,7 +102,7 @@ pub struct AuthRoutes;
 impl AuthRoutes {
     /// Sign up
     ///
-    /// Makes an account and logs it in. Addresses that were imported by an organiser belong to an account already.
+    /// Creates an account and logs it in. An address that an organiser has imported has an account already.
     #[oai(path = "/auth/sign-up", method = "post", operation_id = "sign-up")]
     async fn sign_up(&self, cx: Data<&Context>, body: JsonBody<SignUp>) -> Result<SignedUp, Problem> {
         let SignUp { email, password, name } = body.value;
@@ -141,7 +141,7 @@ impl AuthRoutes {
         let Login { email, password } = body.value;
         let account = accounts::by_email(&cx.db.read, &email).await?;
         let hash = account.as_ref().and_then(|account| account.password_hash.clone());
-        // Checked in any case: how long it takes must not tell who has an account.
+        // Hash in any case. The time of the answer must not show whether the account exists.
         match (password::verify(password.clone(), hash).await?, account) {
             (Verified::No, _) | (_, None) => Err(Problem::login_failed()),
             (verified, Some(account)) => {
@@ -155,8 +155,8 @@ impl AuthRoutes {
     }
 }
 
-/// Hashes a password again that was hashed before passwords were composed, so that it can be typed in any form. The old hash
-/// stays valid if that fails.
+/// Hashes a password again, in composed form, if its hash was made of another form. If that fails,
+/// the old hash stays valid.
 async fn compose_password(cx: &Context, account: &Account, password: String) {
     let Some(old) = account.password_hash.as_deref().filter(|_| password::check(&password).is_ok()) else {
         return;
@@ -211,7 +211,7 @@ async fn finish_sign_up(cx: &Context, member_id: MemberId) {
     }
 }
 
-/// What a member sees of their own profile. Until it is decided, that is what they gave at sign-up.
+/// A member's own profile. Until the first one is decided, this is the profile given at sign-up.
 async fn own_profile(cx: &Context, member_id: MemberId) -> Result<Profile, Problem> {
     let stored = async || profiles::profiles(&cx.db.read, [member_id]).await;
     if let Some(profile) = stored().await?.remove(&member_id) {
@@ -228,21 +228,21 @@ async fn own_profile(cx: &Context, member_id: MemberId) -> Result<Profile, Probl
 /// A person's own account and profile.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Me {
-    /// The account.
+    /// The id of the account.
     member_id: MemberId,
-    /// The address to log in with.
+    /// The address for logging in.
     email: String,
-    /// What the account may do.
+    /// The role of the account.
     role: Role,
-    /// How organisers see them.
+    /// The name that organisers see.
     name: String,
-    /// A flat object of texts, numbers, booleans and dates: what rules read.
+    /// The attributes that rules read: a flat object of texts, numbers, booleans and dates.
     attributes: Attributes,
-    /// The names of the attributes that an organiser has set, and only an organiser changes.
+    /// The names of the attributes that an organiser has set. Only an organiser can change them.
     verified: Vec<String>,
 }
 
-/// What a person changes about themselves.
+/// Changes of a person's own profile.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "name": "Asha Rao", "attributes": { "city": "Pune", "old": null } }))]
 struct ProfileChanges {
@@ -254,13 +254,13 @@ struct ProfileChanges {
     attributes: Option<BTreeMap<String, Option<Attribute>>>,
 }
 
-/// The own profile.
+/// A person's own profile.
 #[derive(Debug)]
 pub struct MeRoutes;
 
 #[OpenApi(tag = "Tags::Accounts")]
 impl MeRoutes {
-    /// Read the own profile
+    /// Read my profile
     #[oai(path = "/me", method = "get", operation_id = "read-profile")]
     async fn read(
         &self,
@@ -269,7 +269,7 @@ impl MeRoutes {
         reading: Reading,
     ) -> Result<Tagged<Me>, Problem> {
         let member_id = caller.person()?;
-        // A valid token for an account that is gone.
+        // The token is valid, but its account was deleted.
         let account = accounts::by_id(&cx.db.read, member_id).await?.ok_or_else(Problem::unauthorized)?;
         let profile = own_profile(&cx, member_id).await?;
         let me = Me {
@@ -283,9 +283,9 @@ impl MeRoutes {
         Ok(Tagged::new(fresh(&me), reading))
     }
 
-    /// Change the own profile
+    /// Change my profile
     ///
-    /// Command `update-profile`. What an organiser has set is refused with `attribute-locked`.
+    /// Command `update-profile`. A change of an attribute that an organiser has set is refused with `attribute-locked`.
     #[oai(path = "/me", method = "patch", operation_id = "update-profile")]
     async fn update(
         &self,
@@ -306,7 +306,7 @@ impl MeRoutes {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(example = json!({ "name": "Kiosk at the north gate" }))]
 struct NewServiceAccount {
-    /// What it is for.
+    /// What the account is for.
     #[schemars(length(min = 1, max = MAX_NAME))]
     name: String,
 }
@@ -314,33 +314,33 @@ struct NewServiceAccount {
 /// A service account with its token.
 #[derive(Debug, Serialize, JsonSchema)]
 struct ServiceAccount {
-    /// For revoking it.
+    /// The id, for revoking the account.
     service_account_id: Uuid,
-    /// For `Authorization: Bearer`. Shown once; valid until it is revoked.
+    /// The token, for `Authorization: Bearer`. It is shown once, and valid until it is revoked.
     token: String,
 }
 
 #[derive(ApiResponse)]
 enum ServiceCreated {
-    /// The token is shown this once
+    /// Created. The token is shown only here.
     #[oai(status = 201)]
     Created(Json<ServiceAccount>),
 }
 
 #[derive(ApiResponse)]
 enum ServiceRevoked {
-    /// It is revoked; within seconds every process knows
+    /// Revoked. Every process refuses it within seconds.
     #[oai(status = 204)]
     Revoked,
 }
 
-/// Machines' accounts.
+/// Service accounts.
 #[derive(Debug)]
 pub struct ServiceAccountRoutes;
 
 #[OpenApi(tag = "Tags::ServiceAccounts")]
 impl ServiceAccountRoutes {
-    /// Let a machine in
+    /// Create a service account
     ///
     /// Its token acts for any member: it submits commands with `member_id`.
     #[oai(path = "/service-accounts", method = "post", operation_id = "create-service-account")]
@@ -360,7 +360,7 @@ impl ServiceAccountRoutes {
         Ok(ServiceCreated::Created(Json(ServiceAccount { service_account_id: id, token })))
     }
 
-    /// Shut a machine out
+    /// Revoke a service account
     #[oai(
         path = "/service-accounts/:service_account_id",
         method = "delete",
@@ -375,7 +375,7 @@ impl ServiceAccountRoutes {
         let now = clock::now();
         let tx = cx.db.begin().await?;
         let revoked = accounts::revoke_service(&tx, service_account_id.0, now).await?;
-        // What it has asked to be told, it is told no more.
+        // Its webhooks get no more events.
         webhooks::disable_of(&tx, service_account_id.0, now, Disabled::OwnerRevoked).await?;
         tx.commit().await?;
         if revoked { Ok(ServiceRevoked::Revoked) } else { Err(Problem::service_account_not_found()) }
