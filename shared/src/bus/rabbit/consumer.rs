@@ -24,7 +24,7 @@ pub struct Consumer {
     /// When a queue is deleted and made anew at once, RabbitMQ 3 moves its consumers to the new queue.
     /// It does not tell them. Of the new queue's messages it holds back as many as the consumer got
     /// from the old one. So the consumer ends, and another one begins.
-    anew: Anew,
+    anew: Box<Anew>,
 }
 
 impl Consumer {
@@ -34,7 +34,7 @@ impl Consumer {
         prefetch: u16,
         keeper: Arc<Keeper>,
     ) -> Result<Self, BrokerError> {
-        let anew = keeper.anew(queue_name);
+        let anew = Box::new(keeper.anew(queue_name));
         let start = async {
             in_time(channel.basic_qos(prefetch, options::BasicQosOptions::default())).await?;
             in_time(channel.basic_consume(

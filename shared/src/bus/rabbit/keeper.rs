@@ -59,7 +59,7 @@ impl Anew {
         let is_anew = |times: &HashMap<String, u64>| times.get(&self.queue).copied() != self.before;
         if self.times.wait_for(is_anew).await.is_err() {
             // The keeper is gone, and tells no more.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
