@@ -169,9 +169,12 @@ async fn what_stays_due_hides_nothing_behind_it() {
             || local.open_drive(json!({ "opens_at": opens_at, "closes_at": now + Duration::minutes(60) }));
         futures_util::future::join_all(std::iter::repeat_with(drive).take(100)).await;
     }
-    let profile = |number: i64| {
+    let profile = |number: usize| {
         let fields = json!({ "member_id": uuid::Uuid::now_v7(), "name": "A", "email": "a@example.org" });
-        PendingProfile::new(&serde_json::from_value(fields).unwrap(), now + Duration::milliseconds(number))
+        PendingProfile::new(
+            &serde_json::from_value(fields).unwrap(),
+            now + Duration::milliseconds(i64::try_from(number).unwrap()),
+        )
     };
     for number in 0..many {
         pending::insert(local.db.writer(), &profile(number)).await.unwrap();
@@ -186,7 +189,7 @@ async fn what_stays_due_hides_nothing_behind_it() {
     for _ in 0..3 {
         published += scheduler.tick(opens_at).await.unwrap();
     }
-    assert_eq!(published as i64, 3 * many, "each drive, reminder and profile once");
+    assert_eq!(published, 3 * many, "each drive, reminder and profile once");
     assert_eq!(scheduler.tick(opens_at).await.unwrap(), 0, "they wait, and the look begins anew");
     nowhere.close().await;
 }

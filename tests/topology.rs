@@ -251,7 +251,7 @@ async fn all_lanes_may_be_deleted_at_once_under_load() {
     let parked = eventually("what had no queue is put back, or is a dead letter", || async {
         let parked = depth(&publisher, DEAD_LETTERS).await;
         let is_over = depth(&publisher, UNROUTED).await == 0 && missing(&accepted).len() as u64 <= parked;
-        is_over.then_some(parked as usize)
+        is_over.then(|| usize::try_from(parked).unwrap())
     })
     .await;
     let parked = take(&publisher, DEAD_LETTERS, parked).await;
