@@ -159,11 +159,14 @@ async fn a_lane_that_is_deleted_and_made_anew_at_once_is_consumed() {
         let batch = tokio::time::timeout(PATIENCE, consumer.next(10)).await.unwrap().unwrap();
         batch.ack().await.unwrap();
     }
+    broker.publish(to_lane("held")).await.unwrap();
+    let held = tokio::time::timeout(PATIENCE, consumer.next(10)).await.unwrap().unwrap();
     tokio::join!(operator.delete("drives.0"), operator.declare("drives.0", &arguments));
     // The new queue has no binding, so this has no queue. It brings the next check to the lane.
     broker.publish(to_lane("between")).await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, consumer.next(10)).await.unwrap();
     assert!(ended.is_none(), "it ends, for it would get nothing");
+    assert!(held.ack().await.is_err(), "an acknowledgement would be about another message");
     consumer.close().await;
     eventually("it is bound", || async {
         broker.publish(to_lane("after")).await.unwrap();

@@ -53,7 +53,8 @@ impl RefusedProblem {
                 tracing::warn!(%error, "could not read a refusal; showing its code alone");
                 let text = |name: &str| result[name].as_str().map(ToOwned::to_owned);
                 let (code, detail) = (text("code").unwrap_or_default(), text("detail"));
-                Self { code, title: "The command was refused", detail, errors: Vec::new(), verdict: None }
+                let title = Code::from_word(&code).map_or("The command was refused", Code::title);
+                Self { code, title, detail, errors: Vec::new(), verdict: None }
             }
         }
     }

@@ -91,7 +91,7 @@ impl UpdateProfile {
                 format!("a member has at most {MAX_ATTRIBUTES} attributes"),
             ));
         }
-        // So many can be set and removed at once that not all of their faults are told.
+        // A body may name more attributes than a member may have. The answer needs no more faults.
         let attributes = self.attributes.iter().take(MAX_ATTRIBUTES);
         faults.extend(attributes.filter_map(|(name, value)| {
             let detail = attribute_fault(name, value.as_ref())?;

@@ -195,7 +195,9 @@ impl Broker {
     /// Starts consuming the queue `queue_name`, holding at most `prefetch` messages, or as many bundles of some.
     pub async fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
         match self {
-            Self::Rabbit(rabbit) => rabbit.consume(queue_name, prefetch).await.map(Consumer::Rabbit),
+            Self::Rabbit(rabbit) => {
+                rabbit.consume(queue_name, prefetch).await.map(Box::new).map(Consumer::Rabbit)
+            }
             Self::Embedded(embedded) => embedded.consume(queue_name, prefetch).map(Consumer::Embedded),
         }
     }
@@ -245,7 +247,7 @@ fn too_large(outgoing: &Outgoing) -> Option<usize> {
 #[derive(Debug)]
 pub enum Consumer {
     /// On RabbitMQ.
-    Rabbit(rabbit::Consumer),
+    Rabbit(Box<rabbit::Consumer>),
     /// On the embedded broker.
     Embedded(embedded::Consumer),
 }

@@ -147,9 +147,11 @@ impl Rabbit {
             (self.listen(vec![topology::announcements()]), self.inner.keeper.clone());
         tokio::spawn(async move {
             while let Some(received) = announced.next().await {
-                // The connection was lost before a gap, and all consumers with it.
-                if let Received::Message(message) = received {
-                    keeper.was_made_anew(&String::from_utf8_lossy(&message.payload));
+                match received {
+                    Received::Message(message) => {
+                        keeper.was_made_anew(&String::from_utf8_lossy(&message.payload));
+                    }
+                    Received::Gap => keeper.may_be_made_anew(),
                 }
             }
         });

@@ -28,8 +28,8 @@ pub fn is_busy(error: &DbErr) -> bool {
     code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
 }
 
-/// Whether an error says that the server is unreachable or refuses connections for now (it starts,
-/// stops, is full, fails over), so that a later attempt may succeed.
+/// Whether a later attempt may succeed: the server is unreachable or refuses connections for now (it
+/// starts, stops, is full, fails over), or another connection was in the way (a lock, a deadlock).
 #[must_use]
 pub fn is_passing(error: &DbErr) -> bool {
     if is_busy(error) || is_timed_out(error) {

@@ -12,7 +12,8 @@ use super::{Kind, Language};
 
 /// The longest subject, in characters.
 pub const MAX_SUBJECT: usize = 300;
-/// The longest text, and the longest HTML, in characters. Both fit in one JSON body in any script.
+/// The longest text, and the longest HTML, in characters. Both together fit in one JSON body, unless
+/// most of their characters have four bytes or are escaped.
 pub const MAX_TEXT: usize = 20_000;
 /// The largest output of a template, in bytes. A template can have loops.
 const MAX_RENDERED: usize = 200_000;

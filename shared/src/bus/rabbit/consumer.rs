@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::types::FieldTable;
 use lapin::{Channel, options};
+use tokio::task::JoinSet;
 
 use super::{ANSWER, close_channel, in_time, properties};
 use crate::bus::broker::BrokerError;
@@ -24,7 +25,10 @@ pub struct Consumer {
     /// When a queue is deleted and made anew at once, RabbitMQ 3 moves its consumers to the new queue.
     /// It does not tell them. Of the new queue's messages it holds back as many as the consumer got
     /// from the old one. So the consumer ends, and another one begins.
-    anew: Box<Anew>,
+    anew: Arc<Anew>,
+    /// Closes the channel at once then, also while a batch is in hand. Its deliveries are of the old
+    /// queue, and an acknowledgement could be about messages of the new one.
+    _closing: JoinSet<()>,
 }
 
 impl Consumer {
@@ -34,7 +38,7 @@ impl Consumer {
         prefetch: u16,
         keeper: Arc<Keeper>,
     ) -> Result<Self, BrokerError> {
-        let anew = Box::new(keeper.anew(queue_name));
+        let anew = Arc::new(keeper.anew(queue_name));
         let start = async {
             in_time(channel.basic_qos(prefetch, options::BasicQosOptions::default())).await?;
             in_time(channel.basic_consume(
@@ -47,7 +51,15 @@ impl Consumer {
             .await
         };
         match start.await {
-            Ok(stream) => Ok(Self { stream, settler: Settler { channel }, has_ended: false, keeper, anew }),
+            Ok(stream) => {
+                let (mut closing, watched, watching) = (JoinSet::new(), anew.clone(), channel.clone());
+                closing.spawn(async move {
+                    watched.happens().await;
+                    close_channel(&watching).await;
+                });
+                let settler = Settler { channel, anew: anew.clone() };
+                Ok(Self { stream, settler, has_ended: false, keeper, anew, _closing: closing })
+            }
             Err(error) => {
                 close_channel(&channel).await;
                 Err(BrokerError::caused(format!("consume {queue_name}"), error))
@@ -71,11 +83,12 @@ impl Consumer {
             return None;
         }
         let first = tokio::select! {
-            first = next(&mut self.stream, &self.settler.channel) => first,
+            biased;
             () = self.anew.happens() => {
                 self.has_ended = true;
                 return None;
             }
+            first = next(&mut self.stream, &self.settler.channel) => first,
         };
         let first = first.and_then(|first| Some(self.take(first)?.collect()));
         let Some(first) = first else {
@@ -89,6 +102,7 @@ impl Consumer {
 
     /// Adds messages that have arrived already. It never waits.
     pub(crate) fn fill(&mut self, batch: &mut Batch, max: usize) {
+        self.has_ended |= self.anew.has_happened();
         while batch.len() < max
             && !self.has_ended
             && let Some(next) = self.stream.next().now_or_never()
@@ -150,6 +164,7 @@ pub(super) async fn next(
 #[derive(Debug, Clone)]
 pub(crate) struct Settler {
     channel: Channel,
+    anew: Arc<Anew>,
 }
 
 impl Settler {
@@ -173,6 +188,9 @@ impl Settler {
     async fn send(&self, tag: u64, options: options::BasicAckOptions) -> Result<(), Unsettled> {
         if !self.channel.status().connected() {
             return Err(Unsettled::new("the channel is gone"));
+        }
+        if self.anew.has_happened() {
+            return Err(Unsettled::new("the queue was made anew"));
         }
         in_time(self.channel.basic_ack(tag, options)).await.map_err(Unsettled::new)
     }

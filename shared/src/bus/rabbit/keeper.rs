@@ -42,22 +42,39 @@ pub(super) struct Keeper {
     /// The error of the last check.
     amiss: Mutex<Option<BrokerError>>,
     /// How often each queue was made anew, as far as this process was told.
-    anew: watch::Sender<HashMap<String, u64>>,
+    anew: watch::Sender<Generations>,
+}
+
+/// How often each queue was made anew, and how often all of them may have been.
+#[derive(Debug, Default)]
+struct Generations {
+    queues: HashMap<String, u64>,
+    all: u64,
+}
+
+impl Generations {
+    fn of(&self, queue: &str) -> u64 {
+        self.all + self.queues.get(queue).copied().unwrap_or_default()
+    }
 }
 
 /// Waits until a queue is made anew.
 #[derive(Debug)]
 pub(super) struct Anew {
-    times: watch::Receiver<HashMap<String, u64>>,
+    now: watch::Receiver<Generations>,
     queue: String,
-    before: Option<u64>,
+    before: u64,
 }
 
 impl Anew {
-    /// Returns once the queue was made anew.
-    pub(super) async fn happens(&mut self) {
-        let is_anew = |times: &HashMap<String, u64>| times.get(&self.queue).copied() != self.before;
-        if self.times.wait_for(is_anew).await.is_err() {
+    /// Whether the queue was made anew, or may have been.
+    pub(super) fn has_happened(&self) -> bool {
+        self.now.borrow().of(&self.queue) != self.before
+    }
+
+    /// Returns once the queue was made anew, or may have been.
+    pub(super) async fn happens(&self) {
+        if self.now.clone().wait_for(|now| now.of(&self.queue) != self.before).await.is_err() {
             // The keeper is gone, and tells no more.
             std::future::pending::<()>().await;
         }
@@ -88,15 +105,20 @@ impl Keeper {
     /// Some process announced that it made this queue anew.
     pub(super) fn was_made_anew(&self, queue: &str) {
         if self.topology.queues().iter().any(|known| known.name == queue) {
-            self.anew.send_modify(|times| *times.entry(queue.to_owned()).or_default() += 1);
+            self.anew.send_modify(|now| *now.queues.entry(queue.to_owned()).or_default() += 1);
         }
+    }
+
+    /// Announcements may have been missed.
+    pub(super) fn may_be_made_anew(&self) {
+        self.anew.send_modify(|now| now.all += 1);
     }
 
     /// Waits for the next time that this queue is made anew.
     pub(super) fn anew(&self, queue: &str) -> Anew {
-        let times = self.anew.subscribe();
-        let before = times.borrow().get(queue).copied();
-        Anew { times, queue: queue.to_owned(), before }
+        let now = self.anew.subscribe();
+        let before = now.borrow().of(queue);
+        Anew { now, queue: queue.to_owned(), before }
     }
 
     /// What is wrong with the topology, as far as this process knows.

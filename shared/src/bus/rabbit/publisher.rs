@@ -71,7 +71,7 @@ impl Publisher {
         let (done, answer) = oneshot::channel();
         let published = async {
             self.jobs.send(Job { outgoing, done }).await.map_err(|_| gone())?;
-            answer.await.map_err(|_| gone())?
+            answer.await.map_err(|_| PublishError::Unconfirmed)?
         };
         tokio::time::timeout(DEADLINE, published).await.unwrap_or(Err(PublishError::Unconfirmed))
     }

@@ -1,14 +1,16 @@
 //! The topology on a real broker: declares what is missing and compares what exists.
 
+mod channels;
 mod definitions;
 mod mend;
 
 use std::time::Duration;
 
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ErrorKind, ExchangeKind, options};
 use serde_json::{Value, json};
 
+use self::channels::Channels;
 pub use self::definitions::definitions;
 use super::in_time;
 use crate::bus::broker::BrokerError;
@@ -24,7 +26,7 @@ const INEQUIVALENT: u16 = 406;
 const LOCK_WAIT: Duration = Duration::from_secs(60);
 const LOCK_LOOK: Duration = Duration::from_millis(300);
 
-/// How long processes get to hear that a queue was made anew.
+/// How long consumers get to hear that their queue was deleted or made anew.
 const HEARD: Duration = Duration::from_millis(300);
 
 /// One exchange: its name, its kind, whether it survives a restart, and where it sends unroutable
@@ -126,29 +128,51 @@ async fn ensure_all(
         }
         is_first &= made;
     }
-    let mut declared = Vec::new();
+    // Let RabbitMQ cancel the consumers of a deleted queue before the queue is declared again.
+    if !is_first && channels.miss_one(topology, doubts).await {
+        tokio::time::sleep(HEARD).await;
+    }
+    let (mut declared, mut anew) = (Vec::new(), Vec::new());
     for queue in topology.queues() {
         let compares = doubts.are_first() || doubts.is_cancelled(&queue.name);
         match channels.queue(&queue, compares).await {
-            Ok((made, waiting)) => declared.push((queue, made, waiting)),
+            Ok(found) => {
+                if found.lost_consumers {
+                    anew.push(queue.name.clone());
+                }
+                declared.push((queue, found));
+            }
             Err(error) => drop(amiss.get_or_insert(in_the_way("queue", &queue.name, error))),
         }
     }
     let mut unbound = Vec::new();
-    for (queue, made, waiting) in declared {
+    for (queue, found) in declared {
         // By now this process knows which consumers were cancelled.
-        let is_new = made || waiting == 0 && doubts.is_cancelled(&queue.name);
+        let is_new = found.made || found.waiting == 0 && doubts.is_cancelled(&queue.name);
         if (is_new || has_lost_bindings) && matches!(queue.purpose, Purpose::Lane | Purpose::Work) {
             unbound.push(queue);
         } else if let Err(error) = channels.bind(&queue).await {
             amiss.get_or_insert(in_the_way("queue", &queue.name, error));
         }
     }
-    // This process may not know yet what an operator has just deleted. Messages in `unrouted` can
-    // wait until it does.
-    if (!unbound.is_empty() || doubts.are_old())
-        && let Err(error) = put_back(&mut channels, topology, &unbound, is_first).await
-    {
+    let put_back = async {
+        announce(&mut channels, &anew).await?;
+        if !is_first && !anew.is_empty() {
+            // Consumers begin again before the queues have messages.
+            tokio::time::sleep(HEARD).await;
+        }
+        // This process may not know yet what an operator has just deleted. Messages in `unrouted` can
+        // wait until it does.
+        if unbound.is_empty() && !doubts.are_old() {
+            return Ok(());
+        }
+        let mut bound = Vec::new();
+        let mended = mend::mend(&mut channels, topology, &unbound, &mut bound).await;
+        // Somebody else may have made the queues anew whose binding was gone.
+        announce(&mut channels, &bound).await?;
+        mended
+    };
+    if let Err(error) = put_back.await {
         amiss.get_or_insert(BrokerError::caused(
             "put messages back that were accepted without a queue",
             error,
@@ -157,31 +181,13 @@ async fn ensure_all(
     amiss.map_or(Ok(()), Err)
 }
 
-/// Puts messages back that had no queue. Announces the queues that were made anew.
-async fn put_back(
-    channels: &mut Channels<'_>,
-    topology: Topology,
-    unbound: &[QueueSpec],
-    is_first: bool,
-) -> lapin::Result<()> {
-    // A broker that had nothing has no consumers either.
-    if !is_first && !unbound.is_empty() {
-        announce(channels, unbound.iter().map(|queue| queue.name.as_str())).await?;
-        // Consumers begin again before the queues have messages.
-        tokio::time::sleep(HEARD).await;
-    }
-    let had_no_binding = mend::mend(channels, topology, unbound).await?;
-    // Somebody else may have made these anew.
-    announce(channels, had_no_binding.iter().map(String::as_str)).await
-}
-
 /// The exchange and routing key of announcements. Their text is the name of a queue.
 pub(super) fn announcements() -> (&'static str, String) {
     (exchange::PRESENCE, "queue-made-anew".to_owned())
 }
 
 /// Tells all processes that these queues were made anew.
-async fn announce(channels: &mut Channels<'_>, queues: impl Iterator<Item = &str>) -> lapin::Result<()> {
+async fn announce(channels: &mut Channels<'_>, queues: &[String]) -> lapin::Result<()> {
     let (exchange, key) = announcements();
     for queue in queues {
         let channel = channels.get().await?;
@@ -219,9 +225,9 @@ pub(super) async fn look(connection: &Connection, topology: Topology) -> Result<
     let mut unrouted = 0;
     for queue in topology.queues() {
         let looked = channels.declare_queue(&queue, true).await;
-        let waiting = looked.map_err(|error| Amiss::of("queue", &queue.name, error))?;
+        let looked = looked.map_err(|error| Amiss::of("queue", &queue.name, error))?;
         if queue.name == UNROUTED {
-            unrouted = waiting;
+            unrouted = looked.message_count();
         }
     }
     if let Some(channel) = channels.channel.take() {
@@ -316,103 +322,5 @@ impl Lock {
         let deleted = self.channel.queue_delete(Self::NAME.into(), options::QueueDeleteOptions::default());
         // The queue ends with the connection.
         let _ = in_time(deleted).await;
-    }
-}
-
-/// A channel that is opened again after the broker closed it. The broker closes it at every "not
-/// found".
-struct Channels<'a> {
-    connection: &'a Connection,
-    channel: Option<Channel>,
-}
-
-impl Channels<'_> {
-    async fn get(&mut self) -> lapin::Result<Channel> {
-        match self.channel.as_ref().filter(|channel| channel.status().connected()) {
-            Some(channel) => Ok(channel.clone()),
-            None => Ok(self.channel.insert(in_time(self.connection.create_channel()).await?).clone()),
-        }
-    }
-
-    /// Declares an exchange. Returns whether it was missing. Declaring an existing one compares it.
-    async fn exchange(&mut self, spec: &ExchangeSpec, compares: bool) -> lapin::Result<bool> {
-        match self.declare_exchange(spec, true).await {
-            Err(error) if is_not_found(&error) => self.declare_exchange(spec, false).await.map(|()| true),
-            Err(error) => Err(error),
-            Ok(()) if compares => may_be_forbidden(self.declare_exchange(spec, false).await).map(|()| false),
-            Ok(()) => Ok(false),
-        }
-    }
-
-    async fn declare_exchange(&mut self, spec: &ExchangeSpec, passive: bool) -> lapin::Result<()> {
-        let channel = self.get().await?;
-        let options =
-            options::ExchangeDeclareOptions { passive, durable: spec.durable, ..Default::default() };
-        let mut arguments = FieldTable::default();
-        if let Some(alternate) = spec.alternate {
-            arguments.insert("alternate-exchange".into(), AMQPValue::LongString(alternate.into()));
-        }
-        in_time(channel.exchange_declare(spec.name.into(), spec.kind.clone(), options, arguments)).await
-    }
-
-    /// Declares a queue. Returns whether it was missing, and how many messages wait in it.
-    /// Declaring an existing one compares it, while asking for it does not.
-    async fn queue(&mut self, queue: &QueueSpec, compares: bool) -> lapin::Result<(bool, u32)> {
-        match self.declare_queue(queue, true).await {
-            Err(error) if is_not_found(&error) => {
-                self.declare_queue(queue, false).await.map(|waiting| (true, waiting))
-            }
-            Err(error) => Err(error),
-            Ok(waiting) if !compares => Ok((false, waiting)),
-            Ok(waiting) => {
-                may_be_forbidden(self.declare_queue(queue, false).await.map(drop)).map(|()| (false, waiting))
-            }
-        }
-    }
-
-    /// Declares a queue. Returns how many messages wait in it.
-    async fn declare_queue(&mut self, queue: &QueueSpec, passive: bool) -> lapin::Result<u32> {
-        let channel = self.get().await?;
-        let options = options::QueueDeclareOptions { passive, durable: true, ..Default::default() };
-        let mut table = FieldTable::default();
-        for (name, value) in arguments(queue) {
-            table.insert(name.into(), field(&value));
-        }
-        let declared = in_time(channel.queue_declare(queue.name.as_str().into(), options, table)).await?;
-        Ok(declared.message_count())
-    }
-
-    /// Binds a queue. Binding it twice changes nothing.
-    async fn bind(&mut self, queue: &QueueSpec) -> lapin::Result<()> {
-        let (from, key) = binding(queue);
-        let options = options::QueueBindOptions::default();
-        let channel = self.get().await?;
-        let (name, from) = (queue.name.as_str().into(), from.into());
-        in_time(channel.queue_bind(name, from, key.into(), options, FieldTable::default())).await
-    }
-
-    /// Removes a queue's binding.
-    async fn unbind(&mut self, queue: &QueueSpec) -> lapin::Result<()> {
-        let (from, key) = binding(queue);
-        let channel = self.get().await?;
-        let (name, from) = (queue.name.as_str().into(), from.into());
-        in_time(channel.queue_unbind(name, from, key.into(), FieldTable::default())).await
-    }
-}
-
-/// An operator may have declared everything, and not allow processes to declare. Then existing
-/// queues cannot be compared.
-fn may_be_forbidden(declared: lapin::Result<()>) -> lapin::Result<()> {
-    match declared {
-        Err(error) if code_of(&error) == Some(FORBIDDEN) => Ok(()),
-        declared => declared,
-    }
-}
-
-fn field(value: &Value) -> AMQPValue {
-    match value {
-        Value::Bool(flag) => AMQPValue::Boolean(*flag),
-        Value::Number(number) => AMQPValue::LongLongInt(number.as_i64().unwrap_or(i64::MAX)),
-        other => AMQPValue::LongString(other.as_str().unwrap_or_default().into()),
     }
 }

@@ -37,15 +37,16 @@ const ON_ITS_WAY: Duration = Duration::from_millis(300);
 /// The type of the message that marks the end of a round.
 const END: &str = "muster.end";
 
-/// Moves the messages of `unrouted`, and binds the queues that are not bound yet. Returns the names of
-/// other queues for which messages were there.
+/// Moves the messages of `unrouted`, and binds the queues that are not bound yet. Adds the names of other
+/// queues for which messages were there to `bound`: their binding had been gone.
 pub(super) async fn mend(
     channels: &mut Channels<'_>,
     topology: Topology,
     unbound: &[QueueSpec],
-) -> lapin::Result<BTreeSet<String>> {
+    bound: &mut Vec<String>,
+) -> lapin::Result<()> {
     if unbound.is_empty() && waiting(channels).await?.0 == 0 {
-        return Ok(BTreeSet::new());
+        return Ok(());
     }
     let known = topology.queues();
     let place = |delivery: &Delivery| {
@@ -63,6 +64,10 @@ pub(super) async fn mend(
     let mut drain = Drain::begin(channels).await?;
     let drained = drain.all(channels, unbound, &place).await;
     super::super::close_channel(&drain.channel).await;
+    let others = drain.queues.into_iter().filter(|name| {
+        known.iter().any(|queue| queue.name == *name) && unbound.iter().all(|queue| queue.name != *name)
+    });
+    bound.extend(others);
     drained?;
     if drain.moved > 0 {
         tracing::warn!(messages = drain.moved, "a queue was missing; moved its messages back in order");
@@ -73,7 +78,7 @@ pub(super) async fn mend(
             "moved messages without a queue to the dead letters, because newer ones may be decided; see `muster dead-letters`"
         );
     }
-    Ok(drain.without_binding)
+    Ok(())
 }
 
 /// The queue that a message goes to.
@@ -98,8 +103,8 @@ struct Drain {
     stream: Consumer,
     moved: usize,
     marked: usize,
-    /// The queues that the marked messages were for.
-    without_binding: BTreeSet<String>,
+    /// The queues that the messages were for.
+    queues: BTreeSet<String>,
 }
 
 impl Drain {
@@ -116,7 +121,7 @@ impl Drain {
             super::super::close_channel(&channel).await;
             return Err(std::io::Error::other("another consumer reads the queue unrouted").into());
         }
-        Ok(Self { channel, stream, moved: 0, marked: 0, without_binding: BTreeSet::new() })
+        Ok(Self { channel, stream, moved: 0, marked: 0, queues: BTreeSet::new() })
     }
 
     async fn all(
@@ -174,12 +179,8 @@ impl Drain {
                 let Place { queue, is_marked } = place(delivery);
                 let properties = if is_marked { with_mark(delivery) } else { delivery.properties.clone() };
                 confirms.push(self.publish(&queue, &delivery.data, properties).await?);
-                if is_marked {
-                    self.marked += 1;
-                    self.without_binding.insert(delivery.routing_key.as_str().to_owned());
-                } else {
-                    self.moved += 1;
-                }
+                self.queues.insert(delivery.routing_key.as_str().to_owned());
+                if is_marked { self.marked += 1 } else { self.moved += 1 }
             }
             for confirm in confirms {
                 in_time(confirm).await.and_then(taken)?;
