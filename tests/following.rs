@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use consumers::follow::{Followed, Follower, follow};
+use consumers::follow::{Follower, LoggedEvent, follow};
 use consumers::inbox::Inbox;
 use domain::clock::Timestamp;
 use domain::drive::message::{Audience, MessageDrive};
@@ -42,7 +42,7 @@ impl Follower for Clumsy {
         &self,
         tx: &DatabaseTransaction,
         now: Timestamp,
-        entries: &[Followed],
+        entries: &[LoggedEvent],
     ) -> Result<Notice, Failure> {
         let messages: Vec<_> = entries
             .iter()

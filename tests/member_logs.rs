@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use consumers::follow::{Followed, Follower, follow};
+use consumers::follow::{Follower, LoggedEvent, follow};
 use domain::clock::Timestamp;
 use domain::command::Command as _;
 use domain::id::{DriveId, MemberId};
@@ -162,7 +162,7 @@ impl Follower for Reader {
         &self,
         _: &DatabaseTransaction,
         _: Timestamp,
-        entries: &[Followed<MemberEvent>],
+        entries: &[LoggedEvent<MemberEvent>],
     ) -> Result<Notice, Failure> {
         *self.tried.lock().unwrap() += 1;
         if *self.tried.lock().unwrap() % 2 == 1 {

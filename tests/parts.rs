@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use consumers::follow::{Followed, Follower, follow};
+use consumers::follow::{Follower, LoggedEvent, follow};
 use consumers::mail::sender::Sender;
 use domain::clock::{self, Timestamp};
 use domain::id::DriveId;
@@ -44,7 +44,7 @@ impl Follower for Picky {
         &self,
         _: &DatabaseTransaction,
         _: Timestamp,
-        entries: &[Followed],
+        entries: &[LoggedEvent],
     ) -> Result<Notice, Failure> {
         let taken: Vec<_> = entries.iter().map(|entry| (entry.drive_id(), entry.sequence)).collect();
         assert!(self.mended.load(Ordering::Relaxed) || !taken.contains(&self.bad), "the bad one");

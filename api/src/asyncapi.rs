@@ -26,14 +26,14 @@ const SCHEMAS: &str = "#/components/schemas";
 const BINDING: &str = "0.3.0";
 /// The introduction of the document.
 const DESCRIPTION: &str = "\
-Muster publishes what it decided as CloudEvents 1.0 (JSON, structured mode) to the topic exchange `muster.events`. A peer \
-binds a queue of its own, `peer.{name}.*`, and reads; it publishes nothing. Events of one drive, or of one member, share a `source` and come \
-in order: `sequence` counts from 1 without gaps. Any of them may come again, with the same `id`. Readers ignore fields they \
-do not know: fields may be added, none are taken away.\n\n\
-Where the operator says `EVENTS=batches`, events about registrations come in batches (CloudEvents JSON batch format) with the \
-routing key `registration.batch.{drive}` and not one by one.\n\n\
-Commands are shown for reference. They are published by Muster's API and scheduler alone. On RabbitMQ, several that wait at \
-the same time for one lane travel in one message of the type `application/vnd.muster.bundle`.";
+Muster publishes its decisions as CloudEvents 1.0 (JSON, structured mode) to the topic exchange `muster.events`. A peer \
+binds its own queue, `peer.{name}.*`, and reads it. A peer publishes nothing. Events of one drive or one member share a `source` \
+and arrive in order: `sequence` counts from 1 without gaps. An event may be delivered more than once, with the same `id`. \
+Readers must ignore fields that they do not know: fields may be added, but none are removed.\n\n\
+With `EVENTS=batches`, events about registrations are published in batches (CloudEvents JSON batch format) instead of one by \
+one. Their routing key is `registration.batch.{drive}`.\n\n\
+Commands are shown for reference. Only Muster's API and scheduler publish them. On RabbitMQ, one message of the type \
+`application/vnd.muster.bundle` may carry several commands of one lane.";
 
 /// Renders the document.
 #[must_use]
@@ -267,7 +267,7 @@ fn command_headers() -> Value {
             (header::ACTOR): text("Who asked: `role:uuid`"),
             (header::ACCEPTED_AT): text("When the API accepted it: RFC 3339, milliseconds"),
             (header::BODY_HASH): text("The SHA-256 of the request's body, in unpadded URL-safe base64"),
-            (header::TRACEPARENT): text("The W3C trace context of whoever published"),
+            (header::TRACEPARENT): text("The W3C trace context of the publisher"),
         },
         "required": [header::ACTOR, header::ACCEPTED_AT, header::BODY_HASH],
     })

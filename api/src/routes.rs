@@ -106,9 +106,9 @@ pub fn members() -> MemberSurface {
     );
     OpenApiService::new(routes, "Muster for members", VERSION)
         .description(
-            "Sign up for drives: every click gets a receipt, every receipt gets exactly one decision, in order, with its \
-             reasons. A write answers 202 with a receipt; `Prefer: wait=N` waits for the decision; `Idempotency-Key` \
-             makes a repetition the same command.",
+            "Sign up for drives. Every click gets a receipt. Every receipt gets exactly one decision, in order, with its \
+             reasons. A write answers 202 with a receipt. With `Prefer: wait=N` it waits up to N seconds for the \
+             decision. With an `Idempotency-Key`, a retry is the same command.",
         )
         .server("/api/v1")
 }
@@ -130,7 +130,7 @@ pub fn admins() -> AdminSurface {
     );
     OpenApiService::new(routes, "Muster for organisers", VERSION)
         .description(
-            "Run drives: create and publish them, see who comes, add and remove people, import members.",
+            "Run drives: create and publish them, see who registered, add and remove people, import members.",
         )
         .server("/admin/v1")
 }

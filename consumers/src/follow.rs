@@ -54,7 +54,7 @@ const ANSWER: Duration = Duration::from_secs(60);
 
 /// One entry of a log.
 #[derive(Debug, Clone)]
-pub struct Followed<E = Event> {
+pub struct LoggedEvent<E = Event> {
     /// Whose log.
     pub stream: Stream,
     /// Its number there.
@@ -65,7 +65,7 @@ pub struct Followed<E = Event> {
     pub bytes: Bytes,
 }
 
-impl Followed {
+impl LoggedEvent {
     /// The drive in whose log it stands.
     #[must_use]
     pub fn drive_id(&self) -> DriveId {
@@ -90,7 +90,7 @@ pub trait Follower: Send + Sync + 'static {
         &self,
         tx: &DatabaseTransaction,
         now: clock::Timestamp,
-        entries: &[Followed<Self::Event>],
+        entries: &[LoggedEvent<Self::Event>],
     ) -> impl Future<Output = Result<Notice, Failure>> + Send;
 
     /// Whether an entry is so much work that none is taken in with it after it: a transaction holds as much as one of them.
@@ -313,7 +313,7 @@ impl<F: Follower> Following<'_, F> {
     async fn take(
         &self,
         tx: &DatabaseTransaction,
-        entries: &[Followed<F::Event>],
+        entries: &[LoggedEvent<F::Event>],
     ) -> Result<Notice, Failure> {
         for entry in entries {
             failpoint::hit_about("entry-taking", &format_args!("{}.{}", F::NAME, entry.sequence));
@@ -326,7 +326,7 @@ impl<F: Follower> Following<'_, F> {
         &self,
         behind: &[Behind],
         most: u64,
-    ) -> Result<(Vec<(Behind, u64)>, Vec<Followed<F::Event>>), Failure> {
+    ) -> Result<(Vec<(Behind, u64)>, Vec<LoggedEvent<F::Event>>), Failure> {
         let share = (most / behind.len() as u64).max(SHARE.min(most));
         let wanted = behind.iter().map(|log| {
             let first = log.read.unwrap_or(0) + 1;
@@ -362,10 +362,10 @@ impl<F: Follower> Following<'_, F> {
 }
 
 /// An entry as its followers see it. It was an event when it was written; one that is not is left to `verify`.
-fn read<E: EventSet>(entry: log::Entry) -> Option<Followed<E>> {
+fn read<E: EventSet>(entry: log::Entry) -> Option<LoggedEvent<E>> {
     let log::Entry { stream, head, bytes } = entry;
     match serde_json::from_slice(&bytes) {
-        Ok(event) => Some(Followed { stream, sequence: head.sequence, event, bytes }),
+        Ok(event) => Some(LoggedEvent { stream, sequence: head.sequence, event, bytes }),
         Err(error) => {
             tracing::error!(%stream, sequence = head.sequence, %error, "an entry cannot be read; run `muster verify`");
             None

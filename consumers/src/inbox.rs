@@ -12,7 +12,7 @@ use shared::inbox::New;
 use shared::mail;
 use shared::store::{accounts, inbox as inboxes, registrations};
 
-use crate::follow::{Followed, Follower};
+use crate::follow::{Follower, LoggedEvent};
 use crate::mail::make;
 
 /// Fills the inboxes.
@@ -30,11 +30,11 @@ impl Follower for Inbox {
         &self,
         tx: &DatabaseTransaction,
         now: Timestamp,
-        entries: &[Followed],
+        entries: &[LoggedEvent],
     ) -> Result<Notice, Failure> {
         let mut messages = Vec::with_capacity(entries.len());
         // Digests of many drives come at the same time of the day.
-        let digested = |entry: &Followed| matches!(entry.event.event, Event::DriveDigested(_));
+        let digested = |entry: &LoggedEvent| matches!(entry.event.event, Event::DriveDigested(_));
         let admins = if entries.iter().any(digested) { accounts::admins(tx).await? } else { Vec::new() };
         for entry in entries {
             let message = |member_id| New {

@@ -22,7 +22,7 @@ use shared::store::webhooks::{self, delivery as deliveries};
 use shared::webhook::{Delivery, Webhook};
 use tokio::sync::Notify;
 
-use crate::follow::{self, Followed, Follower, skipped};
+use crate::follow::{self, Follower, LoggedEvent, skipped};
 use post::Post;
 use sender::Sender;
 
@@ -47,7 +47,7 @@ impl Follower for Webhooks {
         &self,
         tx: &DatabaseTransaction,
         now: Timestamp,
-        entries: &[Followed],
+        entries: &[LoggedEvent],
     ) -> Result<Notice, Failure> {
         let webhooks = webhooks::enabled(tx).await?;
         let each = entries.iter().flat_map(|entry| webhooks.iter().map(move |webhook| (entry, webhook)));
@@ -65,7 +65,7 @@ impl Follower for Webhooks {
 
 /// The delivery of an entry to a webhook, if the webhook wants it. A panic for one webhook does not
 /// affect the others.
-fn delivery(entry: &Followed, webhook: &Webhook, now: Timestamp, parts: &Parts) -> Option<Delivery> {
+fn delivery(entry: &LoggedEvent, webhook: &Webhook, now: Timestamp, parts: &Parts) -> Option<Delivery> {
     let (webhook_id, place) = (webhook.id, (entry.drive_id(), entry.sequence));
     let made = caught_at_once(|| {
         failpoint::hit_about("delivery-making", &webhook.description);

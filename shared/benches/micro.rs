@@ -12,7 +12,7 @@ use domain::drive::decide::{Context, Decision, decide};
 use domain::drive::draft::Draft;
 use domain::drive::event::Event;
 use domain::drive::registration::Register;
-use domain::drive::state::State;
+use domain::drive::state::DriveState;
 use domain::drive::{CreateDrive, DriveCommand, PublishDrive};
 use domain::eligibility::Rules;
 use domain::hash::sha256;
@@ -56,20 +56,20 @@ fn context(person: Option<&Attributes>, id: u128) -> Context<'_> {
     }
 }
 
-fn take(state: &mut State, command: impl Into<DriveCommand>, person: &Attributes, id: u128) -> Decision {
+fn take(state: &mut DriveState, command: impl Into<DriveCommand>, person: &Attributes, id: u128) -> Decision {
     let decision = decide(state, &command.into(), &context(Some(person), id));
     decision.events.iter().for_each(|event| state.apply(event));
     decision
 }
 
 /// A drive with so many registrations, more places than those, and these rules.
-fn drive(registrations: u32, rules: &serde_json::Value) -> State {
+fn drive(registrations: u32, rules: &serde_json::Value) -> DriveState {
     let draft: Draft = serde_json::from_value(json!({
         "title": "A drive", "kind": "other", "time_zone": "UTC", "capacity": 1_000_000,
         "opens_at": clock::from_ms(0), "closes_at": clock::from_ms(2_000_000_000_000), "rules": rules,
     }))
     .unwrap();
-    let (mut state, person) = (State::default(), attributes());
+    let (mut state, person) = (DriveState::default(), attributes());
     take(&mut state, CreateDrive { drive_id: DRIVE, draft }, &person, 1).result.unwrap();
     take(&mut state, PublishDrive { drive_id: DRIVE }, &person, 2).result.unwrap();
     for member in 0..registrations {

@@ -66,9 +66,9 @@ domain::words! {
     /// Why a webhook is switched off.
     #[schemars(rename = "WebhookDisabledReason")]
     pub enum Disabled {
-        /// Whoever may change it said so.
+        /// Its owner switched it off.
         ByHand = "by-hand",
-        /// Nothing but failures for [`PATIENCE`].
+        /// Every delivery failed for 5 days.
         Failing = "failing",
         /// It answered `410 Gone`.
         Gone = "gone",

@@ -7,7 +7,7 @@ use domain::drive;
 use domain::drive::decide::broken_invariant;
 use domain::drive::event::Event;
 use domain::drive::registration::{Register, Registration, RegistrationState};
-use domain::drive::state::State;
+use domain::drive::state::DriveState;
 use domain::eligibility::READING;
 use domain::event::EventSet as _;
 use domain::id::{DriveId, MemberId, RegistrationId, SlotId};
@@ -38,7 +38,7 @@ pub(super) fn facts_of(row: &Row) -> Option<Facts> {
 #[derive(Debug)]
 pub struct Fold {
     chain: Chain,
-    state: State,
+    state: DriveState,
     /// The latest acceptance of the commands so far.
     latest: Timestamp,
 }
@@ -47,7 +47,11 @@ impl Fold {
     /// The fold of an empty log.
     #[must_use]
     pub fn new(drive_id: DriveId) -> Self {
-        Self { chain: Chain::new(drive_id.into()), state: State::default(), latest: Timestamp::UNIX_EPOCH }
+        Self {
+            chain: Chain::new(drive_id.into()),
+            state: DriveState::default(),
+            latest: Timestamp::UNIX_EPOCH,
+        }
     }
 
     /// The number of the last entry that was read.
@@ -64,7 +68,7 @@ impl Fold {
 
     /// The state after these entries.
     #[must_use]
-    pub fn state(&self) -> &State {
+    pub fn state(&self) -> &DriveState {
         &self.state
     }
 

@@ -8,7 +8,7 @@ use domain::attribute::Attributes;
 use domain::clock::Timestamp;
 use domain::command::{Command, CommandSet as _};
 use domain::drive::decide::{Context, decide};
-use domain::drive::state::State;
+use domain::drive::state::DriveState;
 use domain::drive::{AdvanceDrive, DriveCommand, RemindDrive, Status};
 use domain::hash::{base64url, sha256};
 use domain::id::{CommandId, DriveId, MemberId, timed_id};
@@ -33,7 +33,7 @@ pub struct Memory {
 /// A drive with all its registrations, and its log.
 #[derive(Debug, Default)]
 struct Kept {
-    state: State,
+    state: DriveState,
     head: Head,
     entries: Vec<Entry>,
     remind_at: Option<Timestamp>,
@@ -74,7 +74,7 @@ impl Memory {
     }
 
     /// What a decision about this drive rests on, and the end of its log.
-    pub fn state(&self, id: DriveId) -> (State, Head) {
+    pub fn state(&self, id: DriveId) -> (DriveState, Head) {
         self.drives.get(&id).map(|kept| (kept.state.clone(), kept.head)).unwrap_or_default()
     }
 
@@ -123,7 +123,7 @@ impl Memory {
         moment: Moment,
     ) -> Result<Vec<Settled>, Failure> {
         let mut settled: Vec<Settled> = Vec::new();
-        let mut states: BTreeMap<DriveId, (State, Head)> = BTreeMap::new();
+        let mut states: BTreeMap<DriveId, (DriveState, Head)> = BTreeMap::new();
         let mut additions = Additions::default();
         let mut fresh = Vec::new();
         let mut looked: BTreeMap<DriveId, Timestamp> = BTreeMap::new();
@@ -185,7 +185,7 @@ impl Memory {
 }
 
 fn decide_one(
-    state: &mut State,
+    state: &mut DriveState,
     head: Head,
     envelope: &Envelope<DriveCommand>,
     people: &HashMap<MemberId, Attributes>,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::clock::Timestamp;
 use domain::drive::DriveCommand;
 use domain::drive::decide::{Context, decide};
-use domain::drive::state::State;
+use domain::drive::state::DriveState;
 use domain::eligibility::Rules;
 use domain::id::DriveId;
 use sea_orm::ConnectionTrait;
@@ -34,7 +34,7 @@ pub struct Dream {
     commands: Vec<Envelope<DriveCommand>>,
     /// As the database had it; empty when there is none.
     loaded: BTreeMap<DriveId, Loaded>,
-    states: BTreeMap<DriveId, (State, Head)>,
+    states: BTreeMap<DriveId, (DriveState, Head)>,
 }
 
 impl Dream {

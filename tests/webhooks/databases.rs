@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use consumers::follow::{Followed, Follower as _};
+use consumers::follow::{Follower as _, LoggedEvent};
 use consumers::webhooks::Webhooks;
 use consumers::webhooks::post::Post;
 use consumers::webhooks::sender::Sender;
@@ -58,13 +58,13 @@ async fn made(local: &Local, url: &str, ordered: bool) -> Webhook {
 }
 
 /// Entries of new drives' logs.
-async fn entries(local: &Local, drives: usize) -> Vec<Followed> {
+async fn entries(local: &Local, drives: usize) -> Vec<LoggedEvent> {
     let mut all = Vec::new();
     for _ in 0..drives {
         let drive_id = local.open_drive(serde_json::json!({})).await;
         for entry in local.entries(drive_id).await {
             let event = serde_json::from_slice(&entry.bytes).unwrap();
-            all.push(Followed {
+            all.push(LoggedEvent {
                 stream: drive_id.into(),
                 sequence: entry.head.sequence,
                 event,
@@ -75,7 +75,7 @@ async fn entries(local: &Local, drives: usize) -> Vec<Followed> {
     all
 }
 
-async fn take(local: &Local, entries: &[Followed]) {
+async fn take(local: &Local, entries: &[LoggedEvent]) {
     let tx = local.db.begin().await.unwrap();
     Webhooks::default().take(&tx, clock::now(), entries).await.unwrap();
     tx.commit().await.unwrap();
@@ -332,7 +332,7 @@ async fn with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fa
     let receiver = Receiver::start().await;
     let webhook = made(&local, &receiver.url, true).await;
     let begun = entries(&local, 2).await;
-    let drives: BTreeSet<DriveId> = begun.iter().map(Followed::drive_id).collect();
+    let drives: BTreeSet<DriveId> = begun.iter().map(LoggedEvent::drive_id).collect();
     // Logs as a rush leaves them.
     let (mut more, mut followed) = (Vec::new(), Vec::new());
     for (drive_id, sequence) in drives.iter().flat_map(|id| (10..210_u64).map(|number| (*id, number))) {
@@ -347,7 +347,7 @@ async fn with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fa
             head: Head { sequence, ..Head::default() },
             bytes: bytes.clone(),
         });
-        followed.push(Followed { stream: drive_id.into(), sequence, event, bytes });
+        followed.push(LoggedEvent { stream: drive_id.into(), sequence, event, bytes });
     }
     log::append(local.db.writer(), more.iter()).await.unwrap();
     take(&local, &followed).await;

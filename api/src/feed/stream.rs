@@ -243,13 +243,13 @@ impl ApiResponse for Streamed {
             responses: vec![
                 response(
                     101,
-                    "The same over a WebSocket: texts {\"id\":…,\"data\":…}, with \"event\":\"reset\" for the event `reset`",
+                    "The same events over a WebSocket, as texts {\"id\":…,\"data\":…}. A reset has \"event\":\"reset\"",
                     Vec::new(),
                 ),
                 response(
                     200,
-                    "Server-sent events: `id` is a number, `data` is JSON. The event `reset` says that the number to go on \
-                     from is beyond the end: what follows begins at its `id`, so start over",
+                    "Server-sent events. `id` is a number and `data` is JSON. The event `reset` means that the client asked \
+                     for a number beyond the end. Discard what you have; the events after it begin at its `id`",
                     vec![content],
                 ),
             ],

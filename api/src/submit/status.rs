@@ -157,7 +157,7 @@ struct FailedProblem {
     detail: String,
 }
 
-/// What came of a command, so far. `status` tells which one it is, and `kind` what its outcome is.
+/// The state of a command. `status` says whether it is decided; `kind` says what shape the outcome has.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum CommandStatus {
@@ -271,7 +271,7 @@ impl JsonSchema for CommandStatus {
         all.push(generator.subschema_for::<CommandFailed>());
         json_schema!({
             "description":
-                "What came of a command, so far. `status` tells which one it is, and `kind` what its outcome is.",
+                "The state of a command. `status` says whether it is decided; `kind` says what shape the outcome has.",
             "oneOf": all,
         })
     }

@@ -1,6 +1,6 @@
 //! Drives: what people sign up for.
 //!
-//! A drive is the unit of order. Its state is a fold over its log ([`state::State::apply`]). A pure
+//! A drive is the unit of order. Its state is a fold over its log ([`state::DriveState::apply`]). A pure
 //! function decides its commands ([`decide::decide`]).
 
 pub mod change;

@@ -22,7 +22,7 @@ use crate::drive::event::{
 };
 use crate::drive::message::MessageDrive;
 use crate::drive::registration::{RegistrationState, decide as registration};
-use crate::drive::state::{Drive, State};
+use crate::drive::state::{Drive, DriveState};
 use crate::drive::when::When;
 use crate::id::{CommandId, DriveId};
 use crate::refusal::{Code, FieldError, Refusal};
@@ -59,7 +59,7 @@ pub struct Decision {
 
 /// Decides one command.
 #[must_use]
-pub fn decide(state: &State, command: &DriveCommand, cx: &Context<'_>) -> Decision {
+pub fn decide(state: &DriveState, command: &DriveCommand, cx: &Context<'_>) -> Decision {
     match command {
         DriveCommand::Register(it) => registration::register(state, it, cx),
         DriveCommand::Withdraw(it) => registration::withdraw(state, it, cx),
@@ -83,7 +83,7 @@ pub fn decide(state: &State, command: &DriveCommand, cx: &Context<'_>) -> Decisi
 
 /// Makes a decision from the events of a command about the drive itself, or from its refusal.
 fn lifecycle(
-    state: &State,
+    state: &DriveState,
     command: &DriveCommand,
     cx: &Context<'_>,
     result: Result<Vec<Event>, Refusal>,
@@ -143,11 +143,11 @@ pub(crate) fn to_json(outcome: &impl Serialize) -> serde_json::Value {
     serde_json::to_value(outcome).expect("an outcome is plain data")
 }
 
-fn existing(state: &State) -> Result<&Drive, Refusal> {
+fn existing(state: &DriveState) -> Result<&Drive, Refusal> {
     state.drive.as_ref().ok_or_else(|| Code::DriveNotFound.into())
 }
 
-fn create(state: &State, command: &CreateDrive, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
+fn create(state: &DriveState, command: &CreateDrive, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
     if state.drive.is_some() {
         let error = FieldError::new("drive_id", "there is a drive with this id already");
         return Err(Refusal::new(Code::InvalidDrive).with_errors(vec![error]));
@@ -156,7 +156,7 @@ fn create(state: &State, command: &CreateDrive, cx: &Context<'_>) -> Result<Vec<
     Ok(vec![Event::DriveCreated(DriveCreated { definition })])
 }
 
-fn publish(state: &State, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
+fn publish(state: &DriveState, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
     let drive = existing(state)?;
     match drive.status {
         Status::Draft if drive.definition.closes_at <= cx.accepted_at => Err(Code::WindowOver.into()),
@@ -172,7 +172,7 @@ fn publish(state: &State, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
     }
 }
 
-fn close(state: &State) -> Result<Vec<Event>, Refusal> {
+fn close(state: &DriveState) -> Result<Vec<Event>, Refusal> {
     match existing(state)?.status {
         Status::Published | Status::Open => Ok(vec![Event::DriveClosed(DriveClosed { by: ClosedBy::Admin })]),
         Status::Draft => Err(Code::DriveNotPublished.into()),
@@ -181,7 +181,7 @@ fn close(state: &State) -> Result<Vec<Event>, Refusal> {
     }
 }
 
-fn reopen(state: &State, command: &ReopenDrive, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
+fn reopen(state: &DriveState, command: &ReopenDrive, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
     let drive = existing(state)?;
     match drive.status {
         Status::Closed => {}
@@ -204,7 +204,7 @@ fn reopen(state: &State, command: &ReopenDrive, cx: &Context<'_>) -> Result<Vec<
     Ok(vec![Event::DriveReopened(DriveReopened { closes_at, status })])
 }
 
-fn cancel(state: &State, command: &CancelDrive) -> Result<Vec<Event>, Refusal> {
+fn cancel(state: &DriveState, command: &CancelDrive) -> Result<Vec<Event>, Refusal> {
     match existing(state)?.status {
         Status::Cancelled => Err(Code::DriveCancelled.into()),
         _ => Ok(vec![Event::DriveCancelled(DriveCancelled { reason: command.reason.clone() })]),
@@ -212,13 +212,13 @@ fn cancel(state: &State, command: &CancelDrive) -> Result<Vec<Event>, Refusal> {
 }
 
 /// The events of the schedule at `due`. There may be none, if the drive was changed since.
-fn advance(state: &State, command: &AdvanceDrive) -> Result<Vec<Event>, Refusal> {
+fn advance(state: &DriveState, command: &AdvanceDrive) -> Result<Vec<Event>, Refusal> {
     let drive = existing(state)?;
     Ok(by_schedule(drive.status, &drive.definition, command.due))
 }
 
 /// The digest and the reminders that are due. There may be none, if the drive was changed since.
-fn remind(state: &State, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
+fn remind(state: &DriveState, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
     let drive = existing(state)?;
     let digest = drive.digest(cx.accepted_at).map(|at| Event::DriveDigested(state.digest(at)));
     let reminders = drive.reminders(cx.accepted_at);
@@ -226,7 +226,7 @@ fn remind(state: &State, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
 }
 
 /// An organiser's message to registered members. It is possible in every status but draft.
-fn message(state: &State, command: &MessageDrive) -> Result<Vec<Event>, Refusal> {
+fn message(state: &DriveState, command: &MessageDrive) -> Result<Vec<Event>, Refusal> {
     if existing(state)?.status == Status::Draft {
         return Err(Code::DriveNotPublished.into());
     }
@@ -246,7 +246,7 @@ fn by_schedule(status: Status, definition: &Definition, at: Timestamp) -> Vec<Ev
     events
 }
 
-fn update(state: &State, command: &UpdateDrive, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
+fn update(state: &DriveState, command: &UpdateDrive, cx: &Context<'_>) -> Result<Vec<Event>, Refusal> {
     let drive = existing(state)?;
     let changes = &command.changes;
     match drive.status {
@@ -279,7 +279,7 @@ fn update(state: &State, command: &UpdateDrive, cx: &Context<'_>) -> Result<Vec<
     Ok(events)
 }
 
-fn nobody_loses_their_place(state: &State, old: &Drive, new: &Definition) -> Result<(), Refusal> {
+fn nobody_loses_their_place(state: &DriveState, old: &Drive, new: &Definition) -> Result<(), Refusal> {
     for slot in &old.definition.slots {
         let places = state.places(slot.slot_id);
         match new.slots.iter().find(|other| other.slot_id == slot.slot_id) {
@@ -298,7 +298,7 @@ fn nobody_loses_their_place(state: &State, old: &Drive, new: &Definition) -> Res
 }
 
 /// The promotions from the waiting lists at `now`, with the places of `definition`.
-fn promotions(state: &State, definition: &Definition, now: Timestamp) -> Vec<Event> {
+fn promotions(state: &DriveState, definition: &Definition, now: Timestamp) -> Vec<Event> {
     let mut events = Vec::new();
     for slot in definition.slots.iter().filter(|slot| definition.promotes(slot, now)) {
         let mut confirmed = state.places(slot.slot_id).confirmed;
@@ -326,7 +326,7 @@ fn promotions(state: &State, definition: &Definition, now: Timestamp) -> Vec<Eve
 ///
 /// The property tests and `muster verify` use this. A decision that breaks an invariant is a bug.
 #[must_use]
-pub fn broken_invariant(state: &State, latest: Timestamp) -> Option<String> {
+pub fn broken_invariant(state: &DriveState, latest: Timestamp) -> Option<String> {
     let drive = state.drive.as_ref()?;
     let mut counted: BTreeMap<_, (u32, u32)> = BTreeMap::new();
     for registration in state.registrations() {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Status;
 use crate::clock::{self, Timestamp};
 use crate::drive::event::DriveDigested;
-use crate::drive::state::{Drive, State};
+use crate::drive::state::{Drive, DriveState};
 
 /// The `format` of a time of the day in a schema.
 pub const FORMAT_NAME: &str = "time-of-day";
@@ -116,7 +116,7 @@ impl Drive {
     }
 }
 
-impl State {
+impl DriveState {
     /// The digest that was due at `at`.
     pub(super) fn digest(&self, at: Timestamp) -> DriveDigested {
         let slots = || self.drive.iter().flat_map(|drive| &drive.definition.slots);

@@ -43,7 +43,7 @@ pub struct Places {
 /// batch is about, and the heads of the waiting lists. `shared::store::drives::batch` loads enough
 /// for a given batch.
 #[derive(Debug, Clone, Default)]
-pub struct State {
+pub struct DriveState {
     /// The drive. `None` before it is created.
     pub drive: Option<Drive>,
     /// The number of the last event in the log.
@@ -58,7 +58,7 @@ pub struct State {
     changed: HashSet<MemberId>,
 }
 
-impl State {
+impl DriveState {
     /// A stored state, without registrations.
     #[must_use]
     pub fn stored(drive: Drive, sequence: u64, rules: Rules, places: HashMap<SlotId, Places>) -> Self {

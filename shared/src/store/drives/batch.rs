@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use domain::clock::Timestamp;
 use domain::drive::definition::{Definition, Slot};
 use domain::drive::reminder::Reminded;
-use domain::drive::state::{Drive, Places, State};
+use domain::drive::state::{Drive, DriveState, Places};
 use domain::drive::{ClosedBy, DriveCommand};
 use domain::eligibility::Rules;
 use domain::id::{DriveId, MemberId, RegistrationId, SlotId};
@@ -25,7 +25,7 @@ use crate::store::registrations;
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// What decisions rest on.
-    pub state: State,
+    pub state: DriveState,
     /// The end of its log when it was loaded.
     pub head: Head,
     /// The definition as it was loaded; none for a drive that is not there yet.
@@ -141,7 +141,7 @@ pub async fn load(
     }
     for id in &wanted.drives {
         loaded.entry(*id).or_insert_with(|| Loaded {
-            state: State::default(),
+            state: DriveState::default(),
             head: Head::default(),
             before: None,
             remind_at: None,
@@ -180,7 +180,7 @@ fn read(
     let drive = drive(&row)?;
     let rules = compiled(drive_id, drive.rules_version, &drive.definition);
     Ok(Loaded {
-        state: State::stored(drive.clone(), head.sequence, rules, slots.clone().into_iter().collect()),
+        state: DriveState::stored(drive.clone(), head.sequence, rules, slots.clone().into_iter().collect()),
         head,
         before: Some(drive),
         remind_at: row.remind_at,
@@ -308,7 +308,7 @@ async fn insert(
     db: &impl ConnectionTrait,
     drive_id: DriveId,
     drive: &Drive,
-    state: &State,
+    state: &DriveState,
     head: Head,
     now: Timestamp,
 ) -> Result<(), DbErr> {

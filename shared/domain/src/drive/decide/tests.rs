@@ -30,7 +30,7 @@ const CLOSES: i64 = 2_000_000;
 /// A lane of one drive. It remembers its decisions, as the ledger does.
 struct Lane {
     drive_id: DriveId,
-    state: State,
+    state: DriveState,
     log: Vec<Event>,
     ledger: BTreeMap<CommandId, Decision>,
     marks: BTreeMap<MemberId, Attributes>,
@@ -50,7 +50,7 @@ impl Lane {
         let draft: Draft = serde_json::from_value(base).unwrap();
         let mut lane = Self {
             drive_id,
-            state: State::default(),
+            state: DriveState::default(),
             log: vec![],
             ledger: BTreeMap::new(),
             marks: BTreeMap::new(),
@@ -218,7 +218,7 @@ fn an_organiser_writes_to_those_of_a_drive_that_was_announced() {
 #[test]
 fn what_does_not_exist_is_not_there_and_has_no_log() {
     let mut lane = Lane::new(serde_json::json!({}));
-    lane.state = State::default();
+    lane.state = DriveState::default();
     let refused = lane.register(OPENS, 1);
     assert_eq!((code(&refused), refused.events.len()), ("drive-not-found", 0));
     assert_eq!(code(&lane.at(0, PublishDrive { drive_id: lane.drive_id })), "drive-not-found");
@@ -524,7 +524,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..80), capacity in 1..6_u32, waitlist in 0..6_u32,
     ) {
         let lane = play(&steps, capacity, waitlist);
-        let mut folded = State::default();
+        let mut folded = DriveState::default();
         for event in &lane.log {
             // Serialise it, as the log does.
             let bytes = serde_json::to_vec(event).unwrap();
@@ -532,7 +532,7 @@ proptest! {
         }
         prop_assert_eq!(&folded.drive, &lane.state.drive);
         prop_assert_eq!(folded.sequence, lane.state.sequence);
-        let all = |state: &State| {
+        let all = |state: &DriveState| {
             state.registrations().map(|r| (r.member_id, *r)).collect::<BTreeMap<_, _>>()
         };
         prop_assert_eq!(all(&folded), all(&lane.state));

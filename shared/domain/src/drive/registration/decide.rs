@@ -23,7 +23,7 @@ use crate::drive::event::{
     RegistrationWaitlisted,
 };
 use crate::drive::registration::questions::Answers;
-use crate::drive::state::{Drive, Places, State};
+use crate::drive::state::{Drive, DriveState, Places};
 use crate::drive::{ClosedBy, DriveCommand, Status};
 use crate::eligibility::{READING, Verdict};
 use crate::hash::{base64url, sha256};
@@ -59,7 +59,7 @@ impl Facts<'_> {
 }
 
 /// The current version of the rules' semantics, if the drive has rules.
-fn reading(state: &State) -> Option<u32> {
+fn reading(state: &DriveState) -> Option<u32> {
     (!state.rules.is_empty()).then_some(READING)
 }
 
@@ -68,7 +68,7 @@ fn hash(facts: Option<&String>) -> Option<String> {
 }
 
 /// A member asks for a place.
-pub(crate) fn register(state: &State, command: &Register, cx: &Context<'_>) -> Decision {
+pub(crate) fn register(state: &DriveState, command: &Register, cx: &Context<'_>) -> Decision {
     let nobody = Attributes::default();
     let answers = kept_answers(state, &command.answers);
     let admitted = admit(state, command, &answers, cx);
@@ -89,14 +89,14 @@ pub(crate) fn register(state: &State, command: &Register, cx: &Context<'_>) -> D
 }
 
 /// The answers in the form in which they are stored.
-fn kept_answers(state: &State, answers: &Answers) -> Answers {
+fn kept_answers(state: &DriveState, answers: &Answers) -> Answers {
     let questions = state.drive.as_ref().map_or(&[][..], |drive| &drive.definition.questions);
     questions::kept(questions, answers)
 }
 
 /// Whether a member may get a place, if one is free.
 fn admit<'a>(
-    state: &'a State,
+    state: &'a DriveState,
     command: &Register,
     answers: &Answers,
     cx: &Context<'_>,
@@ -139,7 +139,7 @@ fn slot_of(drive: &Drive, slot_id: Option<SlotId>) -> Result<&Slot, Refusal> {
     drive.slot(slot_id).ok_or_else(|| slot_id.map_or(Code::SlotRequired, |_| Code::SlotNotFound).into())
 }
 
-fn not_registered_yet(state: &State, member_id: MemberId) -> Result<(), Refusal> {
+fn not_registered_yet(state: &DriveState, member_id: MemberId) -> Result<(), Refusal> {
     match state.registration(member_id) {
         Some(registration) if registration.state.is_active() => {
             let detail = format!("the registration is {}", registration.state.as_str());
@@ -149,13 +149,13 @@ fn not_registered_yet(state: &State, member_id: MemberId) -> Result<(), Refusal>
     }
 }
 
-fn judge(state: &State, drive: &Drive, cx: &Context<'_>) -> Verdict {
+fn judge(state: &DriveState, drive: &Drive, cx: &Context<'_>) -> Verdict {
     let nobody = Attributes::default();
     state.rules.judge(cx.person.unwrap_or(&nobody), &drive.definition.facts(), cx.accepted_at)
 }
 
 /// An organiser registers a member.
-pub(crate) fn add(state: &State, command: &AddRegistration, cx: &Context<'_>) -> Decision {
+pub(crate) fn add(state: &DriveState, command: &AddRegistration, cx: &Context<'_>) -> Decision {
     let nobody = Attributes::default();
     let facts = Facts {
         salt: cx.salt,
@@ -198,7 +198,7 @@ enum Adding<'a> {
 }
 
 /// A member withdraws.
-pub(crate) fn withdraw(state: &State, command: &Withdraw, cx: &Context<'_>) -> Decision {
+pub(crate) fn withdraw(state: &DriveState, command: &Withdraw, cx: &Context<'_>) -> Decision {
     let attempt =
         Attempt { state, kind: Withdraw::KIND, member_id: Some(command.member_id), cx, facts: None };
     let found = live(state).and_then(|drive| {
@@ -212,7 +212,7 @@ pub(crate) fn withdraw(state: &State, command: &Withdraw, cx: &Context<'_>) -> D
 }
 
 /// An organiser removes a registration.
-pub(crate) fn remove(state: &State, command: &RemoveRegistration, cx: &Context<'_>) -> Decision {
+pub(crate) fn remove(state: &DriveState, command: &RemoveRegistration, cx: &Context<'_>) -> Decision {
     let facts = Facts { salt: cx.salt, reason: Some(&command.reason), ..Facts::default() }.text();
     let registration = state.registration_by_id(command.registration_id);
     let member_id = registration.map(|registration| registration.member_id);
@@ -245,7 +245,7 @@ fn full(slot: &Slot, places: Places) -> String {
 }
 
 /// The drive, if it exists and is not cancelled.
-fn live(state: &State) -> Result<&Drive, Refusal> {
+fn live(state: &DriveState) -> Result<&Drive, Refusal> {
     match &state.drive {
         None => Err(Code::DriveNotFound.into()),
         Some(drive) if drive.status == Status::Cancelled => Err(Code::DriveCancelled.into()),
@@ -255,7 +255,7 @@ fn live(state: &State) -> Result<&Drive, Refusal> {
 
 /// A command about a registration, on its way to a decision.
 struct Attempt<'a> {
-    state: &'a State,
+    state: &'a DriveState,
     kind: &'static str,
     member_id: Option<MemberId>,
     cx: &'a Context<'a>,

@@ -260,7 +260,7 @@ proptest! {
             told.extend(expected);
         }
         // The log alone gives the same state.
-        let mut folded = State::default();
+        let mut folded = DriveState::default();
         for event in &lane.log {
             folded.apply(&serde_json::from_slice(&serde_json::to_vec(event).unwrap()).unwrap());
         }

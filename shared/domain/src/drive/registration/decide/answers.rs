@@ -5,12 +5,12 @@ use crate::command::Command as _;
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::event::{Event, RegistrationAnswersChanged};
 use crate::drive::registration::{ChangeAnswers, Registration};
-use crate::drive::state::{Drive, State};
+use crate::drive::state::{Drive, DriveState};
 use crate::drive::{ClosedBy, Status};
 use crate::refusal::{Code, Refusal};
 
 /// A member changes the answers to the drive's questions, until registration closes.
-pub(crate) fn change_answers(state: &State, command: &ChangeAnswers, cx: &Context<'_>) -> Decision {
+pub(crate) fn change_answers(state: &DriveState, command: &ChangeAnswers, cx: &Context<'_>) -> Decision {
     let answers = kept_answers(state, &command.answers);
     let admitted = admit(state, command).and_then(|(drive, registration)| {
         if cx.accepted_at >= drive.definition.closes_at {
@@ -28,7 +28,10 @@ pub(crate) fn change_answers(state: &State, command: &ChangeAnswers, cx: &Contex
 }
 
 /// The registration whose answers may change. It checks everything but the closing time.
-fn admit<'a>(state: &'a State, command: &ChangeAnswers) -> Result<(&'a Drive, &'a Registration), Refusal> {
+fn admit<'a>(
+    state: &'a DriveState,
+    command: &ChangeAnswers,
+) -> Result<(&'a Drive, &'a Registration), Refusal> {
     let drive = live(state)?;
     match drive.status {
         // Only organisers know of a draft.

@@ -6,12 +6,12 @@ use crate::command::Command as _;
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::event::{Event, RegistrationCheckInUndone, RegistrationCheckedIn};
 use crate::drive::registration::{CheckIn, CheckInOutcome, Registration, RegistrationState, UndoCheckIn};
-use crate::drive::state::State;
+use crate::drive::state::DriveState;
 use crate::id::RegistrationId;
 use crate::refusal::{Code, Refusal};
 
 /// An organiser checks a member in.
-pub(crate) fn check_in(state: &State, command: &CheckIn, cx: &Context<'_>) -> Decision {
+pub(crate) fn check_in(state: &DriveState, command: &CheckIn, cx: &Context<'_>) -> Decision {
     let facts = Facts { salt: cx.salt, device: command.device.as_deref(), ..Facts::default() }.text();
     let hashed = hash(facts.as_ref());
     decide(state, command.registration_id, CheckIn::KIND, cx, facts, |found| {
@@ -34,7 +34,7 @@ pub(crate) fn check_in(state: &State, command: &CheckIn, cx: &Context<'_>) -> De
 }
 
 /// An organiser undoes a check-in.
-pub(crate) fn undo_check_in(state: &State, command: &UndoCheckIn, cx: &Context<'_>) -> Decision {
+pub(crate) fn undo_check_in(state: &DriveState, command: &UndoCheckIn, cx: &Context<'_>) -> Decision {
     decide(state, command.registration_id, UndoCheckIn::KIND, cx, None, |found| {
         let event = RegistrationCheckInUndone {
             registration_id: found.id,
@@ -47,7 +47,7 @@ pub(crate) fn undo_check_in(state: &State, command: &UndoCheckIn, cx: &Context<'
 
 /// `change` returns the event, if anything changes, and the new time of the check-in.
 fn decide(
-    state: &State,
+    state: &DriveState,
     id: RegistrationId,
     kind: &'static str,
     cx: &Context<'_>,

@@ -7,13 +7,13 @@ use crate::drive::event::{Event, RegistrationMoved};
 use crate::drive::registration::{
     AddRegistration, MoveInWaitingList, Registration, RegistrationOutcome, RegistrationState,
 };
-use crate::drive::state::{Drive, State};
+use crate::drive::state::{Drive, DriveState};
 use crate::refusal::{Code, Refusal};
 
 /// The registration of the member to add, if it waits and a place of its slot is free. This happens
 /// only after promotion has ended. Then an organiser gives places by hand.
 pub(super) fn beside_a_free_place<'a>(
-    state: &'a State,
+    state: &'a DriveState,
     drive: &Drive,
     command: &AddRegistration,
 ) -> Option<&'a Registration> {
@@ -25,7 +25,11 @@ pub(super) fn beside_a_free_place<'a>(
 }
 
 /// An organiser moves a member within the waiting list.
-pub(crate) fn move_in_waiting_list(state: &State, command: &MoveInWaitingList, cx: &Context<'_>) -> Decision {
+pub(crate) fn move_in_waiting_list(
+    state: &DriveState,
+    command: &MoveInWaitingList,
+    cx: &Context<'_>,
+) -> Decision {
     let facts = Facts { salt: cx.salt, reason: Some(&command.reason), ..Facts::default() }.text();
     let registration = state.registration_by_id(command.registration_id);
     let member_id = registration.map(|registration| registration.member_id);
