@@ -29,9 +29,9 @@ use crate::bus::topology::{DEAD_LETTERS, Purpose, Topology, UNROUTED};
 use crate::guard::caught;
 use crate::private;
 
-/// The most messages of one queue. Beyond that, publishing fails.
+/// The most messages of one queue. If the queue is full, publishing fails.
 const MAX_LENGTH: u64 = 1_000_000;
-/// How often delayed messages are checked.
+/// How often the broker looks for due messages on the delay ladder.
 const DELAY_TICK: Duration = Duration::from_secs(1);
 
 /// A handle on the embedded broker. Cheap to clone.
@@ -72,8 +72,8 @@ impl Embedded {
             .collect::<HashMap<_, _>>();
         if let Some(lost) = held.keys().find(|name| !queues.contains_key(*name)) {
             return Err(BrokerError::new(format!(
-                "the embedded broker holds messages for {lost}, which this number of lanes does not have; start it \
-                 with the LANES it had"
+                "the embedded broker's file holds messages for the queue {lost}, which does not exist with this \
+                 number of lanes; start with the previous LANES"
             )));
         }
         let inner = Inner {
@@ -155,10 +155,10 @@ impl Embedded {
         self.inner.closed.cancel();
         self.inner.subscribers.close();
         self.inner.store.close().await;
-        // Release the file now. Clones of this broker may live on, and the next process need not
-        // wait for them.
+        // Release the lock now. Clones of this broker may live on, and the next process must not
+        // have to wait for them.
         if let Err(error) = self.inner.lock.unlock() {
-            tracing::warn!(%error, "could not let go of the embedded broker's file");
+            tracing::warn!(%error, "could not release the lock on the embedded broker's file");
         }
     }
 
@@ -170,7 +170,7 @@ impl Embedded {
     async fn move_due(self) {
         let mut tick = tokio::time::interval(DELAY_TICK);
         while self.inner.closed.run_until_cancelled(tick.tick()).await.is_some() {
-            // Due messages stay due.
+            // After an error or a panic the messages stay due.
             let due = caught(self.inner.store.take_due(clock::now().timestamp_millis())).await;
             let due = due.unwrap_or_default();
             for (name, count) in due {

@@ -18,25 +18,26 @@ use crate::bus::embedded::store::Store;
 pub(super) struct QueueState {
     pub(super) name: String,
     single_active: bool,
-    /// Messages in the store, held or not.
+    /// Messages in the store, whether a consumer holds them or not.
     length: AtomicU64,
     wake: Notify,
     hands: Mutex<Hands>,
     next_consumer: AtomicU64,
 }
 
-/// The consumer of each delivered message.
+/// The consumers, and the messages that were delivered to them.
 #[derive(Debug, Default)]
 struct Hands {
-    /// Everything up to this number was delivered at least once, except `returned`.
+    /// All messages up to this number were delivered at least once.
     cursor: u64,
-    /// Messages that came back, or wait for their first consumer since the start.
+    /// Unsettled messages of closed consumers. They are delivered again.
     returned: BTreeSet<u64>,
     /// Messages up to this number are from before the start. An earlier process may have delivered
     /// them.
     opened_at: u64,
+    /// How many unsettled messages the consumers hold.
     held: u64,
-    /// In order of subscription. On a lane only the first one gets messages.
+    /// The ids of the consumers, oldest first. On a lane only the first one gets messages.
     consumers: VecDeque<u64>,
 }
 
@@ -61,13 +62,13 @@ impl QueueState {
         Depth { ready: self.length().saturating_sub(hands.held), consumers: hands.consumers.len() as u64 }
     }
 
-    /// `count` messages were stored.
+    /// Counts `count` stored messages, and wakes the consumers.
     pub(super) fn added(&self, count: u64) {
         self.length.fetch_add(count, Ordering::Relaxed);
         self.wake.notify_waiters();
     }
 
-    /// `count` messages were deleted.
+    /// Counts `count` deleted messages.
     pub(super) fn removed(&self, count: u64) {
         self.length.fetch_sub(count, Ordering::Relaxed);
     }
@@ -78,9 +79,9 @@ impl QueueState {
     }
 }
 
-/// What to read next.
+/// What a consumer reads next.
 enum Turn {
-    /// Messages that came back.
+    /// These messages, which are delivered again.
     Again(Vec<u64>),
     /// Messages after this number.
     After(u64),
@@ -159,7 +160,7 @@ impl Consumer {
         };
         let mut hands = self.queue.hands();
         let mut outstanding = self.settler.outstanding();
-        // Messages that are no longer in the store were acknowledged after all.
+        // A message that is no longer in the store was acknowledged after all.
         for tag in &again {
             hands.returned.remove(tag);
         }

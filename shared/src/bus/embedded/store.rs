@@ -24,9 +24,9 @@ use crate::guard::caught_or_failed;
 
 /// The most writes that share one transaction.
 const GROUP: usize = 512;
-/// The most writes that wait for the writer; beyond that, publishers wait.
+/// The most writes in the writer's channel. If it is full, callers wait.
 const WAITING: usize = 4096;
-/// How long an answer about the file is cached, because anyone may ask.
+/// How long the result of a test write is cached. Any client may ask for the health.
 const HOLDS: Duration = Duration::from_secs(1);
 /// More than the longest delay of a message (the last step of the ladder).
 const LONGEST: Duration = Duration::from_hours(7);
@@ -72,7 +72,7 @@ enum Write {
         now_ms: i64,
         done: oneshot::Sender<Vec<(String, u64)>>,
     },
-    /// Writes nothing that stays; `probes` writes a number into the file, as a message would be.
+    /// Waits for earlier writes. With `probes` it also writes a constant into the file, as a test.
     Barrier {
         probes: bool,
         done: oneshot::Sender<Result<(), PublishError>>,
@@ -144,8 +144,8 @@ impl Store {
         self.ask(|done| Write::TakeDue { now_ms, done }).await.unwrap_or_default()
     }
 
-    /// Waits for earlier writes, and returns whether the file can be written now. It tests at most
-    /// once a second, because anyone may ask.
+    /// Waits for earlier writes, and returns whether the file can be written now. It writes a test
+    /// at most once a second, because any client may ask for the health.
     pub(super) async fn ping(&self) -> Result<(), PublishError> {
         let known = || self.probed.lock().unwrap_or_else(PoisonError::into_inner);
         let probes = known().as_ref().is_none_or(|(at, _)| at.elapsed() >= HOLDS);
@@ -160,7 +160,7 @@ impl Store {
 
     /// Waits for earlier writes, then closes the file's readers.
     pub(super) async fn close(&self) {
-        // The writing callers got the error already. Closing goes on.
+        // The callers of failed writes got the error already. Closing goes on.
         let _ = self.ask(|done| Write::Barrier { probes: false, done }).await;
         self.readers.close().await;
     }
@@ -235,7 +235,7 @@ async fn serve(
 ) {
     let (mut group, mut outage) = (Vec::with_capacity(GROUP), Outage::default());
     while inbox.recv_many(&mut group, GROUP).await > 0 {
-        // A panic at one message must not end the broker.
+        // A panic must not end the writer.
         match caught_or_failed(write(&mut connection, &group)).await {
             Ok(moved) => {
                 if wrote(&group, &moved)
@@ -250,7 +250,7 @@ async fn serve(
                     tracing::warn!(part = "broker", error = %with_causes(&error), "a part is lost; trying again");
                 }
                 group = group.drain(..).filter_map(|write| failed(write, &error)).collect();
-                // The rest are deletions. They wait until the file can be written again.
+                // Only deletions are left. They wait until the file can be written again.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 if let Err(error) = mend(&mut connection, &options).await {
                     tracing::error!(%error, "could not open the embedded broker's file again");
@@ -284,7 +284,7 @@ async fn mend(connection: &mut SqliteConnection, options: &SqliteConnectOptions)
 }
 
 fn succeeded(write: Write, moved: &[(String, u64)]) {
-    // The caller may have gone. The write stays.
+    // The caller may have stopped waiting. The write stays.
     match write {
         Write::Insert { rows, queues, done } => {
             for (row, queue) in rows.iter().zip(queues) {
@@ -376,7 +376,8 @@ async fn insert(connection: &mut SqliteConnection, mut rows: &[&Row]) -> Result<
 
 /// Gives due messages new numbers at the end of their queue, so that its consumers read them.
 async fn move_due(connection: &mut SqliteConnection, now_ms: i64) -> Result<Vec<(String, u64)>, sqlx::Error> {
-    // A message with a longer delay than any was stored while the clock ran ahead.
+    // A message that is due after the longest delay was stored while the clock ran ahead. It is
+    // due now.
     let ahead_ms = now_ms + i64::try_from(LONGEST.as_millis()).unwrap_or(i64::MAX / 2);
     let due =
         sqlx::query("select return_to, count(*) from messages where due <= ? or due > ? group by return_to")

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use crate::bus::broker::{Received, Source, Subscription, lifetime};
 use crate::bus::message::Message;
 
-/// The most waiting messages of a slow subscriber. Beyond that it has a gap.
+/// The most waiting messages of a slow subscriber. Beyond that it loses messages, and gets a gap.
 const WAITING: usize = 4096;
 
 #[derive(Debug, Default)]
