@@ -54,9 +54,10 @@ struct Inner {
     publisher: Publisher,
     /// The consuming connection. It is opened on first use, and again after a loss.
     consuming: Mutex<Option<Arc<Connection>>>,
-    /// A channel for asking about queues.
+    /// A channel for reading the depth of queues.
     looking: Mutex<Option<Channel>>,
-    /// Set once this process listens to announcements of new queues: when it first consumes.
+    /// Set once this process listens for announcements of recreated queues. It does so when it
+    /// first consumes.
     hears: OnceLock<()>,
     closed: CancellationToken,
 }
@@ -114,12 +115,12 @@ impl Rabbit {
 
     pub(super) async fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
         self.inner.hears.get_or_init(|| self.hear_of_new_queues());
-        // The queue may have been deleted or replaced. Consume only after a check.
+        // An operator may have deleted or replaced the queue. Consume only after a check.
         self.make_sure().await?;
         let keeper = self.inner.keeper.clone();
         let started = Consumer::start(self.channel().await?, queue_name, prefetch, keeper).await;
         started.inspect_err(|error| {
-            // An operator may have deleted it just now.
+            // An operator may have deleted the queue just now.
             if is_about_missing(error) {
                 self.inner.keeper.doubts_about(queue_name);
             }
@@ -141,7 +142,7 @@ impl Rabbit {
         subscription::start(self.clone(), bindings, self.inner.closed.clone())
     }
 
-    /// Listens to announcements of queues that were made anew.
+    /// Listens for announcements of recreated queues.
     fn hear_of_new_queues(&self) {
         let (mut announced, keeper) =
             (self.listen(vec![topology::announcements()]), self.inner.keeper.clone());
@@ -172,7 +173,7 @@ impl Rabbit {
                 Ok(Some(depth))
             }
             Err(error) if topology::is_not_found(&error) => Ok(None),
-            Err(error) => Err(BrokerError::caused(format!("look at queue {queue_name}"), error)),
+            Err(error) => Err(BrokerError::caused(format!("read the depth of queue {queue_name}"), error)),
         }
     }
 
@@ -181,13 +182,13 @@ impl Rabbit {
         self.inner.keeper.amiss().map_or(Ok(()), |error| Err(PublishError::unavailable(error)))
     }
 
-    /// Checks and repairs the topology, unless the process ends.
+    /// Checks and repairs the topology, unless the broker is closed.
     async fn make_sure(&self) -> Result<(), BrokerError> {
         let made = self.inner.closed.run_until_cancelled(self.inner.keeper.make_sure()).await;
         made.unwrap_or_else(|| Err(BrokerError::new("the connection to RabbitMQ is closed")))
     }
 
-    /// Something may be missing.
+    /// Reports that an exchange or queue may be missing.
     fn doubts(&self) {
         self.inner.keeper.doubts();
     }
@@ -233,8 +234,8 @@ impl Rabbit {
     }
 }
 
-/// Whether an error says that a queue or exchange is missing (AMQP's 404, by its name in the
-/// broker's text).
+/// Whether an error says that a queue or exchange is missing. AMQP's 404 is `NOT_FOUND` in the
+/// broker's text.
 fn is_about_missing(error: &(dyn Error + 'static)) -> bool {
     with_causes(error).contains("NOT_FOUND")
 }
@@ -257,8 +258,8 @@ async fn close_channel(channel: &Channel) {
 }
 
 /// Adds parameters that the URI does not set. The server's default heartbeat is 60 s, so a dead
-/// peer would go unnoticed for that long. Its largest frame is 128 KiB, and lapin keeps buffers for
-/// 64 frames per connection.
+/// server would go unnoticed for that long. The server's default frame is 128 KiB, and lapin keeps
+/// buffers for 64 frames per connection.
 fn with_defaults(uri: &str) -> String {
     let mut uri = uri.to_owned();
     for (name, value) in [("heartbeat", "10"), ("frame_max", "32768")] {

@@ -18,16 +18,16 @@ use crate::bus::rabbit::keeper::{Anew, Keeper};
 pub struct Consumer {
     stream: lapin::Consumer,
     settler: Settler,
-    /// The stream has ended. lapin says so only once.
+    /// Whether the stream has ended. lapin reports the end only once.
     has_ended: bool,
-    /// Is told when the broker cancels this consumer.
+    /// Learns from this consumer that the broker cancelled it.
     keeper: Arc<Keeper>,
-    /// When a queue is deleted and made anew at once, RabbitMQ 3 moves its consumers to the new queue.
-    /// It does not tell them. Of the new queue's messages it holds back as many as the consumer got
-    /// from the old one. So the consumer ends, and another one begins.
+    /// If a queue is deleted and recreated at once, RabbitMQ 3 moves its consumers to the new queue
+    /// without telling them. It then withholds as many messages of the new queue as the consumer
+    /// got from the old one. So this consumer ends, and another one starts (decision 42).
     anew: Arc<Anew>,
-    /// Closes the channel at once then, also while a batch is in hand. Its deliveries are of the old
-    /// queue, and an acknowledgement could be about messages of the new one.
+    /// Closes the channel as soon as the queue is recreated, even if the consumer holds a batch.
+    /// The batch came from the old queue. Its acknowledgement could remove messages of the new one.
     _closing: JoinSet<()>,
 }
 
@@ -76,8 +76,8 @@ impl Consumer {
         }
     }
 
-    /// Waits for the next batch. A bundle is never split, so it may have a few more messages than
-    /// `max`.
+    /// Waits for the next batch. A bundle is never split, so a batch may have a few more messages
+    /// than `max`.
     pub(crate) async fn next(&mut self, max: usize) -> Option<Batch> {
         if self.has_ended {
             return None;
@@ -107,7 +107,7 @@ impl Consumer {
             && !self.has_ended
             && let Some(next) = self.stream.next().now_or_never()
         {
-            // Messages that came before the end can still be decided.
+            // The consumer can still decide messages that came before the end.
             match next.and_then(|next| self.take(next)) {
                 Some(some) => batch.extend(some),
                 None => self.ended(),
@@ -190,7 +190,7 @@ impl Settler {
             return Err(Unsettled::new("the channel is gone"));
         }
         if self.anew.has_happened() {
-            return Err(Unsettled::new("the queue was made anew"));
+            return Err(Unsettled::new("the queue was recreated"));
         }
         in_time(self.channel.basic_ack(tag, options)).await.map_err(Unsettled::new)
     }

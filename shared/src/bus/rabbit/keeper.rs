@@ -1,8 +1,8 @@
-//! Repairs the topology while the process runs, whatever an operator does to it.
+//! Checks and repairs the topology while the process runs. Operators may delete queues at any time.
 //!
-//! A *doubt* is a sign that an exchange or queue may be missing. A consumer was cancelled, a
-//! message was returned, the broker answered "not found", or it restarted with less than before.
-//! After a doubt, nothing is consumed until the whole topology was checked.
+//! A *doubt* is a sign that an exchange or queue may be missing. The broker cancelled a consumer,
+//! returned a message, answered "not found", or restarted with fewer queues. After a doubt, no new
+//! consumer starts until the whole topology is checked.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,9 +22,9 @@ use crate::bus::topology::Topology;
 
 /// How often the topology is checked without a doubt.
 const LOOK: Duration = Duration::from_secs(15);
-/// After this long, all signs of one deletion have arrived, and the doubt is old.
+/// The age at which a doubt is old. By then all signs of one deletion have arrived.
 const OLD: Duration = Duration::from_secs(5);
-/// How long to wait for further doubts after the first one. One deletion causes many.
+/// How long to wait for further doubts after the first one. One deletion causes several.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// Keeps the topology for one process.
@@ -36,16 +36,17 @@ pub(super) struct Keeper {
     sure: tokio::sync::Mutex<Option<Instant>>,
     doubted: Mutex<Instant>,
     doubt: Notify,
-    /// Queues whose consumer was cancelled since then. They are deleted or about to be.
+    /// Queues whose consumer was cancelled since the last successful check. The broker has deleted
+    /// them, or is about to.
     cancelled: Mutex<BTreeSet<String>>,
     has_compared: AtomicBool,
     /// The error of the last check.
     amiss: Mutex<Option<BrokerError>>,
-    /// How often each queue was made anew, as far as this process was told.
+    /// How often each queue was recreated, as far as this process knows.
     anew: watch::Sender<Generations>,
 }
 
-/// How often each queue was made anew, and how often all of them may have been.
+/// How often each queue was recreated, and how often announcements may have been missed.
 #[derive(Debug, Default)]
 struct Generations {
     queues: HashMap<String, u64>,
@@ -58,7 +59,7 @@ impl Generations {
     }
 }
 
-/// Waits until a queue is made anew.
+/// Waits until a queue is recreated.
 #[derive(Debug)]
 pub(super) struct Anew {
     now: watch::Receiver<Generations>,
@@ -67,15 +68,15 @@ pub(super) struct Anew {
 }
 
 impl Anew {
-    /// Whether the queue was made anew, or may have been.
+    /// Whether the queue was recreated, or may have been.
     pub(super) fn has_happened(&self) -> bool {
         self.now.borrow().of(&self.queue) != self.before
     }
 
-    /// Returns once the queue was made anew, or may have been.
+    /// Returns once the queue was recreated, or may have been.
     pub(super) async fn happens(&self) {
         if self.now.clone().wait_for(|now| now.of(&self.queue) != self.before).await.is_err() {
-            // The keeper is gone, and tells no more.
+            // The keeper is gone, so no announcement will come.
             std::future::pending::<()>().await;
         }
     }
@@ -90,38 +91,38 @@ impl Keeper {
         Self { server, topology, sure, doubted, doubt, cancelled, has_compared, amiss, anew }
     }
 
-    /// Something may be missing.
+    /// Records that an exchange or queue may be missing.
     pub(super) fn doubts(&self) {
         *lock(&self.doubted) = Instant::now();
         self.doubt.notify_one();
     }
 
-    /// The consumer of this queue was cancelled.
+    /// Records that the broker cancelled the consumer of this queue.
     pub(super) fn doubts_about(&self, queue: &str) {
         lock(&self.cancelled).insert(queue.to_owned());
         self.doubts();
     }
 
-    /// Some process announced that it made this queue anew.
+    /// Records the announcement that a process recreated this queue.
     pub(super) fn was_made_anew(&self, queue: &str) {
         if self.topology.queues().iter().any(|known| known.name == queue) {
             self.anew.send_modify(|now| *now.queues.entry(queue.to_owned()).or_default() += 1);
         }
     }
 
-    /// Announcements may have been missed.
+    /// Records that this process may have missed announcements.
     pub(super) fn may_be_made_anew(&self) {
         self.anew.send_modify(|now| now.all += 1);
     }
 
-    /// Waits for the next time that this queue is made anew.
+    /// A handle that waits until this queue is recreated.
     pub(super) fn anew(&self, queue: &str) -> Anew {
         let now = self.anew.subscribe();
         let before = now.borrow().of(queue);
         Anew { now, queue: queue.to_owned(), before }
     }
 
-    /// What is wrong with the topology, as far as this process knows.
+    /// What is wrong with the topology, according to the last check.
     pub(super) fn amiss(&self) -> Option<BrokerError> {
         lock(&self.amiss).clone()
     }
@@ -134,7 +135,7 @@ impl Keeper {
         }
         let (begun, cancelled) = (Instant::now(), lock(&self.cancelled).clone());
         // Use a new connection, because the lock between processes belongs to a connection and ends
-        // with it. Without a connection nothing new is known, and the last result still holds.
+        // with it. If the connection fails, the last result still holds.
         let connection = self.server.connect("declaring").await?;
         let made = topology::ensure(&connection, self.topology, self).await;
         // The connection may be lost already. Then there is nothing to close.
@@ -175,7 +176,7 @@ impl Keeper {
     }
 
     /// Whether an exchange or queue is missing, or messages wait in `unrouted`. It changes nothing.
-    /// If the broker does not answer, there is nothing to do.
+    /// Without an answer from the broker it returns false.
     async fn has_work(&self) -> bool {
         let Ok(connection) = self.server.connect("looking").await else { return false };
         let looked = self.look(&connection).await;
@@ -183,7 +184,7 @@ impl Keeper {
         looked
     }
 
-    /// The same on an open connection.
+    /// The same check, on an open connection.
     pub(super) async fn look(&self, connection: &Connection) -> bool {
         match topology::look(connection, self.topology).await {
             Ok(unrouted) => unrouted > 0,
@@ -198,7 +199,7 @@ impl Keeper {
         }
     }
 
-    /// Logs an error once, and once that it is resolved.
+    /// Logs a new error once, and its end once.
     fn is_now(&self, amiss: Option<BrokerError>) {
         let mut last = lock(&self.amiss);
         match (&*last, &amiss) {
@@ -206,7 +207,7 @@ impl Keeper {
             (_, Some(error)) => {
                 tracing::error!(error = %with_causes(error), "RabbitMQ's queues differ from what Muster needs; trying to repair them");
             }
-            (Some(_), None) => tracing::info!("RabbitMQ's queues are as Muster needs them again"),
+            (Some(_), None) => tracing::info!("RabbitMQ's queues match what Muster needs again"),
             (None, None) => {}
         }
         *last = amiss;

@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 use crate::bus::broker::PublishError;
 use crate::bus::message::{Address, Outgoing};
 
-/// A lane does not wait for a message that is unconfirmed this long.
+/// A message that is unconfirmed for this long no longer holds up its lane.
 const STALE: Duration = Duration::from_secs(5);
-/// The most callers that wait for one lane: as many as an API has requests in work.
+/// The most callers that wait for one lane. An API handles as many requests at once.
 const MOST: usize = 20_000;
 
 /// The messages that one caller hands over for publishing.
@@ -62,7 +62,7 @@ impl Lane {
             self.waiting.push(job);
         } else {
             // The caller may have stopped waiting.
-            let _ = job.done.send(Err(PublishError::unavailable("too many wait for this lane")));
+            let _ = job.done.send(Err(PublishError::unavailable("too many callers wait for this lane")));
         }
     }
 }
@@ -84,7 +84,7 @@ impl Lanes {
         admitted
     }
 
-    /// A message was sent.
+    /// Records that a message was sent.
     pub(super) fn sent(&mut self, to: &Address, at: Instant) {
         let Some(lane) = to.lane() else { return };
         match self.0.get_mut(lane) {
@@ -93,8 +93,8 @@ impl Lanes {
         }
     }
 
-    /// The message that was sent to this address at that time is confirmed. Returns the jobs that
-    /// may be published now.
+    /// Records that the message sent to this address at this time is confirmed. Returns the jobs
+    /// that may be published now.
     pub(super) fn confirmed(&mut self, to: &Address, at: Instant) -> Vec<Job> {
         let Some(lane) = to.lane().and_then(|lane| self.0.get_mut(lane)) else { return Vec::new() };
         if let Some(place) = lane.unconfirmed.iter().position(|sent| *sent == at) {
@@ -103,8 +103,8 @@ impl Lanes {
         if lane.is_busy() { Vec::new() } else { std::mem::take(&mut lane.waiting) }
     }
 
-    /// Returns the jobs that wait for lanes which confirmed nothing for too long. They may be
-    /// published now.
+    /// Returns the jobs whose lanes have only stale unconfirmed messages. They may be published
+    /// now.
     pub(super) fn stale(&mut self) -> Vec<Job> {
         let free = self.0.values_mut().filter(|lane| !lane.is_busy());
         free.flat_map(|lane| std::mem::take(&mut lane.waiting)).collect()
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(lanes.admit(others).len(), 4);
 
         assert_eq!(lanes.confirmed(&to("drives.1"), now).len(), 0);
-        assert_eq!(lanes.confirmed(&to("drives.0"), now).len(), 0, "one is unconfirmed yet");
+        assert_eq!(lanes.confirmed(&to("drives.0"), now).len(), 0, "one is still unconfirmed");
         assert_eq!(lanes.confirmed(&to("drives.0"), now).len(), 5);
         assert_eq!(lanes.admit(vec![job("drives.0", 1).0]).len(), 1);
     }
@@ -178,13 +178,13 @@ mod tests {
         assert!(lanes.admit(vec![waiting]).is_empty());
         assert!(lanes.stale().is_empty());
         lanes.0.values_mut().for_each(|lane| lane.unconfirmed.iter_mut().for_each(|sent| *sent = long_ago));
-        assert_eq!(lanes.stale().len(), 1, "though nobody comes");
+        assert_eq!(lanes.stale().len(), 1, "without a new command");
         lanes.sent(&to("drives.0"), now);
         let (waiting, _first) = job("drives.0", 1);
         assert!(lanes.admit(vec![waiting]).is_empty());
         lanes.0.values_mut().for_each(|lane| lane.unconfirmed.iter_mut().for_each(|sent| *sent = long_ago));
         let (next, _second) = job("drives.0", 1);
-        assert_eq!(lanes.admit(vec![next]).len(), 2, "with those who waited");
+        assert_eq!(lanes.admit(vec![next]).len(), 2, "with the command that waited");
         // A late confirm of a message that no longer counts changes nothing.
         lanes.sent(&to("drives.0"), now);
         assert!(lanes.confirmed(&to("drives.0"), long_ago).is_empty());
@@ -213,6 +213,6 @@ mod tests {
         lanes.fail(&PublishError::Refused);
         let answered = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().unwrap_err());
         let refused = answered.filter(|why| *why == PublishError::Refused).count();
-        assert_eq!(refused, MOST, "everybody is answered");
+        assert_eq!(refused, MOST, "every caller is answered");
     }
 }

@@ -32,8 +32,8 @@ pub(super) fn write(message: &Message) -> BasicProperties {
     }
 }
 
-/// The message of a delivery. A message that was not published by Muster may lack an id; it gets the nil one, which
-/// nothing can decide, so that it ends among the dead letters where an operator sees it.
+/// The message of a delivery. A message of another publisher may lack an id, and gets the nil id.
+/// No consumer can decide it, so it becomes a dead letter and an operator sees it.
 pub(super) fn read(delivery: AmqpDelivery) -> Message {
     let text =
         |value: &Option<lapin::types::ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
@@ -55,7 +55,7 @@ pub(super) fn read(delivery: AmqpDelivery) -> Message {
     }
 }
 
-/// The text of a header. RabbitMQ adds tables of its own (`x-death`), which say nothing to us.
+/// The text of a header. RabbitMQ adds headers that are tables (`x-death`), which Muster ignores.
 fn text_of(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => Some(text.to_string()),
@@ -78,7 +78,7 @@ pub(super) fn route(to: &Address) -> (&'static str, &str) {
     }
 }
 
-/// Whether the message must reach a queue: nobody may be listening to events, notices and replies.
+/// Whether the message must reach a queue. Other messages may have no receiver.
 pub(super) fn mandatory(to: &Address) -> bool {
     match to {
         Address::Commands(_) | Address::DeadLetters | Address::Later(..) => true,

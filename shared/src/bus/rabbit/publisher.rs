@@ -2,7 +2,7 @@
 //!
 //! Tasks that share a lapin channel can get each other's confirms. So callers hand their messages
 //! to this task and wait. lapin may attach a returned (unroutable) message to another message's
-//! confirm. So the task matches it by its own id.
+//! confirm. So the task matches a returned message by its id.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -30,11 +30,11 @@ use crate::bus::rabbit::keeper::Keeper;
 use crate::bus::rabbit::lanes::{Job, Lanes};
 
 /// The most unconfirmed messages (or bundles) on the channel before the task takes another job.
-/// Jobs that wait for their lane are taken already. lapin's own queues have no bound.
+/// Jobs that wait for their lane do not count. lapin's own queues have no bound.
 const IN_FLIGHT: usize = 2048;
 /// The most callers that wait for the task.
 const WAITING: usize = 1024;
-/// How long a caller waits for the confirms of what it published.
+/// How long a caller waits for the confirms of its messages.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// How often the task checks that the channel is open and that no job waits for a stalled lane.
 const LOOK: Duration = Duration::from_secs(1);
@@ -152,7 +152,8 @@ impl Task {
         drop(self.state.send_replace(state));
     }
 
-    /// Publishes until the channel is lost (returns why) or the broker is closed.
+    /// Publishes until the channel is lost or the broker is closed. Returns why the channel is
+    /// lost.
     async fn serve(&mut self, link: &Link) -> Option<PublishError> {
         let mut events = Box::pin(link.connection.events_listener());
         let (mut ledger, mut lanes) = (Unconfirmed::default(), Lanes::default());
@@ -275,7 +276,7 @@ fn publish(
     ledger: &mut Unconfirmed,
     lanes: &mut Lanes,
 ) -> Vec<Pin<Box<impl Future<Output = Confirmed> + use<>>>> {
-    // A caller that timed out was told so. Its job is not published yet, so drop it.
+    // Drop the jobs of callers that timed out. Those callers got the error already.
     let jobs = jobs.into_iter().filter(|job| !job.done.is_closed());
     let open = jobs.map(|job| (ledger.open(job.done, job.outgoing.len()), job.outgoing)).collect::<Vec<_>>();
     let sent = Instant::now();
@@ -326,8 +327,9 @@ impl Unconfirmed {
         self.next
     }
 
-    /// Handles a confirm. Only an acknowledgement of this very message counts, for each of its
-    /// parts. Returns its address, when it was sent, and whether it was returned.
+    /// Handles a confirm. Only an acknowledgement of this very message counts. It counts for every
+    /// command in a bundle. Returns the message's address, when it was sent, and whether it was
+    /// returned.
     fn confirmed(&mut self, confirmed: Confirmed) -> lapin::Result<(Address, Instant, bool)> {
         let Confirmed { jobs, to, id, sent, result } = confirmed;
         let result = match result? {
@@ -377,7 +379,8 @@ impl Unconfirmed {
         Ok((to, sent, is_returned))
     }
 
-    /// The link was lost. What was sent may have arrived, so nobody is told that it was not accepted.
+    /// Handles the loss of the link. The broker may have the sent messages, so their callers get
+    /// [`PublishError::Unconfirmed`].
     fn fail(self) {
         for pending in self.jobs.into_values() {
             // The caller may have stopped waiting.

@@ -14,8 +14,8 @@ use super::{Rabbit, close_channel, consumer, in_time, is_about_missing, properti
 use crate::backoff::Backoff;
 use crate::bus::broker::{BrokerError, Received, Subscription, lifetime};
 
-/// The most messages that wait in the broker for this process. The broker drops the oldest beyond
-/// that. It is enough for the decisions of 20,000 waiting requests.
+/// The most messages that wait in the broker for this process. Beyond that the broker drops the
+/// oldest. It is enough for the decisions of 20,000 waiting requests.
 const QUEUED: u32 = 25_000;
 /// The most messages that wait in this process. Beyond that they stay in the broker.
 const WAITING: usize = 1024;
@@ -114,7 +114,7 @@ async fn receive(
                 if inbox.send(Received::Message(properties::read(delivery))).await.is_err() {
                     break;
                 }
-                // Acknowledge rarely. The queue bounds what waits in the broker, and ends with the
+                // Acknowledge rarely. The queue's length is bounded, and the queue ends with the
                 // connection.
                 if taken - acknowledged < ACKNOWLEDGED {
                     continue;

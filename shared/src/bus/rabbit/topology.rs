@@ -22,15 +22,14 @@ const FORBIDDEN: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const LOCKED: u16 = 405;
 const INEQUIVALENT: u16 = 406;
-/// How long a process waits for another one that declares, and how often it asks.
+/// How long a process waits for the lock while another one declares, and how often it tries.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
 const LOCK_LOOK: Duration = Duration::from_millis(300);
 
-/// How long consumers get to hear that their queue was deleted or made anew.
+/// How long consumers have to notice that their queue was deleted or recreated.
 const HEARD: Duration = Duration::from_millis(300);
 
-/// One exchange: its name, its kind, whether it survives a restart, and where it sends unroutable
-/// messages.
+/// One exchange. Its alternate exchange gets its unroutable messages.
 struct ExchangeSpec {
     name: &'static str,
     kind: ExchangeKind,
@@ -91,10 +90,9 @@ pub(super) async fn ensure(
     topology: Topology,
     doubts: &impl Doubts,
 ) -> Result<(), BrokerError> {
-    // An operator may have declared everything, and not allow processes to declare. Then nothing
-    // can be compared.
+    // An operator may declare everything and forbid processes to declare. Then the process can
+    // neither compare queues nor put messages back.
     let Some(lock) = Lock::take(connection).await? else {
-        // Then no message can be put back either.
         return look(connection, topology).await.map(drop).map_err(Amiss::error);
     };
     let ensured = ensure_all(connection, topology, doubts).await;
@@ -158,23 +156,23 @@ async fn ensure_all(
     let put_back = async {
         announce(&mut channels, &anew).await?;
         if !is_first && !anew.is_empty() {
-            // Consumers begin again before the queues have messages.
+            // Let consumers start again before the queues have messages.
             tokio::time::sleep(HEARD).await;
         }
-        // This process may not know yet what an operator has just deleted. Messages in `unrouted` can
-        // wait until it does.
+        // An operator may have just deleted a queue, and this process may not know yet. Messages in
+        // `unrouted` can wait until it knows.
         if unbound.is_empty() && !doubts.are_old() {
             return Ok(());
         }
         let mut bound = Vec::new();
         let mended = mend::mend(&mut channels, topology, &unbound, &mut bound).await;
-        // Somebody else may have made the queues anew whose binding was gone.
+        // Another process or an operator may have recreated the queues that had lost their binding.
         announce(&mut channels, &bound).await?;
         mended
     };
     if let Err(error) = put_back.await {
         amiss.get_or_insert(BrokerError::caused(
-            "put messages back that were accepted without a queue",
+            "put back messages that were accepted while their queue was missing",
             error,
         ));
     }
@@ -186,7 +184,7 @@ pub(super) fn announcements() -> (&'static str, String) {
     (exchange::PRESENCE, "queue-made-anew".to_owned())
 }
 
-/// Tells all processes that these queues were made anew.
+/// Tells all processes that these queues were recreated.
 async fn announce(channels: &mut Channels<'_>, queues: &[String]) -> lapin::Result<()> {
     let (exchange, key) = announcements();
     for queue in queues {
@@ -199,18 +197,18 @@ async fn announce(channels: &mut Channels<'_>, queues: &[String]) -> lapin::Resu
     Ok(())
 }
 
-/// What this process knows about queues beside the broker's present answers.
+/// What this process knows about queues from earlier signs, besides the broker's present answers.
 pub(super) trait Doubts {
-    /// Whether the broker has just cancelled this queue's consumer. It does so before it deletes a
-    /// queue. So the queue may still seem to exist, and the comparison then creates it.
+    /// Whether the broker has just cancelled this queue's consumer. The broker cancels consumers
+    /// before it deletes their queue. So the queue may still seem to exist, and a comparison then
+    /// creates it.
     fn is_cancelled(&self, queue: &str) -> bool;
 
     /// Whether the last doubt is old.
     fn are_old(&self) -> bool;
 
-    /// Whether there was no successful check yet. A queue is compared again only if its consumer
-    /// was cancelled. A comparison at the moment of a deletion creates a queue, and does not say
-    /// so.
+    /// Whether there was no successful check yet. Later checks compare a queue only if its consumer
+    /// was cancelled. A comparison during a deletion would create the queue without reporting it.
     fn are_first(&self) -> bool;
 }
 
@@ -240,7 +238,7 @@ pub(super) async fn look(connection: &Connection, topology: Topology) -> Result<
 pub(super) enum Amiss {
     /// An exchange or queue is missing.
     Missing(BrokerError),
-    /// The broker did not answer.
+    /// Another error, such as no answer from the broker.
     Other(BrokerError),
 }
 
@@ -263,12 +261,13 @@ fn unrouted() -> QueueSpec {
     QueueSpec { name: UNROUTED.to_owned(), purpose: Purpose::Parking }
 }
 
-/// What an operator has to do about an error.
+/// The error for an operator, with what to do about it.
 fn in_the_way(what: &str, name: &str, error: lapin::Error) -> BrokerError {
     let said = match code_of(&error) {
         Some(INEQUIVALENT) => format!(
-            "the {what} {name} is there, but not as Muster needs it. Stop Muster, move its messages to a safe place, delete \
-             it (`rabbitmqctl delete_queue {name}` for a queue), and start again. Then Muster makes it anew"
+            "the {what} {name} exists with other settings than Muster needs. Stop Muster, move any messages to a safe \
+             place, and delete the {what} (`rabbitmqctl delete_queue {name}` for a queue). Then start Muster again, which \
+             declares it"
         ),
         _ => format!("{what} {name}"),
     };
@@ -309,7 +308,7 @@ impl Lock {
                 Ok(_) => return Ok(Some(Self { channel })),
                 Err(error) if code_of(&error) == Some(FORBIDDEN) => return Ok(None),
                 Err(error) if code_of(&error) == Some(LOCKED) && since.elapsed() < LOCK_WAIT => {
-                    // Jitter: processes must not ask all at once.
+                    // Jitter, so that processes do not try all at once.
                     tokio::time::sleep(LOCK_LOOK.mul_f64(rand::random_range(0.5..1.5))).await;
                 }
                 Err(error) => return Err(failed(error)),

@@ -1,4 +1,4 @@
-//! Asks for exchanges and queues, and declares them.
+//! Looks up exchanges and queues, and declares them.
 
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, Queue, options};
@@ -10,17 +10,17 @@ use crate::bus::topology::{QueueSpec, Topology};
 
 /// A queue, as it was declared.
 pub(super) struct Found {
-    /// It was missing.
+    /// Whether it was missing.
     pub(super) made: bool,
     /// How many messages wait in it.
     pub(super) waiting: u32,
-    /// Consumers of an earlier queue of this name may not know of this one: it was missing, or the
-    /// comparison made it anew, after the broker had deleted it.
+    /// Whether consumers of an earlier queue of this name may not know this one. It was missing, or
+    /// the comparison recreated it after the broker had deleted it.
     pub(super) lost_consumers: bool,
 }
 
-/// A channel that is opened again after the broker closed it. The broker closes it at every "not
-/// found".
+/// A channel that is opened again after the broker closed it. The broker closes a channel at every
+/// "not found".
 pub(super) struct Channels<'a> {
     pub(super) connection: &'a Connection,
     pub(super) channel: Option<Channel>,
@@ -34,7 +34,8 @@ impl Channels<'_> {
         }
     }
 
-    /// Declares an exchange. Returns whether it was missing. Declaring an existing one compares it.
+    /// Declares a missing exchange, and returns whether it was missing. With `compares` it also
+    /// declares an existing one, which compares its settings.
     pub(super) async fn exchange(&mut self, spec: &ExchangeSpec, compares: bool) -> lapin::Result<bool> {
         match self.declare_exchange(spec, true).await {
             Err(error) if is_not_found(&error) => self.declare_exchange(spec, false).await.map(|()| true),
@@ -55,7 +56,7 @@ impl Channels<'_> {
         in_time(channel.exchange_declare(spec.name.into(), spec.kind.clone(), options, arguments)).await
     }
 
-    /// Whether a queue is missing, or one's consumer was cancelled. It declares nothing.
+    /// Whether any queue is missing or had its consumer cancelled. It declares nothing.
     pub(super) async fn miss_one(&mut self, topology: Topology, doubts: &impl Doubts) -> bool {
         for queue in topology.queues() {
             let looked = self.declare_queue(&queue, true).await;
@@ -66,7 +67,8 @@ impl Channels<'_> {
         false
     }
 
-    /// Declares a queue. Declaring an existing one compares it, while asking for it does not.
+    /// Declares a missing queue. With `compares` it also declares an existing one, which compares
+    /// its arguments.
     pub(super) async fn queue(&mut self, queue: &QueueSpec, compares: bool) -> lapin::Result<Found> {
         let before = match self.declare_queue(queue, true).await {
             Err(error) if is_not_found(&error) => {
@@ -84,7 +86,7 @@ impl Channels<'_> {
             return Ok(found(&before));
         }
         match self.declare_queue(queue, false).await {
-            // An operator may have declared everything, and not allow processes to declare.
+            // An operator may declare everything and forbid processes to declare.
             Err(error) if code_of(&error) == Some(FORBIDDEN) => Ok(found(&before)),
             now => Ok(found(&now?)),
         }
@@ -118,8 +120,8 @@ impl Channels<'_> {
     }
 }
 
-/// An operator may have declared everything, and not allow processes to declare. Then existing
-/// queues cannot be compared.
+/// Ignores a refusal. An operator may declare everything and forbid processes to declare. Then the
+/// process cannot compare existing exchanges.
 fn may_be_forbidden(declared: lapin::Result<()>) -> lapin::Result<()> {
     match declared {
         Err(error) if code_of(&error) == Some(FORBIDDEN) => Ok(()),

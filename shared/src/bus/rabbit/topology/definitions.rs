@@ -6,19 +6,20 @@ use serde_json::{Value, json};
 use super::{arguments, binding, exchanges};
 use crate::bus::topology::{Topology, exchange};
 
-/// The most messages of a durable queue. Beyond that, the broker refuses new ones (503 at the API).
+/// The most messages of a durable queue. If it is full, the broker refuses new ones (503 at the
+/// API).
 const MAX_LENGTH: u64 = 1_000_000;
 /// The most bytes of a peer's queue. Without it a stream would have no bound.
 const MAX_PEER_BYTES: u64 = 1024 * 1024 * 1024;
-/// A crash counts as a delivery of every message in the batch. Lanes must not lose good messages to
-/// it.
+/// After this many deliveries a lane gives up a message. A crash counts as a delivery of every
+/// message in the batch, and lanes must not lose good messages because of it.
 const LANE_DELIVERIES: u64 = 1000;
 /// A queue without order gives up a message after this many crashes of its consumer.
 const WORK_DELIVERIES: u64 = 20;
 
-/// The definitions that RabbitMQ imports at boot, for the default virtual host. They have what the
-/// processes declare, and the policies, which AMQP cannot set. They have no users: compose creates
-/// the one it uses.
+/// The definitions that RabbitMQ imports at boot, for the default virtual host. They contain the
+/// durable exchanges and queues that the processes declare, and the policies, which AMQP cannot
+/// set. They contain no users, because compose creates its own.
 #[must_use]
 pub fn definitions(topology: Topology) -> Value {
     const VHOST: &str = "/";

@@ -2,15 +2,16 @@
 //! it can prove it.
 //!
 //! The alternate exchange sends unroutable messages to `unrouted`. So while a lane has no binding,
-//! `unrouted` holds all its accepted commands, in order. The lane is declared without a binding,
-//! and its commands are moved from `unrouted` to it. To come to an end, `unrouted` itself is
-//! unbound for a moment. Meanwhile the broker returns a command for such a lane to its publisher,
-//! which does not accept it. When `unrouted` is empty, the lane is bound, and `unrouted` again.
-//! Commands that are published to the lane later are newer than all commands in it.
-//!
-//! `unrouted` may also hold a message for a lane that had its binding. A newer message of that lane
-//! may be decided already. So this one goes to the dead letters, where an operator decides about
+//! `unrouted` holds all its accepted commands, in order. The process declares the lane without a
+//! binding, and moves the lane's commands from `unrouted` to it. To finish, it unbinds `unrouted`
+//! itself for a moment. Meanwhile the broker returns commands for the lane to their publishers,
+//! which do not accept them. When `unrouted` is empty, the process binds the lane, and then
+//! `unrouted` again. Commands that are published to the lane later are newer than all commands in
 //! it.
+//!
+//! `unrouted` may also hold a message for a lane that has its binding. Newer messages of that lane
+//! may be decided already. So this message goes to the dead letters, where an operator decides
+//! about it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,15 +31,15 @@ use crate::bus::topology::{DEAD_LETTERS, Purpose, QueueSpec, Topology, UNROUTED,
 const CHUNK: u16 = 500;
 /// How long to wait for a full chunk after its first message.
 const GATHER: Duration = Duration::from_millis(20);
-/// Rounds of moving before `unrouted` is unbound. Few messages are left for the time without it.
+/// Rounds of moving before `unrouted` is unbound. They leave few messages for the time without it.
 const ROUNDS: usize = 3;
 /// How long a message may be on its way from an exchange to a queue.
 const ON_ITS_WAY: Duration = Duration::from_millis(300);
 /// The type of the message that marks the end of a round.
 const END: &str = "muster.end";
 
-/// Moves the messages of `unrouted`, and binds the queues that are not bound yet. Adds the names of other
-/// queues for which messages were there to `bound`: their binding had been gone.
+/// Moves the messages of `unrouted`, and binds the queues that are not bound yet. Adds to `bound`
+/// the names of other queues whose messages were in `unrouted`. Their binding had been missing.
 pub(super) async fn mend(
     channels: &mut Channels<'_>,
     topology: Topology,
@@ -89,7 +90,7 @@ struct Place {
     is_marked: bool,
 }
 
-/// How many messages wait in `unrouted`, and how many consumers take them.
+/// How many messages wait in `unrouted`, and how many consumers it has.
 async fn waiting(channels: &mut Channels<'_>) -> lapin::Result<(u32, u32)> {
     let passive = options::QueueDeclareOptions { passive: true, ..Default::default() };
     let channel = channels.get().await?;
@@ -205,11 +206,11 @@ impl Drain {
     }
 }
 
-/// Only an acknowledgement counts. A message that was not taken is still in `unrouted`.
+/// Only an acknowledgement counts. Without one the message stays in `unrouted`.
 fn taken(confirmation: Confirmation) -> lapin::Result<()> {
     match confirmation {
         Confirmation::Ack(None) => Ok(()),
-        _ => Err(std::io::Error::other("the broker did not take a message back").into()),
+        _ => Err(std::io::Error::other("the broker did not accept a message that was put back").into()),
     }
 }
 
