@@ -1,4 +1,4 @@
-//! Events on their way to subscribers: CloudEvents. The log of their stream keeps the same bytes.
+//! Events for subscribers, as CloudEvents. The log of their stream keeps the same bytes.
 
 pub mod batch;
 
@@ -59,7 +59,7 @@ impl<E: EventSet> CloudEvent<E> {
         }
     }
 
-    /// The same as versions published it in which this kind of stream had no logs.
+    /// The same event in the form of versions in which this kind of stream had no logs.
     #[must_use]
     pub fn without_log(cause: CommandId, index: usize, time: Timestamp, event: E) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl<E: EventSet> CloudEvent<E> {
         }
     }
 
-    /// The stream in whose log it stands; none for an event that has no number.
+    /// The stream whose log contains it. `None` for an event without a number.
     #[must_use]
     pub fn stream(&self) -> Option<Stream> {
         self.source.parse().ok()
@@ -100,7 +100,7 @@ impl<E: EventSet> CloudEvent<E> {
         Bytes::from(serde_json::to_vec(self).expect("an event is plain data"))
     }
 
-    /// The message that carries `bytes`, which are this event's.
+    /// The message for this event. `bytes` are the event's exact bytes.
     #[must_use]
     pub fn message(&self, bytes: Bytes) -> Outgoing {
         Outgoing {

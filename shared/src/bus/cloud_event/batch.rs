@@ -1,8 +1,12 @@
-//! Batches of events: what was decided together about the registrations of one drive, in one message.
+//! Batches of events: one message with the events about registrations of one drive that were
+//! decided together.
 //!
-//! A broker takes about as long for a message with one event as for one with a hundred, so in a rush it is the number of messages that
-//! counts (decision 21). Form: [CloudEvents 1.0, JSON batch](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format),
-//! with each event on a line of its own, byte for byte as it stands in the log.
+//! A broker takes about as long for a message with one event as for one with a hundred. So in a
+//! rush, throughput depends on the number of messages (decision 21). The format is the [JSON batch
+//! format of CloudEvents 1.0][format]. Each event has a line of its own, byte for byte as in the
+//! log.
+//!
+//! [format]: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,22 +20,22 @@ use crate::bus::message::{Address, Message, Outgoing};
 pub const CONTENT_TYPE: &str = "application/cloudevents-batch+json; charset=utf-8";
 /// The [`Message::kind`] of a batch.
 pub const KIND: &str = "muster.registration.batch";
-/// The most events in one.
+/// The most events in a batch.
 pub const MOST: usize = 500;
-/// The most bytes of the events in one, unless a single one is larger.
+/// The most bytes of events in a batch. A larger event is alone in its batch.
 const BYTES: usize = 128 * 1024;
 
-/// How events about registrations leave.
+/// How events about registrations are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Form {
-    /// Each as a message of its own.
+    /// Each event is a message of its own.
     #[default]
     Each,
-    /// Those of one drive that were decided together in one message, as a batch.
+    /// The events of one drive that were decided together are one message.
     Batches,
 }
 
-/// As it is given on a command line.
+/// Writes the form as the command line takes it.
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -42,7 +46,7 @@ impl fmt::Display for Form {
 }
 
 impl Form {
-    /// Gives what is to be published this form. What is about one drive stays in order.
+    /// Brings messages into this form. Messages about one drive stay in order.
     #[must_use]
     pub fn of(self, outgoing: Vec<Outgoing>) -> Vec<Outgoing> {
         match self {
@@ -52,7 +56,7 @@ impl Form {
     }
 }
 
-/// What leaves as one message.
+/// The content of one message.
 enum Part {
     Alone(Outgoing),
     Batch { drive: String, events: Vec<Bytes>, bytes: usize },
@@ -60,7 +64,7 @@ enum Part {
 
 fn in_batches(outgoing: Vec<Outgoing>) -> Vec<Outgoing> {
     let mut parts: Vec<Part> = Vec::new();
-    // The batch of a drive that takes more.
+    // For each drive, the batch that still takes events.
     let mut open: HashMap<String, usize> = HashMap::new();
     for one in outgoing {
         match topic(&one.to) {
@@ -79,7 +83,7 @@ fn in_batches(outgoing: Vec<Outgoing>) -> Vec<Outgoing> {
                 parts.push(Part::Batch { drive, events: vec![one.message.payload], bytes });
             }
             other => {
-                // What comes later must not join what went before this one.
+                // Keep the order: later events must not join a batch before this message.
                 if let Some((_, drive)) = other {
                     open.remove(drive);
                 }
@@ -113,8 +117,9 @@ impl Part {
         Outgoing {
             to: Address::Events(format!("registration.batch.{drive}")),
             message: Message {
-                // A fresh random id. After a redelivery the same events may be grouped differently. A derived id would let
-                // subscribers that deduplicate by message id drop events that they have not seen.
+                // A fresh random id. After a redelivery the same events may be grouped differently.
+                // A derived id would let subscribers that deduplicate by message id drop events
+                // that they have not seen.
                 id: Uuid::now_v7(),
                 kind: KIND.to_owned(),
                 content_type: CONTENT_TYPE.to_owned(),
@@ -126,13 +131,14 @@ impl Part {
     }
 }
 
-/// The events in a message, each its exact bytes: one, or those of a batch. For subscribers; Muster itself publishes only.
+/// The exact bytes of each event in a message, which may be a batch. This is for subscribers.
+/// Muster itself only publishes.
 #[must_use]
 pub fn events(content_type: &str, payload: &Bytes) -> Vec<Bytes> {
     if content_type != CONTENT_TYPE {
         return vec![payload.clone()];
     }
-    // No event has a line break in it: in JSON, one in a text is escaped.
+    // No event contains a line break, because JSON escapes line breaks in texts.
     let lines = payload.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b",").unwrap_or(line));
     lines.filter(|line| line.len() > 1).map(|line| payload.slice_ref(line)).collect()
 }
