@@ -1,7 +1,8 @@
-//! The bus: commands go in, events come out, and nothing that was confirmed is lost.
+//! The bus carries commands to consumers and events to subscribers. It loses no confirmed message.
 //!
-//! [`Broker`] is an enum over RabbitMQ and an embedded broker with the same lanes, order, redelivery and dead letters;
-//! one conformance suite (`tests/broker.rs`) runs against both. [`topology`] says which queues there are.
+//! [`Broker`] is an enum over RabbitMQ and an embedded broker. Both have the same lanes, order,
+//! redelivery and dead letters, and one conformance suite (`tests/broker.rs`) runs against both.
+//! [`topology`] defines the queues.
 
 pub mod broker;
 mod bundle;

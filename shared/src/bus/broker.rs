@@ -15,7 +15,7 @@ use crate::bus::topology::Topology;
 use crate::cause::Cause;
 use crate::secret::Secret;
 
-/// A connection to whatever carries the messages. Cheap to clone; the set is closed, so it is an enum.
+/// A connection to a broker. Cheap to clone. It is an enum, because the set of brokers is closed.
 #[derive(Debug, Clone)]
 pub enum Broker {
     /// RabbitMQ over AMQP 0-9-1.
@@ -24,38 +24,39 @@ pub enum Broker {
     Embedded(Embedded),
 }
 
-/// Why a message was not confirmed. Except after [`PublishError::Unconfirmed`], nothing was accepted.
+/// Why a message was not confirmed. Except after [`PublishError::Unconfirmed`], the broker did not
+/// accept it.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum PublishError {
-    /// No connection.
+    /// There is no connection, or the embedded broker cannot write its file.
     #[error("the broker is unreachable")]
     Unavailable(#[source] Cause),
-    /// The broker has stopped taking messages (memory or disk alarm).
+    /// The broker accepts no messages for now (memory or disk alarm).
     #[error("the broker is blocked: {0}")]
     Blocked(String),
-    /// The queue is at its limit, or the broker refused for a reason of its own.
+    /// The queue is full, or the broker refused the message for another reason.
     #[error("the broker refused the message")]
     Refused,
-    /// No queue is bound for it, not even that of unrouted messages.
-    #[error("no queue takes this message")]
+    /// No queue is bound for it, and the queue of unrouted messages is not bound either.
+    #[error("no queue is bound for this message")]
     Unroutable,
-    /// Larger than [`super::message::MAX_PAYLOAD`].
-    #[error("the message has {0} bytes, more than the bus takes")]
+    /// The payload is larger than [`super::message::MAX_PAYLOAD`].
+    #[error("the message has {0} bytes, more than the limit")]
     TooLarge(usize),
-    /// It was sent, but no confirm came: the time was over, or the connection was lost. The broker
-    /// may have it or not. Repeating it under the same id is safe.
+    /// No confirm arrived before the timeout, or before the connection was lost. The broker may
+    /// have the message or not. Repeating it under the same id is safe.
     #[error("the broker did not confirm the message")]
     Unconfirmed,
 }
 
-/// What a subscription listens to, besides replies to its own address.
+/// The messages that a subscription receives, besides replies to its own address.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// Events whose key matches one of these topic patterns (`*` one word, `#` any number).
     Events(Vec<String>),
-    /// What consumers of this queue kind tell each other.
+    /// The announcements of the consumers of this queue kind.
     Presence(Queue),
-    /// Which logs and inboxes have grown.
+    /// The notices of grown logs and inboxes.
     Notices,
 }
 
@@ -64,11 +65,11 @@ pub enum Source {
 pub enum Received {
     /// A message.
     Message(Message),
-    /// Messages may have been missed: the connection was lost or the receiver too slow.
+    /// The subscription may have missed messages. It lost its connection, or it was too slow.
     Gap,
 }
 
-/// A transient queue of this process: it exists as long as this value does.
+/// A transient queue of this process. It exists as long as this value.
 #[derive(Debug)]
 pub struct Subscription {
     pub(super) address: tokio::sync::watch::Receiver<Option<String>>,
@@ -76,12 +77,12 @@ pub struct Subscription {
     pub(super) _alive: tokio_util::sync::DropGuard,
 }
 
-/// How a subscription can be answered, detached from the subscription itself.
+/// The address for replies to a subscription, without the subscription itself.
 #[derive(Debug, Clone)]
 pub struct ReplyAddress(tokio::sync::watch::Receiver<Option<String>>);
 
 impl ReplyAddress {
-    /// Where replies reach the subscription now; none while it has no connection.
+    /// The present address. `None` while the subscription has no connection.
     #[must_use]
     pub fn current(&self) -> Option<String> {
         self.0.borrow().clone()
@@ -89,25 +90,25 @@ impl ReplyAddress {
 }
 
 impl Subscription {
-    /// Where replies reach it: the `reply_to` of a command.
+    /// The address for replies, for the `reply_to` of a command.
     #[must_use]
     pub fn address(&self) -> ReplyAddress {
         ReplyAddress(self.address.clone())
     }
 
-    /// Waits until replies reach it.
+    /// Waits until the subscription has an address for replies.
     pub async fn ready(&mut self) {
-        // The sender lives as long as the subscription, so the wait can only end well.
+        // An error means that the broker is closed. Then `next` returns `None`.
         let _ = self.address.wait_for(Option::is_some).await;
     }
 
-    /// The next message; `None` once the broker is closed.
+    /// Waits for the next message. `None` once the broker is closed.
     pub async fn next(&mut self) -> Option<Received> {
         self.received.recv().await
     }
 }
 
-/// How many messages a queue holds ready, and how many consumers it has.
+/// How many messages wait in a queue, and how many consumers it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Depth {
     /// Messages that no consumer holds.
@@ -117,13 +118,13 @@ pub struct Depth {
 }
 
 impl PublishError {
-    /// The broker is unreachable for this reason: an error or a sentence.
+    /// The broker is unreachable. `why` is an error or a sentence.
     pub fn unavailable(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(Cause::new(why))
     }
 }
 
-/// A failure of the broker itself: what was attempted, or what is wrong.
+/// A failure of the broker. It names the failed action, or says what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct BrokerError {
@@ -132,12 +133,12 @@ pub struct BrokerError {
 }
 
 impl BrokerError {
-    /// What is wrong, in a sentence, if no other error lies behind.
+    /// An error without a source. `what` is a sentence that says what is wrong.
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), source: None }
     }
 
-    /// What was attempted, and the error that came of it.
+    /// An error with a source. `what` names the action that failed.
     pub fn caused(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { what: what.into(), source: Some(Cause::new(source)) }
     }
@@ -153,7 +154,7 @@ pub enum BrokerUrl {
 }
 
 impl Broker {
-    /// Opens the broker and makes sure that its topology is there. `name` is what operators see.
+    /// Opens the broker and makes sure that its topology exists. Operators see `name`.
     pub async fn connect(url: &BrokerUrl, topology: Topology, name: &str) -> Result<Self, BrokerError> {
         match url {
             BrokerUrl::Rabbit(uri) => Rabbit::connect(uri, topology, name).await.map(Self::Rabbit),
@@ -161,7 +162,7 @@ impl Broker {
         }
     }
 
-    /// The topology it was opened with.
+    /// The topology with which it was opened.
     #[must_use]
     pub fn topology(&self) -> Topology {
         match self {
@@ -170,15 +171,15 @@ impl Broker {
         }
     }
 
-    /// Publishes one message; `Ok` means that the broker has it durably.
+    /// Publishes one message. `Ok` means that the broker has it durably.
     pub async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
         self.publish_all(vec![outgoing]).await
     }
 
-    /// Publishes all of these in order; `Ok` means that the broker has every one of them durably.
+    /// Publishes these messages in order. `Ok` means that the broker has all of them durably.
     ///
-    /// Events that nobody listens to are confirmed as well, and gone. After an error some of them may be published;
-    /// repeating them under the same ids is safe.
+    /// The broker also confirms an event without subscribers, and drops it. After an error, some of
+    /// the messages may be published. Repeating them under the same ids is safe.
     pub async fn publish_all(&self, outgoing: Vec<Outgoing>) -> Result<(), PublishError> {
         if let Some(size) = outgoing.iter().find_map(too_large) {
             return Err(PublishError::TooLarge(size));
@@ -192,7 +193,8 @@ impl Broker {
         }
     }
 
-    /// Starts consuming the queue `queue_name`, holding at most `prefetch` messages, or as many bundles of some.
+    /// Starts consuming the queue `queue_name`. The consumer holds at most `prefetch` messages. On
+    /// RabbitMQ a bundle counts as one message.
     pub async fn consume(&self, queue_name: &str, prefetch: u16) -> Result<Consumer, BrokerError> {
         match self {
             Self::Rabbit(rabbit) => {
@@ -202,7 +204,8 @@ impl Broker {
         }
     }
 
-    /// Opens a transient queue of this process. It survives the loss of the connection (with a [`Received::Gap`]).
+    /// Opens a transient queue of this process. After the loss of its connection the subscription
+    /// continues with a [`Received::Gap`].
     #[must_use]
     pub fn subscribe(&self, source: Source) -> Subscription {
         match self {
@@ -211,7 +214,7 @@ impl Broker {
         }
     }
 
-    /// The depth of a queue; `None` if there is no such queue.
+    /// The depth of a queue. `None` if the queue does not exist.
     pub async fn depth(&self, queue_name: &str) -> Result<Option<Depth>, BrokerError> {
         match self {
             Self::Rabbit(rabbit) => rabbit.depth(queue_name).await,
@@ -219,7 +222,7 @@ impl Broker {
         }
     }
 
-    /// Whether a message published now would probably be confirmed; why not otherwise.
+    /// Checks whether the broker would probably confirm a message now. The error says why not.
     pub async fn ping(&self) -> Result<(), PublishError> {
         match self {
             Self::Rabbit(rabbit) => rabbit.ping(),
@@ -227,7 +230,8 @@ impl Broker {
         }
     }
 
-    /// Ends it: what was confirmed stays, everything else is dropped.
+    /// Closes the broker. Confirmed messages stay in it. Publishing, consuming and subscriptions
+    /// end.
     pub async fn close(&self) {
         match self {
             Self::Rabbit(rabbit) => rabbit.close().await,
@@ -236,8 +240,8 @@ impl Broker {
     }
 }
 
-/// The size of a command that is too large. What was decided is told whatever its size, and what nobody could read is
-/// put aside as it is.
+/// The size of a command that is too large. Other messages have no limit. A decision must be
+/// published whatever its size, and an unreadable message becomes a dead letter as it is.
 fn too_large(outgoing: &Outgoing) -> Option<usize> {
     let size = outgoing.message.payload.len();
     (matches!(outgoing.to, Address::Commands(_)) && size > MAX_PAYLOAD).then_some(size)
@@ -253,8 +257,9 @@ pub enum Consumer {
 }
 
 impl Consumer {
-    /// Waits for a message, then takes what else is already there, at most `max` (and the rest of a bundle). `None`: the queue or the connection
-    /// went away and consuming must start again.
+    /// Waits for a message, then adds messages that have arrived already. It takes at most `max`,
+    /// and the rest of a bundle. `None` means that the queue or the connection is lost, and the
+    /// caller must start another consumer.
     pub async fn next(&mut self, max: usize) -> Option<Batch> {
         match self {
             Self::Rabbit(consumer) => consumer.next(max).await,
@@ -262,7 +267,8 @@ impl Consumer {
         }
     }
 
-    /// Adds what else is there by now, up to about `max` altogether. Nothing is waited for; what ends consuming is for `next` to say.
+    /// Adds messages that have arrived already, up to about `max` in the whole batch. It never
+    /// waits. If the consumer ends here, `next` reports it.
     pub async fn fill(&mut self, batch: &mut Batch, max: usize) {
         match self {
             Self::Rabbit(consumer) => consumer.fill(batch, max),
@@ -270,7 +276,7 @@ impl Consumer {
         }
     }
 
-    /// Stops consuming. What is unsettled goes back to the queue, in order, for the next consumer.
+    /// Stops consuming. Unsettled messages go back to the queue, in order, for the next consumer.
     pub async fn close(self) {
         match self {
             Self::Rabbit(consumer) => consumer.close().await,

@@ -1,10 +1,11 @@
-//! Bundles: commands of one lane that wait to be published at the same time travel as one message.
+//! Bundles: small commands that wait for the same lane travel as one message.
 //!
-//! A message costs a broker, and whoever publishes and consumes it, about the same whatever is in it, so in a rush it is the number
-//! of messages that counts. Only a connection to RabbitMQ knows of bundles (decision 19): what is published comes out again
-//! one by one, in order, each with its own id, headers and bytes.
+//! A message costs the broker, its publisher and its consumer about the same, whatever it contains.
+//! So in a rush, throughput depends on the number of messages. Only a connection to RabbitMQ knows
+//! bundles (decision 19). It unpacks them into single commands, in order, each with its own id,
+//! headers and bytes.
 //!
-//! A bundle's payload is one line of JSON that says what its parts are, and then their payloads, one after another.
+//! A bundle's payload is one line of JSON that describes the parts, followed by their payloads.
 
 use std::collections::HashMap;
 
@@ -16,7 +17,7 @@ use crate::bus::message::{Address, Message, Outgoing};
 
 /// The content type of a bundle.
 const CONTENT_TYPE: &str = "application/vnd.muster.bundle";
-/// The most commands in one.
+/// The most commands in a bundle.
 const MOST: usize = 32;
 /// A command with a larger payload, in bytes, travels alone.
 const SMALL: usize = 1024;
@@ -30,17 +31,18 @@ struct Part {
     headers: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reply_to: Option<String>,
-    /// Of the payload, in bytes.
+    /// The length of the payload, in bytes.
     length: usize,
 }
 
-/// Puts together what may travel together: single commands of different callers, to one lane. What a caller hands over as a list
-/// stays a list. What goes to one address stays in order. Each message comes with the marks of whose commands are in it.
+/// Packs single commands of different callers for one lane into bundles. Messages that a caller
+/// hands over as a list stay single messages. Messages to one address stay in order. Each result
+/// has the marks of the callers whose commands it contains.
 pub(super) fn gather<T: Copy>(
     handed_over: impl IntoIterator<Item = (T, Vec<Outgoing>)>,
 ) -> Vec<(Vec<T>, Outgoing)> {
     let mut groups: Vec<(Vec<T>, Address, Vec<Message>)> = Vec::new();
-    // The group of a lane that takes more.
+    // For each lane, the group that still takes commands.
     let mut open: HashMap<String, usize> = HashMap::new();
     for (mark, list) in handed_over {
         let is_single = list.len() == 1;
@@ -57,7 +59,7 @@ pub(super) fn gather<T: Copy>(
             }
             match to.lane() {
                 Some(lane) if may_join => drop(open.insert(lane.to_owned(), groups.len())),
-                // What comes later must not join what went before this one.
+                // Keep the order: later commands must not join a group before this one.
                 Some(lane) => drop(open.remove(lane)),
                 None => {}
             }
@@ -101,8 +103,8 @@ fn pack(mut messages: Vec<Message>) -> Message {
     }
 }
 
-/// What is in a message: its parts if it is a bundle, itself otherwise. A bundle that cannot be read is one message, which
-/// nothing can decide, so that an operator sees it.
+/// The parts of a bundle, or the message itself. An unreadable bundle stays one message. No
+/// consumer can decide it, so it becomes a dead letter and an operator sees it.
 pub(super) fn unpack(message: Message) -> Vec<Message> {
     if message.content_type != CONTENT_TYPE {
         return vec![message];
@@ -120,7 +122,8 @@ fn parts(bundle: &Message) -> Option<Vec<Message>> {
         if part.length > rest.len() {
             return None;
         }
-        // What the broker says of a bundle (where it was given up) it says of each part.
+        // Headers that the broker adds to a bundle, such as the queue that gave it up, apply to
+        // each part.
         part.headers.extend(bundle.headers.iter().cloned());
         messages.push(Message {
             id: part.id,

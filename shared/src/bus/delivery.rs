@@ -1,4 +1,4 @@
-//! What a consumer holds until it is settled.
+//! The messages that a consumer holds until it settles them.
 
 use std::error::Error;
 
@@ -6,31 +6,33 @@ use super::{embedded, rabbit};
 use crate::bus::message::Message;
 use crate::cause::Cause;
 
-/// One message as it was handed to a consumer.
+/// One message that a consumer received.
 #[derive(Debug)]
 pub struct Delivery {
     /// The message.
     pub message: Message,
-    /// The broker may have handed it out before.
+    /// Whether the broker may have delivered it before.
     pub redelivered: bool,
-    /// Its number on the consumer's channel (RabbitMQ) or in the store (embedded). Grows in delivery order; what came in one
-    /// bundle has the same.
+    /// Its number on the consumer's channel (RabbitMQ) or in the store (embedded). On RabbitMQ it
+    /// grows in delivery order, and all messages of a bundle have the same number.
     pub(super) tag: u64,
-    /// Whether nothing more of its bundle comes after it: only then may the tag be acknowledged.
+    /// Whether it is the last message of its bundle. Only then may the tag be acknowledged.
     pub(super) is_last: bool,
 }
 
-/// Where the deliveries of one consumer are settled.
+/// Acknowledges the deliveries of one consumer.
 #[derive(Debug, Clone)]
 pub(super) enum Settler {
     Rabbit(rabbit::Settler),
     Embedded(embedded::Settler),
 }
 
-/// Consecutive deliveries of one consumer, in order. Settled by value, all at once; never forgotten.
+/// Consecutive deliveries of one consumer, in order. The consumer settles a batch as a whole, by
+/// value. Dropping an unsettled batch is a bug.
 ///
-/// Batches of one consumer must be settled in the order in which they came: acknowledging one acknowledges
-/// everything before it. (Of a bundle nothing is acknowledged before its last message is.)
+/// A consumer must settle its batches in the order in which they came. On RabbitMQ an
+/// acknowledgement covers all earlier messages. A bundle is acknowledged together with its last
+/// message.
 #[must_use = "a batch must be acknowledged, split or released"]
 #[derive(Debug)]
 pub struct Batch {
@@ -38,13 +40,14 @@ pub struct Batch {
     settler: Settler,
 }
 
-/// The channel went away before the acknowledgement was sent: the messages come again.
+/// The acknowledgement was not sent, for example because the channel was lost. The broker delivers
+/// the messages again, unless their queue was deleted.
 #[derive(Debug, thiserror::Error)]
 #[error("could not acknowledge")]
 pub struct Unsettled(#[source] Cause);
 
 impl Unsettled {
-    /// For this reason: an error or a sentence.
+    /// `why` is an error or a sentence.
     pub(super) fn new(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(Cause::new(why))
     }
@@ -55,7 +58,7 @@ impl Batch {
         Self { deliveries, settler }
     }
 
-    /// Adds what came after it, in order.
+    /// Adds the deliveries that came after it, in order.
     pub(super) fn extend(&mut self, more: impl IntoIterator<Item = Delivery>) {
         self.deliveries.extend(more);
     }
@@ -66,7 +69,7 @@ impl Batch {
         self.deliveries.len()
     }
 
-    /// Whether it holds none.
+    /// Whether it holds no message.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.deliveries.is_empty()
@@ -90,7 +93,8 @@ impl Batch {
         (self, rest)
     }
 
-    /// Acknowledges all of it: these messages never come again (of a bundle, once all of it is acknowledged).
+    /// Acknowledges all its messages, so the broker does not deliver them again. A bundle counts
+    /// once all its messages are acknowledged.
     pub async fn ack(mut self) -> Result<(), Unsettled> {
         let deliveries = std::mem::take(&mut self.deliveries);
         match &self.settler {
@@ -99,7 +103,8 @@ impl Batch {
         }
     }
 
-    /// Acknowledges these messages and no others: for whoever picks single messages (or bundles, as they came) out of a queue.
+    /// Acknowledges only these messages, and no earlier ones. An operator's command uses it to
+    /// remove single messages (or whole bundles) from a queue.
     pub async fn ack_alone(mut self) -> Result<(), Unsettled> {
         let deliveries = std::mem::take(&mut self.deliveries);
         match &self.settler {
@@ -108,7 +113,8 @@ impl Batch {
         }
     }
 
-    /// Lets go of it undecided. Its messages come again, in order, once its consumer is closed.
+    /// Gives the batch up without a decision. The broker delivers its messages again, in order,
+    /// once the consumer is closed.
     pub fn release(mut self) {
         self.deliveries.clear();
     }

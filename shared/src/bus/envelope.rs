@@ -1,4 +1,4 @@
-//! The envelope around a command: who asked, when it was accepted, and where the outcome is wanted.
+//! The envelope around a command: its actor, when it was accepted, and where the outcome goes.
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
@@ -12,35 +12,38 @@ use crate::bus::message::{Address, Message, Outgoing, header};
 use crate::bus::topology::Topology;
 use crate::failure::Reject;
 
-/// A command on its way: the AMQP properties and headers, and the body.
+/// A command with its AMQP properties and headers.
 #[derive(Debug, Clone)]
 pub struct Envelope<T> {
-    /// The command's id, its receipt's and its decision's.
+    /// The id of the command, of its receipt and of its decision.
     pub id: CommandId,
-    /// Who asked.
+    /// The actor who asked.
     pub actor: Actor,
-    /// When the API took it. Windows are judged by this instant; order is not.
+    /// When the API accepted the command, or another sender made it. This instant decides whether a
+    /// drive's window was open. It does not decide the order.
     pub accepted_at: Timestamp,
-    /// The SHA-256 of what the accepted request body means, however it was written: an id comes with one body only.
+    /// The SHA-256 of the request body's meaning (decision 27). Consumers reject an id that comes
+    /// again with another hash.
     pub body_hash: Digest256,
-    /// Where the outcome is awaited, besides the ledger.
+    /// The address that gets the outcome, besides the ledger.
     pub reply_to: Option<String>,
-    /// The trace this belongs to, as a `traceparent`.
+    /// The trace context, as a `traceparent`.
     pub trace: Option<String>,
     /// The command itself.
     pub body: T,
 }
 
 impl<C: Command> Envelope<C> {
-    /// A command that was accepted at `accepted_at`. Every sender makes its commands here. An API sets what its client asks for
-    /// (`body_hash`, `reply_to`, `trace`).
+    /// A command that was accepted at `accepted_at`. Its `body_hash` is the hash of the command as
+    /// JSON.
     #[must_use]
     pub fn new(id: CommandId, actor: Actor, accepted_at: Timestamp, body: C) -> Self {
         let body_hash = sha256(&serde_json::to_vec(&body).expect("a command is plain data"));
         Self::with_hash(id, actor, accepted_at, body_hash, body)
     }
 
-    /// The same for a command that a request asked for, whose body has this hash.
+    /// A command with this `body_hash`, such as the hash of a request's body. A sender sets
+    /// `reply_to` and `trace` itself.
     #[must_use]
     pub fn with_hash(
         id: CommandId,
@@ -79,7 +82,7 @@ impl<C: Command> Envelope<C> {
 }
 
 impl<S: CommandSet> Envelope<S> {
-    /// Reads a command from a message; says what is wrong with it otherwise.
+    /// Reads a command from a message. The error says what is wrong with the message.
     pub fn open(message: &Message) -> Result<Self, Reject> {
         if message.id.is_nil() {
             return Err(Reject::undecodable("it has no message-id"));

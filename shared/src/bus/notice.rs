@@ -1,5 +1,5 @@
-//! Notices: something has grown. They wake those who follow logs and inboxes; what has grown they read for themselves, so a
-//! notice that is lost, doubled or late costs time and nothing else.
+//! Notices say which logs and inboxes have grown. They wake followers and the APIs' feeds, which
+//! then read the logs and inboxes themselves. So a lost, repeated or late notice costs only time.
 
 use bytes::Bytes;
 use domain::id::{DriveId, MemberId};
@@ -9,18 +9,18 @@ use uuid::Uuid;
 
 use crate::bus::message::{Address, Message, Outgoing};
 
-/// What has grown, and how far it reaches now.
+/// The logs and inboxes that have grown, and their new ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Payload", into = "Payload")]
 pub struct Notice {
     /// Logs, with the number of the last entry.
     pub logs: Vec<(Stream, u64)>,
-    /// Members' inboxes, with the number of the last one in it.
+    /// Members' inboxes, with the number of the last message in each.
     pub inboxes: Vec<(MemberId, u64)>,
 }
 
-/// A notice on the wire. Versions in which only drives had logs read `logs`, so other streams stand
-/// beside them.
+/// A notice on the wire. Versions in which only drives had logs read `logs`. So other streams have
+/// a field of their own.
 #[derive(Default, Serialize, Deserialize)]
 struct Payload {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -51,11 +51,12 @@ impl From<Payload> for Notice {
     }
 }
 
-/// The most inboxes that one message names.
+/// The most inboxes in one message.
 const INBOXES: usize = 1000;
 
 impl Notice {
-    /// The same, in parts of which each fits into a message.
+    /// Splits the notice into one part per message. The first part has the logs. Each further part
+    /// has at most 1,000 inboxes.
     pub fn in_parts(self) -> impl Iterator<Item = Self> {
         let logs = Self { logs: self.logs, inboxes: Vec::new() };
         let inboxes: Vec<_> = self.inboxes.chunks(INBOXES).map(<[_]>::to_vec).collect();
@@ -63,7 +64,7 @@ impl Notice {
         std::iter::once(logs).chain(inboxes)
     }
 
-    /// The message that carries it; none if nothing has grown.
+    /// The message for this notice. `None` if nothing has grown.
     #[must_use]
     pub fn message(&self) -> Option<Outgoing> {
         if self.logs.is_empty() && self.inboxes.is_empty() {
@@ -80,7 +81,8 @@ impl Notice {
         Some(Outgoing { to: Address::Notices, message })
     }
 
-    /// What a message says; an unreadable one, say of a newer version, says nothing.
+    /// Reads a notice. An unreadable message, for example of a newer version, gives an empty
+    /// notice.
     #[must_use]
     pub fn read(message: &Message) -> Self {
         serde_json::from_slice(&message.payload).unwrap_or_default()

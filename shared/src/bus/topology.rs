@@ -1,4 +1,4 @@
-//! The queues, exchanges and bindings, in one place. `rabbitmq/definitions.json` is rendered from here.
+//! The queues and exchanges. `rabbitmq/definitions.json` is rendered from them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,33 +7,37 @@ use std::time::Duration;
 use domain::command::Queue;
 use uuid::Uuid;
 
-/// The number of lanes of a deployment unless it says otherwise.
+/// The default number of lanes of a deployment.
 pub const DEFAULT_LANES: u16 = 16;
-/// The most lanes a deployment may have: every lane is a queue and a channel.
+/// The most lanes of a deployment. Each lane costs a queue and a channel.
 pub const MAX_LANES: u16 = 256;
 
-/// The exchanges. Commands and events leave through them; nothing is published to a queue directly but replies.
+/// The exchanges. Only replies, and messages that are moved out of the queue `unrouted`, are
+/// published to a queue directly.
 pub mod exchange {
-    /// Direct: a command's routing key is its queue.
+    /// Direct. A command's routing key is its queue.
     pub const COMMANDS: &str = "muster.commands";
-    /// Topic: `registration.confirmed.{drive}.{member}`. Anyone may bind a queue.
+    /// Topic, with keys such as `registration.confirmed.{drive}.{member}`. Any subscriber may bind
+    /// a queue.
     pub const EVENTS: &str = "muster.events";
-    /// Direct, not durable: consumers of one queue kind tell each other which lanes they are busy on.
+    /// Direct, not durable. Consumers of one queue kind tell each other which lanes they are busy
+    /// on. Processes announce which queues they recreated.
     pub const PRESENCE: &str = "muster.presence";
-    /// Fanout, not durable: which logs and inboxes have grown.
+    /// Fanout, not durable. Its messages say which logs and inboxes have grown.
     pub const NOTICES: &str = "muster.notices";
-    /// Fanout: messages given up, with the reason in their headers.
+    /// Fanout. It gets the dead letters, with the reason in their headers.
     pub const DEAD_LETTERS: &str = "muster.dead-letters";
-    /// Fanout, the alternate of [`COMMANDS`]: what no queue was bound for.
+    /// Fanout. It is the alternate exchange of [`COMMANDS`], [`DEAD_LETTERS`] and the delays, and
+    /// gets messages for which no queue is bound.
     pub const UNROUTED: &str = "muster.unrouted";
 }
 
-/// The queue of messages that were given up.
+/// The queue of dead letters.
 pub const DEAD_LETTERS: &str = "dead-letters";
-/// The queue of messages that no queue was bound for.
+/// The queue of messages for which no queue was bound.
 pub const UNROUTED: &str = "unrouted";
 
-/// A step of the delay ladder for work without order: how long "not now" waits.
+/// A step of the delay ladder: how long a command without order waits for its next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Delay {
     /// 10 s.
@@ -53,13 +57,13 @@ impl Delay {
     pub const LADDER: [Self; 5] =
         [Self::TenSeconds, Self::OneMinute, Self::TenMinutes, Self::OneHour, Self::SixHours];
 
-    /// The step for a message that has already waited `attempt` times; none when it has climbed the whole ladder.
+    /// The step for a message that has already waited `attempt` times. `None` after the last step.
     #[must_use]
     pub fn step(attempt: usize) -> Option<Self> {
         Self::LADDER.get(attempt).copied()
     }
 
-    /// How long.
+    /// How long a message waits on this step.
     #[must_use]
     pub fn duration(self) -> Duration {
         Duration::from_secs(match self {
@@ -83,7 +87,8 @@ impl Delay {
         }
     }
 
-    /// The name of its exchange: one per step, so that the routing key can stay the queue to return to.
+    /// The name of its exchange. Each step has one, so the routing key can stay the queue to return
+    /// to.
     #[must_use]
     pub fn exchange(self) -> &'static str {
         match self {
@@ -96,16 +101,16 @@ impl Delay {
     }
 }
 
-/// What a queue is for, which decides its arguments and policy.
+/// The purpose of a queue. It decides the queue's arguments and policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
-    /// Ordered commands: one active consumer.
+    /// Ordered commands, with one active consumer.
     Lane,
-    /// Commands without order: consumers compete.
+    /// Commands without order, for competing consumers.
     Work,
     /// A step of the delay ladder.
     Delay(Delay),
-    /// Read by operators only.
+    /// Messages that wait for an operator.
     Parking,
 }
 
@@ -118,7 +123,7 @@ pub struct QueueSpec {
     pub purpose: Purpose,
 }
 
-/// The shape of a deployment: how many lanes there are. It must not change while commands are waiting.
+/// The shape of a deployment: its number of lanes. It must not change while commands wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Topology {
     lanes: u16,
@@ -130,7 +135,7 @@ impl Default for Topology {
     }
 }
 
-/// The number of lanes, as it is read.
+/// Writes the number of lanes, as `from_str` reads it.
 impl fmt::Display for Topology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lanes.fmt(f)
@@ -156,20 +161,20 @@ impl Topology {
         self.lanes
     }
 
-    /// The lane of `key`: a fixed function of the id, the same in every process and version.
+    /// The lane of `key`. It is a fixed function of the id, the same in every process and version.
     #[must_use]
     pub fn lane(self, key: Uuid) -> u16 {
         // The low bits of a version 7 UUID are random, so the remainder spreads evenly.
         u16::try_from(key.as_u128() % u128::from(self.lanes)).expect("a remainder is below its divisor")
     }
 
-    /// The physical queue for work of this kind about `key`.
+    /// The physical queue for commands of this kind about `key`.
     #[must_use]
     pub fn queue_name(self, queue: Queue, key: Uuid) -> String {
         if queue.has_lanes() { format!("{queue}.{}", self.lane(key)) } else { queue.as_str().to_owned() }
     }
 
-    /// The physical queues of one kind of work.
+    /// The physical queues of one kind.
     #[must_use]
     pub fn queue_names(self, queue: Queue) -> Vec<String> {
         if queue.has_lanes() {
