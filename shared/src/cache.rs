@@ -1,7 +1,9 @@
-//! The cache: in this process (moka), with Redis behind it when several processes share the load.
+//! The cache: in this process (moka). Redis is a second layer when several processes share the
+//! load.
 //!
-//! It holds copies only. Without Redis everything goes on, slower; nothing is decided by it and nothing is lost with
-//! it. Every entry has a bounded age from the moment it was read from the database, whichever layer it came through.
+//! The cache holds copies only. No decision depends on it, and nothing is lost with it. Without
+//! Redis everything works, but slower. The age of an entry is bounded. It counts from the read of
+//! the database, through both layers.
 
 mod redis;
 
@@ -30,14 +32,14 @@ pub struct Cached {
     pub body: Bytes,
     /// A strong entity tag (RFC 9110 §8.8.3) of those bytes, with its quotes.
     pub etag: String,
-    /// Until when it may be used ...
+    /// When it expires.
     until: Instant,
-    /// ... unless it was forgotten before.
+    /// Whether it was forgotten before that.
     forgotten: AtomicBool,
 }
 
 impl Cached {
-    /// An answer that may be used for so long.
+    /// An answer that expires after `lasts`.
     #[must_use]
     pub fn new(body: Bytes, lasts: Duration) -> Arc<Self> {
         let etag = format!("\"{}\"", base64url(&sha256(&body)[..12]));
@@ -45,13 +47,13 @@ impl Cached {
         Arc::new(Self { body, etag, until, forgotten: AtomicBool::new(false) })
     }
 
-    /// For whoever keeps it: whether it may still be used.
+    /// Whether it may still be used. A caller that keeps an answer must check this.
     #[must_use]
     pub fn holds(&self, now: Instant) -> bool {
         now < self.until && !self.forgotten.load(Ordering::Relaxed)
     }
 
-    /// How long it may be used from now on, unless it is forgotten.
+    /// The time until it expires, unless it is forgotten before.
     #[must_use]
     pub fn left(&self, now: Instant) -> Duration {
         self.until.saturating_duration_since(now)
@@ -62,7 +64,7 @@ impl Cached {
     }
 }
 
-/// Lets each entry live exactly as long as it says.
+/// Expires each entry at its own time.
 #[derive(Debug)]
 struct UntilItSays;
 
@@ -83,20 +85,20 @@ pub struct Cache {
 /// Why a cache cannot be opened, or does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// Its URL is of no kind that there is.
+    /// Its URL cannot be used.
     #[error(transparent)]
     Unusable(#[from] Unusable),
     /// Redis is not connected now.
     #[error("not connected")]
     NotConnected,
-    /// Redis, or its URL, was not taken.
+    /// Redis failed, or its URL is wrong.
     #[error("redis")]
     Redis(#[from] fred::error::Error),
 }
 
 impl Cache {
-    /// Opens the cache at `url`: `memory:`, or `redis://host:port/database` (`?prefix=…` keeps several deployments on
-    /// one Redis apart). Redis need not be there yet.
+    /// Opens the cache at `url`: `memory:`, or `redis://host:port/database` (`?prefix=…` separates
+    /// several deployments on one Redis). Redis need not be reachable yet.
     pub fn open(url: &str) -> Result<Self, CacheError> {
         let given = Secret::from(url);
         let (scheme, _) = scheme::CACHE.split(&given)?;
@@ -122,8 +124,8 @@ impl Cache {
         Some(cached)
     }
 
-    /// The answer under `key`, at most `age` old: from this process, from Redis, or from `load`, which is asked once
-    /// however many wait for it.
+    /// The answer under `key`, at most `age` old. It comes from this process, from Redis, or from
+    /// `load`. Concurrent callers in this process share one run of `load`.
     pub async fn read<E, F>(&self, key: &str, age: Duration, load: F) -> Result<Arc<Cached>, Arc<E>>
     where
         E: Send + Sync + 'static,
@@ -140,7 +142,8 @@ impl Cache {
                 return Ok(Cached::new(body, left.min(age)));
             }
             metrics::counter!("muster_cache_reads_total", "layer" => "database").increment(1);
-            // Its age counts from before it was read: what changed meanwhile is not in it.
+            // The age counts from before the read, because the answer may miss changes during the
+            // read.
             let since = Instant::now();
             let body = load.await?;
             let left = age.saturating_sub(since.elapsed());
@@ -162,13 +165,14 @@ impl Cache {
         }
     }
 
-    /// Forgets what this process remembers, after it may have missed that something changed.
+    /// Forgets all answers in this process, because the process may have missed a change.
     pub fn forget_all(&self) {
         self.local.iter().for_each(|(_, cached)| cached.forget());
         self.local.invalidate_all();
     }
 
-    /// Claims `key` with `value`, for all processes, for at most `lasts`. Returns the value of whoever was first.
+    /// Claims `key` with `value`, for all processes, for at most `lasts`. Returns the value of the
+    /// first claim.
     pub async fn claim(&self, key: &str, value: String, lasts: Duration) -> String {
         let first = async {
             match &self.redis {
@@ -179,7 +183,7 @@ impl Cache {
         self.claims.get_with(key.to_owned(), first).await
     }
 
-    /// Takes back a claim.
+    /// Releases a claim.
     pub async fn unclaim(&self, key: &str) {
         self.claims.invalidate(key).await;
         if let Some(redis) = &self.redis {
@@ -187,7 +191,7 @@ impl Cache {
         }
     }
 
-    /// The value with which `key` was claimed, if this cache still knows.
+    /// The value with which `key` was claimed, if the cache still has it.
     pub async fn claimed(&self, key: &str) -> Option<String> {
         match (self.claims.get(key).await, &self.redis) {
             (Some(value), _) => Some(value),
@@ -196,7 +200,7 @@ impl Cache {
         }
     }
 
-    /// Whether Redis answers now, and takes what it is given; nothing to ask when the cache is in this process only.
+    /// Whether Redis answers and accepts writes now. Without Redis, this always succeeds.
     pub async fn ping(&self) -> Result<(), CacheError> {
         match &self.redis {
             Some(redis) => redis.probe().await,
@@ -204,7 +208,7 @@ impl Cache {
         }
     }
 
-    /// Ends the connection.
+    /// Closes the connection to Redis.
     pub async fn close(&self) {
         if let Some(redis) = &self.redis {
             redis.close().await;

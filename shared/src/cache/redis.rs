@@ -1,4 +1,5 @@
-//! Redis. The connection is made again for ever, with back-off. The log says once that Redis is away, and once that it is back.
+//! The connection to Redis. It reconnects for ever, with back-off. The log says once that Redis is
+//! lost, and once that it is back.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,11 +20,12 @@ use crate::backoff::{Backoff, Outage};
 use crate::guard::caught;
 use crate::scheme;
 
-/// How long Redis may take for one command.
+/// The timeout of one command.
 const TIMEOUT: Duration = Duration::from_millis(500);
-/// How often it is asked whether it is there.
+/// The interval between checks.
 const LOOK: Duration = Duration::from_secs(1);
-/// After this many failed looks a connection is replaced, even one that answers: another server may have its name now.
+/// After this many failed checks the connection is replaced, even if it answers. Another server may
+/// have the name now.
 const PATIENCE: u32 = 5;
 
 /// A handle on Redis. Cheap to clone.
@@ -31,18 +33,19 @@ const PATIENCE: u32 = 5;
 pub(super) struct Redis {
     client: Client,
     prefix: String,
-    /// Ends what keeps the connection.
+    /// Ends the task that keeps the connection.
     end: Arc<DropGuard>,
 }
 
 impl Redis {
-    /// Begins to connect, for as long as the value lives.
+    /// Connects in the background, and keeps the connection until the value is dropped.
     pub(super) fn open(url: &str) -> Result<Self, CacheError> {
         let mut parsed = url::Url::parse(url).map_err(Error::from)?;
         if parsed.host_str().is_none_or(str::is_empty) {
             return Err(scheme::CACHE.unusable().into());
         }
-        // fred takes the process's provider of cryptography; there may be one already, which is as good.
+        // fred uses the process's default provider of cryptography. An error means that one is
+        // installed already, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let prefix =
             parsed.query_pairs().find(|(name, _)| name == "prefix").map(|(_, value)| value.into_owned());
@@ -60,7 +63,7 @@ impl Redis {
                 connection.unresponsive.interval = TIMEOUT;
                 connection.reconnect_on_auth_error = true;
             })
-            // Without a limit of attempts, from 100 ms to 5 s, with jitter.
+            // Unlimited attempts, with waits from 100 ms to 5 s and jitter.
             .set_policy(ReconnectPolicy::new_exponential(0, 100, 5_000, 2))
             .build()?;
         let (prefix, end) = (prefix.unwrap_or_else(|| "muster".to_owned()), CancellationToken::new());
@@ -71,16 +74,17 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Whether Redis takes a write now. To be read only, full or still loading is as good as away.
+    /// Whether Redis accepts a write now. A Redis that is read-only, full or still loading counts
+    /// as lost.
     pub(super) async fn probe(&self) -> Result<(), CacheError> {
         probe(&self.client, self.key("probe")).await
     }
 
-    /// Ends the connection.
+    /// Closes the connection.
     pub(super) async fn close(&self) {
-        // First the task that connects again.
+        // End the task that reconnects first.
         self.end.token().cancel();
-        // It may be gone already; then there is nothing to close.
+        // An error means that the connection is gone already.
         let _ = self.client.quit().await;
     }
 
@@ -125,13 +129,14 @@ impl Redis {
         self.ask("claimed", self.client.get::<Option<String>, _>(self.key(key))).await.flatten()
     }
 
-    /// The answer, if Redis gives one. A failure is counted and otherwise means the same as "not there".
+    /// The answer, if Redis gives one. A failure is counted, and otherwise treated as a missing
+    /// value.
     async fn ask<T>(
         &self,
         attempt: &'static str,
         asked: impl Future<Output = Result<T, fred::error::Error>>,
     ) -> Option<T> {
-        // fred would hold a command back until there is a connection, and each click would wait for that in vain.
+        // Without a connection, fred would queue the command, and each request would wait in vain.
         let answer = if self.client.is_connected() {
             asked.await.map_err(CacheError::from)
         } else {
@@ -152,7 +157,7 @@ fn expiration(left: Duration) -> Option<Expiration> {
     i64::try_from(left.as_millis()).ok().filter(|ms| *ms > 0).map(Expiration::PX)
 }
 
-/// Writes a key of its own, as reads and claims do: a Redis that has no room left refuses that.
+/// Writes a key of its own, because reads and claims write, too. A Redis that is full refuses it.
 async fn probe(client: &Client, key: String) -> Result<(), CacheError> {
     if !client.is_connected() {
         return Err(CacheError::NotConnected);
@@ -161,15 +166,15 @@ async fn probe(client: &Client, key: String) -> Result<(), CacheError> {
     Ok(client.set::<(), _, _>(key, "1", second, None, false).await?)
 }
 
-/// What keeps a connection.
+/// The task that keeps the connection.
 struct Connection {
     client: Client,
-    /// A key of its own.
+    /// The key that checks write.
     probe: String,
 }
 
 impl Connection {
-    /// Connects, and connects again, whatever the server answers.
+    /// Connects, and reconnects after any error.
     async fn keep(self) {
         let (mut backoff, mut outage) = (Backoff::default(), Outage::default());
         loop {
@@ -182,13 +187,13 @@ impl Connection {
                     Err(panic) => panic.to_string(),
                 },
             };
-            // fred connects again by itself after most errors, and gives up after some.
+            // fred reconnects by itself after most errors, but gives up after some.
             away(&mut outage, &last(&mut errors).unwrap_or(ended));
             backoff.wait().await;
         }
     }
 
-    /// Looks whether it is there, and says when that changes.
+    /// Checks the connection, and logs when Redis is lost or back.
     async fn watch(
         &self,
         errors: &mut broadcast::Receiver<(Error, Option<fred::types::config::Server>)>,
@@ -210,7 +215,7 @@ impl Connection {
                     away(outage, &last(errors).unwrap_or_else(|| with_causes(&error)));
                     in_vain += 1;
                     if in_vain % PATIENCE == 0 && self.client.is_connected() {
-                        // The next look says what came of it.
+                        // The next check shows the result.
                         let _ = self.client.force_reconnection().await;
                     }
                 }
@@ -223,7 +228,7 @@ fn said(ended: Result<(), Error>) -> String {
     ended.map_or_else(|error| error.to_string(), |()| "the connection was closed".to_owned())
 }
 
-/// The last of the errors that were told since.
+/// The last error since the previous call.
 fn last(errors: &mut broadcast::Receiver<(Error, Option<fred::types::config::Server>)>) -> Option<String> {
     let mut last = None;
     loop {
