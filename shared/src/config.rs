@@ -26,11 +26,13 @@ use crate::telemetry::LogFormat;
 /// Where a deployment keeps its data. Every process has these.
 #[derive(Debug, Clone, Args)]
 pub struct Deployment {
-    /// The folder for everything that this process keeps: databases of the embedded mode, keys, uploaded files.
+    /// The folder for everything that this process keeps: databases of the embedded mode, keys,
+    /// uploaded files.
     #[arg(long, env = "DATA_DIR", default_value = "./data", value_name = "FOLDER")]
     pub data_dir: PathBuf,
 
-    /// The database: sqlite:PATH, postgres://… or mysql://… (for MariaDB) [default: the file DATA_DIR/muster.db]
+    /// The database: sqlite:PATH, postgres://… or mysql://… (for MariaDB) [default: the file
+    /// DATA_DIR/muster.db]
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<Secret>,
 
@@ -38,7 +40,8 @@ pub struct Deployment {
     #[arg(long, env = "BROKER_URL", default_value = "embedded:", value_name = "URL", hide_env_values = true)]
     pub broker_url: Secret,
 
-    /// Into how many lanes drives and members are spread. The same for every process, and for ever.
+    /// The number of lanes over which drives and members are spread. It is the same for every
+    /// process, and can never change.
     #[arg(long, env = "LANES", default_value = "16", value_name = "NUMBER")]
     pub lanes: Topology,
 }
@@ -54,7 +57,8 @@ pub struct CacheArguments {
 /// Uploaded files.
 #[derive(Debug, Clone, Args)]
 pub struct FilesArguments {
-    /// The folder for uploaded files, shared by the processes of a deployment. [default: DATA_DIR/files]
+    /// The folder for uploaded files, shared by the processes of a deployment. [default:
+    /// DATA_DIR/files]
     #[arg(long, env = "FILES_DIR", value_name = "FOLDER")]
     pub files_dir: Option<PathBuf>,
 }
@@ -62,8 +66,9 @@ pub struct FilesArguments {
 /// The form of published events.
 #[derive(Debug, Clone, Args)]
 pub struct EventsArguments {
-    /// How events about registrations leave for subscribers on the broker: a message each, or batches of those of one drive that were
-    /// decided together. Batches cost a rush less.
+    /// How events about registrations are published to subscribers on the broker: one message per
+    /// event, or batches. A batch has events of one drive that were decided together. Batches cost
+    /// less in a rush.
     #[arg(long, env = "EVENTS", default_value = "each", value_name = "FORM")]
     pub events: Form,
 }
@@ -71,22 +76,23 @@ pub struct EventsArguments {
 /// How a process can be watched.
 #[derive(Debug, Clone, Args)]
 pub struct Watching {
-    /// How logs are written; RUST_LOG says which.
+    /// The format of the logs. RUST_LOG selects what is logged.
     #[arg(long, env = "LOG_FORMAT", default_value = "auto", value_name = "FORMAT")]
     pub log_format: LogFormat,
 
-    /// Where traces go (OTLP over HTTP), such as http://localhost:4318. Without it nothing is traced.
+    /// Where traces go (OTLP over HTTP), such as http://localhost:4318. Without it nothing is
+    /// traced.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", hide_env_values = true)]
     pub otlp_endpoint: Option<Secret>,
 
-    /// How many seconds a process that was asked to stop goes on serving, with a red /readyz, so that load balancers learn of it.
-    /// [default: 0, of member-api and admin-api 3]
+    /// For how many seconds a stopping process still serves requests. Its /readyz fails meanwhile,
+    /// so that load balancers notice. [default: 0; 3 for member-api and admin-api]
     #[arg(long, env = "STOP_GRACE", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
     pub stop_grace: Option<u64>,
 }
 
 impl Watching {
-    /// How long a process that was asked to stop goes on serving.
+    /// How long a stopping process still serves requests.
     #[must_use]
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.stop_grace.unwrap_or(0))
@@ -97,7 +103,7 @@ impl Deployment {
     /// The database's URL.
     ///
     /// # Errors
-    /// If it is of no kind that there is.
+    /// If it cannot be used.
     pub fn database_url(&self) -> Result<Secret, Unusable> {
         let Some(url) = &self.database_url else { return sqlite_url(&self.data_dir.join("muster.db")) };
         let url = scheme::DATABASE.normal(url)?;
@@ -105,16 +111,16 @@ impl Deployment {
             return Err(scheme::DATABASE.unusable());
         }
         if is_in_memory(url.expose()) {
-            let said = "DATABASE_URL must name a file: Muster keeps what it has accepted, and a database in memory ends with it";
+            let said = "DATABASE_URL must name a file, because a database in memory loses all accepted commands when Muster ends";
             return Err(Unusable(said.to_owned()));
         }
         Ok(url)
     }
 
-    /// The broker's place.
+    /// The broker's URL.
     ///
     /// # Errors
-    /// If the URL is of no kind that there is.
+    /// If the URL cannot be used.
     pub fn broker(&self) -> Result<BrokerUrl, Unusable> {
         let url = scheme::BROKER.normal(&self.broker_url)?;
         if url.expose() == "embedded:" {
@@ -144,7 +150,7 @@ impl CacheArguments {
     /// The cache's URL.
     ///
     /// # Errors
-    /// If it is of no kind that there is.
+    /// If it cannot be used.
     pub fn url(&self) -> Result<Secret, Unusable> {
         let url = scheme::CACHE.normal(&self.cache_url)?;
         let number = url::Url::parse(url.expose()).ok().map(|url| url.path().trim_matches('/').to_owned());
@@ -158,7 +164,7 @@ impl CacheArguments {
 }
 
 impl FilesArguments {
-    /// Opens the folder, which is in `data_dir` unless it was given.
+    /// Opens the folder. The default is in `data_dir`.
     ///
     /// # Errors
     /// If this process's user cannot work in it.
@@ -169,19 +175,19 @@ impl FilesArguments {
     }
 }
 
-/// The URL of a database file. Whatever its path holds is a part of its name.
+/// The URL of a database file. Every character of the path is a part of the file's name.
 fn sqlite_url(file: &Path) -> Result<Secret, Unusable> {
     let Some(path) = file.to_str() else {
-        return Err(Unusable(format!("DATA_DIR must be a text in UTF-8, which {} is not", file.display())));
+        return Err(Unusable(format!("DATA_DIR must be UTF-8, but {} is not", file.display())));
     };
-    // The driver decodes what follows a percent sign, and takes what follows a question mark for settings; to SQLite, a name that
-    // begins with `file:` is another URL.
+    // The driver decodes percent signs, and takes the text after a question mark for settings.
+    // SQLite takes a name that begins with `file:` for another URL.
     let path = path.replace('%', "%25").replace('?', "%3F").replace('#', "%23");
     let here = if file.is_relative() { "./" } else { "" };
     Ok(format!("sqlite://{here}{path}").into())
 }
 
-/// Whether this is the URL of an SQLite that names no file.
+/// Whether this URL names an SQLite database without a file.
 fn is_in_memory(url: &str) -> bool {
     if !url.starts_with("sqlite:") {
         return false;

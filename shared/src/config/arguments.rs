@@ -1,4 +1,5 @@
-//! Reading flags and environment. An empty variable counts as not given; a wrong one is refused by its name.
+//! Reads flags and environment variables. An empty variable counts as missing. The error about a
+//! wrong value names its variable.
 
 use std::process;
 
@@ -11,7 +12,7 @@ pub fn read<A: CommandFactory + FromArgMatches>() -> A {
     read_as(A::command(), A::from_arg_matches)
 }
 
-/// Reads the arguments by this command, and takes what is needed from the matches.
+/// Parses the arguments of this process with `command`. `read` takes the values from the matches.
 #[must_use]
 pub fn read_as<T>(command: Command, read: impl FnOnce(&ArgMatches) -> Result<T, clap::Error>) -> T {
     let mut command = without_empty_variables(command);
@@ -19,7 +20,7 @@ pub fn read_as<T>(command: Command, read: impl FnOnce(&ArgMatches) -> Result<T, 
     found.unwrap_or_else(|error| refuse(&error, &mut command))
 }
 
-/// Takes the variables away that are set to nothing. (Compose files pass on in this way what is not set.)
+/// Removes the variables that are empty. Compose files pass on a missing variable as an empty one.
 fn without_empty_variables(command: Command) -> Command {
     let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
     command
@@ -29,7 +30,7 @@ fn without_empty_variables(command: Command) -> Command {
 
 /// Prints the message, and ends the process.
 fn refuse(error: &clap::Error, command: &mut Command) -> ! {
-    // Arguments that were not built cannot be shown.
+    // clap can show the arguments only of a command that was built.
     command.build();
     let is_fault = !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if is_fault && error.kind() == ErrorKind::InvalidUtf8 {
@@ -41,7 +42,7 @@ fn refuse(error: &clap::Error, command: &mut Command) -> ! {
         && let Some(variable) = variable_of(command, argument)
     {
         eprint!("{error}");
-        eprintln!("\nThe value is that of the variable {variable}.");
+        eprintln!("\nThe value comes from the variable {variable}.");
         process::exit(2);
     }
     error.exit()
@@ -59,7 +60,7 @@ fn not_utf8(command: &Command) -> Vec<String> {
     names
 }
 
-/// The variable that an argument's value was taken from, if it was none of the flags.
+/// The variable that an argument's value was taken from, unless a flag gave the value.
 fn variable_of(command: &Command, argument: &str) -> Option<String> {
     let here = command.get_arguments().find(|known| known.to_string() == argument);
     let Some(known) = here else {

@@ -34,7 +34,7 @@ pub struct SenderArguments {
 /// Where mails go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outlet {
-    /// There are none.
+    /// Muster sends no mails.
     Nowhere,
     /// Into this folder.
     Folder(PathBuf),
@@ -45,9 +45,9 @@ pub enum Outlet {
 /// What the sender of mails needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mailing {
-    /// Where they go.
+    /// Where mails go.
     pub outlet: Outlet,
-    /// Who they are from.
+    /// The sender of mails.
     pub from: String,
     /// Where members reach the API.
     pub public_url: String,
@@ -57,7 +57,7 @@ impl OutletArguments {
     /// Where mails go. Their folder is in `data_dir`.
     ///
     /// # Errors
-    /// If the URL is of no kind that there is.
+    /// If the URL cannot be used.
     pub fn outlet(&self, data_dir: &Path) -> Result<Outlet, Unusable> {
         Ok(match scheme::MAIL.split(&self.mail_url)?.0 {
             "none" => Outlet::Nowhere,
@@ -68,7 +68,7 @@ impl OutletArguments {
 }
 
 impl SenderArguments {
-    /// Where members reach the API, if that was given.
+    /// Where members reach the API, if it is configured.
     ///
     /// # Errors
     /// If it is no HTTP address.

@@ -53,7 +53,7 @@ const NOT_PUBLIC_V6: [Ipv6Net; 4] = [
 /// The prefix of IPv4 addresses in IPv6-only networks (RFC 6052).
 const NAT64: Ipv6Net = v6(0x64, 0xff9b, 96);
 
-/// Whether anyone on the Internet could reach this address, too.
+/// Whether everyone on the Internet can reach this address.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     // A connection to ::ffff:10.0.0.1 goes to 10.0.0.1.
@@ -101,8 +101,8 @@ impl FromStr for Allowed {
 #[derive(Debug, Clone, Args)]
 pub struct WebhookArguments {
     /// Where webhooks may go besides public addresses: networks and hosts, such as
-    /// 10.1.0.0/16,hooks.internal; http is allowed there, too. Whoever may make webhooks reaches
-    /// them from here.
+    /// 10.1.0.0/16,hooks.internal. There, http is allowed, too. Every account that may make
+    /// webhooks can reach them from this process.
     #[arg(long, env = "WEBHOOK_ALLOW", value_name = "LIST")]
     pub webhook_allow: Option<Allowed>,
 }
@@ -143,7 +143,7 @@ impl Allowed {
         is_public(address) || self.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether this host may be reached wherever it is.
+    /// Whether this host may be reached at any address.
     #[must_use]
     pub fn host(&self, host: &str) -> bool {
         self.hosts.contains(&host.to_ascii_lowercase())
