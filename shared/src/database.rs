@@ -90,10 +90,10 @@ pub struct Database {
     write: DatabaseConnection,
     /// When a connection last did not answer.
     silent: Silence,
-    /// On SQLite.
+    /// Only on SQLite.
     checkpoints: Option<Checkpoints>,
     url: Secret,
-    /// Whether it took a write a moment ago.
+    /// The last answer about writes.
     writable: writable::Known,
 }
 
@@ -220,7 +220,7 @@ impl Database {
         *self.silent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Whether it answers now.
+    /// Whether the database answers now.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
     }

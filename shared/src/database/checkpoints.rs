@@ -1,4 +1,5 @@
-//! Checkpoints: moves commits from SQLite's write-ahead log into the file, beside the writer.
+//! Checkpoints: moves commits from SQLite's write-ahead log into the file, concurrently with the
+//! writer.
 //!
 //! By default, SQLite makes the committing writer do it once the log has 1,000 pages. In a rush
 //! that is every batch, and writing pages all over the file takes longer than deciding the batch.
@@ -54,7 +55,7 @@ async fn repeat(options: SqliteConnectOptions, end: CancellationToken) {
     let mut connection = None;
     while end.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
         if let Err(error) = caught_or_failed(once(&mut connection, &options)).await {
-            tracing::warn!(error = %with_causes(&error), "could not move SQLite's journal into the file");
+            tracing::warn!(error = %with_causes(&error), "could not make a checkpoint of SQLite's file; trying again");
             connection = None;
         }
     }
@@ -99,7 +100,7 @@ mod tests {
         let bound: i64 =
             db.writer().query_one_raw(asked).await.unwrap().unwrap().try_get_by_index(0).unwrap();
         assert_eq!(bound.to_string(), super::BOUND, "what the writer waits for");
-        // An eighth of that.
+        // 32 MiB, an eighth of the bound.
         for _ in 0..32 {
             db.writer().execute_unprepared("insert into blobs values (zeroblob(1048576))").await.unwrap();
         }

@@ -28,8 +28,9 @@ pub fn is_busy(error: &DbErr) -> bool {
     code.is_some_and(|code| matches!(code & 0xff, 5 | 6))
 }
 
-/// Whether a later attempt may succeed: the server is unreachable or refuses connections for now (it
-/// starts, stops, is full, fails over), or another connection was in the way (a lock, a deadlock).
+/// Whether a later attempt may succeed. The server is unreachable or refuses connections for now
+/// (it starts, stops, is full, fails over). Or another connection is in the way (a lock, a
+/// deadlock).
 #[must_use]
 pub fn is_passing(error: &DbErr) -> bool {
     if is_busy(error) || is_timed_out(error) {
@@ -63,13 +64,13 @@ pub fn is_passing(error: &DbErr) -> bool {
     }
     let code = answered.code().unwrap_or_default();
     // SQLSTATE classes: connection exception, transaction rollback (a deadlock), insufficient
-    // resources, operator intervention (it starts or stops); a transaction on a standby; an object in
-    // use, and a lock that another one holds.
+    // resources, operator intervention (it starts or stops). Codes: a transaction on a standby, an
+    // object in use, a lock that another one holds.
     ["08", "40", "53", "57", "25006", "55006", "55P03"].iter().any(|class| code.starts_with(class))
 }
 
-/// Whether the server ended a statement because it took longer than the timeout of its connection. A
-/// later attempt may succeed, or one that reads less.
+/// Whether the server ended a statement because it took longer than the timeout of its connection.
+/// A later attempt, or one that reads less, may succeed.
 #[must_use]
 pub fn is_timed_out(error: &DbErr) -> bool {
     let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error

@@ -40,14 +40,14 @@ pub(super) async fn of_a_file(
     sea_orm::Database::connect(options).await
 }
 
-/// Without a connection that stands by.
+/// A pool that keeps no idle connection.
 fn lazy(mut options: ConnectOptions) -> ConnectOptions {
     options.min_connections(0).idle_timeout(IDLE).connect_lazy(true);
     options
 }
 
-/// PostgreSQL plans each statement for its values. It uses one process for it, because decisions
-/// need the other processors.
+/// PostgreSQL plans each statement for its values. It uses one process per statement, because
+/// decisions need the other processors.
 fn session(timeout: Duration) -> Session {
     Session {
         postgres: format!(
@@ -78,8 +78,8 @@ impl Database {
         self.reports.begin_with_options(options).await
     }
 
-    /// Begins a [`snapshot`](Self::snapshot) whose statements may take as long as they need: for a
-    /// verification, which reads everything, and nobody waits for it.
+    /// Begins a [`snapshot`](Self::snapshot) whose statements have no timeout. It is for a
+    /// verification, which reads everything while no client waits for it.
     pub async fn unlimited_snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
         let tx = self.snapshot().await?;
         let set = match tx.get_database_backend() {

@@ -12,9 +12,9 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-/// Rows per insert: MariaDB takes 65,535 parameters in a statement, SQLite 32,766.
+/// Rows per insert. A statement can have 65,535 parameters on MariaDB, and 32,766 on SQLite.
 pub(crate) const ROWS_PER_INSERT: usize = 1000;
-/// Bytes per insert, about: MariaDB takes 16 MiB in a statement unless it is told otherwise.
+/// Bytes per insert, about. By default, a statement can have 16 MiB on MariaDB.
 const BYTES_PER_INSERT: usize = 4 * 1024 * 1024;
 
 /// Inserts rows with all columns set. `bytes` estimates the size of a row's texts.
@@ -58,8 +58,8 @@ pub(crate) async fn update<E: EntityTrait>(
     Ok(found)
 }
 
-/// The rows that have these keys, a thousand with each statement. Each of `rows` has the values of
-/// `keys`, none of them null.
+/// The rows that have these keys, a thousand per statement. Each of `rows` has the values of
+/// `keys`. None of them is null.
 pub(crate) async fn find<E: EntityTrait>(
     db: &impl ConnectionTrait,
     keys: &[E::Column],
@@ -135,8 +135,8 @@ fn joined<E: EntityTrait>(
     Ok(Statement::from_sql_and_values(backend, sql, values))
 }
 
-/// A table `given` with the columns `c0`, `c1` and so on, and these rows, for statements that join
-/// it with another; and its values.
+/// A table `given` with these rows and the columns `c0`, `c1` and so on. Statements join it with
+/// another table. Also returns its values.
 fn given(backend: DbBackend, rows: &[Vec<Value>]) -> Result<(String, Vec<Value>), DbErr> {
     let width = rows.first().map_or(0, Vec::len);
     let name = |at: usize| format!("c{at}");
@@ -151,7 +151,8 @@ fn given(backend: DbBackend, rows: &[Vec<Value>]) -> Result<(String, Vec<Value>)
         let names: Vec<_> = (0..width).map(name).collect();
         Ok((format!("unnest({}) as given ({})", arrays.join(", "), names.join(", ")), values))
     } else {
-        // The first row names the columns: MariaDB takes no list of names behind the table's.
+        // The first row names the columns, because MariaDB accepts no list of columns after the
+        // table's name.
         let first = (0..width).map(|at| format!("{} as {}", placeholder(backend, rows, at), name(at)));
         let first: Vec<_> = first.collect();
         let row = format!("({})", vec!["?"; width].join(", "));
@@ -162,8 +163,8 @@ fn given(backend: DbBackend, rows: &[Vec<Value>]) -> Result<(String, Vec<Value>)
 }
 
 /// The placeholder of a column in the first row. MariaDB takes a text there for the longest of its
-/// column, and refuses a longer one; so it is told how long they are: in powers of two, for few
-/// different statements.
+/// column, and refuses longer ones. So the placeholder states the longest length. It is rounded up
+/// to a power of two, so that there are few different statements.
 fn placeholder(backend: DbBackend, rows: &[Vec<Value>], at: usize) -> String {
     let lengths = rows.iter().filter_map(|row| match &row[at] {
         Value::String(Some(text)) => Some(text.chars().count()),
@@ -177,7 +178,7 @@ fn placeholder(backend: DbBackend, rows: &[Vec<Value>], at: usize) -> String {
     }
 }
 
-/// The condition that a row has the keys that are given.
+/// The condition that a row has the keys of a given row.
 fn has<E: EntityTrait>(backend: DbBackend, keys: &[E::Column]) -> String {
     let table = E::default();
     let table = quoted(backend, table.table_name());
@@ -216,8 +217,8 @@ pub(crate) fn chunks<T>(mut rows: &[T], bytes: impl Fn(&T) -> usize) -> impl Ite
 }
 
 /// `insert into t (a, b) select a, case when b0 then null else b end from unnest($1::uuid[],
-/// $2::text[], $3::bool[]) …`: sea-query's arrays hold no nulls, so beside each column that may be
-/// null goes another that says where it is.
+/// $2::text[], $3::bool[]) …`. sea-query's arrays hold no nulls. So each nullable column has a
+/// second array, which says where it is null.
 fn from_arrays<A: ActiveModelTrait>(mut rows: Vec<A>) -> Result<Statement, DbErr> {
     let mut values = Vec::new();
     let (mut names, mut chosen, mut arrays, mut aliases) = (vec![], vec![], vec![], vec![]);

@@ -2,8 +2,8 @@
 //!
 //! A table with a searched text has two more columns: `search` is the folded text, `search_of` the
 //! text that was folded. Every writer sets both. A version of Muster that does not know the columns
-//! leaves them behind when it changes the text. Such a row is told by `search_of`: it is found as
-//! before, by its lower case, until [`refill`] has folded its text.
+//! leaves them behind when it changes the text. `search_of` shows this. A search finds such a row
+//! by its lower case, as before, until [`refill`] has folded its text.
 
 use domain::text::folded;
 use sea_orm::entity::prelude::*;
@@ -40,8 +40,8 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    /// A pattern for texts that contain `text`; none if nothing of it can be searched for, such as
-    /// an accent alone.
+    /// A pattern for texts that contain `text`. `None` if nothing of it can be searched for, such
+    /// as an accent alone.
     pub(crate) fn of(text: &str) -> Option<Self> {
         let folded = folded(text);
         let is_something = !folded.is_empty();
@@ -60,7 +60,7 @@ impl Pattern {
     }
 }
 
-/// A pattern that matches texts which contain `text`, whatever stands in it.
+/// A pattern that matches texts which contain `text`. The wildcards of `text` are escaped.
 fn contains(text: &str) -> LikeExpr {
     let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     LikeExpr::new(format!("%{escaped}%")).escape('\\')

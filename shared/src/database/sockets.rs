@@ -1,10 +1,10 @@
-//! What connections to a database server need of the kernel. sqlx lends nobody its sockets, so they
-//! are known by the server's port.
+//! Socket options for connections to a database server. sqlx does not expose its sockets, so this
+//! module finds them by the server's port.
 //!
-//! - What is written is sent at once (`TCP_NODELAY`). sqlx 0.9.0 lost its call of `set_nodelay`
-//!   (<https://github.com/launchbadge/sqlx/issues/4335>). Without it, whatever is larger than a
-//!   packet waits for an acknowledgement that the other side delays by 40 ms: twice per batch,
-//!   which is most of a batch's time. To be removed with the next sqlx.
+//! - `TCP_NODELAY` sends data at once. sqlx 0.9.0 lost its call of `set_nodelay`
+//!   (<https://github.com/launchbadge/sqlx/issues/4335>). Without it, data that is larger than a
+//!   packet waits for an acknowledgement, which the other side delays by 40 ms. This happens twice
+//!   per batch, and is most of a batch's time. Remove it with the next sqlx.
 //! - Keepalive and `TCP_USER_TIMEOUT` (tcp(7)). Without them a peer that vanished blocks a reader
 //!   for ever and a writer for about 15 minutes.
 
@@ -32,7 +32,7 @@ pub(super) fn set_on_connections_to(port: u16) {
     }
 }
 
-/// To which port an open file is connected, if it is a TCP connection.
+/// The remote port of an open file, if it is a TCP connection.
 fn peers_port(number: RawFd) -> Option<u16> {
     let peer = getpeername::<SockaddrStorage>(number).ok()?;
     let v4 = peer.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::port);
