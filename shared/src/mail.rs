@@ -25,13 +25,12 @@ use domain::drive::reminder::Beginning;
 use domain::id::{DriveId, MailId, MemberId, WebhookId};
 use domain::refusal::Code;
 
-/// How long mails are kept. A link that unsubscribes works for as long.
+/// How long mails are kept. An unsubscribe link works for the same time.
 pub const MAILS_STAY: chrono::Duration = chrono::Duration::days(90);
-/// What is older is not told by mail any more; the inbox has it.
+/// The age from which a message is not sent by mail any more. The inbox still has it.
 pub const MOST_LATE: chrono::Duration = chrono::Duration::days(2);
 
-/// How long after an attempt that may be repeated comes the next; the last one again and again,
-/// until [`MOST_LATE`].
+/// The waits between attempts. The last wait is repeated until [`MOST_LATE`].
 const WAITS: [Duration; 7] = [
     Duration::from_secs(10),
     Duration::from_secs(30),
@@ -41,7 +40,7 @@ const WAITS: [Duration; 7] = [
     Duration::from_mins(10),
     Duration::from_mins(30),
 ];
-/// A wait is longer by up to this share of itself, by chance.
+/// Jitter: a wait grows by a random share, up to this one.
 const JITTER: f64 = 0.1;
 
 domain::words! {
@@ -76,15 +75,15 @@ domain::words! {
 }
 
 domain::words! {
-    /// What a member, or one of those who run Muster, can do without.
+    /// What members and operators can unsubscribe from.
     pub enum Topic {
-        /// What came of their own clicks; they saw it when they clicked.
+        /// The results of their own requests. They saw these when they clicked.
         Outcomes = "outcomes",
-        /// That something begins soon.
+        /// A drive, or the member's slot, begins soon.
         Reminders = "reminders",
-        /// What organisers write to all of a drive.
+        /// A message of an organiser to everyone in a drive.
         Messages = "messages",
-        /// How a drive stands, once a day.
+        /// The daily digest of a drive.
         Digests = "digests",
     }
 }
@@ -107,8 +106,8 @@ domain::words! {
 }
 
 impl Kind {
-    /// What an event is told as, if it is told by mail. What only repeats what the member knows is
-    /// not.
+    /// The kind of mail that an event sends, if it sends one. An event that only repeats what the
+    /// member knows sends none.
     #[must_use]
     pub fn of(event: &Event) -> Option<Self> {
         match event {
@@ -139,8 +138,8 @@ impl Kind {
         }
     }
 
-    /// What it belongs to, if it can be done without. What others did to a member's registration
-    /// cannot.
+    /// Its topic, if members can unsubscribe from it. Mails about what others did to a member's
+    /// registration have no topic.
     #[must_use]
     pub fn topic(self) -> Option<Topic> {
         match self {
@@ -152,8 +151,8 @@ impl Kind {
         }
     }
 
-    /// Whether it changes what the entry in a calendar says: put into it or changed (`true`), or
-    /// taken out of it (`false`).
+    /// Its effect on the member's calendar: `true` adds or changes the entry, `false` removes it.
+    /// `None` leaves the calendar as it is.
     #[must_use]
     pub fn calendar(self) -> Option<bool> {
         match self {
@@ -174,35 +173,35 @@ impl Kind {
 pub enum Source {
     /// An entry of a drive's log, by its number.
     Entry(DriveId, u64),
-    /// A webhook of theirs.
+    /// A webhook of the recipient.
     Webhook(WebhookId),
 }
 
-/// A mail on its way, or what came of it.
+/// A mail on its way, or its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
-    /// Its id, which only those who have the mail know; it is in the link that unsubscribes.
+    /// Its id. It is in the unsubscribe link, and only those who have the mail know it.
     pub id: MailId,
-    /// To whom.
+    /// The recipient.
     pub member_id: MemberId,
-    /// About what.
+    /// What the mail is about.
     pub source: Source,
-    /// What it tells.
+    /// Its kind.
     pub kind: Kind,
-    /// Where it is.
+    /// Its state.
     pub state: State,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// When it is tried next; or when it was settled.
+    /// When the next attempt is due, or when the mail was settled.
     pub due_at: Timestamp,
     /// When it was made.
     pub created_at: Timestamp,
-    /// What the server said, if it did not take it.
+    /// The server's answer, if it did not accept the mail.
     pub error: Option<String>,
 }
 
 impl Mail {
-    /// A new one, to be sent from `due_at` on.
+    /// A new mail, to be sent from `due_at` on.
     #[must_use]
     pub fn new(member_id: MemberId, source: Source, kind: Kind, now: Timestamp, due_at: Timestamp) -> Self {
         let (id, state) = (MailId::new(), State::Pending);
@@ -219,7 +218,8 @@ impl Mail {
     }
 }
 
-/// When a mail is tried again after so many attempts, if it is. `jitter` is between 0 and 1.
+/// When a mail is due again after this number of attempts. `None` if it is given up. `jitter` is
+/// between 0 and 1.
 #[must_use]
 pub fn next_attempt(created_at: Timestamp, attempts: u32, now: Timestamp, jitter: f64) -> Option<Timestamp> {
     let index = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
@@ -228,8 +228,8 @@ pub fn next_attempt(created_at: Timestamp, attempts: u32, now: Timestamp, jitter
     (again <= created_at + MOST_LATE).then_some(again)
 }
 
-/// A language by its [BCP 47](https://www.rfc-editor.org/info/bcp47) tag, as far as that is a
-/// language and perhaps a region: `en`, `pt-BR`.
+/// A language by its [BCP 47](https://www.rfc-editor.org/info/bcp47) tag. The tag has a language
+/// and perhaps a region: `en`, `pt-BR`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Language(String);
@@ -286,7 +286,8 @@ impl Language {
         &self.0
     }
 
-    /// Those whose texts do for this one, best first: itself, without its region, and English.
+    /// The languages to look for texts in, best first: itself, itself without its region, and
+    /// English.
     pub fn fallbacks(&self) -> impl Iterator<Item = Self> {
         let general = self.0.split('-').next().unwrap_or_default();
         [self.0.as_str(), general, "en"].map(|tag| Self(tag.to_owned())).into_iter()

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Kind, Language, Topic};
 
-/// The quiet hours of a day, when mails that can wait do. They may reach beyond midnight.
+/// The quiet hours of a day. Mails with a topic wait until they are over. Quiet hours may reach
+/// beyond midnight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuietHours {
     /// From this time of the day.

@@ -1,6 +1,6 @@
 //! The texts of mails: templates in the language of
-//! [Jinja](https://jinja.palletsprojects.com/en/stable/templates/), checked when they are saved, so
-//! that none fails when it is needed.
+//! [Jinja](https://jinja.palletsprojects.com/en/stable/templates/). They are checked when they are
+//! saved, so that none fails when it is sent.
 
 use domain::refusal::FieldError;
 use domain::text;
@@ -12,8 +12,8 @@ use super::{Kind, Language};
 
 /// The longest subject, in characters.
 pub const MAX_SUBJECT: usize = 300;
-/// The longest text, and the longest HTML, in characters. Both together fit in one JSON body, unless
-/// most of their characters have four bytes or are escaped.
+/// The longest text, and the longest HTML, in characters. Both together fit in one JSON body,
+/// unless most of their characters have four bytes or are escaped.
 pub const MAX_TEXT: usize = 20_000;
 /// The largest output of a template, in bytes. A template can have loops.
 const MAX_RENDERED: usize = 200_000;
@@ -210,8 +210,8 @@ impl Template {
     }
 }
 
-/// The name of the template is the name of the field: `html` is escaped. There are only the filters
-/// that texts need, and none with a large output.
+/// A template has the name of its field, and the values in `html` are escaped. There are only the
+/// filters that texts need, and none with a large output.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);

@@ -141,23 +141,22 @@ fn quiet_hours_reach_over_midnight_and_over_changes_of_the_clock() {
     let at = |text: &str| text.parse::<domain::clock::Timestamp>().unwrap();
     let time = |hour, minute| NaiveTime::from_hms_opt(hour, minute, 0).unwrap();
     let night = QuietHours { from: time(22, 0), until: time(7, 0), zone: Tz::Asia__Kolkata };
-    // 22:00 to 07:00 there is 16:30 to 01:30.
+    // 22:00 to 07:00 in Kolkata is 16:30 to 01:30 in UTC.
     assert_eq!(night.over(at("2026-11-21T16:29:59Z")), at("2026-11-21T16:29:59Z"));
     assert_eq!(night.over(at("2026-11-21T16:30:00Z")), at("2026-11-22T01:30:00Z"));
     assert_eq!(night.over(at("2026-11-22T01:29:00Z")), at("2026-11-22T01:30:00Z"));
     assert_eq!(night.over(at("2026-11-22T01:30:00Z")), at("2026-11-22T01:30:00Z"));
-    // Half past two does not come on the day on which the clocks go forward.
+    // 02:30 does not exist on the day on which the clocks go forward.
     let spring = QuietHours { from: time(1, 0), until: time(2, 30), zone: Tz::Europe__Berlin };
     assert_eq!(spring.over(at("2027-03-28T00:30:00Z")), at("2027-03-28T01:00:00Z"));
-    // It comes twice in autumn.
+    // It exists twice in autumn.
     assert_eq!(spring.over(at("2026-10-25T00:00:00Z")), at("2026-10-25T01:30:00Z"));
     let never = QuietHours { from: time(9, 0), until: time(9, 0), zone: Tz::UTC };
     assert_eq!(never.over(at("2026-11-21T09:00:00Z")), at("2026-11-21T09:00:00Z"));
 }
 
 proptest! {
-    /// Wherever and whenever: it is not quiet when quiet hours are over, and they are over within a
-    /// day and an hour.
+    /// In every zone, at any time: quiet hours are over within 48 hours, and then it is not quiet.
     #[test]
     fn quiet_hours_end(
         seconds in 0_i64..2_000_000_000,
@@ -174,7 +173,7 @@ proptest! {
         let local = over.with_timezone(&zone);
         if over > now {
             let minute = local.hour() * 60 + local.minute();
-            // But for a skipped end, it is the end.
+            // It is the end, unless the clock skips the end.
             prop_assert!((minute + 1440 - until) % 1440 <= 24 * 60 / 12, "{local}");
         } else {
             let minute = local.hour() * 60 + local.minute();
