@@ -1,4 +1,4 @@
-//! Tables, a file for each noun: what is read of them, and what is written.
+//! The tables, with one module per noun. Each module reads and writes its tables.
 
 pub mod accounts;
 pub mod cursors;

@@ -1,5 +1,4 @@
-//! The tables `accounts` (people who can be known by an e-mail address) and `service_accounts`
-//! (machines).
+//! The tables `accounts` (people with an e-mail address) and `service_accounts` (machines).
 
 mod lookup;
 pub mod pending;
@@ -70,10 +69,10 @@ pub mod service_accounts {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// A person who can be known by an e-mail address, and can log in if they have a password.
+/// A person with an e-mail address. They can log in if they have a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// The id, also of the member.
+    /// The id, which is also the member's.
     pub id: MemberId,
     /// As people read it (see [`EmailAddress::shown`]). Old accounts may have any text.
     pub email: String,
@@ -209,7 +208,7 @@ pub async fn insert_service(
     Ok(())
 }
 
-/// The person behind an account: its own, or the maker of a service account.
+/// The person behind an account. For a service account, this is its maker.
 pub async fn behind(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<MemberId>, DbErr> {
     let service = service_accounts::Entity::find_by_id(id).one(db).await?;
     let person = by_id(db, MemberId(service.map_or(id, |service| service.created_by))).await?;

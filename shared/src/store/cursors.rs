@@ -1,4 +1,4 @@
-//! The table `cursors`: one row per follower and stream. [`skipped`] is about the entries that were left out.
+//! The table `cursors`: one row per follower and stream. [`skipped`] has the skipped entries.
 
 pub mod skipped;
 
@@ -39,8 +39,8 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// At most `limit` of the logs that `follower` has not read to their end, by the streams' ids, after
-/// `after`: of all streams of this kind, or of `among`.
+/// At most `limit` logs that `follower` has not read to their end, by stream id after `after`. They
+/// belong to any streams of this kind, or only to `among`.
 pub async fn behind(
     db: &impl ConnectionTrait,
     follower: &'static str,
@@ -76,8 +76,8 @@ fn is_among<C: ColumnTrait>(db: &impl ConnectionTrait, id: C, among: &BTreeSet<S
     rows::is_one_of(db, id, among.iter().map(|stream| stream.id))
 }
 
-/// Streams of one table, `these` if that is given, whose end lies beyond the follower's cursor: id,
-/// end, cursor.
+/// The streams of one table whose end is beyond the follower's cursor: id, end, cursor. `these`
+/// restricts the streams.
 fn unfinished<H: EntityTrait>(
     follower: &'static str,
     id: H::Column,
@@ -109,8 +109,9 @@ fn unfinished<H: EntityTrait>(
     select
 }
 
-/// Moves a follower's cursors on: each from where it was found to a new number. Nothing may be kept if another process has
-/// moved one of them meanwhile.
+/// Advances a follower's cursors, each from where it was found to a new number. This is a
+/// compare-and-set. It fails if another process has moved one of them meanwhile. Then the
+/// transaction must be rolled back.
 pub async fn advance(
     db: &impl ConnectionTrait,
     follower: &'static str,

@@ -1,4 +1,5 @@
-//! The tables `drives` and `slots`: what readers see of them. [`batch`] loads and saves what decisions change.
+//! The tables `drives` and `slots`, as readers see them. [`batch`] loads and saves the state that
+//! decisions change.
 
 pub mod batch;
 
@@ -17,7 +18,7 @@ use crate::database::rows;
 use crate::database::search::{self, Pattern, Searched};
 use crate::log::Head;
 
-/// `drives`: one row per drive, as its log has left it.
+/// `drives`: one row per drive, with the state after the last entry of its log.
 pub mod table {
     #![allow(missing_docs, reason = "the columns are the fields of `drive::state::Drive`")]
     use sea_orm::entity::prelude::*;
@@ -86,24 +87,24 @@ pub struct DriveView {
     pub drive: Drive,
     /// The number of the last event in its log.
     pub sequence: u64,
-    /// How the places of its slots stand.
+    /// The counts of places in its slots.
     pub places: HashMap<SlotId, Places>,
     /// When it was made.
     pub created_at: Timestamp,
 }
 
-/// Which drives are looked for.
+/// A search for drives.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Query {
-    /// In one of these states; empty means any.
+    /// Drives in one of these states. Empty means any.
     pub statuses: Vec<Status>,
-    /// Of this kind.
+    /// Drives of this kind.
     pub kind: Option<Kind>,
-    /// With this in their title, whatever its case and accents.
+    /// Drives with this text in their title, regardless of case and accents.
     pub text: Option<String>,
-    /// After the one that was made at this instant and has this id.
+    /// Drives after the one that was made at this instant and has this id.
     pub after: Option<(Timestamp, DriveId)>,
-    /// At most this many.
+    /// The most drives to return.
     pub limit: u64,
 }
 
@@ -138,8 +139,8 @@ const TITLE: Searched<table::Column> = Searched {
     search_of: table::Column::SearchOf,
 };
 
-/// Folds the titles whose folded form is missing, of a thousand drives after `after`, by id. Returns the last id; none if
-/// there was no such drive.
+/// Folds at most a thousand titles whose folded form is missing or stale, by drive id after
+/// `after`. Returns the last id, or `None` at the end.
 pub(crate) async fn fill(db: &impl ConnectionTrait, after: Option<Uuid>) -> Result<Option<Uuid>, DbErr> {
     search::refill::<table::Entity>(db, table::Column::Id, TITLE, folded, after).await
 }
@@ -150,7 +151,7 @@ pub async fn find(db: &impl ConnectionTrait, id: DriveId) -> Result<Option<Drive
     Ok(views(db, row).await?.pop())
 }
 
-/// A drive's row and the end of its log, for those who check both.
+/// A drive's row and the end of its log, for checks of both.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     /// The drive.
@@ -166,7 +167,7 @@ pub async fn stored(db: &impl ConnectionTrait, id: DriveId) -> Result<Option<Sto
     Ok(views(db, vec![row]).await?.pop().map(|view| Stored { view, head }))
 }
 
-/// These drives, those that exist.
+/// The drives with these ids. Ids without a drive are left out.
 pub async fn by_ids(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = DriveId>,
@@ -176,7 +177,7 @@ pub async fn by_ids(
     views(db, rows).await
 }
 
-/// All drives' ids, for those who check every one.
+/// The ids of all drives, for checks of every drive.
 pub async fn ids(db: &impl ConnectionTrait) -> Result<Vec<DriveId>, DbErr> {
     let ids = table::Entity::find()
         .select_only()
@@ -188,13 +189,13 @@ pub async fn ids(db: &impl ConnectionTrait) -> Result<Vec<DriveId>, DbErr> {
     Ok(ids.into_iter().map(DriveId).collect())
 }
 
-/// How many entries all drives' logs have together.
+/// The number of entries in all drives' logs, according to the drives' rows.
 pub async fn entries(db: &impl ConnectionTrait) -> Result<u64, DbErr> {
     let all = table::Entity::find().select_only().column(table::Column::Sequence);
     Ok(all.into_tuple::<i64>().all(db).await?.into_iter().map(i64::unsigned_abs).sum())
 }
 
-/// Where the logs of these drives end; of those that exist.
+/// The numbers of the last entries in these drives' logs. Ids without a drive are left out.
 pub async fn ends(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = DriveId>,
@@ -209,7 +210,7 @@ pub async fn ends(
     Ok(ends.into_iter().map(|(id, end)| (DriveId(id), end.unsigned_abs())).collect())
 }
 
-/// Where all drives' logs end, oldest drive first.
+/// The numbers of the last entries in all drives' logs, oldest drive first.
 pub async fn all_ends(db: &impl ConnectionTrait) -> Result<Vec<(DriveId, u64)>, DbErr> {
     let ends = table::Entity::find()
         .select_only()
@@ -240,8 +241,8 @@ async fn views(db: &impl ConnectionTrait, rows: Vec<table::Model>) -> Result<Vec
         .collect()
 }
 
-/// The drives about which something was logged at `since` or later, by their ids, after `after`; with the numbers of the last
-/// events in their logs.
+/// At most `limit` drives whose log has grown at `since` or later, by id after `after`. Each comes
+/// with the number of the last event in its log.
 pub async fn changed_since(
     db: &impl ConnectionTrait,
     since: Timestamp,
@@ -266,7 +267,7 @@ pub async fn changed_since(
 pub enum What {
     /// It opens or closes.
     Advance,
-    /// People are reminded of something.
+    /// Members are reminded of something.
     Remind,
 }
 
@@ -275,16 +276,16 @@ pub enum What {
 pub struct Due {
     /// The drive.
     pub drive_id: DriveId,
-    /// What has.
+    /// What has fallen due.
     pub what: What,
-    /// The instant that has come.
+    /// When it fell due.
     pub at: Timestamp,
     /// The number of the last event in its log.
     pub sequence: u64,
 }
 
-/// At most `limit` drives whose opening or closing has come, without the first `skip`. The most
-/// overdue come first.
+/// At most `limit` drives that are due to open or close, without the first `skip`. They are in the
+/// order of their closing times.
 pub async fn due(
     db: &impl ConnectionTrait,
     now: Timestamp,
@@ -322,8 +323,8 @@ pub async fn due(
     Ok(rows.into_iter().map(due).collect())
 }
 
-/// At most `limit` drives of which a reminder has fallen due, without the first `skip`. The most
-/// overdue come first.
+/// At most `limit` drives with a reminder that is due, without the first `skip`. The most overdue
+/// come first.
 pub async fn reminders(
     db: &impl ConnectionTrait,
     now: Timestamp,
@@ -354,7 +355,7 @@ fn places(slot: &slots::Model) -> Places {
     Places { confirmed: slot.confirmed.unsigned_abs(), waitlisted: slot.waitlisted.unsigned_abs() }
 }
 
-/// A drive as its row has it.
+/// Reads a drive from its row.
 fn drive(row: &table::Model) -> Result<Drive, DbErr> {
     let definition = serde_json::from_str(&row.definition).map_err(|error| DbErr::Json(error.to_string()))?;
     let reminded = row.reminded.as_deref().map(serde_json::from_str).transpose();

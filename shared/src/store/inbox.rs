@@ -32,7 +32,7 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// `inbox_reads`: up to which number members have read their inboxes. The API writes it, as it does
+/// `inbox_reads`: the number up to which each member has read their inbox. The API writes it, like
 /// accounts.
 pub mod reads {
     #![allow(missing_docs, reason = "a member and a number")]
@@ -56,8 +56,9 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Puts messages into their inboxes, in this order. Returns the last number of each inbox. A number
-/// that is taken is a unique violation: another process has added a message meanwhile.
+/// Puts messages into their inboxes, in this order. Returns the last number of each inbox. If
+/// another process has added a message meanwhile, a number is taken, and the result is a unique
+/// violation.
 pub async fn put(db: &impl ConnectionTrait, messages: &[New]) -> Result<BTreeMap<MemberId, u64>, DbErr> {
     let members: BTreeSet<_> = messages.iter().map(|message| message.member_id).collect();
     let mut last = ends(db, &members).await?;
@@ -123,7 +124,7 @@ pub async fn newest(
     items(db, select).await
 }
 
-/// The messages with numbers in these ranges (first, count), in the order of members and numbers.
+/// The messages with numbers in these ranges (first, count), ordered by member and number.
 pub async fn ranges(
     db: &impl ConnectionTrait,
     ranges: impl Iterator<Item = (MemberId, u64, u64)>,
@@ -144,7 +145,7 @@ pub async fn ranges(
     of_members(db, select).await
 }
 
-/// Up to which number a member has read their inbox; 0 if they never have.
+/// The number up to which a member has read their inbox. 0 if they never have.
 pub async fn read_up_to(db: &impl ConnectionTrait, member_id: MemberId) -> Result<u64, DbErr> {
     let row = reads::Entity::find_by_id(member_id.0).one(db).await?;
     Ok(row.map_or(0, |row| row.number.unsigned_abs()))

@@ -101,8 +101,8 @@ pub async fn due(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Resul
     Ok(ids.into_iter().map(MailId).collect())
 }
 
-/// Claims those of these mails that are due and not claimed meanwhile, until `until`. Then they are
-/// due again, unless the result was written. `lease` is the id of this claim.
+/// Claims these mails until `until`, except those that are not due or were claimed meanwhile. At
+/// `until` they are due again, unless a result was written. `lease` is the id of this claim.
 pub async fn claim(
     db: &impl ConnectionTrait,
     ids: &[MailId],
@@ -117,15 +117,18 @@ pub async fn claim(
     let ours = these().and(Column::Lease.eq(lease));
     let rows = Entity::find().filter(ours).order_by_asc(Column::Id).all(db).await?;
     let readable = rows.into_iter().filter_map(|row| {
-        // A kind of another version. Leave it to that version; the others must not wait for it.
-        Mail::try_from(row).inspect_err(|error| tracing::error!(%error, "a mail cannot be read")).ok()
+        // A kind of another version. Leave it to that version. The other mails must not wait for
+        // it.
+        Mail::try_from(row)
+            .inspect_err(|error| tracing::error!(%error, "could not read a mail; it stays pending"))
+            .ok()
     });
     Ok(readable.collect())
 }
 
-/// Makes mails due at `now` whose due time came from a clock that ran ahead: they are due later,
-/// and unclaimed or claimed until after `taken_until`. If a member does not want a mail yet, the
-/// sender postpones it again.
+/// Makes mails due at `now` whose due time came from a clock that ran ahead. These are the
+/// unclaimed mails that are due after `later_than`, and all mails that are due after `taken_until`.
+/// If a member does not want a mail yet, the sender postpones it again.
 pub async fn bring_forward(
     db: &impl ConnectionTrait,
     now: Timestamp,
@@ -170,7 +173,7 @@ pub async fn list(
     limit: u64,
 ) -> Result<Vec<Mail>, DbErr> {
     let mut found = Vec::new();
-    // A piece of the same index for each state.
+    // Each state reads its own part of the same index.
     for state in states {
         let mut select =
             Entity::find().filter(Column::State.eq(state.as_str())).order_by_desc(Column::Id).limit(limit);
@@ -186,7 +189,7 @@ pub async fn list(
     Ok(found)
 }
 
-/// A sent mail bounced: the mailbox does not exist.
+/// Notes that a sent mail bounced, because the mailbox does not exist.
 pub async fn bounce(
     db: &impl ConnectionTrait,
     id: MailId,

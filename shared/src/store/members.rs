@@ -167,7 +167,7 @@ pub async fn save(
     Ok(())
 }
 
-/// A person for organisers.
+/// A person as organisers see them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// Their id.
@@ -176,11 +176,12 @@ pub struct Listed {
     pub email: String,
     /// Member or admin.
     pub role: Role,
-    /// Their attributes.
+    /// Their profile.
     pub profile: Profile,
 }
 
-/// People by id after `after`, those with `text` in their name or e-mail address, or all.
+/// At most `limit` people, by id after `after`. If there is a `text`, only those who have it in
+/// their name or e-mail address.
 pub async fn list(
     db: &impl ConnectionTrait,
     text: Option<&str>,
@@ -202,7 +203,7 @@ pub async fn list(
 const NAME: Searched<Column> =
     Searched { text: Column::Name, search: Column::Search, search_of: Column::SearchOf };
 
-/// The condition for `text` in a name or e-mail address, whatever its case and accents. `None` if
+/// The condition for `text` in a name or e-mail address, regardless of case and accents. `None` if
 /// nothing of it can be searched for.
 fn named(text: &str) -> Option<Condition> {
     let pattern = Pattern::of(text)?;
@@ -220,13 +221,13 @@ pub(crate) fn ids_of_named(text: &str) -> Option<SelectStatement> {
     Some(select.into_query())
 }
 
-/// Folds names without a folded form, of a thousand people after `after`, by id. Returns the last
-/// id, or `None` at the end.
+/// Folds at most a thousand names whose folded form is missing or stale, by id after `after`.
+/// Returns the last id, or `None` at the end.
 pub(crate) async fn fill(db: &impl ConnectionTrait, after: Option<Uuid>) -> Result<Option<Uuid>, DbErr> {
     search::refill::<Entity>(db, Column::Id, NAME, folded, after).await
 }
 
-/// Those of these people that exist.
+/// The people with these ids. Ids without a person are left out.
 pub async fn by_ids(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = MemberId>,

@@ -1,4 +1,5 @@
-//! The table `registrations`: one row per member and drive, as the drive's log has left it.
+//! The table `registrations`: one row per member and drive, with the state after the last entry of
+//! the drive's log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +64,7 @@ fn all(rows: Vec<Model>) -> Result<Vec<OfDrive>, DbErr> {
     rows.into_iter().map(|row| Ok((DriveId(row.drive_id), row.try_into()?))).collect()
 }
 
-/// The registrations of these members, each for this drive, those that there are.
+/// The registrations of these pairs of member and drive. Pairs without one are left out.
 pub(crate) async fn of_members(
     db: &impl ConnectionTrait,
     wanted: &BTreeSet<(MemberId, DriveId)>,
@@ -87,7 +88,7 @@ pub(crate) async fn by_ids(
     all(select.all(db).await?)
 }
 
-/// The first `limit` of those who wait for a slot, head first.
+/// The first `limit` registrations in a slot's waiting list, head first.
 pub(crate) async fn waiting(
     db: &impl ConnectionTrait,
     drive_id: DriveId,
@@ -137,7 +138,7 @@ pub(crate) async fn replace(db: &impl ConnectionTrait, registrations: &[OfDrive]
     Ok(())
 }
 
-/// One member's registrations, by the drives' ids, after `after`.
+/// At most `limit` registrations of one member, by drive id after `after`.
 pub async fn of_member(
     db: &impl ConnectionTrait,
     member_id: MemberId,
@@ -152,15 +153,17 @@ pub async fn of_member(
     all(select.all(db).await?)
 }
 
-/// Where a listing of a drive's registrations goes on: after the one of this member, made at this instant.
+/// Where a listing of a drive's registrations continues: after the registration that this member
+/// made at this instant.
 ///
-/// No decision moves a registration in this order: a promotion changes its state and rank only. A member who withdraws
-/// and registers again moves towards the end, where a listing has yet to come.
+/// A promotion does not move a registration in this order, because it changes only state and rank.
+/// A member who withdraws and registers again moves towards the end, which the listing has not
+/// reached yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct After {
     /// When the last one was made.
     pub registered_at: Timestamp,
-    /// Whose it is.
+    /// The member of that registration.
     pub member_id: MemberId,
 }
 
@@ -170,8 +173,8 @@ impl From<&Registration> for After {
     }
 }
 
-/// At most `limit` of a drive's registrations in these states, in the order in which they were made: all, or those of
-/// people with `text` in their name or e-mail address.
+/// At most `limit` registrations of a drive in these states, in the order in which they were made.
+/// If there is a `text`, only those of people who have it in their name or e-mail address.
 pub async fn of_drive(
     db: &impl ConnectionTrait,
     drive_id: DriveId,
@@ -193,13 +196,14 @@ pub async fn of_drive(
         let later = Condition::any()
             .add(Column::RegisteredAt.gt(registered_at))
             .add(Column::MemberId.gt(member_id.0));
-        // The first condition alone says where in the index to begin.
+        // Only the first condition tells the database where to begin in the index.
         select = select.filter(Column::RegisteredAt.gte(registered_at)).filter(later);
     }
     select.all(db).await?.into_iter().map(Registration::try_from).collect()
 }
 
-/// Where these members stand in the waiting lists of a drive's slots, from 1 on; those who do not wait are left out.
+/// The positions of these members in the waiting lists of a drive's slots, from 1. Members who do
+/// not wait are left out.
 pub async fn waitlist_positions_of(
     db: &impl ConnectionTrait,
     drive_id: DriveId,
@@ -232,7 +236,8 @@ pub async fn waitlist_positions_of(
         .collect()
 }
 
-/// Where a member stands in the waiting lists of these drives, from 1 on; drives where they do not wait are left out.
+/// The positions of a member in the waiting lists of these drives, from 1. Drives where the member
+/// does not wait are left out.
 pub async fn waitlist_positions(
     db: &impl ConnectionTrait,
     member_id: MemberId,
@@ -264,7 +269,7 @@ pub async fn waitlist_positions(
         .collect()
 }
 
-/// The members with registrations of a drive in these states, and in which slot each of them is.
+/// The members with registrations of a drive in these states, each with their slot.
 pub async fn members_in(
     db: &impl ConnectionTrait,
     drive_id: DriveId,
@@ -292,7 +297,7 @@ pub async fn standing(
     all(Entity::find().filter(of_members.and(for_drives)).all(db).await?)
 }
 
-/// All registrations of a drive by their ids, for those who check every one.
+/// At most `limit` registrations of a drive, by id after `after`, for checks of every registration.
 pub async fn page(
     db: &impl ConnectionTrait,
     drive_id: DriveId,

@@ -1,5 +1,5 @@
-//! Where the logs of streams end. A drive's row says it for the drive; every other stream has a row in
-//! the table `streams`.
+//! The ends of streams' logs. A drive's row has the end of the drive's log. Every other stream has
+//! a row in the table `streams`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,8 +29,8 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// The ends of the logs of these streams, none of them a drive's. A stream without a log is not among
-/// them.
+/// The ends of these streams' logs. None of the streams may be a drive's. Streams without a log are
+/// left out.
 pub async fn heads(
     db: &impl ConnectionTrait,
     streams: &BTreeSet<Stream>,
@@ -42,8 +42,9 @@ pub async fn heads(
         .collect()
 }
 
-/// Moves the ends of logs on, from where they were read. Nothing may be kept if another process has
-/// moved one of them meanwhile: that is a process that lost its lane without knowing.
+/// Advances the ends of logs from where they were read. It fails if another process has advanced
+/// one of them meanwhile. Then one of the two processes has lost its lane without knowing, and the
+/// transaction must be rolled back.
 pub async fn advance(
     db: &impl ConnectionTrait,
     before: &BTreeMap<Stream, Head>,
@@ -72,11 +73,11 @@ pub async fn advance(
     if rows::update::<Entity>(db, &keys, &sets, moved).await? == count {
         Ok(())
     } else {
-        Err(Failure::retry("another process has decided on this lane meanwhile"))
+        Err(Failure::retry("another process has decided commands of this lane meanwhile"))
     }
 }
 
-/// The numbers of the last entries of these streams' logs, of those that have one.
+/// The numbers of the last entries in these streams' logs. Streams without a log are left out.
 pub async fn ends(
     db: &impl ConnectionTrait,
     streams: impl IntoIterator<Item = Stream>,
@@ -100,8 +101,8 @@ pub async fn ends(
     Ok(ends)
 }
 
-/// The ends of at most `limit` logs of streams of this kind, by their ids, after `after`. Drives have
-/// none here.
+/// The ends of at most `limit` logs of streams of this kind, by stream id after `after`. Drives
+/// have no rows here.
 pub async fn page(
     db: &impl ConnectionTrait,
     kind: StreamKind,

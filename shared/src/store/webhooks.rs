@@ -138,7 +138,7 @@ pub async fn rotate(db: &impl ConnectionTrait, webhook: &Webhook, before: &Secre
     Ok(changed.rows_affected == 1)
 }
 
-/// Switches off those that are on. Returns their number.
+/// Switches this webhook off, if it is on. Returns the number of webhooks that were on.
 pub async fn disable(
     db: &impl ConnectionTrait,
     id: WebhookId,
@@ -148,7 +148,7 @@ pub async fn disable(
     disable_those(db, Column::Id.eq(id.0), now, why).await
 }
 
-/// Switches off the webhooks of this account.
+/// Switches off the webhooks of this account that are on. Returns their number.
 pub async fn disable_of(
     db: &impl ConnectionTrait,
     owner: Uuid,
@@ -184,7 +184,7 @@ pub async fn enable(db: &impl ConnectionTrait, id: WebhookId) -> Result<(), DbEr
     Entity::update_many().set(change).filter(Column::Id.eq(id.0)).exec(db).await.map(drop)
 }
 
-/// Writes since when a webhook has been failing, or that it is not.
+/// Writes since when a webhook has been failing. `None` means that it is not failing.
 pub async fn set_failing_since(
     db: &impl ConnectionTrait,
     id: WebhookId,
@@ -215,11 +215,12 @@ pub async fn list(db: &impl ConnectionTrait, owner: Option<Uuid>) -> Result<Vec<
     Ok(select.all(db).await?.into_iter().filter_map(readable).collect())
 }
 
-/// The webhook, unless its row cannot be read: then the others go on.
+/// The webhook, or `None` if its row cannot be read. The other webhooks must go on.
 fn readable(row: Model) -> Option<Webhook> {
     let id = row.id;
     let read = Webhook::try_from(row);
-    read.map_err(|error| tracing::error!(webhook_id = %id, %error, "a webhook cannot be read")).ok()
+    read.map_err(|error| tracing::error!(webhook_id = %id, %error, "could not read a webhook; skipping it"))
+        .ok()
 }
 
 /// One webhook, if it belongs to this owner, or the caller may see all.
@@ -252,8 +253,8 @@ pub async fn enabled(db: &impl ConnectionTrait) -> Result<Vec<Webhook>, DbErr> {
     Ok(rows.into_iter().filter_map(readable).collect())
 }
 
-/// The webhooks that are on and have something pending, with the instant at which the first of it
-/// is due; the most overdue first.
+/// The webhooks that are on and have pending deliveries, each with the due time of its first
+/// delivery. The most overdue come first.
 pub async fn waiting(db: &impl ConnectionTrait) -> Result<Vec<(WebhookId, Timestamp)>, DbErr> {
     use delivery::deliveries;
     let pending = |column| Expr::col((deliveries::Entity, column));

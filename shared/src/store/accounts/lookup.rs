@@ -86,14 +86,14 @@ pub async fn ids_by_email(
     Ok(ids)
 }
 
-/// Folds addresses without a folded form, of a thousand accounts after `after`, by id. Returns the
-/// last id, or `None` at the end.
+/// Folds at most a thousand addresses whose folded form is missing or stale, by account id after
+/// `after`. Returns the last id, or `None` at the end.
 pub(crate) async fn fill(db: &impl ConnectionTrait, after: Option<Uuid>) -> Result<Option<Uuid>, DbErr> {
     search::refill::<Entity>(db, Column::Id, EMAIL, folded_email, after).await
 }
 
-/// Gives accounts their missing address, if no other account has it: a thousand accounts after
-/// `after`, by id and so by age. Returns the last id, or `None` at the end.
+/// Gives at most a thousand accounts their missing address, if no other account has it. They are
+/// the first after `after`, by id and so by age. Returns the last id, or `None` at the end.
 pub(crate) async fn take_addresses(
     db: &impl ConnectionTrait,
     after: Option<Uuid>,
@@ -112,7 +112,7 @@ pub(crate) async fn take_addresses(
     Ok(last)
 }
 
-/// An account for operators.
+/// An account as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// Its id.
@@ -134,8 +134,8 @@ pub enum Why {
     SameAs(Seen),
 }
 
-/// The accounts without an address, of a thousand after `after`, by id. Also the last id, or `None`
-/// at the end.
+/// At most a thousand accounts without an address, by id after `after`, and why they have none.
+/// Also the last id, or `None` at the end.
 pub async fn conflicts(
     db: &impl ConnectionTrait,
     after: Option<Uuid>,
@@ -165,7 +165,7 @@ async fn without_address(db: &impl ConnectionTrait, after: Option<Uuid>) -> Resu
     Ok(rows.into_iter().map(|row| seen(row).1).collect())
 }
 
-/// An account's id, e-mail address, address, day and password.
+/// An account's id, e-mail address, normal form, creation time and password hash.
 type Named = (Uuid, String, Option<String>, Timestamp, Option<String>);
 
 /// Reads only these columns, because a migration calls this, and later ones add columns.

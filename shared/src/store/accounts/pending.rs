@@ -39,7 +39,7 @@ pub mod table {
 /// The first profile of a member, as a command to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingProfile {
-    /// Whose.
+    /// The member.
     pub member_id: MemberId,
     /// The command's JSON.
     command: String,
@@ -55,7 +55,8 @@ impl PendingProfile {
         Self { member_id: command.member_id, command: text, created_at }
     }
 
-    /// The command's id: a function of the member. The ledger recognises a repetition by it.
+    /// The command's id, which is a function of the member. The ledger recognises a repetition by
+    /// it.
     #[must_use]
     pub fn id(&self) -> CommandId {
         UpdateProfile::first_id(self.member_id)
@@ -115,7 +116,7 @@ pub async fn since(
     Ok(rows.into_iter().map(PendingProfile::from).collect())
 }
 
-/// Deletes the pending profiles of these members: their commands are decided.
+/// Deletes the pending profiles of these members, because their commands are decided.
 pub async fn delete(db: &impl ConnectionTrait, ids: &[MemberId]) -> Result<(), DbErr> {
     for chunk in ids.chunks(ROWS_PER_INSERT) {
         let these = rows::is_one_of(db, table::Column::MemberId, chunk.iter().map(|id| id.0));

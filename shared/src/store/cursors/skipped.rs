@@ -1,4 +1,4 @@
-//! The table `skipped_entries`: what followers could not take in.
+//! The table `skipped_entries`: entries that followers could not process.
 
 use domain::clock::Timestamp;
 use domain::stream::{Stream, StreamKind};
@@ -29,7 +29,7 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// Notes that a follower leaves an entry out.
+/// Notes that a follower skips an entry.
 pub async fn insert(
     db: &impl ConnectionTrait,
     follower: &'static str,
@@ -46,8 +46,8 @@ pub async fn insert(
     Entity::insert(row).exec_without_returning(db).await.map(drop)
 }
 
-/// At most `limit` of the entries that a follower of streams of this kind has left out, by streams and
-/// numbers.
+/// At most `limit` entries that a follower of streams of this kind has skipped, by stream id and
+/// number.
 pub async fn of(
     db: &impl ConnectionTrait,
     follower: &'static str,
@@ -69,7 +69,8 @@ pub async fn of(
     Ok(rows.into_iter().map(skipped).collect())
 }
 
-/// Forgets that an entry was left out. Whether it was still noted: of several processes, one is the first.
+/// Deletes the note of a skipped entry. Returns whether it was there. Of several processes, only
+/// one gets true.
 pub async fn delete(
     db: &impl ConnectionTrait,
     follower: &'static str,

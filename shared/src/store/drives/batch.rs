@@ -1,4 +1,5 @@
-//! Loading what a batch of commands can touch, once, and saving what they changed, multi-row.
+//! Loads the state that a batch of commands can touch, once, and saves the changes with multi-row
+//! statements.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -21,43 +22,45 @@ use crate::failure::Failure;
 use crate::log::Head;
 use crate::store::registrations;
 
-/// A drive with what was stored about its log.
+/// A drive's state, with what its rows had when it was loaded.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What decisions rest on.
+    /// The state that decisions use.
     pub state: DriveState,
     /// The end of its log when it was loaded.
     pub head: Head,
-    /// The definition as it was loaded; none for a drive that is not there yet.
+    /// The drive as it was loaded. `None` if it does not exist yet.
     before: Option<Drive>,
-    /// When the next reminder falls due, as the row has it.
+    /// When the next reminder falls due, according to the row.
     remind_at: Option<Timestamp>,
-    /// Up to when this batch has looked for reminders that are due, if it has.
+    /// The instant up to which this batch has decided due reminders, if it has.
     looked_until: Option<Timestamp>,
-    /// The slots that have rows, as those say.
+    /// The slots that have rows, with the counts in these rows.
     slots: BTreeMap<SlotId, Places>,
-    /// The members that have rows.
+    /// The members whose registrations have rows.
     known: BTreeSet<MemberId>,
 }
 
 impl Loaded {
-    /// Everything that was due by `now` is decided: what was not told by then is not told any more.
+    /// Notes that the reminders due by `now` are decided. A start up to `now` gets no reminder any
+    /// more.
     pub fn has_looked(&mut self, now: Timestamp) {
         self.looked_until = Ord::max(self.looked_until, Some(now));
     }
 }
 
-/// All of a waiting list: more than it can hold.
+/// A limit for whole waiting lists, which no waiting list reaches.
 const WHOLE: u64 = u32::MAX as u64;
 
-/// What a batch of commands needs to see.
+/// What a batch of commands needs.
 #[derive(Debug, Default)]
 struct Wanted {
     drives: BTreeSet<DriveId>,
     members: BTreeSet<(MemberId, DriveId)>,
     registrations: BTreeSet<RegistrationId>,
-    /// How many places may come free, per drive: that many heads of its waiting lists are needed at most, since every
-    /// such command takes at most one away, by promotion or by withdrawal of whoever waits.
+    /// The number of places that may become free, per drive. At most that many heads of each
+    /// waiting list are needed. Each such command takes at most one head away, by a promotion or by
+    /// the withdrawal of a waiting member.
     freed: BTreeMap<DriveId, u64>,
 }
 
@@ -73,7 +76,8 @@ impl Wanted {
                 }
                 DriveCommand::AddRegistration(command) => {
                     wanted.members.insert((command.member_id, drive_id));
-                    // The one whom it adds may be the head of the waiting list: then a later command needs the next.
+                    // The added member may be the head of the waiting list. Then a later command
+                    // needs the next one.
                     *wanted.freed.entry(drive_id).or_default() += 1;
                 }
                 DriveCommand::ChangeAnswers(command) => {
@@ -117,8 +121,8 @@ impl Wanted {
     }
 }
 
-/// Loads the state of every drive that these commands are about, as far as they can touch it. Drives that do not exist
-/// get an empty state.
+/// Loads the state of every drive that these commands are about, as far as they can touch it. A
+/// drive that does not exist gets an empty state.
 pub async fn load(
     db: &impl ConnectionTrait,
     commands: impl Iterator<Item = &DriveCommand>,
@@ -126,7 +130,8 @@ pub async fn load(
 ) -> Result<BTreeMap<DriveId, Loaded>, Failure> {
     let wanted = Wanted::of(commands);
     let ids = || wanted.drives.iter().map(|id| id.0);
-    // The fence watches the drives' rows, so they are read first: whatever is read later is as new or newer.
+    // Read the drives' rows first, because the fence compares them. The other rows are then as new
+    // or newer.
     let drives = table::Entity::find().filter(rows::is_one_of(db, table::Column::Id, ids())).all(db).await?;
     let mut slots: HashMap<DriveId, Vec<slots::Model>> = HashMap::new();
     let of_drives = rows::is_one_of(db, slots::Column::DriveId, ids());
@@ -190,8 +195,9 @@ fn read(
     })
 }
 
-/// Saves what a batch has done to these drives, whose logs now end at `heads`. Nothing is saved if anyone else has
-/// written to one of them since it was loaded: that would be a process that lost its lane without knowing.
+/// Saves the changes of a batch to these drives, whose logs now end at `heads`. It fails if another
+/// process has written to one of the drives since it was loaded. Then one of the two processes has
+/// lost its lane without knowing.
 pub async fn save(
     db: &impl ConnectionTrait,
     loaded: &BTreeMap<DriveId, Loaded>,
@@ -245,8 +251,9 @@ pub async fn save(
     Ok(())
 }
 
-/// Writes when the next reminder falls due, if the drive has changed or somebody has looked: what came too late is due no
-/// more, though nothing has happened to the drive. Never for a process that lost its lane.
+/// Writes when the next reminder falls due, if the drive has changed or the batch has decided
+/// reminders. A reminder that came too late is no longer due, although the drive has not changed.
+/// The row must be at `head`, so that a process that lost its lane writes nothing.
 async fn remind(
     db: &impl ConnectionTrait,
     drive_id: DriveId,
@@ -276,7 +283,7 @@ fn has_slot(drive: &Loaded, slot_id: SlotId) -> bool {
 }
 
 fn signed(number: u32) -> i32 {
-    // The definition bounds places far below that.
+    // The definition limits places far below that.
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
@@ -336,7 +343,7 @@ fn slot_row(drive_id: DriveId, slot: &Slot, places: Places) -> slots::ActiveMode
     }
 }
 
-/// Makes the rows of a drive's slots fit its new definition.
+/// Updates the rows of a drive's slots to its new definition.
 async fn change_slots(
     db: &impl ConnectionTrait,
     drive_id: DriveId,
@@ -354,7 +361,8 @@ async fn change_slots(
     Ok(())
 }
 
-/// Moves the ends of the logs on: the fence against a process that lost its lane.
+/// Advances the ends of the logs. This compare-and-set is the fence against a process that lost its
+/// lane.
 async fn advance(
     db: &impl ConnectionTrait,
     moved: &[(DriveId, Head, Head)],
@@ -371,11 +379,11 @@ async fn advance(
     if found == moved.len() as u64 {
         Ok(())
     } else {
-        Err(Failure::retry("another process has decided on this lane meanwhile"))
+        Err(Failure::retry("another process has decided commands of this lane meanwhile"))
     }
 }
 
-/// Writes how the places of these slots stand.
+/// Writes the counts of places in these slots.
 async fn count(db: &impl ConnectionTrait, counts: &[(SlotId, Places)]) -> Result<(), DbErr> {
     use slots::Column;
     let rows = counts.iter().map(|(slot_id, places)| {

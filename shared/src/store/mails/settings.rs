@@ -1,4 +1,4 @@
-//! `mail_preferences` (the API writes them, as it does accounts) and `mail_templates`.
+//! The tables `mail_preferences` (the API writes it, like accounts) and `mail_templates`.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -148,7 +148,7 @@ pub async fn unsubscribe(db: &impl ConnectionTrait, member_id: MemberId, topic: 
     put(db, row(member_id, &first), &[Column::Unwanted]).await
 }
 
-/// Inserts a row, or changes these columns of the one that is there.
+/// Inserts a row, or changes these columns of the existing row.
 async fn put(
     db: &impl ConnectionTrait,
     row: preferences::ActiveModel,

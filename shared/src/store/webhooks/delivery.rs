@@ -12,7 +12,7 @@ use sea_orm::{ConnectionTrait, DbErr, Order, QueryOrder as _, QueryResult, Query
 use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::webhook::{Attempt, Delivery, State};
 
-/// `webhook_deliveries`. A ping has no drive: its drive and number are zero.
+/// `webhook_deliveries`. A ping has no drive, so its drive and number are zero.
 pub mod deliveries {
     #![allow(missing_docs, reason = "the columns are the fields of `Delivery`")]
     use sea_orm::entity::prelude::*;
@@ -109,8 +109,8 @@ impl From<&Delivery> for ActiveModel {
     }
 }
 
-/// Writes the deliveries that do not exist yet. Returns the ids of those that do. (A duplicate that
-/// only the insert finds is a unique violation. Otherwise MariaDB would count it as a row.)
+/// Writes the deliveries that do not exist yet. Returns the ids of those that existed. (A duplicate
+/// that only the insert finds is a unique violation. Otherwise MariaDB would count it as a row.)
 pub async fn insert_missing(
     db: &impl ConnectionTrait,
     deliveries: &[Delivery],
@@ -158,8 +158,8 @@ pub async fn restart(
 }
 
 /// At most `limit` pending deliveries of a webhook that may be tried next, with their drives and
-/// the instants at which they are due, in that order. With order, these are the first ones of each
-/// drive only.
+/// the instants at which they are due, in that order. For an ordered webhook, these are only the
+/// first of each drive.
 pub async fn next(
     db: &impl ConnectionTrait,
     webhook_id: WebhookId,
@@ -197,8 +197,8 @@ pub async fn next(
     rows.iter().map(next).collect()
 }
 
-/// The first pending deliveries of a drive to a webhook, in order, at most `limit` and up to the
-/// first that is not due.
+/// A run: at most `limit` of the first pending deliveries of a drive to a webhook, in order. It
+/// ends before the first that is not due.
 pub async fn run(
     db: &impl ConnectionTrait,
     webhook_id: WebhookId,
@@ -220,8 +220,8 @@ pub async fn run(
     Ok(first.into_iter().take_while(|(_, due_at)| *due_at <= now).map(|(id, _)| DeliveryId(id)).collect())
 }
 
-/// Claims those of these deliveries that are due and not claimed meanwhile, until `until`. Then
-/// they are due again, unless the result was written. `lease` is the id of this claim.
+/// Claims these deliveries until `until`, except those that are not due or were claimed meanwhile.
+/// At `until` they are due again, unless a result was written. `lease` is the id of this claim.
 pub async fn claim(
     db: &impl ConnectionTrait,
     ids: &[DeliveryId],
@@ -238,8 +238,9 @@ pub async fn claim(
     Entity::find().filter(ours).all(db).await?.into_iter().map(Delivery::try_from).collect()
 }
 
-/// Makes deliveries due at `now` whose due time came from a clock that ran ahead: they are due
-/// after `later_than`, and unclaimed or claimed until after `taken_until`.
+/// Makes deliveries due at `now` whose due time came from a clock that ran ahead. These are the
+/// unclaimed deliveries that are due after `later_than`, and all deliveries that are due after
+/// `taken_until`.
 pub async fn bring_forward(
     db: &impl ConnectionTrait,
     now: Timestamp,
@@ -270,7 +271,8 @@ pub async fn settle(
     Entity::update_many().set(change).filter(these).exec(db).await.map(drop)
 }
 
-/// Releases deliveries that were claimed under this lease and not tried. They are due as before.
+/// Releases deliveries that were claimed under this lease and not tried. They are due again at
+/// once, because their due time becomes the time of their event.
 pub async fn release(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = DeliveryId>,
@@ -295,7 +297,7 @@ pub async fn list(
     limit: u64,
 ) -> Result<Vec<Delivery>, DbErr> {
     let mut found = Vec::new();
-    // A piece of the same index for each state.
+    // Each state reads its own part of the same index.
     for state in states {
         let mut select = Entity::find()
             .filter(Column::EndpointId.eq(webhook_id.0))
