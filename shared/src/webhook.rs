@@ -1,4 +1,4 @@
-//! Webhooks: signed events of drives for the addresses that asked for them, by [Standard
+//! Webhooks send signed events of drives to registered addresses. They follow [Standard
 //! Webhooks](https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md).
 //!
 //! Everything here is pure. [`crate::store::webhooks`] stores it, and the webhook sender uses it.
@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::bus::CloudEvent;
 use secret::Secret;
 
-/// The most webhooks of a deployment: each is looked at whenever something happens.
+/// The most webhooks of a deployment. Every event is compared with each of them.
 pub const MAX_WEBHOOKS: u64 = 100;
 /// The longest address, in characters.
 pub const MAX_URL: usize = 2000;
@@ -32,7 +32,7 @@ pub const MAX_URL: usize = 2000;
 pub const MAX_DESCRIPTION: usize = 200;
 /// The most drives that a webhook may name.
 pub const MAX_DRIVES: usize = 100;
-/// The most old secrets of a webhook that are valid at a time: every message carries a signature
+/// The most old secrets of a webhook that are valid at a time. Every message carries a signature
 /// with each.
 pub const MAX_OLD_SECRETS: usize = 5;
 /// How long deliveries and attempts are kept.
@@ -41,15 +41,15 @@ pub const DELIVERIES_STAY: chrono::Duration = chrono::Duration::days(30);
 /// The type of the event that the test button sends.
 pub const PING: &str = "muster.webhook.ping";
 
-/// The types of events that stand in drives' logs, which are those that webhooks get.
+/// The types of events in drives' logs. Webhooks can get all of them.
 pub const EVENT_TYPES: &[&str] = Event::KINDS;
 
-/// Which events a webhook gets. What is empty does not restrict.
+/// Which events a webhook gets. An empty set does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
-    /// Of these types.
+    /// Events of these types.
     pub event_types: BTreeSet<String>,
-    /// About these drives.
+    /// Events about these drives.
     pub drives: BTreeSet<DriveId>,
 }
 
@@ -90,22 +90,23 @@ pub struct Webhook {
     pub filter: Filter,
     /// Whether each drive's events come one after another, in the order of the drive's log.
     pub ordered: bool,
-    /// What is signed with.
+    /// The secret that signs its messages.
     pub secret: Secret,
-    /// What was signed with before, and until when it still is: the newest first.
+    /// Earlier secrets, and until when each of them still signs messages, too. The newest comes
+    /// first.
     pub old_secrets: Vec<(Secret, Timestamp)>,
-    /// Whoever made it: an admin or a service account.
+    /// The account that made it: an admin or a service account.
     pub owner: Uuid,
-    /// When it was made. It gets what happens from then on.
+    /// When it was made. It gets events from then on.
     pub created_at: Timestamp,
-    /// Since when nothing but failures came of it.
+    /// Since when all its attempts have failed.
     pub failing_since: Option<Timestamp>,
     /// Since when it is switched off, and why.
     pub disabled: Option<(Timestamp, Disabled)>,
 }
 
 impl Webhook {
-    /// Whether it gets an event as it happens.
+    /// Whether it gets a new event.
     #[must_use]
     pub fn wants(&self, drive_id: DriveId, event: &CloudEvent) -> bool {
         self.disabled.is_none()
@@ -113,16 +114,16 @@ impl Webhook {
             && self.filter.matches(drive_id, event.event.kind())
     }
 
-    /// The old secrets that are valid at `now`, and until when: the newest first.
+    /// The old secrets that are valid at `now`, and until when. The newest comes first.
     pub fn valid_old_secrets(&self, now: Timestamp) -> impl Iterator<Item = &(Secret, Timestamp)> {
         self.old_secrets.iter().filter(move |(_, until)| now < *until)
     }
 
-    /// Gives it a new secret. The one it had stays valid until `until`, and those before it as long
-    /// as they were. An `until` that is not after `now` ends all of them.
+    /// Gives it a new secret. The previous secret stays valid until `until`. Older secrets keep
+    /// their ends. An `until` that is not after `now` ends all old secrets.
     ///
     /// # Errors
-    /// With the end of the first of them, if [`MAX_OLD_SECRETS`] are valid still.
+    /// If [`MAX_OLD_SECRETS`] old secrets are still valid. The error is the earliest of their ends.
     pub fn rotate(&mut self, secret: Secret, until: Timestamp, now: Timestamp) -> Result<(), Timestamp> {
         let mut old = Vec::new();
         if until > now {
@@ -136,7 +137,8 @@ impl Webhook {
         Ok(())
     }
 
-    /// The header `webhook-signature` of a message: a signature with each secret that is valid now.
+    /// The header `webhook-signature` of a message. It has a signature with each secret that is
+    /// valid now.
     #[must_use]
     pub fn signatures(&self, now: Timestamp, id: Uuid, body: &[u8]) -> String {
         let old = self.valid_old_secrets(now).map(|(secret, _)| secret);
@@ -161,25 +163,25 @@ domain::words! {
 /// One event on its way to one webhook. The event itself stays in its drive's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// A function of webhook and event, so that an event is taken in once; grows with the event's
-    /// time.
+    /// A function of webhook and event, so that an event makes one delivery only. It grows with the
+    /// event's time.
     pub id: DeliveryId,
-    /// Where it goes.
+    /// The webhook that it goes to.
     pub webhook_id: WebhookId,
-    /// The event, and the message's `webhook-id`.
+    /// The event's id, which is also the message's `webhook-id`.
     pub event_id: Uuid,
     /// The event's type.
     pub event_type: String,
     /// When the event happened.
     pub event_time: Timestamp,
-    /// Whose log it stands in, and where; none for a ping.
+    /// The drive whose log has the event, and the event's number there. `None` for a ping.
     pub place: Option<(DriveId, u64)>,
-    /// How it stands.
+    /// Its state.
     pub state: State,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// When it is tried next. While it is being tried: when that attempt counts as lost. In the
-    /// end: when it ended.
+    /// When the next attempt is due. During an attempt, this is the end of the lease. At the end,
+    /// this is when the delivery was settled.
     pub due_at: Timestamp,
 }
 
@@ -208,7 +210,7 @@ impl Delivery {
         }
     }
 
-    /// What the test button sends.
+    /// The delivery that the test button makes.
     #[must_use]
     pub fn ping(webhook_id: WebhookId, now: Timestamp) -> Self {
         let id = DeliveryId::new();
@@ -225,7 +227,7 @@ impl Delivery {
         }
     }
 
-    /// The event that a ping sends: no drive's, and in no log.
+    /// The event that a ping sends. It is about no drive, and in no log.
     #[must_use]
     pub fn ping_body(&self) -> Bytes {
         let event = json!({
@@ -241,18 +243,18 @@ impl Delivery {
     }
 }
 
-/// What came of sending a delivery once.
+/// The result of one attempt to send a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// Which one.
+    /// Its id.
     pub id: Uuid,
     /// The delivery that was sent.
     pub delivery_id: DeliveryId,
-    /// When.
+    /// When it began.
     pub at: Timestamp,
     /// How long it took.
     pub took: Duration,
-    /// The request's headers but for the signature.
+    /// The request's headers, without the signature.
     pub request_headers: Vec<(String, String)>,
     /// The status of the answer, if there was one.
     pub status: Option<u16>,
@@ -260,13 +262,13 @@ pub struct Attempt {
     pub answer: String,
     /// Why there was no answer.
     pub error: Option<String>,
-    /// When the address asked to be tried again (`Retry-After`). It is not kept: the delivery is
-    /// due then.
+    /// When the receiver wants the next attempt (`Retry-After`). It is not stored, because it goes
+    /// into the delivery's due time.
     pub retry_after: Option<Timestamp>,
 }
 
 impl Attempt {
-    /// One to which there was no answer, for this reason.
+    /// An attempt without an answer, for this reason.
     #[must_use]
     pub fn unanswered(delivery_id: DeliveryId, at: Timestamp, took: Duration, reason: String) -> Self {
         Self {
@@ -282,20 +284,20 @@ impl Attempt {
         }
     }
 
-    /// Whether it was taken.
+    /// Whether the receiver accepted the event.
     #[must_use]
     pub fn succeeded(&self) -> bool {
         self.status.is_some_and(|status| (200..300).contains(&status))
     }
 
-    /// Whether the address said that it will never take anything again.
+    /// Whether the receiver said that it is gone for ever.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.status == Some(410)
     }
 }
 
-/// What is waited after each failed attempt.
+/// The wait after each failed attempt.
 const WAITS: [Duration; 7] = [
     Duration::from_secs(5),
     Duration::from_mins(5),
@@ -305,20 +307,20 @@ const WAITS: [Duration; 7] = [
     Duration::from_hours(10),
     Duration::from_hours(10),
 ];
-/// By how much a wait may be longer than it says, so that what failed together does not come back
-/// together.
+/// Jitter: a wait grows by up to this share, so that deliveries that failed together are not
+/// retried together.
 const JITTER: f64 = 0.2;
-/// How long an address may ask to be left alone.
+/// The longest wait that a receiver can ask for.
 pub const LONGEST_ASKED: chrono::Duration = chrono::Duration::hours(24);
-/// How long a webhook may do nothing but fail.
+/// How long all attempts may fail before the webhook is switched off.
 pub const PATIENCE: chrono::Duration = chrono::Duration::days(5);
 
-/// When a delivery is tried again after its `attempts`-th attempt failed at `now`; none when it is
+/// When a delivery is due again after its `attempts`-th attempt failed at `now`. `None` if it is
 /// given up. `jitter` is a random number from 0 to 1.
 ///
-/// With order, nothing may be left out: the last wait is repeated until the webhook is switched
-/// off. A ping is tried once. An address that asks for more time (`asked`) gets it, up to
-/// [`LONGEST_ASKED`]; it cannot ask for less.
+/// An ordered webhook must leave nothing out, so the last wait is repeated until the webhook is
+/// switched off. A ping is tried once. A receiver that asks for more time (`asked`) gets it, up to
+/// [`LONGEST_ASKED`]. It cannot ask for less.
 #[must_use]
 pub fn next_attempt(
     delivery: &Delivery,
@@ -337,20 +339,20 @@ pub fn next_attempt(
     Some(asked.map_or(ours, |asked| asked.min(now + LONGEST_ASKED).max(ours)))
 }
 
-/// What some attempts say about the webhook itself.
+/// The health of a webhook, judged by some attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It takes what it gets.
+    /// It accepts its deliveries.
     Well,
-    /// It failed, and has since this instant.
+    /// It has been failing since this instant.
     FailingSince(Timestamp),
-    /// It is to be switched off.
+    /// It must be switched off.
     Off(Disabled),
 }
 
-/// What these attempts, in the order in which they ended, say about a webhook that was failing
-/// since `failing_since`, if it was. One success is enough, unless it has said since that it is
-/// gone.
+/// Judges a webhook by these attempts, which are in the order of their ends. `failing_since` is
+/// since when the webhook was failing before them, if it was. One success is enough, unless a later
+/// answer says that the webhook is gone.
 #[must_use]
 pub fn health<'a>(
     failing_since: Option<Timestamp>,

@@ -42,7 +42,7 @@ impl FromStr for Secret {
 }
 
 impl Secret {
-    /// A new one.
+    /// A new random secret.
     #[must_use]
     pub fn generate() -> Self {
         let mut bytes = vec![0; LENGTH];
