@@ -15,8 +15,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits a random time of between half and all of 50 ms · 2ⁿ after the n-th failure in a row,
-    /// never more than 5 s.
+    /// After the n-th failure in a row, waits between half and all of 50 ms · 2ⁿ⁻¹, chosen at
+    /// random. It never waits more than 5 s.
     pub async fn wait(&mut self) {
         let most = FIRST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
         self.failures += 1;

@@ -1,5 +1,5 @@
-//! What lies behind an error, kept with it. [`domain::text::with_causes`] prints an error with
-//! everything behind it.
+//! The source of an error, kept with the error. [`domain::text::with_causes`] prints an error with
+//! all its sources.
 
 use std::error::Error;
 use std::fmt;
@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use domain::text::with_causes;
 
-/// The source of an error that several tasks get. Cheap to clone. Two are equal if they print the
-/// same.
+/// The source of an error that several tasks get. Cheap to clone. Two causes are equal if they
+/// print the same text.
 #[derive(Clone)]
 pub struct Cause(Arc<dyn Error + Send + Sync>);
 
 impl Cause {
-    /// Takes an error, or a sentence if no error lies behind.
+    /// Wraps an error, or a sentence if there is no error.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(error.into().into())
     }

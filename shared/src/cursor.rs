@@ -1,28 +1,29 @@
-//! How far those who follow the logs of streams have read them.
+//! Cursors: how far followers have read the logs of streams.
 //!
-//! A follower reads the entries behind its cursor and moves the cursor on in the transaction that keeps what it made of them,
-//! from where it was: so each entry is taken once, however often a follower dies and however many processes follow.
+//! A follower reads the entries after its cursor. It advances the cursor in the transaction that
+//! stores its results. This is a compare-and-set on the old position. So each entry is processed
+//! once, however often a follower dies and however many processes follow.
 
 use domain::stream::Stream;
 
 /// A log that a follower has not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Behind {
-    /// Whose log.
+    /// The stream that owns the log.
     pub stream: Stream,
-    /// The number of the last entry that was read; none if the follower has never read this log.
+    /// The number of the last entry that was read. `None` if the follower has never read this log.
     pub read: Option<u64>,
-    /// The number of the last entry that there is.
+    /// The number of the last entry in the log.
     pub end: u64,
 }
 
-/// An entry that a follower has left out, because it could not take it in.
+/// An entry that a follower has skipped, because it could not process the entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Whose log.
+    /// The stream that owns the log.
     pub stream: Stream,
-    /// Its number there.
+    /// The entry's number in that log.
     pub sequence: u64,
-    /// Why.
+    /// Why the follower skipped it.
     pub reason: String,
 }

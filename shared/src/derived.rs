@@ -1,7 +1,9 @@
-//! Columns that follow from others: the folded forms of searched texts, and the normal forms of addresses.
+//! Columns that follow from others: the folded forms of searched texts, and the normal forms of
+//! addresses.
 //!
-//! Whatever writes a row writes them, too. Here they are filled in for rows of a version that did not know them: when the
-//! database is upgraded, and later by the house-keeping, since that version may still run while the next one is rolled out.
+//! Every writer of a row sets these columns, too. This module fills them in for rows of an older
+//! version that did not know them. It runs when the database is upgraded, and again in the regular
+//! clean-up, because the older version may still run during a rollout.
 
 use sea_orm::{ConnectionTrait, DbErr};
 
@@ -17,9 +19,9 @@ macro_rules! all_pages {
     }};
 }
 
-/// Fills in what is missing. Repeated, or ended at any point and begun again, it comes to the same.
+/// Fills in missing values. It is idempotent, and can be interrupted and repeated.
 ///
-/// A page has a thousand rows. Without a transaction each of them is a change of its own.
+/// A page has a thousand rows. Without a transaction, each page is a change of its own.
 pub async fn fill(db: &impl ConnectionTrait) -> Result<(), DbErr> {
     all_pages!(members::fill, db);
     all_pages!(drives::fill, db);

@@ -10,12 +10,12 @@
 #[cfg(feature = "failpoints")]
 pub use armed::{hit, hit_about};
 
-/// Comes by the place called `name`.
+/// Passes the failpoint `name`.
 #[cfg(not(feature = "failpoints"))]
 #[inline]
 pub fn hit(_name: &str) {}
 
-/// Comes by the place called `name`, about one of many things.
+/// Passes the failpoint `name` for one subject.
 #[cfg(not(feature = "failpoints"))]
 #[inline]
 pub fn hit_about(_name: &str, _what: &dyn std::fmt::Display) {}
@@ -40,7 +40,7 @@ mod armed {
     enum Action {
         Signal(Signal),
         Panic,
-        /// Whether it also acts at every later pass.
+        /// Panics at this pass and at every later one.
         Panics,
     }
 
@@ -83,7 +83,7 @@ mod armed {
     }
 
     fn fire(signal: Signal) {
-        // A signal to the own process fails only if the signal does not exist.
+        // A signal to this process fails only if the signal does not exist.
         let _ = kill_process(getpid(), signal);
         // Another thread may handle the signal. Meanwhile this one must not go on.
         std::thread::sleep(Duration::from_secs(1));
@@ -99,14 +99,14 @@ mod armed {
         FAILPOINTS.get_or_init(|| given().map(|text| read(&text)).unwrap_or_default())
     }
 
-    /// Comes by the place called `name`.
+    /// Passes the failpoint `name`.
     pub fn hit(name: &str) {
         for point in all().iter().filter(|point| point.name == name && point.is_time()) {
             point.come_by();
         }
     }
 
-    /// Comes by the place called `name`, about one of many things.
+    /// Passes the failpoint `name` for one subject.
     pub fn hit_about(name: &str, what: &dyn std::fmt::Display) {
         let is_it = |point: &&Failpoint| match point.name.split_once('@') {
             Some((place, about)) => place == name && about == what.to_string(),

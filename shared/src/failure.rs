@@ -1,4 +1,4 @@
-//! Why a handler could not decide. A refusal is no failure: it is a decision.
+//! Why a handler could not decide. A refusal is not a failure, because it is a decision.
 
 use std::error::Error;
 use std::fmt;
@@ -7,44 +7,46 @@ use domain::text::shortened;
 
 use crate::cause::Cause;
 
-/// What went wrong while a batch was decided, and so how it is settled.
+/// Why a batch could not be decided. The variant says how the batch is settled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// Not now: the database is away, a deadlock, a lane taken over. The same batch is tried again, as it is.
+    /// A later attempt may succeed: the database was away, there was a deadlock, or another process
+    /// took the lane over. The same batch is retried unchanged.
     #[error("not now")]
     Retry(#[source] Cause),
-    /// Not now, because someone else wrote the same rows first. Tried again at once; when it goes on, the batch is
-    /// searched for the message to blame.
+    /// Another process wrote the same rows first. The batch is retried with back-off. If the
+    /// conflict persists, the batch is bisected to find the message at fault.
     #[error("contended")]
     Contended(#[source] Cause),
-    /// Never: this message cannot be decided by anyone.
+    /// No attempt can ever decide this message.
     #[error("never")]
     Reject(#[from] Reject),
 }
 
 impl Failure {
-    /// Not now, for this reason: an error or a sentence.
+    /// A failure to retry. The reason is an error or a sentence.
     pub fn retry(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Retry(Cause::new(why))
     }
 
-    /// Contended, for this reason: an error or a sentence.
+    /// A conflict with another writer. The reason is an error or a sentence.
     pub fn contended(why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Contended(Cause::new(why))
     }
 }
 
-/// Why a message can never be decided: a stable code for machines, a sentence for operators.
+/// Why a message can never be decided. It has a stable code for machines and a sentence for
+/// operators.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code} ({detail})")]
 pub struct Reject {
-    /// Stable, kebab-case: `undecodable`, `panicked`, …
+    /// A stable word in kebab-case: `undecodable`, `panicked`, …
     pub code: &'static str,
-    /// What was attempted and what came of it.
+    /// What was attempted, and the result.
     pub detail: String,
 }
 
-/// The longest detail in bytes: it travels in a header, and headers share one frame.
+/// The longest detail in bytes. It travels in a header, and all headers share one frame.
 const MAX_DETAIL: usize = 1000;
 
 impl Reject {
@@ -57,12 +59,14 @@ impl Reject {
         Self::new("undecodable", detail)
     }
 
-    /// A message whose handling panicked: a bug, kept apart so that it hurts no other message.
+    /// A message whose handling panicked. This is a bug. The message is set aside, so that it does
+    /// not stop other messages.
     pub fn panicked(detail: impl fmt::Display) -> Self {
         Self::new("panicked", detail)
     }
 
-    /// A message whose handling met what cannot be: a bug, kept apart so that it hurts no other message.
+    /// A message whose handling broke an invariant. This is a bug. The message is set aside, so
+    /// that it does not stop other messages.
     pub fn broken(detail: impl fmt::Display) -> Self {
         Self::new("broken-invariant", detail)
     }
@@ -73,12 +77,12 @@ impl Reject {
         Self::new("idempotency-key-reused", "this command id was already decided with another body")
     }
 
-    /// A message the database will not take, however often it is tried.
+    /// A message that the database refuses, however often it is retried.
     pub fn unstorable(detail: impl fmt::Display) -> Self {
         Self::new("unstorable", detail)
     }
 
-    /// A message that was tried for hours, and the reason did not pass.
+    /// A message whose retries failed for hours.
     pub fn out_of_retries(detail: impl fmt::Display) -> Self {
         Self::new("out-of-retries", detail)
     }

@@ -1,7 +1,6 @@
-//! Temporary files: data that is too large for the bus travels by reference.
+//! Temporary files. Data that is too large for the bus travels by reference.
 //!
-//! The store is an `object_store`, chosen by URL; `file:///…` is a folder, which the processes of a
-//! deployment share.
+//! The store is an `object_store` on a folder that the processes of a deployment share.
 
 use std::path::Path as FolderPath;
 use std::sync::Arc;
@@ -29,10 +28,10 @@ pub struct FilesError {
 /// The folder for files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NotOpened {
-    /// By this process's user.
+    /// This process's user cannot work in it.
     #[error(transparent)]
     Folder(#[from] private::UnusableFolder),
-    /// By the store.
+    /// The store cannot open it.
     #[error(transparent)]
     Store(#[from] FilesError),
 }
@@ -63,7 +62,7 @@ impl Files {
         Ok(Self { store: Arc::new(store) })
     }
 
-    /// Stores a file; returns its key.
+    /// Stores a file. Returns its key.
     pub async fn put(&self, bytes: Bytes) -> Result<String, FilesError> {
         let key = Uuid::now_v7().to_string();
         self.store.put(&Path::from(key.as_str()), bytes.into()).await.map_err(failed("store a file"))?;

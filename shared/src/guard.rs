@@ -11,7 +11,7 @@ use domain::text::shortened;
 
 use crate::cause::Cause;
 
-/// The longest kept text of a panic.
+/// The longest kept text of a panic, in bytes.
 const MOST_REASON: usize = 300;
 
 /// A piece of work panicked: a bug in Muster.
@@ -26,15 +26,15 @@ pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| panicked(&*panic))
 }
 
-/// The same for work that may fail by itself. The error is either the panic or the failure of the
-/// work.
+/// Like [`caught`], for work that may fail by itself. The error is either the panic or the failure
+/// of the work.
 pub async fn caught_or_failed<T, E: Error + Send + Sync + 'static>(
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Cause> {
     caught(work).await.map_err(Cause::new)?.map_err(Cause::new)
 }
 
-/// The same for synchronous work.
+/// Like [`caught`], for synchronous work.
 pub fn caught_at_once<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panicked(&*panic))
 }
@@ -45,7 +45,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Panicked {
     let text = text
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a panic without words");
-    // In a form that every database accepts.
+    // Not every database accepts NUL in a text.
     Panicked(shortened(text.replace('\0', "\u{fffd}"), MOST_REASON))
 }
 

@@ -1,7 +1,7 @@
 //! A member's inbox: everything that was decided about them, numbered from 1 without gaps.
 //!
-//! It holds no text of its own: each message is an entry of a drive's log. Those who follow the logs fill it, soon after the
-//! decision.
+//! An inbox stores no text. Each message refers to an entry of a drive's log. A follower fills the
+//! inbox soon after the decision.
 
 use bytes::Bytes;
 
@@ -11,11 +11,11 @@ use domain::id::{DriveId, MemberId};
 /// A message that is about to be put into an inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct New {
-    /// Whose inbox.
+    /// The owner of the inbox.
     pub member_id: MemberId,
-    /// The log that it stands in.
+    /// The drive whose log has the entry.
     pub drive_id: DriveId,
-    /// Its number there.
+    /// The entry's number in that log.
     pub sequence: u64,
     /// When it was decided.
     pub at: Timestamp,
@@ -26,7 +26,7 @@ pub struct New {
 pub struct Item {
     /// Its number in the inbox, from 1 without gaps.
     pub number: u64,
-    /// The log that it stands in.
+    /// The drive whose log has the entry.
     pub drive_id: DriveId,
     /// When it was decided.
     pub at: Timestamp,

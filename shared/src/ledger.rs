@@ -1,8 +1,9 @@
-//! The ledger: what was decided about each command, once and for ever.
+//! The ledger: one row per decided command. Most rows are kept for ever.
 //!
-//! A command's id is the primary key. Whoever decides writes its row in the same transaction as everything else, so a
-//! command that comes twice is recognised, through any crash and without a time window. Of two processes that decide
-//! about the same command at once, one gets a unique violation and nothing of its batch stays.
+//! A command's id is the primary key. A consumer writes the row in the transaction that stores the
+//! rest of the decision. So a repeated command is recognised after any crash, and at any later
+//! time. If two processes decide the same command at once, one gets a unique violation, and its
+//! whole batch is rolled back.
 
 use std::collections::HashMap;
 
@@ -57,66 +58,69 @@ pub enum Relation {}
 impl ActiveModelBehavior for ActiveModel {}
 
 domain::words! {
-    /// What came of a command.
+    /// The result of a command.
     pub enum Status {
         /// It was done.
         Succeeded = "succeeded",
-        /// It was decided against, with reasons.
+        /// It was refused, with reasons.
         Refused = "refused",
-        /// It could not be decided and lies among the dead letters. The only status that a replay can change.
+        /// It could not be decided, and is a dead letter. This is the only status that a replay can
+        /// change.
         Failed = "failed",
     }
 }
 
-/// One command's decision. Its JSON, without hash and facts, is what a waiting API process is sent.
+/// The decision about one command. Its JSON goes to the API process that waits for it. The JSON has
+/// neither hash nor facts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The command.
     pub id: CommandId,
     /// Its kind.
     pub kind: String,
-    /// Who asked.
+    /// The actor of the command.
     pub actor: Actor,
-    /// The stream that it is about, if it is about one.
+    /// The stream that the command is about, if there is one.
     #[serde(flatten, with = "stream::fields")]
     pub stream: Option<Stream>,
-    /// When the API took it.
+    /// When the API accepted the command.
     pub accepted_at: Timestamp,
     /// When it was decided.
     pub decided_at: Timestamp,
-    /// What came of it.
+    /// The result.
     pub status: Status,
     /// The number of its first event in the stream's log, if it has any.
     pub sequence: Option<u64>,
-    /// How many events it has there.
+    /// The number of its events in that log.
     pub events: u32,
-    /// The SHA-256 of what the decided request body means; of its exact bytes in rows that older versions wrote.
+    /// The SHA-256 of the meaning of the decided request body, however it was written. Rows of
+    /// older versions have the hash of its exact bytes.
     #[serde(skip)]
     pub body_hash: Digest256,
     /// The outcome, or the problem.
     pub result: Option<Json>,
-    /// What the decision rested on; personal, can be erased.
+    /// The facts of the decision. They are personal data, and can be erased.
     #[serde(skip)]
     pub facts: Option<String>,
 }
 
-/// What a command came to: the part of a row that a handler gives.
+/// The part of a row that a handler provides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// The stream that it is about.
+    /// The stream that the command is about.
     pub stream: Option<Stream>,
     /// The number of its first event.
     pub sequence: Option<u64>,
-    /// How many events it has.
+    /// The number of its events.
     pub events: u32,
-    /// What whoever asked is told.
+    /// The answer to the client: an outcome or a refusal.
     pub result: Result<Json, Refusal>,
-    /// What the decision rested on.
+    /// The facts of the decision.
     pub facts: Option<String>,
 }
 
 impl Outcome {
-    /// An outcome outside any log.
+    /// An outcome without events in a log.
     #[must_use]
     pub fn of(result: Result<Json, Refusal>) -> Self {
         Self { stream: None, sequence: None, events: 0, result, facts: None }
@@ -145,14 +149,15 @@ pub fn failure(reject: &Reject) -> Json {
 }
 
 impl Row {
-    /// The drive that it is about, if it is about one.
+    /// The drive that the command is about, if there is one.
     #[must_use]
     pub fn drive_id(&self) -> Option<DriveId> {
         self.stream.and_then(Stream::drive)
     }
 }
 
-/// The stream that a row names. Older versions, which read `drive_id`, must find nothing but drives there.
+/// The stream that a row names. The column `drive_id` holds only drives, because older versions
+/// read it.
 fn stream_of(drive_id: Option<Uuid>, kind: Option<&str>, id: Option<Uuid>) -> Result<Option<Stream>, DbErr> {
     match (drive_id, kind.zip(id)) {
         (Some(id), _) => Ok(Some(DriveId(id).into())),
@@ -212,7 +217,7 @@ impl From<&Row> for ActiveModel {
     }
 }
 
-/// The decisions about these commands, those that there are.
+/// The decisions about these commands. Undecided commands are left out.
 pub async fn find(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = CommandId>,
@@ -222,14 +227,14 @@ pub async fn find(
     rows.into_iter().map(|row| Row::try_from(row).map(|row| (row.id, row))).collect()
 }
 
-/// Writes decisions. One that is there already is a unique violation.
+/// Writes decisions. A command that has a decision already is a unique violation.
 pub async fn insert(db: &impl ConnectionTrait, rows: &[Row]) -> Result<(), DbErr> {
     let rows: Vec<_> = rows.iter().map(ActiveModel::from).collect();
     let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     rows::insert(db, rows, |row| bytes(row.result.as_ref()) + bytes(row.facts.as_ref())).await
 }
 
-/// Takes back that these commands failed, so that they can be decided after all.
+/// Deletes the failures of these commands, so that a replay can decide them.
 pub async fn forget_failures(db: &impl ConnectionTrait, ids: &[CommandId]) -> Result<(), DbErr> {
     if !ids.is_empty() {
         Entity::delete_many()
@@ -241,7 +246,7 @@ pub async fn forget_failures(db: &impl ConnectionTrait, ids: &[CommandId]) -> Re
     Ok(())
 }
 
-/// How many decisions stand in each stream's log, by what the ledger says.
+/// The number of decisions with events in each stream's log, according to the ledger.
 pub async fn logged_per_stream(db: &impl ConnectionTrait) -> Result<HashMap<Stream, u64>, DbErr> {
     let rows = Entity::find()
         .select_only()
@@ -261,7 +266,8 @@ pub async fn logged_per_stream(db: &impl ConnectionTrait) -> Result<HashMap<Stre
     rows.into_iter().filter_map(|row| logged(row).transpose()).collect()
 }
 
-/// Deletes decisions that need not be kept any longer: they changed nothing, and asking again decides again.
+/// Deletes expired decisions. Their commands changed nothing, so a repeated command may be decided
+/// again.
 pub async fn delete_expired(db: &impl ConnectionTrait, now: Timestamp) -> Result<u64, DbErr> {
     let expired = Entity::delete_many().filter(Column::ExpiresAt.lt(now)).exec(db).await?;
     Ok(expired.rows_affected)

@@ -1,7 +1,8 @@
-//! What more than one process of Muster must agree on.
+//! The library that the processes of Muster share.
 //!
-//! The [`bus`], the [`ledger`], the [`log`] and the [`store`], and the few means that every process needs. What is decided, and by
-//! which rules, is the crate `domain`. It knows no HTTP server and no process.
+//! It has the [`bus`], the [`ledger`], the [`log`], the [`store`], and the tools that every process
+//! needs. The rules of decisions are in the crate `domain`. This crate knows no HTTP server and no
+//! process.
 
 pub mod backoff;
 pub mod bus;

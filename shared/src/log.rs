@@ -1,7 +1,8 @@
-//! The logs of streams: gapless, hash-chained, one for each drive and each member.
+//! The logs of streams. There is one for each drive and each member, gapless and hash-chained.
 //!
-//! Each entry is a [`CloudEvent`], kept byte for byte as it was published. `hash(n) = SHA-256(hash(n-1) ‖ bytes(n))`,
-//! beginning with 32 zero bytes, so whoever has the events can recompute every hash.
+//! Each entry is a [`CloudEvent`], stored byte for byte as it was published.
+//! `hash(n) = SHA-256(hash(n-1) ‖ bytes(n))`, and `hash(0)` is 32 zero bytes. So anyone who has the
+//! events can recompute every hash.
 
 use std::collections::BTreeMap;
 
@@ -49,13 +50,13 @@ pub struct Head {
 }
 
 impl Head {
-    /// As a row has it.
+    /// Makes it from the columns of a row.
     #[must_use]
     pub fn stored(sequence: i64, hash: &[u8]) -> Self {
         Self { sequence: sequence.unsigned_abs(), hash: hash.try_into().unwrap_or_default() }
     }
 
-    /// The number as a column holds it.
+    /// The number as a column stores it.
     #[must_use]
     pub fn stored_sequence(&self) -> i64 {
         i64::try_from(self.sequence).unwrap_or(i64::MAX)
@@ -74,18 +75,18 @@ impl Head {
 /// One entry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Whose log.
+    /// The stream that owns the log.
     pub stream: Stream,
-    /// Its place in it, from 1, with its hash.
+    /// Its number in the log, from 1, and its hash.
     pub head: Head,
     /// Its exact bytes.
     pub bytes: Bytes,
 }
 
-/// New entries of one batch, and where the logs end after them.
+/// New entries of one batch, and the ends of the logs after them.
 #[derive(Debug)]
 pub struct Additions<E = Event> {
-    /// In the order in which they were decided.
+    /// The entries, in the order of their decisions.
     pub entries: Vec<(Entry, CloudEvent<E>)>,
     /// The new ends.
     pub heads: BTreeMap<Stream, Head>,
@@ -98,8 +99,8 @@ impl<E> Default for Additions<E> {
 }
 
 impl<E: EventSet> Additions<E> {
-    /// Adds the events of one decision to a stream's log, which ended at `stored` before this batch. Returns the number
-    /// of the first one.
+    /// Adds the events of one decision to a stream's log, which ended at `stored` before this
+    /// batch. Returns the number of the first event.
     pub fn add(
         &mut self,
         stream: Stream,
@@ -123,14 +124,15 @@ impl<E: EventSet> Additions<E> {
     }
 }
 
-/// Appends entries. A number that is taken already is a unique violation: somebody else has decided.
+/// Appends entries. If another process has decided meanwhile, a number is taken, and the result is
+/// a unique violation.
 pub async fn append(db: &impl ConnectionTrait, entries: impl Iterator<Item = &Entry>) -> Result<(), DbErr> {
     let entries: Vec<_> = entries
         .map(|entry| ActiveModel {
             drive_id: Set(entry.stream.id),
             sequence: Set(entry.head.stored_sequence()),
             hash: Set(entry.head.hash.to_vec()),
-            // It was JSON when it was made, and JSON is UTF-8.
+            // The bytes are JSON, which is UTF-8.
             event: Set(String::from_utf8_lossy(&entry.bytes).into_owned()),
             stream_kind: Set(entry.stream.kind.as_str().to_owned()),
         })
@@ -167,7 +169,7 @@ pub async fn read(
     rows.into_iter().map(entry).collect()
 }
 
-/// The entries with numbers in these ranges (first, count), in the order of streams' ids and numbers.
+/// The entries with numbers in these ranges (first, count), ordered by stream id and number.
 pub async fn ranges(
     db: &impl ConnectionTrait,
     ranges: impl Iterator<Item = (Stream, u64, u64)>,
@@ -182,7 +184,7 @@ pub async fn ranges(
     }
     let mut any = Condition::any();
     for (stream, ranges) in &mut wanted {
-        // What was decided together stands together: neighbours become one range.
+        // Decisions of one batch are neighbours in the log, so neighbours become one range.
         ranges.sort_unstable();
         let mut merged: Vec<(i64, i64)> = Vec::new();
         for (first, end) in ranges.drain(..) {
@@ -209,7 +211,7 @@ pub async fn ranges(
     rows.into_iter().map(entry).collect()
 }
 
-/// How many entries all logs of this kind have.
+/// The number of entries in all logs of this kind.
 pub async fn count(db: &impl ConnectionTrait, kind: StreamKind) -> Result<u64, DbErr> {
     Entity::find().filter(Column::StreamKind.eq(kind.as_str())).count(db).await
 }

@@ -1,4 +1,5 @@
-//! Receipts: the proof that a command was accepted, and ids that carry a proof of their own.
+//! Receipts, which prove that a command was accepted, and command ids, which carry a proof of their
+//! own.
 
 use std::time::Duration;
 
@@ -15,33 +16,33 @@ use crate::signing::SigningKey;
 /// The `typ` of a receipt's JWS.
 pub const RECEIPT_TYPE: &str = "muster-receipt+jwt";
 
-/// The bytes of a command id that its proof covers; the rest is the proof.
+/// The number of bytes of a command id that its proof covers. The other bytes are the proof.
 const PROVEN: usize = 12;
 /// The mark in the proof of an id whose decision is kept for ever.
 const KEPT: &[u8] = b"";
-/// The mark in the proof of an id whose decision is forgotten after a while.
+/// The mark in the proof of an id whose decision is deleted after a while.
 const PASSING: &[u8] = b" passing";
 
-/// What a receipt says: the payload of its JWS.
+/// The claims of a receipt, which are the payload of its JWS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// The command.
     pub command_id: CommandId,
     /// Its kind.
     pub kind: String,
-    /// The stream that it is about, if it is about one.
+    /// The stream that the command is about, if there is one.
     #[serde(flatten, with = "stream::fields")]
     pub stream: Option<Stream>,
-    /// Who asked: `role:uuid`.
+    /// The actor of the command: `role:uuid`.
     pub actor: String,
-    /// When it was accepted: RFC 3339, milliseconds.
+    /// When the API accepted the command: RFC 3339, milliseconds.
     pub accepted_at: String,
     /// The SHA-256 of the exact request body, in unpadded URL-safe base64.
     pub body_sha256: String,
 }
 
 impl Claims {
-    /// What the receipt for this command says.
+    /// The claims of the receipt for this command.
     #[must_use]
     pub fn new(
         command_id: CommandId,
@@ -62,8 +63,9 @@ impl Claims {
     }
 }
 
-/// Ids for commands. Each carries a code that only this deployment's key makes, so that any API process can tell an id
-/// that was answered with 202, and is not decided yet, from one that never was: nothing has to be stored for it.
+/// Ids for commands. Each id carries a code that only this deployment's key can make. So any API
+/// process can tell an accepted id (answered with 202) that is not decided yet from an unknown one.
+/// Nothing has to be stored for this.
 impl SigningKey {
     /// An id for a command that is accepted now: a UUID version 7.
     #[must_use]
@@ -75,8 +77,8 @@ impl SigningKey {
         self.proven(Builder::from_unix_timestamp_millis(ms, &noise).into_uuid(), KEPT)
     }
 
-    /// The id of the command that an actor has given this idempotency key (with the request that it is for): always the
-    /// same, a UUID version 8.
+    /// The id of the command for an actor's idempotency key. `key` includes the request that it is
+    /// for. The id is always the same, a UUID version 8.
     #[must_use]
     pub fn keyed_command_id(&self, actor: Actor, key: &str) -> CommandId {
         let code = self.code(format!("key {actor} {key}").as_bytes());
@@ -85,8 +87,9 @@ impl SigningKey {
         self.proven(Builder::from_custom_bytes(bytes).into_uuid(), KEPT)
     }
 
-    /// The same id for a command whose decision is forgotten after a while ([`is_passing`](domain::upkeep::is_passing)). Its
-    /// proof is another one, so an id without a decision tells whether there may have been one.
+    /// The same id for a command whose decision is deleted after a while
+    /// ([`is_passing`](domain::upkeep::is_passing)). Its proof differs. So an id without a decision
+    /// shows whether a decision may have been deleted.
     #[must_use]
     pub fn passing(&self, id: CommandId) -> CommandId {
         self.proven(id.0, PASSING)
@@ -98,7 +101,7 @@ impl SigningKey {
         self.proven(id.0, KEPT) == id || self.is_passing(id)
     }
 
-    /// Whether this deployment made the id for a command whose decision is forgotten after a while.
+    /// Whether this deployment made the id for a command whose decision is deleted after a while.
     #[must_use]
     pub fn is_passing(&self, id: CommandId) -> bool {
         self.passing(id) == id
@@ -113,7 +116,8 @@ impl SigningKey {
     }
 }
 
-/// When a command was accepted, if its id says so (one that came with an idempotency key does not).
+/// When a command was accepted, if its id says so. The id of a command with an idempotency key does
+/// not.
 #[must_use]
 pub fn accepted_at(id: CommandId) -> Option<Timestamp> {
     let (seconds, nanos) = id.0.get_timestamp()?.to_unix();

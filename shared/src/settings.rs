@@ -1,4 +1,5 @@
-//! The tables `settings` (what a deployment must not change) and `watermarks` (how far timed work has come).
+//! The tables `settings` (values of the deployment by name, such as its number of lanes) and
+//! `watermarks` (how far timed work has come).
 
 use domain::clock::Timestamp;
 use sea_orm::entity::prelude::*;
@@ -51,20 +52,22 @@ const LANES: &str = "lanes";
 /// Why a process must not work with this database.
 #[derive(Debug, thiserror::Error)]
 pub enum WrongDeployment {
-    /// It was made with another number of lanes; with both at work, one drive would have two lanes and no order.
-    #[error("this deployment has {stored} lanes, and this process was told {told}; set LANES={stored}")]
+    /// The deployment was made with another number of lanes. With both numbers in use, the commands
+    /// of one drive would go to two lanes, and have no order.
+    #[error("this deployment has {stored} lanes, but this process is set to {told}; set LANES={stored}")]
     Lanes {
-        /// What the database says.
+        /// The number of lanes in the database.
         stored: u16,
-        /// What the process was told.
+        /// The number of lanes in this process's configuration.
         told: u16,
     },
-    /// The database could not be asked.
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] DbErr),
 }
 
-/// Makes sure that every process of a deployment has the same number of lanes: the first one decides.
+/// Makes sure that all processes of a deployment have the same number of lanes. The first process
+/// sets it.
 pub async fn agree_on_lanes(db: &impl ConnectionTrait, topology: Topology) -> Result<(), WrongDeployment> {
     let row = table::ActiveModel { name: Set(LANES.to_owned()), value: Set(topology.lanes().to_string()) };
     let stored = table::Entity::find_by_id(LANES).one(db).await?;
@@ -72,7 +75,7 @@ pub async fn agree_on_lanes(db: &impl ConnectionTrait, topology: Topology) -> Re
         Some(row) => row.value,
         None => match table::Entity::insert(row).exec_without_returning(db).await {
             Ok(_) => return Ok(()),
-            // Another process was first, this very moment.
+            // Another process has just inserted it.
             Err(error) if error.sql_err().is_some() => {
                 let row = table::Entity::find_by_id(LANES).one(db).await?;
                 row.map(|row| row.value).unwrap_or_default()
@@ -87,12 +90,12 @@ pub async fn agree_on_lanes(db: &impl ConnectionTrait, topology: Topology) -> Re
     }
 }
 
-/// How far timed work has come under this name; none if it never began.
+/// How far the timed work of this name has come. `None` if it never began.
 pub async fn watermark(db: &impl ConnectionTrait, name: &str) -> Result<Option<Timestamp>, DbErr> {
     Ok(watermarks::Entity::find_by_id(name).one(db).await?.map(|row| row.reached))
 }
 
-/// Begins timed work at `now`, unless somebody has begun it. Returns how far it has come.
+/// Begins timed work at `now`, unless a process has begun it before. Returns how far it has come.
 pub async fn begin_watermark(
     db: &impl ConnectionTrait,
     name: &str,
@@ -101,14 +104,14 @@ pub async fn begin_watermark(
     let row = watermarks::ActiveModel { name: Set(name.to_owned()), reached: Set(now) };
     match watermarks::Entity::insert(row).exec_without_returning(db).await {
         Ok(_) => Ok(now),
-        // Another scheduler was first, this very moment.
+        // Another scheduler has just inserted it.
         Err(error) if error.sql_err().is_some() => watermark(db, name).await?.ok_or(error),
         Err(error) => Err(error),
     }
 }
 
-/// Takes a watermark back that was reached by a clock that ran ahead: from `seen` to `to`. Returns how often that has happened, or
-/// nothing if another process was first.
+/// Resets a watermark from `seen` to `to`, because a clock that ran ahead has moved it. Returns the
+/// number of resets so far. `None` if another process was first.
 pub async fn take_watermark_back(
     db: &Database,
     name: &str,
@@ -135,8 +138,8 @@ pub async fn take_watermark_back(
     Ok(Some(times))
 }
 
-/// How often a watermark was taken back. What falls due under its name has other ids since then: the same instants fall due
-/// again.
+/// How often a watermark was reset. After a reset the same instants fall due again. Their commands
+/// need new ids, which include this number.
 pub async fn taken_back(db: &impl ConnectionTrait, name: &str) -> Result<u64, DbErr> {
     let row = table::Entity::find_by_id(taken_back_key(name)).one(db).await?;
     Ok(row.and_then(|row| row.value.parse().ok()).unwrap_or(0))
@@ -146,7 +149,7 @@ fn taken_back_key(name: &str) -> String {
     format!("{name}-taken-back")
 }
 
-/// Moves a watermark on. It never goes back by this, also when several schedulers move it.
+/// Advances a watermark. It never moves back, even if several schedulers advance it.
 pub async fn move_watermark(db: &impl ConnectionTrait, name: &str, to: Timestamp) -> Result<(), DbErr> {
     watermarks::Entity::update_many()
         .col_expr(watermarks::Column::Reached, Expr::value(to))

@@ -92,8 +92,8 @@ impl SigningKey {
         })
     }
 
-    /// A compact JWS (RFC 7515 §7.1) over `claims`, of type `typ`, which stands in JSON as it is,
-    /// signed so that anyone can check it. The same claims always give the same text.
+    /// A compact JWS (RFC 7515 §7.1) over `claims`, of type `typ`. Anyone can check its signature.
+    /// The same claims always give the same text. `typ` must need no escaping in JSON.
     ///
     /// It parses the key once. A JWT library would parse it for each signature.
     #[must_use]
@@ -101,7 +101,8 @@ impl SigningKey {
         jws(&self.signed(typ), claims, |message| self.pair.sign(message))
     }
 
-    /// The same, with a code (HS256, RFC 7518 §3.2) that only this deployment can make and check.
+    /// Like [`sign`](Self::sign), but with a code (HS256, RFC 7518 §3.2) that only this deployment
+    /// can make and check.
     #[must_use]
     pub fn authenticate(&self, typ: &'static str, claims: &impl Serialize) -> String {
         jws(&authenticated(typ), claims, |message| hmac::sign(&self.token, message))
@@ -162,7 +163,7 @@ fn authenticated(typ: &str) -> String {
     format!(r#"{{"typ":"{typ}","alg":"HS256"}}"#)
 }
 
-/// A compact JWS with this header, and with what `protect` makes of header and claims.
+/// A compact JWS with this header. `protect` makes the signature or code over header and claims.
 fn jws<P: AsRef<[u8]>>(header: &str, claims: &impl Serialize, protect: impl FnOnce(&[u8]) -> P) -> String {
     let claims = serde_json::to_vec(claims).expect("claims are plain data");
     let mut token = base64url(header.as_bytes());
@@ -188,7 +189,7 @@ pub fn create_once(file: &Path, text: &str) -> std::io::Result<()> {
     match std::fs::hard_link(&draft, file) {
         Ok(()) => std::fs::remove_file(&draft),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => std::fs::remove_file(&draft),
-        // Some file systems know no hard links.
+        // Some file systems have no hard links.
         Err(_) => rename_once(&draft, file),
     }
 }

@@ -68,8 +68,8 @@ pub enum TelemetryError {
     Begun(#[from] TryInitError),
 }
 
-/// Begins logging, and tracing if `otlp_endpoint` says where to. `RUST_LOG` filters, `info` by
-/// default.
+/// Begins logging, and tracing if there is an `otlp_endpoint`. `RUST_LOG` filters the logs, by
+/// default to `info`.
 ///
 /// # Errors
 /// If the endpoint cannot be used, or logging has begun already.
@@ -112,7 +112,7 @@ fn exporter(service: &str, endpoint: &Secret) -> Result<SdkTracerProvider, Unusa
     if rest.contains('@') {
         // The exporter logs its URL.
         return Err(Unusable(format!(
-            "{} may hold no password; give OTEL_EXPORTER_OTLP_HEADERS instead",
+            "{} must not contain a password; set OTEL_EXPORTER_OTLP_HEADERS instead",
             schemes.variable
         )));
     }
@@ -136,7 +136,7 @@ impl Drop for Telemetry {
         if let Some(traces) = self.traces.take()
             && let Err(error) = traces.shutdown_with_timeout(FAREWELL)
         {
-            tracing::warn!(%error, "the last traces were not sent");
+            tracing::warn!(%error, "could not send the last traces; they may be lost");
         }
         // Write the waiting lines with a timeout. The library would wait for a stuck reader.
         let (log, (done, written)) = (self.log.take(), mpsc::channel());
