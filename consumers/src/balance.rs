@@ -1,10 +1,16 @@
-//! Sharing lanes between processes, without a coordinator.
+//! Shares lanes between processes, without a coordinator.
 //!
-//! A lane has one active consumer, and by itself the first process would stay active on every lane. So consumers of one
-//! queue kind tell each other every few seconds on which lanes they are busy. A process that is busy on more than its
-//! share (all busy lanes ÷ processes) gives its surplus up: it closes those lanes' channels, which makes the next one in
-//! line active, and stands by on them. If two views differ for a moment, a lane moves once more than needed; order and
-//! exactness never depend on it (the lane has one active consumer, and the drive's sequence fences the rest).
+//! A lane has one active consumer. Without this module, the first process would stay active on
+//! every lane. So the consumers of one kind of queue tell each other every few seconds on which
+//! lanes they are busy.
+//!
+//! The share of a process is the number of busy lanes, divided by the number of processes. A
+//! process that is busy on more lanes gives up the surplus: it closes the channels of these lanes,
+//! and stands by. The next consumer in line becomes active.
+//!
+//! If two processes see different states for a moment, a lane moves once more than needed. Order
+//! and exactness never depend on this. The lane has one active consumer, and the drive's sequence
+//! is the fence against all others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,16 +26,17 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How often a process says where it is busy.
+/// How often a process announces its busy lanes.
 const SAY: Duration = Duration::from_secs(3);
 /// A lane without a message for this long is not busy.
 const BUSY: Duration = Duration::from_secs(10);
-/// A process that was not heard for this long is gone.
+/// A process that was silent for this long is gone.
 const GONE: Duration = Duration::from_secs(12);
-/// A lane that was given up or taken is left alone for this long, so that the others' news can arrive.
+/// How long a process keeps its lanes after its start, and after it gave lanes up. Meanwhile the
+/// announcements of the other processes arrive.
 const REST: Duration = Duration::from_secs(10);
 
-/// What a process says about itself.
+/// The announcement of a process.
 #[derive(Debug, Serialize, Deserialize)]
 struct Presence {
     process: Uuid,
@@ -50,7 +57,8 @@ struct State {
 }
 
 impl Balance {
-    /// Begins sharing. Queues without lanes, and the embedded broker's single process, have nothing to share.
+    /// Begins sharing. Queues without lanes have nothing to share, and the embedded broker has only
+    /// one process.
     #[must_use]
     pub fn start(
         queue: Queue,
@@ -73,7 +81,7 @@ impl Balance {
         Self { state }
     }
 
-    /// A message came on this lane: this process is the active one there.
+    /// Notes that a message arrived on this lane. So this process is active there.
     pub fn busy(&self, lane: &str) {
         let mut busy = self.state.busy();
         match busy.get_mut(lane) {
@@ -96,7 +104,7 @@ impl State {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lanes on which this process was busy a moment ago.
+    /// The lanes on which messages arrived within the last [`BUSY`].
     fn busy_now(&self) -> BTreeSet<String> {
         let mut busy = self.busy();
         busy.retain(|_, last| last.elapsed() < BUSY);
@@ -152,7 +160,7 @@ async fn say(state: &State, queue: Queue, broker: &Broker) {
         reply_to: None,
         payload: Bytes::from(payload),
     };
-    // The next one comes soon; sharing can wait, deciding cannot.
+    // A failure does not matter, because the next announcement comes soon.
     let _ = broker.publish(Outgoing { to: Address::Presence(queue), message }).await;
 }
 
@@ -166,7 +174,7 @@ async fn hear(news: &mut Subscription) -> Option<Presence> {
     }
 }
 
-/// The lanes that a process should give up: what it has beyond its share of all busy lanes.
+/// The lanes that a process should give up: those beyond its share of all busy lanes.
 fn surplus<'a>(mine: &BTreeSet<String>, peers: impl Iterator<Item = &'a BTreeSet<String>>) -> Vec<String> {
     let (mut processes, mut all) = (1, mine.clone());
     for busy in peers {

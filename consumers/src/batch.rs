@@ -16,19 +16,20 @@ use shared::database::Database;
 use shared::failure::{Failure, Reject};
 use shared::ledger::{self, Outcome, Row, Status};
 
-/// All of the world that a handler sees while it decides.
+/// A handler's access to the outside while it decides.
 #[derive(Debug)]
 pub struct Cx<'a> {
-    /// The transaction: everything that is written stands or falls with it.
+    /// The transaction of the batch. Everything that the handler writes is committed with it, or
+    /// not at all.
     pub tx: &'a DatabaseTransaction,
     /// The instant of the decision.
     pub now: clock::Timestamp,
-    /// Random, new for each attempt: for salts and ids.
+    /// Random bytes for salts and ids. Each attempt has new ones.
     pub seed: [u8; 32],
 }
 
 impl Cx<'_> {
-    /// Random bytes for a command: a function of it, `index` and this attempt's seed.
+    /// Random bytes for a command, derived from its id, `index` and this attempt's seed.
     #[must_use]
     pub fn random(&self, id: CommandId, index: u64) -> [u8; 32] {
         let mut input = [0; 56];
@@ -38,7 +39,7 @@ impl Cx<'_> {
         sha256(&input)
     }
 
-    /// The same for one thing among several that the command makes; `name` is unique among them.
+    /// Random bytes for one of several things that the command makes. `name` is unique among them.
     #[must_use]
     pub fn random_for(&self, id: CommandId, name: &[u8]) -> [u8; 32] {
         sha256(&[&self.random(id, u64::MAX), name].concat())
@@ -48,18 +49,19 @@ impl Cx<'_> {
 /// What a handler decided about one command.
 #[derive(Debug)]
 pub struct Decided {
-    /// For the ledger.
+    /// The outcome, for the ledger.
     pub outcome: Outcome,
-    /// For subscribers, in order.
+    /// The events for subscribers, in order.
     pub events: Vec<Outgoing>,
 }
 
-/// What the commands of one queue mean.
+/// Decides the commands of one queue.
 ///
-/// A handler has three movements: it reads once for the whole batch, decides with a pure function, and writes multi-row.
-/// It reaches the world through [`Cx`] only; it never publishes, sleeps, calls out or reads the clock.
+/// A handler works in three steps. It reads once for the whole batch, decides with a pure function,
+/// and writes many rows per statement. Apart from uploaded files, it reaches the outside only
+/// through [`Cx`]. It never publishes, sleeps, calls another service or reads the clock.
 pub trait Handler: Send + Sync + 'static {
-    /// Its commands.
+    /// The commands of its queue.
     type Message: CommandSet;
 
     /// Decides a batch: one [`Decided`] per envelope, in the same order.
@@ -69,7 +71,8 @@ pub trait Handler: Send + Sync + 'static {
         batch: &[Envelope<Self::Message>],
     ) -> impl Future<Output = Result<Vec<Decided>, Failure>> + Send;
 
-    /// The events of commands that were decided before, by command: the same, with the same ids.
+    /// The events of commands that were decided before, by command. They are the same events, with
+    /// the same ids.
     fn events_again(
         &self,
         cx: &Cx<'_>,
@@ -77,35 +80,37 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<HashMap<CommandId, Vec<Outgoing>>, Failure>> + Send;
 }
 
-/// One message's place in the ledger, and what is to be published about it.
+/// A decided command: its row in the ledger, and the messages to publish.
 #[derive(Debug)]
 pub struct Settled {
-    /// What was decided.
+    /// The row in the ledger.
     pub row: Row,
-    /// What is to be published, in order.
+    /// The messages to publish, in order.
     pub events: Vec<Outgoing>,
 }
 
-/// What a decision takes from outside besides tables and messages: the time, and chance (see [`Cx::seed`]).
+/// The time and the randomness of a decision (see [`Cx::seed`]). Its other inputs are tables and
+/// messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// The instant.
+    /// The instant of the decision.
     pub now: clock::Timestamp,
-    /// Random.
+    /// Random bytes.
     pub seed: [u8; 32],
 }
 
 impl Moment {
-    /// This moment.
+    /// The present instant, with a new seed.
     #[must_use]
     pub fn present() -> Self {
         Self { now: clock::now(), seed: rand::random() }
     }
 }
 
-/// Decides messages in one transaction. Those that were decided before are recognised and keep their decision.
+/// Decides messages in one transaction. A command that was decided before keeps its decision.
 ///
-/// Returns one [`Settled`] per message, in order. After an error nothing has happened.
+/// Returns one [`Settled`] per command, in the order of the messages. If it fails before the
+/// commit, the database is unchanged.
 pub(crate) async fn decide<'m, H: Handler>(
     handler: &H,
     db: &Database,
@@ -114,7 +119,7 @@ pub(crate) async fn decide<'m, H: Handler>(
     decide_at(handler, db, messages, Moment::present).await
 }
 
-/// The same, at a moment of choice: for a simulation in which everything is chosen.
+/// The same at a given moment, for simulations that control time and randomness.
 pub async fn decide_at<'m, H: Handler>(
     handler: &H,
     db: &Database,
@@ -161,8 +166,9 @@ pub async fn decide_at<'m, H: Handler>(
     in_order(ids, settled)
 }
 
-/// Those to be decided, each once, and the rows of those that were. A command that failed is to be decided: it comes
-/// again only after an operator replayed it, or after a crash on the way to the dead letters.
+/// Splits a batch into commands to decide, each once, and rows of commands that were decided
+/// before. A failed command is decided anew. It arrives again only if an operator replays it, or if
+/// a process died before the command became a dead letter.
 fn sort<M: CommandSet>(
     envelopes: Vec<Envelope<M>>,
     known: &HashMap<CommandId, Row>,
@@ -187,7 +193,7 @@ fn sort<M: CommandSet>(
     Ok((fresh, repeated))
 }
 
-/// Runs a handler; a panic is its own fault and nobody else's.
+/// Runs a handler. A panic rejects the messages, and does not end the lane.
 async fn caught<T>(handled: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -215,7 +221,7 @@ fn row<M: CommandSet>(envelope: &Envelope<M>, decided: &Decided, now: clock::Tim
     }
 }
 
-/// One per message, in order. A command that stands twice in a batch is published once.
+/// One per command, in order. A command that is in the batch twice is published once.
 fn in_order(
     ids: Vec<(CommandId, [u8; 32])>,
     mut settled: HashMap<CommandId, Settled>,

@@ -1,23 +1,25 @@
-//! Whose batch is decided next, when many lanes have something.
+//! Limits how many lanes decide a batch at the same time.
 //!
-//! A batch costs nearly the same whatever is in it. If every lane decided what it has at once, all of them would have a little,
-//! again and again; so a few are decided at a time, and what comes for the others meanwhile travels with them.
+//! A batch costs nearly the same whatever its size. If all lanes decided at once, each of them
+//! would decide many small batches. So only a few lanes decide at a time. Messages that arrive for
+//! the other lanes meanwhile join their next batch.
 
 use std::time::Duration;
 
 use shared::database::{Database, is_sqlite};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The most batches of one kind of queue that a process decides at a time.
+/// The most batches that a process decides at a time, per kind of queue.
 const AT_A_TIME: usize = 4;
-/// How long a turn lasts at most, and the longest wait for one. A database may keep as many batches as there are turns for long, each
-/// with a lock of its own, and the other lanes have nothing to do with those.
+/// The longest turn, and the longest wait for a turn. A database may block as many batches as there
+/// are turns, each at a lock of its own. The other lanes must not wait for them.
 const LASTS: Duration = Duration::from_secs(1);
 
-/// A turn. It ends when this goes away.
+/// A permit to decide a batch now. Dropping it ends the turn.
 pub(crate) type Turn<'a> = SemaphorePermit<'a>;
 
-/// Takes a turn for some work, until it is done or the turn is over.
+/// Does some work, and holds the turn until the work is done, but at most for [`LASTS`]. The work
+/// then goes on without a turn.
 pub(crate) async fn during<T>(turn: Option<Turn<'_>>, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);
     if turn.is_some() {
@@ -34,17 +36,18 @@ pub(crate) async fn during<T>(turn: Option<Turn<'_>>, work: impl Future<Output =
 pub(crate) struct Turns(Semaphore);
 
 impl Turns {
-    /// As many as there is use for: on SQLite one writes at a time anyway.
+    /// On SQLite one turn is enough, because only one transaction writes at a time.
     pub(crate) fn new(db: &Database) -> Self {
         Self(Semaphore::new(if is_sqlite(&db.read) { 1 } else { AT_A_TIME }))
     }
 
-    /// A turn that nobody waits for.
+    /// A turn, if one is free and no other lane waits for it.
     pub(crate) fn free(&self) -> Option<Turn<'_>> {
         self.0.try_acquire().ok()
     }
 
-    /// Waits for a turn, first come, first served. `None`: it was not worth waiting for any longer.
+    /// Waits for a turn, first come, first served. `None` if there was none within [`LASTS`]. The
+    /// lane then decides without a turn.
     pub(crate) async fn wait(&self) -> Option<Turn<'_>> {
         tokio::time::timeout(LASTS, self.0.acquire()).await.ok()?.ok()
     }
@@ -59,7 +62,7 @@ mod tests {
         let turns = Turns(Semaphore::new(1));
         let (done, end) = tokio::sync::oneshot::channel();
         let work = during(turns.free(), end);
-        // Somebody else's turn comes while it is not done.
+        // Another lane gets the turn while the work is not done.
         let other = async {
             while turns.wait().await.is_none() {}
             done.send(()).unwrap();

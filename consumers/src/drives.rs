@@ -1,4 +1,4 @@
-//! The drives' lanes: everything about one drive, in order.
+//! Decides the commands about drives. A lane has all commands of a drive, in order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -24,7 +24,7 @@ use crate::logged::{logged_events, with_events};
 /// Decides the commands of drives.
 #[derive(Debug)]
 pub struct Drives {
-    /// Compiled rules by drive and version: compiling costs far more than judging.
+    /// Compiled rules by drive and version. Compiling costs far more than judging.
     rules: Cache<(DriveId, u32), Rules>,
 }
 
@@ -70,7 +70,7 @@ impl Handler for Drives {
 
 /// The members whose existence or attributes a decision depends on.
 fn needed_people(batch: &[Envelope<DriveCommand>], loaded: &BTreeMap<DriveId, Loaded>) -> HashSet<MemberId> {
-    // The rules may be there already, or come with the batch itself.
+    // A drive may have rules already, or get them in this batch.
     let coming: HashSet<DriveId> = batch.iter().filter_map(|envelope| brings_rules(&envelope.body)).collect();
     let has_rules = |drive_id: &DriveId| {
         coming.contains(drive_id) || loaded.get(drive_id).is_some_and(|drive| !drive.state.rules.is_empty())
@@ -78,7 +78,7 @@ fn needed_people(batch: &[Envelope<DriveCommand>], loaded: &BTreeMap<DriveId, Lo
     batch
         .iter()
         .filter(|envelope| match &envelope.body {
-            // A member who acts for themselves exists; without rules, nothing else about them matters.
+            // A member who acts for themselves exists. Without rules, attributes do not matter.
             DriveCommand::Register(command) => {
                 envelope.actor.role != Role::Member || has_rules(&command.drive_id)
             }
@@ -88,7 +88,7 @@ fn needed_people(batch: &[Envelope<DriveCommand>], loaded: &BTreeMap<DriveId, Lo
         .collect()
 }
 
-/// Whose attributes the decision looks at.
+/// The member whose attributes the decision depends on.
 fn person(command: &DriveCommand) -> Option<MemberId> {
     match command {
         DriveCommand::Register(command) => Some(command.member_id),
@@ -111,7 +111,7 @@ fn person(command: &DriveCommand) -> Option<MemberId> {
     }
 }
 
-/// The drive that gets rules by this command.
+/// The drive, if this command gives it rules.
 fn brings_rules(command: &DriveCommand) -> Option<DriveId> {
     let has_rules = match command {
         DriveCommand::CreateDrive(command) => !command.draft.rules.is_empty(),

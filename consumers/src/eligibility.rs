@@ -1,4 +1,5 @@
-//! Eligibility checks: what a drive's rules say about a member. They change nothing and need no order.
+//! Decides eligibility checks: what a drive's rules say about a member. Checks change nothing and
+//! need no order.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,11 +1,12 @@
-//! Those who follow the logs of streams: they take in each entry once, per stream in order, whatever dies in between.
+//! Followers process each entry of the streams' logs once and in order, even if a process dies.
 //!
-//! A notice wakes a follower and says which logs have grown; what there is to take in them it finds by its cursors, and every few
-//! seconds it looks at all logs. The cursors move on in the transaction that keeps
-//! what was made of the entries, each from where it was found, so several processes may follow at once: one of them wins,
-//! the others look again. A notice that is lost costs until the next look at all.
+//! A notice wakes a follower and names logs that have grown. Cursors show which entries are new.
+//! Every few seconds the follower looks at all logs, so a lost notice only costs time. A cursor
+//! moves in the transaction that stores the results, by compare-and-set. So several processes may
+//! follow: one of them wins, and the others look again.
 //!
-//! An entry that nobody can take in, because of a bug, holds its log for some tries and no other. Then it is left out (`follow/skipped.rs`).
+//! An entry that cannot be processed, because of a bug, delays only its own log. After some tries
+//! the follower skips it (`follow/skipped.rs`).
 
 pub(crate) mod skipped;
 
@@ -37,55 +38,56 @@ use shared::store::cursors;
 use shared::{failpoint, log};
 use tokio_util::sync::CancellationToken;
 
-/// The most logs that are read together.
+/// The most logs of a step.
 const LOGS: u64 = 200;
-/// About how many entries are taken in together.
+/// About how many entries a step processes.
 const ENTRIES: u64 = 1000;
-/// The most logs that a look is at if it is not at all of them.
+/// The most logs that a look is limited to. If more have grown, it looks at all logs.
 const NAMED: usize = 500;
-/// How many entries of a log are read at least, however many logs there are.
+/// The fewest entries that a step reads of each log, however many logs it has.
 const SHARE: u64 = 10;
-/// A batch costs about as much as its entries: after a notice, a few more are let come for so long.
+/// How long to collect notices after the first one. A batch has a cost besides that of its entries.
 const GATHER: Duration = Duration::from_millis(100);
 /// How often a follower looks at all logs, whatever notices say.
 const LOOK: Duration = Duration::from_secs(10);
-/// How long the database may take for one step.
+/// Timeout of a step on the database.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// One entry of a log.
 #[derive(Debug, Clone)]
 pub struct LoggedEvent<E = Event> {
-    /// Whose log.
+    /// The stream whose log has the entry.
     pub stream: Stream,
-    /// Its number there.
+    /// The number of the entry in the log.
     pub sequence: u64,
-    /// What it says.
+    /// The event.
     pub event: CloudEvent<E>,
-    /// Its exact bytes.
+    /// The exact bytes of the event, as the log has them.
     pub bytes: Bytes,
 }
 
 impl LoggedEvent {
-    /// The drive in whose log it stands.
+    /// The drive whose log has the entry.
     #[must_use]
     pub fn drive_id(&self) -> DriveId {
         DriveId(self.stream.id)
     }
 }
 
-/// What is done with the entries of all logs of one kind of stream.
+/// Processes the entries of all logs of one kind of stream.
 pub trait Follower: Send + Sync + 'static {
-    /// Its name among the cursors.
+    /// Its name in the table of cursors.
     const NAME: &'static str;
-    /// What stands in the logs that it follows. This says which kind of stream they are of.
+    /// The events of the logs that it follows. They determine the kind of stream.
     type Event: EventSet + Send + Sync;
 
-    /// Whether it wants anything of what is logged by now. What nobody wants counts as taken in, unread.
+    /// Whether it wants any entry logged by now. If not, the cursors move without reading.
     fn wants_any(&self, _db: &DatabaseConnection) -> impl Future<Output = Result<bool, Failure>> + Send {
         std::future::ready(Ok(true))
     }
 
-    /// Takes in the next entries of some streams, in the transaction that moves its cursors on. Returns what has grown by it.
+    /// Processes the next entries of some streams, in the transaction that moves the cursors.
+    /// Returns a notice of what has grown.
     fn take(
         &self,
         tx: &DatabaseTransaction,
@@ -93,17 +95,17 @@ pub trait Follower: Send + Sync + 'static {
         entries: &[LoggedEvent<Self::Event>],
     ) -> impl Future<Output = Result<Notice, Failure>> + Send;
 
-    /// Whether an entry is so much work that none is taken in with it after it: a transaction holds as much as one of them.
+    /// Whether an entry is much work. It ends its batch, so a transaction has at most one.
     #[must_use]
     fn is_large(_event: &CloudEvent<Self::Event>) -> bool {
         false
     }
 
-    /// They are committed: wakes whoever works on them.
+    /// The results are committed. Wakes the part that works on them.
     fn taken(&self) {}
 }
 
-/// Lets a follower follow until shutdown.
+/// Runs a follower until shutdown.
 pub async fn follow<F: Follower>(
     follower: &F,
     connections: &Connections,
@@ -122,13 +124,13 @@ async fn follow_on<F: Follower>(
     shutdown: &CancellationToken,
 ) {
     let mut notices = following.broker.subscribe(Source::Notices);
-    // The process may be of a newer version, in which what could not be taken in can.
+    // A newer version may be able to process entries that an older one skipped.
     following.try_skipped_again(shutdown).await;
     let mut backoff = Backoff::default();
     let up = liveness.up(F::NAME);
     let (mut grown, mut looked) = (Grown::Perhaps, Instant::now());
     while !shutdown.is_cancelled() {
-        // However busy these logs are, the others have their turn.
+        // However busy some logs are, the others get their turn.
         if looked.elapsed() >= LOOK {
             grown = Grown::Perhaps;
         }
@@ -148,7 +150,7 @@ async fn follow_on<F: Follower>(
                 metrics::counter!("muster_retries_total", "queue" => F::NAME).increment(1);
                 if !matches!(failure, Failure::Contended(_)) && backoff.failures() == 0 {
                     let failure = with_causes(&failure);
-                    tracing::warn!(follower = F::NAME, failure, "could not take entries in; trying again");
+                    tracing::warn!(follower = F::NAME, failure, "could not process entries; trying again");
                 }
                 shutdown.run_until_cancelled(backoff.wait()).await;
             }
@@ -157,12 +159,12 @@ async fn follow_on<F: Follower>(
     drop(up);
 }
 
-/// What has grown.
+/// The logs that may have grown.
 #[derive(Debug, PartialEq, Eq)]
 enum Grown {
-    /// These logs, and no others as far as is known.
+    /// These logs, and no others as far as the follower knows.
     These(BTreeSet<Stream>),
-    /// Any.
+    /// Any log.
     Perhaps,
 }
 
@@ -175,14 +177,14 @@ impl Grown {
         matches!(self, Self::These(logs) if logs.is_empty())
     }
 
-    /// Takes in what is told to have grown. If nothing has yet, waits for it, but no longer than `patience`.
+    /// Adds the logs that notices name. If it has none, waits for a notice, at most `patience`.
     async fn more(&mut self, kind: StreamKind, notices: &mut Subscription, patience: Duration) {
         if self.is_nothing() {
             let heard = async {
                 while self.is_nothing() {
                     match notices.next().await {
                         Some(received) => self.heard(kind, received),
-                        // The broker is closed, and so is soon the process.
+                        // The broker is closed, because the process ends.
                         None => std::future::pending().await,
                     }
                 }
@@ -192,13 +194,12 @@ impl Grown {
                 *self = Self::Perhaps;
             }
         }
-        // In a rush there is a notice for every batch. One look finds all that these tell.
+        // In a rush there is a notice for every batch. One look serves them all.
         while let Some(Some(received)) = notices.next().now_or_never() {
             self.heard(kind, received);
         }
     }
 
-    /// Takes in what was received.
     fn heard(&mut self, kind: StreamKind, received: Received) {
         match (&mut *self, received) {
             (Self::These(logs), Received::Message(message)) => {
@@ -219,15 +220,15 @@ struct Following<'a, F> {
     db: Database,
     broker: Broker,
     parts: Parts,
-    /// How often entries that stood alone could not be taken in, by log and number.
+    /// How often each entry that was alone in its batch has failed, by log and number.
     tries: Mutex<BTreeMap<(Stream, u64), u32>>,
-    /// How many were left out since the start.
+    /// How many entries this process has skipped since its start.
     left_out: AtomicU32,
 }
 
 impl<F: Follower> Following<'_, F> {
-    /// Takes in the next entries of each log that has grown, and returns the logs of which there are more. After a failure each log
-    /// stands alone, so that one that cannot be taken in holds no other up, and has more time each time.
+    /// Processes the next entries of each log that has grown. Returns the logs that have more.
+    /// After a failure each log has its own steps, to delay no other, and a longer timeout.
     async fn look(
         &self,
         grown: &Grown,
@@ -272,11 +273,12 @@ impl<F: Follower> Following<'_, F> {
         step.unwrap_or_else(|panic| Err(Reject::panicked(panic).into()))
     }
 
-    /// Takes in the next entries of these logs, in one transaction. Returns those of which there are more, unless none moved on.
+    /// Processes the next entries of these logs in one transaction. Returns the logs that have
+    /// more, or none if no cursor moved.
     async fn step(&self, behind: Vec<Behind>, most: u64) -> Result<Vec<Stream>, Failure> {
-        // Asked after these ends were read: whoever begins to want something wants what comes after.
+        // Ask after the ends were read. An interest that begins later concerns only later entries.
         let wants_any = caught(self.follower.wants_any(&self.db.read)).await;
-        // This is about no entry, so it is tried again and no entry is blamed.
+        // A panic here concerns no entry. So it is retried, and no entry is blamed.
         let wants_any = wants_any.map_err(Failure::retry)?;
         let (moved, followed) = if wants_any? {
             self.next(&behind, most).await?
@@ -287,7 +289,7 @@ impl<F: Follower> Following<'_, F> {
             return Ok(Vec::new());
         }
         let tx = self.db.begin().await?;
-        // First of all: who comes second learns it before it has done anything.
+        // Move the cursors first. A process that was too late fails here, before it does any work.
         cursors::advance(&tx, F::NAME, &moved).await?;
         let notice = if followed.is_empty() { Notice::default() } else { self.take(&tx, &followed).await? };
         tx.commit().await?;
@@ -300,13 +302,13 @@ impl<F: Follower> Following<'_, F> {
         Ok(behind.into_iter().filter(is_unfinished).map(|log| log.stream).collect())
     }
 
-    /// Wakes those who wait for what has grown.
+    /// Wakes the readers of what has grown.
     async fn tell(&self, notice: Notice) {
         let notices: Vec<_> = notice.in_parts().filter_map(|part| part.message()).collect();
         if let Err(error) = self.broker.publish_all(notices).await {
-            // Those whom they would have woken look by themselves.
+            // The readers look by themselves, only later.
             let error = with_causes(&error);
-            tracing::warn!(follower = F::NAME, error, "could not tell that something has grown");
+            tracing::warn!(follower = F::NAME, error, "could not publish notices; readers look later");
         }
     }
 
@@ -321,7 +323,7 @@ impl<F: Follower> Following<'_, F> {
         self.follower.take(tx, clock::now(), entries).await
     }
 
-    /// The next entries of these logs, about `most` in all, and up to where each of those that moved on is read with them.
+    /// Reads the next entries of these logs, about `most` in all. Returns new cursors and entries.
     async fn next(
         &self,
         behind: &[Behind],
@@ -338,7 +340,7 @@ impl<F: Follower> Following<'_, F> {
         let (mut followed, mut is_full) = (Vec::with_capacity(entries.len()), false);
         for entry in entries {
             let reached = reached.entry(entry.stream).or_default();
-            // Nothing behind a hole is taken in before the hole is filled.
+            // Entries behind a hole wait until it is filled.
             if is_full || *reached + 1 != entry.head.sequence {
                 continue;
             }
@@ -361,19 +363,19 @@ impl<F: Follower> Following<'_, F> {
     }
 }
 
-/// An entry as its followers see it. It was an event when it was written; one that is not is left to `verify`.
+/// An entry as followers see it. `None` if it is no event, which `muster verify` reports.
 fn read<E: EventSet>(entry: log::Entry) -> Option<LoggedEvent<E>> {
     let log::Entry { stream, head, bytes } = entry;
     match serde_json::from_slice(&bytes) {
         Ok(event) => Some(LoggedEvent { stream, sequence: head.sequence, event, bytes }),
         Err(error) => {
-            tracing::error!(%stream, sequence = head.sequence, %error, "an entry cannot be read; run `muster verify`");
+            tracing::error!(%stream, sequence = head.sequence, %error, "could not read a log entry; run `muster verify`");
             None
         }
     }
 }
 
-/// What a batch of decisions has made grow: each stream's log, up to the last entry of the last decision.
+/// A notice of the logs that a batch of decisions has made grow, each with its last entry.
 #[must_use]
 pub fn grown_logs(ends: impl Iterator<Item = (Stream, u64)>) -> Notice {
     let mut logs: BTreeMap<Stream, u64> = BTreeMap::new();

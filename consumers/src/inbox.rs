@@ -18,7 +18,7 @@ use crate::mail::make;
 /// Fills the inboxes.
 #[derive(Debug)]
 pub struct Inbox {
-    /// Whether what is put into them goes out by mail, too.
+    /// Whether new messages are also sent by mail.
     pub mails: bool,
 }
 
@@ -33,7 +33,7 @@ impl Follower for Inbox {
         entries: &[LoggedEvent],
     ) -> Result<Notice, Failure> {
         let mut messages = Vec::with_capacity(entries.len());
-        // Digests of many drives come at the same time of the day.
+        // The digests of many drives come at the same time of day, so read the admins once for all.
         let digested = |entry: &LoggedEvent| matches!(entry.event.event, Event::DriveDigested(_));
         let admins = if entries.iter().any(digested) { accounts::admins(tx).await? } else { Vec::new() };
         for entry in entries {
@@ -69,14 +69,14 @@ impl Follower for Inbox {
     }
 }
 
-/// Who must know of what has happened to a whole drive.
+/// The members whom an event about a whole drive concerns. `None` for other events.
 fn audience(event: &Event) -> Option<Audience> {
     match event {
         Event::DriveCancelled(_) => Some(Audience::All),
         Event::DriveReminded(event) => (event.kind == Beginning::Start).then_some(Audience::Confirmed),
         Event::DriveMessaged(event) => Some(event.to),
         Event::DriveUpdated(event) => (!event.changed.is_empty()).then_some(Audience::All),
-        // What is about one member is for them; the rest can be seen on the drive.
+        // An event about one member goes to that member. Members see the others on the drive.
         Event::DriveCreated(_)
         | Event::DrivePublished(_)
         | Event::DriveOpened(_)
@@ -97,7 +97,7 @@ fn audience(event: &Event) -> Option<Audience> {
     }
 }
 
-/// Whether it is about this slot.
+/// Whether the event concerns the members of this slot.
 fn concerns(event: &Event, slot_id: SlotId) -> bool {
     match event {
         Event::DriveReminded(event) => event.concerns(slot_id),

@@ -1,9 +1,10 @@
-//! The consumers: they take commands from their queues, decide them, and publish what happened.
+//! The consumers take commands from their queues, decide them, and publish the events.
 //!
-//! [`runtime`] is the loop that all queues share; a handler per queue ([`drives`], [`members`], [`eligibility`],
-//! [`upkeep`]) reads once for a whole batch, decides by the pure rules of `shared`, and writes multi-row.
+//! [`runtime`] is the loop that all queues share. Each queue has a handler ([`drives`],
+//! [`members`], [`eligibility`], [`upkeep`]). A handler reads once for the whole batch, decides by
+//! the pure rules of `domain`, and writes many rows per statement.
 //!
-//! [`follow`] is the loop of those who follow logs instead: [`inbox`], [`webhooks`].
+//! [`follow`] is the loop of the followers of logs ([`inbox`], [`webhooks`]).
 //!
 //! [`parts`] lists the processes.
 
@@ -55,7 +56,7 @@ pub fn parts() -> Vec<Part> {
         }),
         consumer(
             "upkeep-consumer",
-            "Deletes what is kept for a while only",
+            "Deletes data that is no longer needed",
             |data_dir, files: FilesArguments| {
                 Ok((upkeep::Upkeep { files: files.open(data_dir)? }, Form::Each))
             },

@@ -1,4 +1,4 @@
-//! Events of decisions that stand in logs: what every handler of a stream does with them.
+//! The events of decisions about streams that have logs. The handlers of these streams share this.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use shared::log::{self, Additions};
 
 use crate::batch::Decided;
 
-/// Hands each decision its events. They stand in the additions in the order of the decisions.
+/// Gives each decision its events. The additions have them in the order of the decisions.
 pub(crate) fn with_events<E: EventSet>(mut decided: Vec<Decided>, additions: Additions<E>) -> Vec<Decided> {
     let mut entries = additions.entries.into_iter();
     for each in &mut decided {
@@ -22,7 +22,7 @@ pub(crate) fn with_events<E: EventSet>(mut decided: Vec<Decided>, additions: Add
     decided
 }
 
-/// The events of commands that were decided before, by command: the bytes that stand in the logs.
+/// The events of commands that were decided before, by command, with the exact bytes of the logs.
 pub(crate) async fn logged_events<E: EventSet>(
     db: &impl ConnectionTrait,
     rows: &[Row],

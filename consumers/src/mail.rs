@@ -49,7 +49,7 @@ pub async fn make(
         due.unwrap_or_else(|panic| {
             // A mail at a bad time is better than none.
             let member_id = message.member_id;
-            tracing::error!(%member_id, %panic, "could not tell when a member wants mail; it is due now");
+            tracing::error!(%member_id, %panic, "could not compute when a member wants mail; the mail is due now");
             Some(now)
         })
     };
@@ -63,10 +63,10 @@ pub async fn make(
     mails::insert(tx, &mails).await
 }
 
-/// What sends mails, as it is configured; none if nothing is to be sent.
+/// Opens the configured outlet for mails. `None` if no mail is to be sent.
 ///
 /// # Errors
-/// If what is configured cannot be used.
+/// If the configuration cannot be used.
 pub fn open(
     data_dir: &Path,
     outlet: &OutletArguments,
@@ -85,7 +85,7 @@ pub async fn run(post: Option<Post>, environment: Environment) {
     let Environment { connections, shutdown, .. } = environment;
     match post {
         Some(post) => Sender::new(connections.db, post).run(&connections.parts, &shutdown).await,
-        // Then followers make no mails either.
+        // Without an outlet, followers make no mails either.
         None => shutdown.cancelled().await,
     }
 }

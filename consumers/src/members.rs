@@ -1,4 +1,4 @@
-//! The members' lanes: what members say about themselves, and what organisers import.
+//! Decides the commands about members: changes of their own profiles, and organisers' imports.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -25,14 +25,14 @@ use crate::logged::{logged_events, with_events};
 /// Decides the commands of members.
 #[derive(Debug)]
 pub struct Members {
-    /// Where uploaded files are. Reading one is part of reading a batch: it never changes.
+    /// The uploaded files. A file never changes, so reading it is part of reading a batch.
     pub files: Files,
 }
 
-/// The most files that are imported together: their people are in memory at once.
+/// The most imports in a batch. The people of all of them are in memory at once.
 const MAX_FILES: usize = 4;
 
-/// A file as it was read, or why it cannot be imported.
+/// The table of a file, or why the file cannot be imported.
 type ReadFile = Result<Table, Refusal>;
 
 impl Handler for Members {
@@ -44,7 +44,7 @@ impl Handler for Members {
         for envelope in batch {
             if let MemberCommand::ImportMembers(command) = &envelope.body {
                 if left == 0 {
-                    // The batch is split, and each of its halves tried.
+                    // The runtime bisects the batch and tries the halves.
                     return Err(Reject::unstorable("more imports than fit into one batch").into());
                 }
                 left -= 1;
@@ -60,7 +60,7 @@ impl Handler for Members {
             MemberCommand::ImportMembers(_) => None,
         });
         let ids: BTreeSet<MemberId> = known.values().copied().chain(updated).collect();
-        // An import and a member's own change run on different lanes.
+        // An import and a member's own change run on different lanes. So lock the accounts.
         accounts::hold(cx.tx, &ids).await?;
         let profiles = members::profiles(cx.tx, ids).await?;
 
@@ -116,7 +116,7 @@ impl Handler for Members {
         cx: &Cx<'_>,
         rows: &[Row],
     ) -> Result<HashMap<CommandId, Vec<Outgoing>>, Failure> {
-        // An older version decided these, and left the row.
+        // An older version may have decided a first profile, and left it pending.
         let first = rows.iter().filter(|row| row.kind == UpdateProfile::KIND);
         let first = first.map(|row| (row.id, MemberId(row.actor.id)));
         let first = first.filter(|(id, member_id)| *id == UpdateProfile::first_id(*member_id));
@@ -133,7 +133,8 @@ fn stream(command: &MemberCommand) -> Stream {
     MemberId(command.lane_key()).into()
 }
 
-/// The first profiles of these members are decided, whether they were accepted or refused.
+/// Deletes the pending first profiles of these members, because they are decided. It does not
+/// matter whether they were accepted or refused.
 async fn settle(cx: &Cx<'_>, first: Vec<MemberId>) -> Result<(), Failure> {
     if first.is_empty() {
         return Ok(());
@@ -156,7 +157,7 @@ impl Members {
     }
 }
 
-/// What a batch changes.
+/// The members as this batch changes them.
 #[derive(Default)]
 struct State {
     known: HashMap<String, MemberId>,
@@ -213,7 +214,7 @@ impl State {
     }
 }
 
-/// What a command that was not refused has come to.
+/// The result of a command that was not refused.
 struct Happened {
     outcome: serde_json::Value,
     event: MemberEvent,
@@ -235,8 +236,8 @@ fn to_json(outcome: &impl Serialize) -> serde_json::Value {
     serde_json::to_value(outcome).expect("an outcome is plain data")
 }
 
-/// The event of a command that was decided by a version in which members had no logs, as that version
-/// published it.
+/// The event of a command that was decided before members had logs. It is the same event that the
+/// older version published.
 fn event_without_log(row: &Row) -> Option<Outgoing> {
     let outcome = row.result.as_ref().filter(|_| row.status == Status::Succeeded)?;
     let event = match row.kind.as_str() {

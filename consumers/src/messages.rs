@@ -1,5 +1,5 @@
-//! The messages that the runtime itself sends: answers, dead letters, and what comes again later; and the row of a message
-//! that nobody could decide.
+//! Messages that the runtime itself sends: replies, dead letters and delayed retries. Also the
+//! ledger row of a message that could not be decided.
 
 use domain::actor::Actor;
 use domain::clock;
@@ -10,7 +10,7 @@ use shared::bus::{Address, Message, Outgoing};
 use shared::failure::Reject;
 use shared::ledger::{self, Row, Status};
 
-/// The answer to whoever waits for a decision.
+/// The reply to the process that waits for a decision.
 pub(crate) fn reply(address: &str, row: &Row) -> Outgoing {
     let payload = serde_json::to_vec(row).expect("a row is plain data");
     Outgoing {
@@ -35,7 +35,8 @@ pub(crate) fn dead_letter(queue: &str, message: &Message, reject: &Reject) -> Ou
     Outgoing { to: Address::DeadLetters, message }
 }
 
-/// The next step of the delay ladder; after the last one, the dead letters.
+/// Sends a message to the next step of the delay ladder. After the last step it becomes a dead
+/// letter.
 pub(crate) fn later(queue: &str, message: &Message, why: &str) -> Outgoing {
     let attempt = message.attempt();
     match Delay::step(attempt) {
@@ -48,7 +49,7 @@ pub(crate) fn later(queue: &str, message: &Message, why: &str) -> Outgoing {
     }
 }
 
-/// What is known about a message that nobody could read: as much as its headers say.
+/// The ledger row of a message that could not be decided. It has what the message's headers say.
 pub(crate) fn failed_row(message: &Message, reject: &Reject) -> Row {
     let now = clock::now();
     let header = |name: &str| message.header(name);

@@ -1,4 +1,4 @@
-//! What can be seen of batches from outside: metrics, and traces that go on through the broker.
+//! Metrics of batches, and traces that continue through the broker.
 
 use domain::clock;
 use shared::bus::message::header;
@@ -6,7 +6,7 @@ use shared::bus::{Batch, Message};
 use shared::telemetry;
 use tracing::{Span, debug_span};
 
-/// Measures a batch as it comes.
+/// Records the metrics of a batch that has arrived.
 pub(crate) fn observe(queue: &str, batch: &Batch) {
     let redelivered = batch.deliveries().iter().filter(|delivery| delivery.redelivered).count() as u64;
     metrics::histogram!("muster_batch_size", "queue" => queue.to_owned()).record(batch.len() as f64);
@@ -14,7 +14,7 @@ pub(crate) fn observe(queue: &str, batch: &Batch) {
     age(queue, batch);
 }
 
-/// Measures how long the oldest message has waited; again as long as it is held.
+/// Records how long the oldest message has waited. A held batch is measured again at each retry.
 pub(crate) fn age(queue: &str, batch: &Batch) {
     let first = batch.messages().next().and_then(|first| first.header(header::ACCEPTED_AT));
     if let Some(accepted_at) = first.and_then(|text| text.parse::<clock::Timestamp>().ok()) {
@@ -23,7 +23,8 @@ pub(crate) fn age(queue: &str, batch: &Batch) {
     }
 }
 
-/// A span for one message in the trace that it came with, if it came with one.
+/// A span for the decision on a message, in the trace that the message carries. `None` if it
+/// carries no trace.
 pub(crate) fn continued(message: &Message) -> Option<Span> {
     let trace = message.header(header::TRACEPARENT)?;
     let name = format!("decide {}", message.kind);
@@ -32,7 +33,7 @@ pub(crate) fn continued(message: &Message) -> Option<Span> {
     Some(span)
 }
 
-/// Carries the trace on to an event's subscribers.
+/// Passes the trace on to the subscribers of an event.
 pub(crate) fn trace_on(decision: &Span, event: &mut Message) {
     let name = format!("publish {}", event.kind);
     let span =

@@ -57,7 +57,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// A consumer that worked this long resets the back-off.
 const STEADY: Duration = Duration::from_secs(30);
 
-/// Everything that deciding needs.
+/// What a consumer needs to decide the commands of a queue.
 #[derive(Debug)]
 pub struct Runtime<H> {
     /// Decides the commands.
@@ -235,8 +235,7 @@ impl<H: Handler> Runtime<H> {
         Ok(())
     }
 
-    /// Publishes and acknowledges batches in order, until there are no more or one cannot be
-    /// published.
+    /// Publishes and acknowledges batches in order, until no more come or one cannot be published.
     async fn tell_all(&self, queue: &str, mut inbox: mpsc::Receiver<Told>) -> Result<(), GivenUp> {
         let mut result = Ok(());
         while let Some(Told { batch, outgoing }) = inbox.recv().await {
@@ -369,8 +368,8 @@ impl<H: Handler> Runtime<H> {
         Ok(settled)
     }
 
-    /// Publishes until the broker has confirmed everything. Committed events must be published. So
-    /// the only other way out is that the broker delivers the batch again.
+    /// Publishes until the broker has confirmed everything. Committed events must be published. If
+    /// this process gives up, the broker delivers the batch again.
     async fn publish_in_place(&self, queue: &str, outgoing: Vec<Outgoing>) -> Result<(), GivenUp> {
         let (since, mut backoff) = (Instant::now(), Backoff::default());
         let mut left = outgoing.as_slice();

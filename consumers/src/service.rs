@@ -1,5 +1,5 @@
-//! The two kinds of parts that this crate has most of: a handler with its queue, and a follower of
-//! the logs.
+//! The two common kinds of parts in this crate: a handler with its queue, and a follower of the
+//! logs.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use crate::batch::Handler;
 use crate::follow::{self, Follower};
 use crate::runtime::Runtime;
 
-/// The part that decides the commands of a handler's queue. `prepare` makes the handler, and says
-/// in which form its events are published.
+/// The part that decides the commands of a handler's queue. `prepare` makes the handler, and
+/// returns the form in which its events are published.
 pub(crate) fn consumer<H: Handler, N: Needs + 'static>(
     name: &'static str,
     about: &'static str,

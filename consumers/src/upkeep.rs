@@ -16,13 +16,13 @@ use shared::webhook::DELIVERIES_STAY;
 
 use crate::batch::{Cx, Decided, Handler};
 
-/// The longest that a mail or a delivery waits for its next attempt, or for the end of quiet hours, with room to spare.
+/// Longer than a mail or a delivery ever waits for its next attempt, or for the end of quiet hours.
 const LONGEST_WAIT: chrono::Duration = chrono::Duration::hours(26);
 
 /// Does the house-keeping.
 #[derive(Debug)]
 pub struct Upkeep {
-    /// Where uploaded files are.
+    /// The uploaded files.
     pub files: Files,
 }
 
@@ -30,17 +30,17 @@ impl Handler for Upkeep {
     type Message = UpkeepCommand;
 
     async fn handle(&self, cx: &Cx<'_>, batch: &[Envelope<UpkeepCommand>]) -> Result<Vec<Decided>, Failure> {
-        // However many fell due while nobody worked: the same is deleted once.
+        // Several clean-ups may have fallen due while no process worked. One pass serves them all.
         let files = self.files.delete_older(cx.now - FILES_STAY).await;
         let files = files.map_err(Failure::retry)?;
         let decisions = ledger::delete_expired(cx.tx, cx.now).await?;
         let deliveries = delivery::forget(cx.tx, cx.now - DELIVERIES_STAY).await?;
         let mails = mails::forget(cx.tx, cx.now - MAILS_STAY).await?;
-        // Nothing waits longer than that by itself: a clock that ran ahead has said when these are due.
+        // A mail or delivery that is due even later got its due time from a clock that ran ahead.
         let (ahead, now) = (cx.now + LONGEST_WAIT, cx.now);
         mails::bring_forward(cx.tx, now, ahead, ahead).await?;
         delivery::bring_forward(cx.tx, now, ahead, ahead).await?;
-        // A version that does not know these columns may have written rows while this one was rolled out.
+        // During a rollout, an older version may have written rows without these columns.
         derived::fill(cx.tx).await?;
         let outcome = serde_json::to_value(CleanUpOutcome { files, decisions, deliveries, mails })
             .expect("an outcome is plain data");

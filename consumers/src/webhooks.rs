@@ -82,8 +82,8 @@ fn delivery(entry: &LoggedEvent, webhook: &Webhook, now: Timestamp, parts: &Part
     })
 }
 
-/// Follows the logs and sends until shutdown. `mails`: mails are sent, so an owner can be told of a
-/// webhook that was switched off.
+/// Follows the logs and sends until shutdown. With `mails`, the owner of a webhook that is switched
+/// off gets a mail.
 pub async fn run(post: Post, mails: bool, environment: Environment) {
     let Environment { connections, liveness, shutdown, .. } = environment;
     let (parts, wake) = (&connections.parts, Arc::new(Notify::new()));

@@ -1,4 +1,4 @@
-//! Decides everything about drives.
+//! Decides the commands about drives.
 
 #[global_allocator]
 static ALLOCATOR: process::Allocator = process::Allocator;

@@ -1,4 +1,4 @@
-//! Decides everything about members' own data.
+//! Decides the commands about members.
 
 #[global_allocator]
 static ALLOCATOR: process::Allocator = process::Allocator;

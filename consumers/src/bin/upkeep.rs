@@ -1,4 +1,4 @@
-//! Does the house-keeping.
+//! Deletes data that is no longer needed.
 
 #[global_allocator]
 static ALLOCATOR: process::Allocator = process::Allocator;

@@ -1,4 +1,4 @@
-//! Sends what happens to webhooks.
+//! Follows the drives' logs, and sends their entries to webhooks.
 
 #[global_allocator]
 static ALLOCATOR: process::Allocator = process::Allocator;

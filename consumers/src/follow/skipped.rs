@@ -1,7 +1,8 @@
-//! An entry that a follower cannot take in: it is found among its neighbours, tried some times alone, left out, and tried
-//! once more whenever a follower starts.
+//! Skips entries that a follower cannot process. The follower first isolates such an entry from its
+//! neighbours, and tries it some times alone. After it has skipped the entry, it tries it once more
+//! at each start.
 //!
-//! An entry that is left out is not forgotten: it stands in the table `skipped_entries`, and health names it.
+//! The table `skipped_entries` keeps these entries, and health names them.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -20,24 +21,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ANSWER, ENTRIES, Follower, Following, read};
 
-/// How often an entry that stands alone is tried before it is left out. With the back-off in between that takes some
-/// seconds: what passes has passed then.
+/// How often an entry is tried alone before it is skipped. With the back-off in between this takes
+/// some seconds, so that passing causes have passed.
 const TRIES: u32 = 8;
-/// The most entries that are left out until the next start. If more fail, the follower is to blame and not they: logs wait.
+/// The most entries that a process skips until its next start. If more fail, the follower itself is
+/// to blame. Then the logs wait.
 const MOST: u32 = 20;
-/// How many are tried again at a start.
+/// How many skipped entries are tried again at a start.
 const AGAIN: u64 = 1000;
-/// How long that may take in all.
+/// How long these tries may take in all.
 const AGAIN_LASTS: Duration = Duration::from_secs(30);
 
-/// What an entry is called in reports.
+/// The name of an entry in reports.
 pub(crate) fn name(stream: Stream, sequence: u64) -> String {
     format!("entry {sequence} of {} {}", stream.kind, stream.id)
 }
 
 impl<F: Follower> Following<'_, F> {
-    /// Takes in a log's next entries: as many as can be taken in together. When not even one can, nor ever could, it is left
-    /// out after some tries.
+    /// Processes a log's next entries, as many as succeed together. An entry that fails alone is
+    /// skipped after some tries, if its failure is permanent.
     pub(super) async fn step_alone(&self, log: Behind, patience: Duration) -> Result<Vec<Stream>, Failure> {
         let mut most = ENTRIES;
         loop {
@@ -54,7 +56,7 @@ impl<F: Follower> Following<'_, F> {
         }
     }
 
-    /// The log's next entry cannot be taken in.
+    /// Counts a failure of the log's next entry. Skips the entry after the last try.
     async fn blame(&self, log: Behind, reject: Reject) -> Result<Vec<Stream>, Failure> {
         let Behind { stream, .. } = log;
         let sequence = log.read.unwrap_or(0) + 1;
@@ -64,7 +66,7 @@ impl<F: Follower> Following<'_, F> {
             *tries += 1;
             *tries
         };
-        tracing::error!(follower = F::NAME, %stream, sequence, %reject, tries, "an entry cannot be taken in");
+        tracing::error!(follower = F::NAME, %stream, sequence, %reject, tries, "could not process a log entry");
         let about = name(stream, sequence);
         if tries < TRIES || self.left_out.load(Ordering::Relaxed) >= MOST {
             self.parts.is_stuck(F::NAME, about, reject.to_string());
@@ -86,12 +88,12 @@ impl<F: Follower> Following<'_, F> {
         metrics::counter!("muster_skipped_entries_total", "follower" => F::NAME).increment(1);
         tracing::error!(
             follower = F::NAME, %stream, sequence, reason,
-            "an entry is left out; it is tried again when the process starts"
+            "skipped a log entry; it is tried again when the process starts"
         );
         self.parts.has_skipped(F::NAME, name(stream, sequence), reason);
     }
 
-    /// The log goes on behind what it was stuck at.
+    /// The log has passed the entry that failed.
     fn is_over(&self, log: Behind) {
         let sequence = log.read.unwrap_or(0) + 1;
         let tried = self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(&(log.stream, sequence));
@@ -100,16 +102,17 @@ impl<F: Follower> Following<'_, F> {
         }
     }
 
-    /// Tries what was left out once more, each by itself. What still cannot be taken in is named by health.
+    /// Tries each skipped entry once more, by itself. Health names the entries that still fail.
     ///
-    /// What cannot be tried now, or not in time, stays left out: others wait for the follower to begin.
+    /// An entry that cannot be tried now, or not in time, stays skipped. New entries wait for this
+    /// to end.
     pub(super) async fn try_skipped_again(&self, shutdown: &CancellationToken) {
         let since = Instant::now();
         let mut goes_on = true;
         let all = match skipped::of(&self.db.read, F::NAME, F::Event::STREAM, AGAIN).await {
             Ok(all) => all,
             Err(error) => {
-                return tracing::warn!(follower = F::NAME, %error, "could not look for entries that were left out");
+                return tracing::warn!(follower = F::NAME, %error, "could not read the skipped entries; they stay skipped until the next start");
             }
         };
         for skipped in all {
@@ -122,7 +125,7 @@ impl<F: Follower> Following<'_, F> {
             let why = match again {
                 Ok(Ok(Ok(()))) => {
                     self.parts.is_well(F::NAME, name(stream, sequence));
-                    tracing::info!(follower = F::NAME, %stream, sequence, "took in an entry that was left out");
+                    tracing::info!(follower = F::NAME, %stream, sequence, "processed an entry that was skipped before");
                     continue;
                 }
                 Ok(Ok(Err(failure))) => {
@@ -135,7 +138,7 @@ impl<F: Follower> Following<'_, F> {
                 }
                 Err(panic) => panic.to_string(),
             };
-            tracing::warn!(follower = F::NAME, %stream, sequence, why, "an entry stays left out");
+            tracing::warn!(follower = F::NAME, %stream, sequence, why, "could not process a skipped entry; it stays skipped");
             self.parts.has_skipped(F::NAME, name(stream, sequence), skipped.reason);
         }
     }

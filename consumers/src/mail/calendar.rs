@@ -1,7 +1,8 @@
 //! A registration as an entry of a calendar ([RFC 5545](https://www.rfc-editor.org/rfc/rfc5545)),
-//! sent as an invitation ([RFC 5546](https://www.rfc-editor.org/rfc/rfc5546)): calendars put a
-//! `REQUEST` in or update it, and take it out at a `CANCEL`. They know the entry again by its UID,
-//! and the newest state of it by its sequence.
+//! sent as an invitation ([RFC 5546](https://www.rfc-editor.org/rfc/rfc5546)).
+//!
+//! A `REQUEST` adds or updates the entry, and a `CANCEL` removes it. The calendar recognises the
+//! entry by its UID, and its newest state by its sequence.
 
 use domain::clock::Timestamp;
 use domain::id::{DriveId, MemberId};
@@ -16,9 +17,9 @@ const MOST: usize = 75;
 /// What the calendar does with the entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Put it in, or change it.
+    /// Add it, or change it.
     Request,
-    /// Take it out.
+    /// Remove it.
     Cancel,
 }
 
@@ -44,7 +45,7 @@ pub struct Entry {
     pub sequence: u64,
     /// When the mail was made.
     pub made_at: Timestamp,
-    /// When it begins. `None` only when it is taken out.
+    /// When it begins. `None` only if it is removed.
     pub starts: Option<Timestamp>,
     /// When it ends.
     pub ends: Option<Timestamp>,
@@ -94,8 +95,8 @@ impl Entry {
 }
 
 /// The same content in lines of at most [`MOST`] octets, broken between characters. (icalendar 0.17
-/// mixes up octets and characters when it breaks lines, and does not count the space that a line
-/// goes on with.)
+/// mixes up octets and characters when it breaks lines. It also does not count the space at the
+/// beginning of a continuation.)
 fn refolded(calendar: &str) -> String {
     let mut folded = String::with_capacity(calendar.len() + calendar.len() / 20);
     for line in calendar.replace("\r\n ", "").split_terminator("\r\n") {
@@ -170,7 +171,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever was stored before texts were checked.
+        /// Texts that were stored before texts were checked may have any character.
         #[test]
         fn lines_are_short_and_read_back(
             title in "[\\x00-\\x{10ffff}]{0,60}|(क|,|;|\\\\|\r|\n| ){0,120}",

@@ -70,8 +70,8 @@ impl About<'_> {
         self.registration.is_some_and(|registration| registration.state == RegistrationState::Confirmed)
     }
 
-    /// Whether the mail is still true. It may have waited, and a later mail may have told what
-    /// changed.
+    /// Whether the mail is still true. It may have waited, and a later mail may have told the
+    /// member what changed.
     #[must_use]
     pub fn holds(&self, kind: Kind, now: Timestamp) -> bool {
         let state = self.registration.map(|registration| registration.state);
@@ -126,7 +126,7 @@ impl Said {
     }
 }
 
-/// What can be said about an entry.
+/// The facts about an entry.
 fn facts(about: &About<'_>) -> Facts {
     let About { event, drive, member, .. } = about;
     let Drive { definition, .. } = drive;
@@ -292,7 +292,7 @@ fn slot_of(event: &Event) -> Option<SlotId> {
     }
 }
 
-/// A stored text as one line. Texts from before the checks can hold anything.
+/// A stored text as one line. A text from before texts were checked may have any character.
 fn line(text: &str) -> String {
     text::as_line(text).into_owned()
 }

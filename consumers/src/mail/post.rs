@@ -38,10 +38,10 @@ enum Way {
     Server(Box<AsyncSmtpTransport<Tokio1Executor>>),
 }
 
-/// Why a mail was not taken.
+/// Why a mail was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// It may be taken later.
+    /// A later attempt may succeed.
     NotNow(String),
     /// The server refuses this mail for good.
     Never(String),
@@ -53,7 +53,7 @@ impl Post {
     /// The poster of this configuration. `None` if no mail is to be sent.
     ///
     /// # Errors
-    /// If it cannot be used.
+    /// If the configuration cannot be used.
     pub fn open(mailing: &Mailing) -> anyhow::Result<Option<Self>> {
         let outlet = match &mailing.outlet {
             Outlet::Nowhere => return Ok(None),
@@ -118,7 +118,7 @@ impl Post {
 /// 3463](https://www.rfc-editor.org/rfc/rfc3463)). Without one, the fault may be Muster's or the
 /// operator's, so the mail is retried.
 fn refused(error: &Error) -> Refused {
-    // As every database takes it.
+    // A text that every database accepts.
     let why = shortened(with_causes(error).replace('\0', "\u{fffd}"), MOST_REASON);
     if error.is_client() {
         // No server can take this address.

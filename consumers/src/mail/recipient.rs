@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// A message to this address, if the door takes it.
+    /// A message to this address, if `EmailAddress` accepts it.
     fn message(typed: &str) -> Option<Message> {
         let stored = EmailAddress::parse(typed).ok()?.shown();
         let from: Mailbox = "Muster <muster@x.org>".parse().unwrap();
@@ -70,7 +70,7 @@ mod tests {
         Some(builder.subject("Hello").envelope(envelope).body("Hello".to_owned()).unwrap())
     }
 
-    /// The door and the sender agree about this address.
+    /// The parser and the sender agree about this address.
     fn agree(typed: &str) {
         let Some(message) = message(typed) else { return };
         let normal = EmailAddress::parse(typed).unwrap();

@@ -181,8 +181,9 @@ impl Sender {
         Ok(mails)
     }
 
-    /// Writes the texts. If reading for all of them fails, it tries each alone, so that none waits
-    /// for another. A mail at which Muster panics fails for good, because it would panic each time.
+    /// Writes the texts. If reading for all mails fails, it tries each mail alone, so that none
+    /// waits for another. A mail at which Muster panics fails for good, because it would panic each
+    /// time.
     async fn compose(&self, mails: Vec<Mail>, now: Timestamp) -> Vec<(Mail, Next)> {
         if let Ok(composed) = self.in_time(self.compose_all(&mails, now)).await {
             return composed;
@@ -276,7 +277,7 @@ impl Sender {
         Ok(mails.iter().map(guarded).collect())
     }
 
-    /// Sends. After shutdown it begins no mail, and waits a little for those on their way.
+    /// Sends. After shutdown it begins no mail, and waits a little for mails on their way.
     async fn send(
         &self,
         composed: Vec<(Mail, Next)>,
@@ -384,13 +385,13 @@ pub enum Failed {
     Bug(Panicked),
 }
 
-/// A mail at which Muster panicked.
+/// A mail at which Muster panicked. It fails for good.
 fn given_up(mail: Mail, panic: &Panicked, now: Timestamp) -> Mail {
-    tracing::error!(mail_id = %mail.id, %panic, "Muster panicked at a mail; it is not sent");
+    tracing::error!(mail_id = %mail.id, %panic, "Muster panicked at a mail; it fails for good");
     settled(mail, Err(Refused::Never(panic.to_string())), now)
 }
 
-/// What came of an attempt.
+/// The mail after an attempt with this result.
 fn settled(mail: Mail, sent: Result<(), Refused>, now: Timestamp) -> Mail {
     let attempts = mail.attempts + 1;
     let mail = Mail { attempts, due_at: now, ..mail };

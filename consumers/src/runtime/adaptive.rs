@@ -6,16 +6,16 @@ use shared::bus::{Batch, Consumer};
 
 use super::BATCH;
 
-// A batch costs nearly the same whatever its size. If the previous batch had at
-// least `RUSH` messages and the next ones arrive within `LULL`, the consumer waits up to `STEPS`
-// times `STEP` for the batch to fill. It stops early when a step adds nothing.
+// A batch costs nearly the same whatever its size. If the previous batch had at least `RUSH`
+// messages and the next ones arrive within `LULL`, the consumer waits up to `STEPS` times `STEP`
+// for the batch to fill. It stops early when a step adds nothing.
 const RUSH: usize = 16;
 const LULL: Duration = Duration::from_millis(20);
 const STEP: Duration = Duration::from_millis(5);
 const STEPS: usize = 2;
 
-/// Whether there is a rush: the previous batch had `last` messages, and the next ones came `after`
-/// it was handed on.
+/// Whether there is a rush. The previous batch had `last` messages, and the next ones arrived
+/// `after` the consumer began to wait for them.
 pub(super) fn in_a_rush(last: usize, after: Duration) -> bool {
     last >= RUSH && after < LULL
 }

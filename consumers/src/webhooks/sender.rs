@@ -179,7 +179,7 @@ impl Sender {
         }
     }
 
-    /// Writes results, and sends due deliveries. Returns how long there is nothing to do.
+    /// Writes results, and sends due deliveries. Returns how long the sender may sleep.
     async fn round(&mut self) -> Result<Duration, Failure> {
         let db = self.db.clone();
         let round = async {
@@ -194,7 +194,7 @@ impl Sender {
     }
 
     /// Claims due deliveries, as far as there is capacity, and begins to send them. Returns how
-    /// long there is nothing to do.
+    /// long the sender may sleep.
     async fn begin(&mut self) -> Result<Duration, DbErr> {
         let (now, until) = (clock::now(), tokio::time::Instant::now() + RUN_LASTS);
         self.is_back |= self.clock.is_noticed(now);

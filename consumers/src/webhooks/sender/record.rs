@@ -54,8 +54,8 @@ impl Sender {
     /// failure.
     async fn write_some(&self, sent: &[Sent], releases: bool) -> Result<(), Failure> {
         match caught(self.write(sent, releases)).await {
-            // Attempts have ids of their own. So one of these was committed before, and only the
-            // answer was lost. A single attempt was that one.
+            // An attempt has a unique id. So this one was committed before, and only the database's
+            // answer was lost.
             Ok(Err(error))
                 if sent.len() == 1
                     && !releases
@@ -102,7 +102,7 @@ impl Sender {
         tx.commit().await
     }
 
-    /// Writes what follows from the attempts for the webhooks. Pings do not count.
+    /// Updates the health of the webhooks after these attempts. Pings do not count.
     async fn judge(&self, tx: &DatabaseTransaction, now: Timestamp, sent: &[Sent]) -> Result<(), DbErr> {
         let mut of: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for sent in sent.iter().filter(|sent| sent.delivery.place.is_some()) {
