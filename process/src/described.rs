@@ -23,7 +23,7 @@ pub const METRICS: [(&str, Kind, &str); 29] = [
     ("muster_cache_reads_total", Counter, "Reads of the API, by the layer that answered."),
     ("muster_commands_total", Counter, "Commands that were decided, by kind and outcome."),
     ("muster_commit_seconds", Histogram, "How long a batch's transaction took to commit, by queue."),
-    ("muster_consumer_up", Gauge, "Whether this process consumes the queue (1) or should and does not (0)."),
+    ("muster_consumer_up", Gauge, "1 while this process consumes the queue, 0 while it should but does not."),
     ("muster_decide_seconds", Histogram, "How long deciding a batch took, by queue."),
     ("muster_feeds", Gauge, "Logs, inboxes and drives that clients watch at this process."),
     ("muster_followed_entries_total", Counter, "Log entries that a follower processed, by follower."),
@@ -42,7 +42,7 @@ pub const METRICS: [(&str, Kind, &str); 29] = [
     ("muster_slow_streams_total", Counter, "Streams that ended because their client did not keep up."),
     ("muster_streams", Gauge, "Open streams of this process."),
     ("muster_timed_commands_total", Counter, "Commands that the scheduler published because they were due."),
-    ("muster_unsettled_total", Counter, "Messages that were dropped without being settled; they come again."),
+    ("muster_unsettled_total", Counter, "Messages dropped unsettled. The broker delivers them again."),
     ("muster_waiting_requests", Gauge, "Requests that wait for a decision at this process."),
     ("muster_webhook_attempts_total", Counter, "Attempts at webhooks, by whether they succeeded."),
     (

@@ -65,8 +65,8 @@ impl Connections {
         let url = deployment.broker()?;
         anyhow::ensure!(
             matches!(url, BrokerUrl::Rabbit(_)),
-            "{name} as a process of its own needs a broker that several processes share; set BROKER_URL=amqp://… (the \
-             embedded broker works inside the one process `muster`)"
+            "{name} is a process of its own and needs a shared broker; set BROKER_URL=amqp://… (the embedded \
+             broker works only inside the process `muster`)"
         );
         Self::open(deployment, name, shutdown).await
     }
@@ -95,8 +95,8 @@ impl Connections {
     }
 }
 
-/// Makes sure that this process can keep its data, and that nobody else can read it. Called before
-/// anything is kept.
+/// Makes sure that this process can store data in its data folder, and that no other user can read
+/// it. Call this before anything is stored.
 ///
 /// # Errors
 /// If this process's user cannot work in the data folder.
@@ -184,7 +184,7 @@ async fn prepare(
 
 /// Why a database cannot be used.
 enum Opening {
-    /// The server is starting, full, or unreachable. It may take the next connection.
+    /// The server is starting, full, or unreachable. It may accept the next connection.
     NotNow(anyhow::Error),
     /// An operator must repair it.
     Never(anyhow::Error),
@@ -235,7 +235,7 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Full("muster_batch_size".to_owned()), &MESSAGES)?
         .install_recorder()
-        .context("begin measuring")?;
+        .context("install the metrics recorder")?;
     described::describe();
     let upkeep = handle.clone();
     tokio::spawn(async move {
@@ -266,7 +266,7 @@ pub fn allow_open_files() {
         use rustix::process::{Resource, getrlimit, setrlimit};
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
-        // Then the limit stays as it is.
+        // If this fails, the limit stays as it is.
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }

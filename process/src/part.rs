@@ -98,16 +98,16 @@ impl<A: Needs, B: Needs> Needs for (A, B) {
     }
 }
 
-/// What a part works with.
+/// What a part needs to work.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// The connections of its process.
     pub connections: Connections,
-    /// Where it says what it consumes.
+    /// Where it notes which queues it consumes.
     pub liveness: Liveness,
-    /// Ends it: what is in hand is finished first.
+    /// Stops it. It finishes its present work first.
     pub shutdown: CancellationToken,
-    /// Where its process serves members, if it does.
+    /// The URL at which its process serves members, if it serves them.
     pub url: Option<String>,
 }
 
@@ -133,8 +133,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// A part. `prepare` gets the data folder and the settings, and refuses what cannot be used;
-    /// nothing is connected yet. What it returns does the work.
+    /// A part. `prepare` gets the data folder and the settings, before anything is connected. It
+    /// refuses settings that cannot be used. It returns the function that does the work.
     pub fn new<N, S, W>(
         name: &'static str,
         about: &'static str,
@@ -148,7 +148,7 @@ impl Part {
     {
         let prepare = Arc::new(move |data_dir: &Path, needs: N| {
             let start = prepare(data_dir, needs)?;
-            // A process has several parts: none is laid out within another.
+            // On the heap, so that the future of a process does not contain those of all its parts.
             Ok(Box::new(move |environment| Box::pin(start(environment)) as Work) as Start)
         });
         let given = prepare.clone();
@@ -165,7 +165,7 @@ impl Part {
     /// The command line of its binary.
     #[must_use]
     pub fn command(&self) -> Command {
-        // A group of flags would bring its own description along.
+        // A group of flags brings its own description along. Replace it.
         let command = (self.flags)(Arguments::command());
         command.name(self.name).about(self.about).long_about(None)
     }
@@ -173,12 +173,12 @@ impl Part {
     /// Prepares it as one of the parts of a process.
     ///
     /// # Errors
-    /// If what is configured cannot be used.
+    /// If the configuration cannot be used.
     pub fn prepare(&self, data_dir: &Path, settings: &Settings) -> anyhow::Result<Start> {
         (self.among)(data_dir, settings)
     }
 
-    /// The main function of its binary: works until shutdown, and answers those who watch.
+    /// The main function of its binary. It works until shutdown, and serves health and metrics.
     #[must_use]
     pub fn main(self) -> ExitCode {
         let read = |matches: &ArgMatches| Ok((Arguments::from_arg_matches(matches)?, matches.clone()));

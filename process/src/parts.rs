@@ -34,7 +34,7 @@ struct Restarted {
     reason: String,
 }
 
-/// What health says about a part that is not well.
+/// Trouble of a part, as health reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Trouble {
     /// The part.

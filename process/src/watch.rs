@@ -1,8 +1,8 @@
 //! Health and metrics of a process that serves no other HTTP surface.
 //!
-//! `/health` and `/livez`: the process runs. `/readyz` and `/health/full`: it consumes all its
-//! queues, broker and database answer, and which of its parts have trouble. `/metrics`: Prometheus
-//! text.
+//! `/health` and `/livez`: whether the process runs. `/readyz` and `/health/full`: whether it
+//! consumes all its queues, whether broker and database answer, and which of its parts have
+//! trouble. `/metrics`: Prometheus text.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
