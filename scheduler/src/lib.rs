@@ -1,5 +1,5 @@
-//! The scheduler publishes a command when something falls due. It is decided exactly once, however
-//! many schedulers run and however long they were down.
+//! The scheduler publishes a command when something falls due. The command is decided exactly once,
+//! however many schedulers run and however long they were down.
 //!
 //! It needs no leader. The id of a timed command is a function of its name and its due instant. So
 //! all schedulers publish the same command, and the ledger decides it once. A stored watermark
@@ -64,36 +64,37 @@ pub async fn run(db: Database, broker: Broker, shutdown: CancellationToken) -> a
     heart.start().await.context("start the heartbeat")?;
     let scheduler = Scheduler::new(db, broker);
     let ended = caught(look(&scheduler, &beat, &shutdown)).await;
-    // Otherwise it goes on beating, once more for each start.
+    // Otherwise the heartbeat goes on, and each restart adds another one.
     heart.shutdown().await.context("stop the heartbeat")?;
     Ok(ended?)
 }
 
 async fn look(scheduler: &Scheduler, beat: &Notify, shutdown: &CancellationToken) {
     let mut outage = Outage::default();
-    // The library waits for the system clock. If that is set back, this loop goes on without it.
+    // The library waits for the system clock. If that is set back, this loop goes on by its
+    // timeout.
     while shutdown.run_until_cancelled(tokio::time::timeout(MISSED, beat.notified())).await.is_some() {
         shared::failpoint::hit("scheduler-looking");
         match tokio::time::timeout(PATIENCE, scheduler.tick(clock::now())).await {
-            Ok(Ok(published)) if published > 0 => tracing::info!(published, "published what fell due"),
+            Ok(Ok(published)) if published > 0 => tracing::info!(published, "published due commands"),
             Ok(Ok(_)) => {}
             // Due commands stay due.
             Ok(Err(error)) => {
                 if outage.begins() {
-                    tracing::warn!(error = %with_causes(&error), "could not look for what is due; looking again");
+                    tracing::warn!(error = %with_causes(&error), "could not publish due commands; looking again");
                 }
                 continue;
             }
             Err(_) => {
                 scheduler.took_too_long();
                 if outage.begins() {
-                    tracing::warn!("looking for what is due took too long; looking again");
+                    tracing::warn!("publishing due commands took too long; looking again");
                 }
                 continue;
             }
         }
         if let Some(seconds) = outage.ends() {
-            tracing::info!(seconds, "what is due is found again");
+            tracing::info!(seconds, "the scheduler publishes due commands again");
         }
     }
 }

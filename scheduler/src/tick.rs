@@ -62,7 +62,7 @@ pub struct Scheduler {
     taken_back: tokio::sync::Mutex<Option<std::time::Instant>>,
 }
 
-/// For each list of what is due, how many of its first rows the last looks have read.
+/// For each list of due rows, how many of its first rows the last looks have read.
 #[derive(Debug, Default)]
 struct Skips {
     drives: AtomicU64,
@@ -130,7 +130,7 @@ impl Scheduler {
             if instants.is_empty() {
                 continue;
             }
-            // An instant that falls due again is another one than before.
+            // After a reset an instant falls due again. Its command needs another id.
             let name = match settings::taken_back(&self.db.read, entry.name).await? {
                 0 => entry.name.to_owned(),
                 times => format!("{} {times}", entry.name),
@@ -161,7 +161,7 @@ impl Scheduler {
         if last.is_some_and(|at| at.elapsed() < AGAIN) {
             return Ok(reached);
         }
-        // Now do what fell due meanwhile.
+        // The instants since then fall due now.
         let to = now - BACK;
         if settings::take_watermark_back(&self.db, name, reached, to).await?.is_none() {
             return Ok(reached);
@@ -200,7 +200,7 @@ impl Scheduler {
                 }
             });
             // The others are published. This one stays due.
-            let failed = |panic| tracing::error!(%drive_id, kind, %panic, "could not publish what fell due");
+            let failed = |panic| tracing::error!(%drive_id, kind, %panic, "could not make a due command");
             sealed.map_err(failed).ok()
         });
         self.publish(outgoing.collect()).await
@@ -230,8 +230,8 @@ impl Scheduler {
     }
 }
 
-/// Reads one page of a list, and the first page again at the list's end. After a full page, the next
-/// look reads the page behind it. So rows that stay due do not hide the rows behind them.
+/// Reads one page of a list, and the first page again at the list's end. After a full page, the
+/// next look reads the page behind it. So rows that stay due do not hide the rows behind them.
 async fn page<T, F>(skip: &AtomicU64, read: impl Fn(u64) -> F) -> Result<Vec<T>, DbErr>
 where
     F: Future<Output = Result<Vec<T>, DbErr>>,

@@ -7,14 +7,14 @@ use croner::Cron;
 use croner::errors::CronError;
 use domain::clock::Timestamp;
 
-/// What recurs.
+/// A recurring command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// Its name, a part of its commands' ids.
     pub name: &'static str,
-    /// When: minute, hour, day of the month, month, day of the week.
+    /// Its cron pattern: minute, hour, day of the month, month, day of the week.
     pub cron: &'static str,
-    /// Its time zone.
+    /// The time zone of the pattern.
     pub zone: Tz,
     /// The command.
     pub emits: Emits,

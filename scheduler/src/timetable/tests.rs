@@ -13,7 +13,7 @@ fn every_pattern_of_the_timetable_can_be_read() {
     }
 }
 
-/// Against an independent calculation: `expected.py`, beside this file.
+/// Compares with an independent calculation: `expected.py`, beside this file.
 #[test]
 fn changes_of_the_clock_are_right() {
     let mut compared = 0;
@@ -47,7 +47,8 @@ fn it_goes_on_where_it_stopped() {
     assert_eq!(pieces, all);
 }
 
-/// Against the clock that people see, minute by minute, around every change of every zone's clock in two years.
+/// Compares with local time, minute by minute, around every change of every zone's clock in two
+/// years.
 #[test]
 fn every_zone_and_every_change_of_its_clock() {
     let (mut at, end) =
@@ -71,8 +72,8 @@ fn every_zone_and_every_change_of_its_clock() {
         let hourly: Vec<_> =
             shown.iter().filter(|(_, clock)| clock.minute() == 17).map(|(at, _)| *at).collect();
         assert_eq!(due("17 * * * *", zone, start, until, 1000).unwrap(), hourly, "{zone} around {edge}");
-        // A fixed time is due once a day, whatever the clock does: at the first minute that shows it or, if it is skipped,
-        // the first one after it.
+        // A fixed time is due once a day, whatever the clock does. It is due at the first minute
+        // that shows it. If it is skipped, it is due at the first minute after it.
         let days: BTreeSet<_> = shown.iter().map(|(_, clock)| clock.date()).collect();
         let whole: Vec<_> = days.into_iter().skip(1).collect();
         let daily: Vec<_> = whole[..whole.len() - 1]
