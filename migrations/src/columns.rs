@@ -3,12 +3,12 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
 
-/// A new table, unless it exists. (On MariaDB the statements of a step that died stay.)
+/// A new table, unless it exists. (On MariaDB the finished statements of a failed step stay.)
 pub(crate) fn table(name: &'static str) -> TableCreateStatement {
     Table::create().table(name).if_not_exists().to_owned()
 }
 
-/// Makes an index on these columns, unless it is there.
+/// Makes an index on these columns, unless it exists.
 pub(crate) async fn index(
     manager: &SchemaManager<'_>,
     name: &'static str,
@@ -18,7 +18,7 @@ pub(crate) async fn index(
     make_index(manager, Index::create().name(name).table(table).to_owned(), (name, table, columns), "").await
 }
 
-/// Makes an index on these columns that holds each value once, unless it is there.
+/// Makes a unique index on these columns, unless it exists.
 pub(crate) async fn unique_index(
     manager: &SchemaManager<'_>,
     name: &'static str,
@@ -112,7 +112,7 @@ pub(crate) fn long_exact(backend: DbBackend, name: impl IntoIden) -> ColumnDef {
     column
 }
 
-/// Adds a column, unless it is there.
+/// Adds a column, unless it exists.
 pub(crate) async fn add(
     manager: &SchemaManager<'_>,
     table: &'static str,

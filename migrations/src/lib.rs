@@ -82,7 +82,7 @@ pub async fn migrate(db: &Database, stop: &CancellationToken) -> Result<(), NotM
     migrate_through(db, "", stop).await
 }
 
-/// The same, but ends after the migration `last`: a database of an older version, for tests of
+/// The same, up to the migration `last`. This makes a database of an older version, for tests of
 /// upgrades.
 pub async fn migrate_through(db: &Database, last: &str, stop: &CancellationToken) -> Result<(), NotMigrated> {
     let mut is_waiting = false;

@@ -100,7 +100,7 @@ async fn registrations(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(column(ColumnDef::new("rank").big_integer().not_null()))
         .col(ColumnDef::new("place").integer())
         .col(column(instant(backend, "registered_at").not_null()))
-        // By member first, because batches and members look them up so.
+        // By member first, because batches and members look rows up by member.
         .primary_key(Index::create().col("member_id").col("drive_id"))
         .to_owned();
     manager.create_table(registrations).await?;

@@ -11,7 +11,7 @@ pub(crate) struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        // As long as the folded texts.
+        // `search_of` is as long as the text that was folded.
         for (table, length) in [("members", 200), ("drives", 200), ("accounts", 254)] {
             add(manager, table, "search", long_exact(backend, "search")).await?;
             add(manager, table, "search_of", exact(backend, "search_of", length)).await?;

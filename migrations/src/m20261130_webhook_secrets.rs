@@ -11,7 +11,7 @@ pub(crate) struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        // Those besides `old_secret`, which older versions go on to read.
+        // The old secrets besides `old_secret`, which older versions still read.
         add(manager, "webhook_endpoints", "older_secrets", long_text(backend, "older_secrets")).await
     }
 }

@@ -1,4 +1,4 @@
-//! A registration says when its member came.
+//! When a registration's member checked in.
 
 use sea_orm_migration::prelude::*;
 

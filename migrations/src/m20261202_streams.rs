@@ -1,5 +1,5 @@
-//! Members have logs, too: `drive_log` says of which kind of stream an entry is, and `ledger` names a
-//! stream that is no drive. What is there is about drives.
+//! Members have logs, too. `drive_log` has the kind of an entry's stream, and `ledger` can name a
+//! stream that is no drive. Existing rows are about drives.
 
 use sea_orm_migration::prelude::*;
 
@@ -12,7 +12,7 @@ pub(crate) struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        // In the order in which decisions lock these tables, so that neither waits for the other.
+        // Decisions lock these tables in this order, too. So the two never deadlock.
         add(manager, "ledger", "stream_kind", word(backend, "stream_kind", 16)).await?;
         add(manager, "ledger", "stream_id", uuid("stream_id")).await?;
         let kind = column(word(backend, "stream_kind", 16).not_null().default("drive"));
