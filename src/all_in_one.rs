@@ -63,7 +63,7 @@ pub async fn serve(arguments: ServeArguments, shutdown: CancellationToken) -> an
 pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> anyhow::Result<Running> {
     let ServeArguments { deployment, cache, settings, admin, key, listen } = arguments;
     open_data_folder(&deployment)?;
-    // What can be known to be wrong is said before anything is waited for.
+    // Report wrong settings before waiting for any server.
     let parts = crate::parts();
     let starts = parts.iter().map(|part| part.prepare(&deployment.data_dir, &settings));
     let starts = starts.collect::<anyhow::Result<Vec<_>>>()?;
@@ -137,11 +137,11 @@ fn greeting(url: &str, made: Option<FirstAdmin>, deployment: &Deployment) -> Str
 }
 
 impl Running {
-    /// Waits until the process was asked to stop and has ended. A part that fails before is
-    /// restarted.
+    /// Waits until the process is asked to stop and all tasks have ended. Until then, a part that
+    /// fails is restarted.
     pub async fn end(mut self) -> anyhow::Result<()> {
         while let Some(ended) = self.tasks.join_next().await {
-            ended.context("what starts a part again died")?;
+            ended.context("a part's supervisor died")?;
         }
         self.connections.close().await;
         Ok(())

@@ -1,8 +1,8 @@
 //! `muster check-accounts`: lists accounts whose e-mail address needs an operator.
 //!
-//! Addresses are compared in their normal form. Accounts from before that may share one, and some
-//! old addresses cannot get mail. Such accounts go on working: a login finds each by its address as
-//! stored.
+//! Addresses are compared in their normal form. Accounts that are older than this form may share
+//! one, and some old addresses cannot get mail. Such accounts keep working: a login finds each
+//! account by its stored address.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub struct CheckAccountsArguments {
 /// How many accounts need an operator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Accounts whose address an older account has, too.
+    /// Accounts that share their address with an older account.
     pub shared: u64,
     /// Accounts whose address cannot get mail.
     pub not_mailable: u64,
@@ -42,7 +42,7 @@ impl fmt::Display for Report {
 /// # Errors
 /// If an account needs an operator, or the database cannot be read.
 pub async fn run(arguments: CheckAccountsArguments, shutdown: CancellationToken) -> anyhow::Result<()> {
-    // It only reads.
+    // Read-only: no migration.
     let db =
         Database::connect(arguments.deployment.database_url()?.expose(), 1, "muster-check-accounts").await?;
     let checked = shutdown.run_until_cancelled(check(&db, |line| println!("{line}"))).await;
@@ -54,7 +54,7 @@ pub async fn run(arguments: CheckAccountsArguments, shutdown: CancellationToken)
     Ok(())
 }
 
-/// Looks at all accounts, and gives a line to `print` for each that needs an operator.
+/// Checks all accounts. Passes one line to `print` for each account that needs an operator.
 ///
 /// # Errors
 /// If the database cannot be read.
@@ -82,7 +82,7 @@ pub async fn check(db: &Database, mut print: impl FnMut(String)) -> Result<Repor
     }
 }
 
-/// An account in a line. Characters that nobody sees are written as escapes.
+/// An account on one line. Invisible characters are written as escapes.
 fn described(account: &Seen) -> String {
     let Seen { id, email, created_at, has_password } = account;
     let password = if *has_password { "with a password" } else { "without a password" };

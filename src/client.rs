@@ -1,4 +1,4 @@
-//! An HTTP client of Muster, as anyone could write it. It retries when the server asks for it, with
+//! An HTTP client of Muster, as any user could write it. When the server asks it to retry, it sends
 //! the same Idempotency-Key.
 
 use std::sync::OnceLock;
@@ -165,7 +165,7 @@ impl Client {
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None if found.len() == count => return Ok(found),
-                None => bail!("{} of {count} people are there", found.len()),
+                None => bail!("found {} of {count} people", found.len()),
             }
         }
     }

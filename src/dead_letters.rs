@@ -1,8 +1,8 @@
 //! `muster dead-letters`: shows and replays messages that could not be decided.
 //!
 //! A replay copies the message to its queue, waits for the broker's confirm, and only then removes
-//! it. So an interruption loses nothing, and a message that was copied twice is decided once. A
-//! failed command is decided after all. A decided command keeps its decision.
+//! it. So an interruption loses nothing. A message that was copied twice is decided once: a failed
+//! command gets a decision, and a decided command keeps the one that it has.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -44,12 +44,12 @@ pub struct DeadLetterArguments {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Action {
-    /// Lists them, the oldest first
+    /// Lists the messages, the oldest first
     List {
         #[command(flatten)]
         from: From,
     },
-    /// Shows one whole
+    /// Shows a whole message
     Show {
         /// The message's id.
         id: Uuid,
@@ -61,7 +61,7 @@ enum Action {
         /// The messages' ids.
         #[arg(required_unless_present = "all")]
         ids: Vec<Uuid>,
-        /// All of them.
+        /// Replay all messages.
         #[arg(long, conflicts_with = "ids")]
         all: bool,
         #[command(flatten)]
@@ -71,14 +71,14 @@ enum Action {
 
 #[derive(Debug, Clone, Args)]
 struct From {
-    /// Messages that no queue was bound for, instead of those that could not be decided.
+    /// Messages that no queue was bound for, instead of messages that could not be decided.
     #[arg(long)]
     unrouted: bool,
 }
 
 impl From {
-    /// Their queue. On RabbitMQ, Muster moves messages without a queue to the dead letters, with
-    /// their reason.
+    /// The queues to read. On RabbitMQ, Muster moves messages without a queue to the dead letters,
+    /// with their reason.
     fn queues(&self) -> &'static [&'static str] {
         if self.unrouted { &[UNROUTED, DEAD_LETTERS] } else { &[DEAD_LETTERS] }
     }
@@ -103,7 +103,7 @@ pub async fn run(arguments: DeadLetterArguments, shutdown: CancellationToken) ->
     let broker = broker(&arguments.deployment, "dead-letters").await?;
     let done = shutdown.run_until_cancelled(act(&broker, &arguments.action)).await;
     broker.close().await;
-    done.context("stopped; what was not replayed is still there")?
+    done.context("stopped; messages that were not replayed are still in the queue")?
 }
 
 async fn act(broker: &Broker, action: &Action) -> anyhow::Result<()> {
@@ -144,7 +144,7 @@ async fn act(broker: &Broker, action: &Action) -> anyhow::Result<()> {
     }
 }
 
-/// The messages of a queue, about a thousand at most. All stay in the queue.
+/// The messages of a queue, about 1,000 at most. All of them stay in the queue.
 pub async fn look(broker: &Broker, queue: &str) -> anyhow::Result<Vec<Message>> {
     let mut consumer = broker.consume(queue, LOOK).await?;
     let mut messages = Vec::new();
@@ -172,12 +172,12 @@ pub async fn replay(
     let bar = ProgressBar::new(broker.depth(queue).await?.unwrap_or_default().ready);
     let mut consumer = broker.consume(queue, LOOK).await?;
     let mut replayed = HashSet::new();
-    // The queue's depth does not show the end: messages that an operator has just read are on their
-    // way back.
+    // The queue's depth does not show the end: messages that an operator has just read may still be
+    // on their way back.
     while let Some(batch) = next(&mut consumer, 1).await {
         bar.inc(1);
-        // Replay each message once, even if it becomes a dead letter again meanwhile. A bundle goes
-        // together.
+        // Replay each message once, even if it becomes a dead letter again meanwhile. Messages of a
+        // bundle are replayed together.
         let is_due = |message: &Message| wanted(message) && !replayed.contains(&message.id);
         if !batch.messages().any(is_due) {
             batch.release();
@@ -206,7 +206,8 @@ pub async fn replay(
                 batch.release();
                 consumer.close().await;
                 let replayed = replayed.len();
-                return Err(error).context(format!("replayed {replayed}; the rest is still there"));
+                return Err(error)
+                    .context(format!("replayed {replayed}; the other messages are still in the queue"));
             }
         }
         shared::failpoint::hit("replay-copied");
@@ -245,7 +246,7 @@ fn alive(message: &Message, origin: String) -> Outgoing {
 
 fn print_list(messages: &[Message]) {
     if messages.is_empty() {
-        println!("there are none");
+        println!("there are no messages");
         return;
     }
     let mut table = Table::new();

@@ -180,7 +180,7 @@ impl TryFrom<String> for Position {
     }
 }
 
-/// Where the last run ended. Empty if there was none.
+/// The positions at which the last run ended. Empty if there was none.
 fn read_positions(file: &Path) -> anyhow::Result<BTreeMap<Stream, u64>> {
     match std::fs::read(file) {
         Ok(bytes) => {
@@ -202,7 +202,7 @@ fn keep_positions(file: &Path, told: &BTreeMap<Stream, u64>) -> std::io::Result<
     std::fs::rename(new, file)
 }
 
-/// An entry on one line: when, which stream and number, what, and about whom.
+/// An entry on one line: time, stream, number, event type, and the member that it is about.
 fn line(entry: &log::Entry) -> String {
     let line = match entry.stream.kind {
         StreamKind::Drive => line_of(entry, |event: &Event| (style(event), details(event))),

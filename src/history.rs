@@ -64,7 +64,8 @@ impl History {
         }
     }
 
-    /// Whether the drive has no place left. (A drive with slots of its own is not asked.)
+    /// Whether the drive has no place left. It only looks at the slot of a drive without named
+    /// slots.
     fn is_full(&self) -> bool {
         let slot_id = SlotId(self.drive_id.0);
         let drive = self.fold.state().drive.as_ref();
@@ -86,7 +87,7 @@ impl History {
     }
 }
 
-/// Checks the whole log of a drive, and that each of these receipts has its decision there. Returns
+/// Checks the whole log of a drive, and that it has a decision for each of these receipts. Returns
 /// the number of entries.
 pub async fn verify(client: &Client, drive_id: DriveId, receipts: &[CommandId]) -> anyhow::Result<u64> {
     let mut history = History::new(drive_id);

@@ -1,4 +1,4 @@
-//! The load: many clients that click and wait for the answer.
+//! The load: many clients that click and wait for their answers.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -132,7 +132,7 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// Clicks until there is a receipt.
+    /// Clicks until a receipt arrives.
     async fn click(&mut self) -> anyhow::Result<CommandId> {
         #[derive(Deserialize)]
         struct Receipt {

@@ -1,4 +1,4 @@
-//! Everything in one process: what a newcomer meets.
+//! Everything in one process, as a new user starts it.
 
 use reqwest::Method;
 use serde_json::json;
@@ -17,7 +17,7 @@ async fn the_first_admins_password_is_a_password_or_generated() {
     };
     let (started, said) = crate::deployment::muster(&[], &env("short"));
     assert!(!started && said.contains("ADMIN_PASSWORD: a password has at least"), "{said}");
-    // A variable that is set to nothing was not given.
+    // An empty variable counts as not set.
     let process = Embedded::process_on(&folder, &[("ADMIN_PASSWORD", String::new())]).await;
     let kept = std::fs::read_to_string(folder.0.join("data/admin-password")).unwrap();
     let log_in = async |password: &str| {
@@ -76,7 +76,7 @@ async fn after_a_crash_in_the_middle_a_second_start_goes_on_with_nothing_lost() 
         }
     }
     let path = format!("/api/v1/drives/{drive_id}/registrations");
-    // Killed right after some of the clicks, three times.
+    // The process is killed three times, right after some of the clicks.
     let mut process = Some(process);
     let mut receipts = Vec::new();
     for (number, member) in members.iter().enumerate() {
@@ -128,7 +128,8 @@ async fn the_demo_plays_both_drives_and_verifies() {
         [("DATA_DIR", folder.0.join("data").display().to_string()), ("LISTEN", "127.0.0.1:0".to_owned())];
     let (played, said) = muster(&["demo", "--once"], &env);
     assert!(played, "{said}");
-    // Independently counted: 215 candidates, 140 of them with at least 60 % at every level; 748 donors, 14 too recent.
+    // Counted independently: 215 candidates, of whom 140 have at least 60 % at every level; 748
+    // donors, of whom 14 donated too recently.
     for part in [
         "215 of 215 clicks",
         "748 of 748 clicks",
@@ -218,8 +219,8 @@ async fn dead_letters_are_listed_shown_and_replayed_from_the_command_line() {
     let (replayed, said) = muster(&["dead-letters", "replay", &id], &env);
     assert!(replayed && said.contains("replayed 1"), "{said}");
     let (_, said) = muster(&["dead-letters", "list"], &env);
-    assert!(said.contains("there are none"), "{said}");
-    // It still cannot be decided, and so it comes back.
+    assert!(said.contains("there are no messages"), "{said}");
+    // The message still cannot be decided, and becomes a dead letter again.
     let process = Embedded::process(&folder).await;
     eventually("it is given up again", || async {
         let metrics = reqwest::get(format!("{}/metrics", process.url)).await.unwrap().text().await.unwrap();
@@ -233,7 +234,7 @@ async fn drives_open_and_close_at_their_instants_also_when_nobody_was_there() {
     let started = Embedded::start().await;
     let (folder, process) = (started.folder, started.process);
     let admin = Client::admin(&process.url, &process.url).await;
-    // Late enough for all that is asked before, however slow the machine is.
+    // The instants are late enough for the requests before them, even on a slow machine.
     let now = chrono::Utc::now();
     let soon = |seconds: i64| now + chrono::Duration::seconds(seconds);
     let one = admin.open_drive(json!({ "opens_at": soon(20), "closes_at": soon(21) })).await;
@@ -246,7 +247,7 @@ async fn drives_open_and_close_at_their_instants_also_when_nobody_was_there() {
     let early = ann.decide(Method::POST, &format!("/api/v1/drives/{two}/registrations"), &json!({})).await;
     assert_eq!(early.code(), "drive-not-open");
     process.kill();
-    // These instants come while nobody is there.
+    // The drives fall due while no process runs.
     tokio::time::sleep((soon(22) - chrono::Utc::now()).to_std().unwrap_or_default()).await;
     let process = Embedded::process(&folder).await;
     let admin = admin.at(&process.url);

@@ -1,5 +1,6 @@
-//! A rush at full size: several processes of each kind over RabbitMQ, PostgreSQL and Redis, and what may go wrong in the
-//! middle of it. Every receipt is decided once, in order, and exactly the places there are get taken.
+//! A rush at full size: several processes of each kind over RabbitMQ, PostgreSQL and Redis, with
+//! faults in the middle. Every receipt is decided once and in order, and exactly the free places
+//! are taken.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ struct Running {
 }
 
 async fn running(deployment: &FullSize) -> Running {
-    // The first one migrates and declares; the others find everything.
+    // The first process migrates the database and declares the queues.
     let admins = deployment.begin("admin-api").await;
     let members = vec![deployment.begin("member-api").await, deployment.begin("member-api").await];
     let drives = vec![deployment.begin("drives-consumer").await, deployment.begin("drives-consumer").await];
@@ -46,20 +47,20 @@ async fn running(deployment: &FullSize) -> Running {
     Running { members, admins, drives, others, admin, key }
 }
 
-/// Everyone who clicks, and what they were told.
+/// The receipts of all clicks.
 #[derive(Debug, Default)]
 struct Clicks {
-    /// By member: the receipt's command.
+    /// The receipt's command, by member.
     receipts: BTreeMap<Uuid, Uuid>,
-    /// The commands of those who clicked one after the other.
+    /// The commands of clicks that were made one after another.
     line: Vec<Uuid>,
 }
 
-/// How many clicks are made one after the other: those of ninety people.
+/// The number of clicks that are made one after another. They come from 90 people.
 const LINE: usize = 99;
 
-/// People click, each with a token and a key of their own; one in ten clicks twice. Whoever is told "not now", or loses
-/// the connection, clicks again. `urls` may change in the middle.
+/// People click, each with their own token and key, and one in ten clicks twice. After a "try
+/// again" or a lost connection, they click again. `urls` may change meanwhile.
 async fn click(
     running: &Running,
     drive_id: &str,
@@ -77,7 +78,8 @@ async fn click(
         }
     }
     let http = Client::nobody("");
-    // Some stand in a line: each clicks when the one before has a receipt, in the midst of the others.
+    // The line's clicks are made one after another, each after the receipt before it. The others
+    // are concurrent.
     let rest = jobs.split_off(LINE.min(jobs.len()));
     let groups = std::iter::once(jobs).chain(rest.into_iter().map(|job| vec![job]));
     let one = |(number, member, token): (usize, Uuid, String)| {
@@ -130,7 +132,8 @@ async fn click(
     found
 }
 
-/// Every receipt is decided once; exactly the places are taken; the log is what the tables are; order was kept.
+/// Checks that each receipt is decided once, exactly the places are taken, the log agrees with the
+/// tables, and the order was kept.
 async fn check(deployment: &FullSize, running: &Running, drive_id: &str, clicks: &Clicks, places: usize) {
     let log = eventually("every receipt has its decision in the log", || async {
         let log = log(&running.admin, drive_id).await;
@@ -145,7 +148,7 @@ async fn check(deployment: &FullSize, running: &Running, drive_id: &str, clicks:
     }
     let mut confirmed = 0;
     for id in clicks.receipts.values() {
-        // The first one may also have shown that the drive is open.
+        // The first command may also have opened the drive, as another event.
         assert!(by_command[&*id.to_string()] <= 2);
     }
     let mut first: HashMap<&str, usize> = HashMap::new();
@@ -178,7 +181,7 @@ async fn check(deployment: &FullSize, running: &Running, drive_id: &str, clicks:
     let (verified, said) = deployment.muster(&["verify"]);
     assert!(verified, "{said}");
     let (_, dead) = deployment.muster(&["dead-letters", "list"]);
-    assert!(dead.contains("there are none"), "{dead}");
+    assert!(dead.contains("there are no messages"), "{dead}");
 }
 
 async fn log(admin: &Client, drive_id: &str) -> Vec<Value> {
@@ -202,7 +205,7 @@ async fn five_thousand_people_a_thousand_places_one_in_ten_clicks_twice() {
     let running = running(&deployment).await;
     let drive_id = running.admin.open_drive(json!({ "capacity": 1000 })).await;
     let urls: Vec<_> = running.members.iter().map(|process| process.url.clone()).collect();
-    // Anyone may bind a queue.
+    // Any client may bind a queue.
     let url = BrokerUrl::Rabbit(deployment.virtual_host.url.clone().into());
     let broker = Broker::connect(&url, "4".parse().unwrap(), "subscriber").await.unwrap();
     let mut events = broker.subscribe(Source::Events(vec![format!("registration.*.{drive_id}.*")]));
@@ -213,7 +216,7 @@ async fn five_thousand_people_a_thousand_places_one_in_ten_clicks_twice() {
             match events.next().await.unwrap() {
                 Received::Message(message) => {
                     let event: Value = serde_json::from_slice(&message.payload).unwrap();
-                    // A click that came twice tells its decision twice; the id says so.
+                    // A redelivered command publishes its event again, with the same id.
                     if ids.insert(message.id) {
                         sequences.push(event["sequence"].as_str().unwrap().parse::<u64>().unwrap());
                     }
@@ -226,7 +229,7 @@ async fn five_thousand_people_a_thousand_places_one_in_ten_clicks_twice() {
     let clicks = click(&running, &drive_id, 5000, Arc::new(move || urls.clone()), Arc::default()).await;
     assert_eq!(clicks.receipts.len(), 5000);
     check(&deployment, &running, &drive_id, &clicks, 1000).await;
-    // Created, published and opened are the first three.
+    // The first three events are created, published and opened.
     assert_eq!(
         subscriber.await.unwrap(),
         (4..=5003).collect::<Vec<_>>(),
@@ -288,7 +291,8 @@ async fn a_second_consumer_takes_its_share_and_a_killed_ones_lanes_are_taken_ove
     let second = running.drives.pop().unwrap();
     second.stop().await;
     let first = running.drives.pop().unwrap();
-    // Every lane is busy: which one a drive is on is chance, so drives are made until each lane has one.
+    // Chance determines a drive's lane. Make drives until each lane has one, so that every lane is
+    // busy.
     let mut drives = Vec::new();
     let mut lanes = BTreeSet::new();
     while drives.len() < 40 || lanes.len() < 8 {
@@ -343,7 +347,7 @@ async fn a_second_consumer_takes_its_share_and_a_killed_ones_lanes_are_taken_ove
     assert!(verified, "{said}");
 }
 
-/// The lanes on which a consumer has decided something within the last two seconds.
+/// The lanes on which a consumer has decided something in the last two seconds.
 async fn active(process: &Process) -> BTreeSet<String> {
     async fn batches(process: &Process) -> HashMap<String, u64> {
         let text = reqwest::get(format!("{}/metrics", process.url)).await.unwrap().text().await.unwrap();

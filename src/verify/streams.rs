@@ -43,7 +43,7 @@ pub(super) async fn verify<E: EventSet>(
         }
         compared.streams += page.len() as u64;
     }
-    // Beyond the end of a log, or in the log of a stream without a row.
+    // The table may have entries beyond the end of a log, or of a stream without a row.
     let (there, found) = (log::count(db, E::STREAM).await?, compared.entries);
     if there != found {
         let about =
@@ -53,13 +53,13 @@ pub(super) async fn verify<E: EventSet>(
     Ok(compared)
 }
 
-/// How many entries of a log are read with those of others. One more than its row counts shows an
-/// entry too many.
+/// How many entries of this log to read together with other logs. Reading one more than its row
+/// counts reveals a surplus entry.
 fn first_of(stored: Head) -> u64 {
     stored.sequence.saturating_add(1).min(PAGE)
 }
 
-/// Splits a page into parts whose logs are read together: most logs are short.
+/// Splits a page into groups whose logs are read together, because most logs are short.
 fn together(page: &[(Stream, Head)]) -> impl Iterator<Item = &[(Stream, Head)]> {
     let (mut streams, mut entries) = (0, 0);
     page.chunk_by(move |(_, stored), _| {
@@ -140,7 +140,7 @@ impl<E: EventSet> Log<E> {
         Ok(())
     }
 
-    /// Reads what a long log has behind its first page.
+    /// Reads the rest of a long log, after its first page.
     async fn rest(&mut self, db: &impl ConnectionTrait) -> Result<(), Fault> {
         loop {
             let entries = log::read(db, self.stream, self.chain.head().sequence, PAGE).await?;
@@ -153,7 +153,8 @@ impl<E: EventSet> Log<E> {
         }
     }
 
-    /// Compares its end with its row and with the ledger. Returns the number of its entries.
+    /// Compares the end of the log with its row and with the ledger. Returns the number of its
+    /// entries.
     fn finish(&self, stored: Head, decided: u64) -> Result<u64, Fault> {
         self.chain.finish().map_err(|wrong| self.differs(wrong))?;
         let (head, logged) = (self.chain.head(), self.chain.decisions());
