@@ -1,4 +1,4 @@
-//! The benchmark measures what really happened: small ones, for their truth and not for their time.
+//! Small benchmarks must report what really happened. Their speed is not tested.
 
 use serde_json::{Value, json};
 
@@ -27,12 +27,12 @@ const RUSH: [&str; 20] = [
     "--with-bare",
 ];
 
-/// What has to be true of the report, wherever it was measured.
+/// Checks what must hold for the report on any machine.
 fn check(folder: &Folder, said: &str) {
     let text = std::fs::read_to_string(folder.0.join("report/report.json")).expect(said);
     let report: Value = serde_json::from_str(&text).unwrap();
     let number = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{name}: {report}"));
-    // Whoever clicks twice has sent one command; whoever withdraws has sent two.
+    // A second click with the same key is the same command. A withdrawal is a second command.
     let (clicks, commands) = (number("clicks"), number("commands"));
     assert!((620.0..720.0).contains(&commands) && clicks > commands + 60.0, "{clicks} {commands}");
     for figure in ["accepted_per_second", "decided_per_second", "bare_per_second", "share_of_bare"] {
@@ -60,7 +60,8 @@ fn check(folder: &Folder, said: &str) {
     check_page(&page, 3);
 }
 
-/// A report is one file for people: plots with descriptions, tables, both colour schemes, and nothing to fetch.
+/// A report is one file for readers: plots with descriptions, tables, both colour schemes, and no
+/// links to other files.
 fn check_page(page: &str, plots: usize) {
     for (part, count) in [("<svg role=img", plots), ("<desc", plots), ("<figcaption>", plots)] {
         assert_eq!(page.matches(part).count(), count, "{part}");
@@ -122,7 +123,7 @@ fn written(folder: &Folder, file: &str, said: &str) -> Value {
 
 const READ: [&str; 9] = ["read", "--drives", "3", "--connections", "4", "--rounds", "1", "--seconds", "0.2"];
 
-/// What has to be true of a comparison with a bare handler: both answered, with the same bytes.
+/// Checks a comparison with a bare handler: both sides answered with the same bytes.
 fn check_reads(folder: &Folder, said: &str) {
     let report = written(folder, "read.json", said);
     let questions = report["questions"].as_array().unwrap();
@@ -161,17 +162,18 @@ async fn reads_at_full_size_are_compared_with_a_bare_handler() {
     check_reads(&deployment.folder, &said);
 }
 
-/// What has to be true of a national rush: one decision for every receipt, all of them compared with the tables.
+/// Checks a national rush: each receipt has one decision, and all decisions agree with the tables.
 fn check_national(folder: &Folder, said: &str, members: u64) {
     let report = written(folder, "national.json", said);
     let count = |part: &str, name: &str| report[part][name].as_u64().unwrap_or_else(|| panic!("{report}"));
     let [confirmed, waitlisted, refused] =
         ["confirmed", "waitlisted", "refused"].map(|name| count("outcomes", name));
     assert_eq!(confirmed + waitlisted + refused, members);
-    // Most have a place, some wait, and those who are too young or too late are refused.
+    // Most people have a place and some wait. Those who are too young or too late are refused.
     assert!(confirmed > members * 3 / 4 && waitlisted > 0 && refused > members / 100, "{report}");
     assert_eq!(count("verified", "registrations"), confirmed + waitlisted);
-    // Each drive was created, published and opened; only the first two were commands with a decision of their own.
+    // Each drive was created, published and opened. The first two were commands with a decision of
+    // their own.
     let drives = report["drives"].as_u64().unwrap();
     assert_eq!(count("verified", "entries"), members + 3 * drives);
     let series = report["series"].as_array().unwrap();
@@ -190,7 +192,7 @@ async fn one_per_cent_of_a_national_rush_is_decided_and_verified() {
     let (done, said) = run("muster-bench", &flags, &env);
     assert!(done, "{said}");
     check_national(&folder, &said, 80_000);
-    // What is there already would be counted with what comes.
+    // Existing data would be counted as well, so a second run is refused.
     let (done, said) = run("muster-bench", &flags, &env);
     assert!(!done && said.contains("give empty ones"), "{said}");
 }
@@ -223,7 +225,7 @@ const GROWTH: [&str; 15] = [
     "16",
 ];
 
-/// What has to be true of growing: each rush had behind it what was put there and the rushes before it.
+/// Checks the counts before each rush: they include the earlier decisions and the rushes before it.
 fn check_growth(folder: &Folder, said: &str) {
     let report = written(folder, "growth.json", said);
     let behind = |part: &str| -> Vec<u64> {
@@ -245,9 +247,9 @@ async fn growing_is_measured_and_what_was_put_behind_is_what_consumers_write() {
     check_growth(&folder, &said);
     let (done, said) = muster(&["verify"], &env);
     assert!(done && said.contains("2400 registrations"), "{said}");
-    // More people click than are there.
+    // There are more clicking people than registered ones.
     let (done, said) = run("muster-bench", &["growth", "--few", "100", "--many", "200"], &env);
-    assert!(!done && said.contains("at least as many as there are applicants"), "{said}");
+    assert!(!done && said.contains("at least the number of applicants"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

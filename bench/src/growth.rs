@@ -94,7 +94,8 @@ struct Growth {
     plan: Plan,
     few: Vec<Rush>,
     many: Vec<Rush>,
-    /// CPU with many by CPU with few (medians), of all processes and servers except the load.
+    /// CPU time with many decisions, divided by CPU time with few (medians). It covers all
+    /// processes and servers except the load.
     cost: f64,
     /// The same ratio for the load, which is equal in each rush. It shows whether the machine
     /// became slower.
@@ -104,11 +105,11 @@ struct Growth {
 /// One rush.
 #[derive(Debug, Serialize)]
 struct Rush {
-    /// Decisions about registrations in the tables before it.
+    /// Decisions about registrations that the tables hold before the rush.
     behind: u64,
     accepted_per_second: f64,
     decided_per_second: f64,
-    /// Of the application and its servers together, until the followers have read the decisions.
+    /// CPU time of the application and its servers, until the followers have read the decisions.
     cpu_seconds_per_1000: f64,
     application_cpu_seconds_per_1000: f64,
     load_cpu_seconds_per_1000: f64,
@@ -120,7 +121,7 @@ pub(super) async fn run(growth: GrowthArguments) -> anyhow::Result<()> {
     plan.check()?;
     ensure!(plan.ineligible <= 0.0, "ineligible: here, everybody may register");
     ensure!(growth.few < growth.many, "many: more than few");
-    ensure!(plan.applicants <= growth.few, "few: at least as many as there are applicants");
+    ensure!(plan.applicants <= growth.few, "few: at least the number of applicants");
     let (deployed, client) = deploy::start(&growth.servers, plan.connections).await?;
     let db = Database::connect(growth.servers.database_url()?.expose(), FILLING, "muster-bench").await?;
     let mut country = Country {
@@ -169,7 +170,10 @@ impl Growth {
             ]);
         }
         println!("{}\n{table}", self.machine);
-        println!("many cost {:.2} times what few do (the load itself {:.2})", self.cost, self.load);
+        println!(
+            "with many decisions, a rush costs {:.2} times as much as with few (the load itself {:.2})",
+            self.cost, self.load
+        );
         std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
         let path = folder.join("growth.json");
         std::fs::write(&path, serde_json::to_vec_pretty(self)?).context("write growth.json")?;
@@ -243,7 +247,7 @@ impl Country<'_> {
             }
             self.people.extend(more);
         }
-        ensure!(self.people.len() == to as usize, "{} of {to} people are there", self.people.len());
+        ensure!(self.people.len() == to as usize, "found {} of {to} people", self.people.len());
 
         let (country, new) = (&*self, &self.people[from..]);
         let drives = new.len().div_ceil(PEOPLE);
@@ -288,7 +292,7 @@ impl Country<'_> {
                     Err(Failure::Retry(_) | Failure::Contended(_)) if backoff.failures() < TRIES => {
                         backoff.wait().await;
                     }
-                    Err(failure) => return Err(failure).context("put something behind"),
+                    Err(failure) => return Err(failure).context("write earlier decisions"),
                 }
             }
             bar.inc(people.len() as u64);

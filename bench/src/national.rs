@@ -37,7 +37,7 @@ use muster::wire::Server;
 const IDS: u64 = 10_000;
 /// Entries in a log before the rush: created, published, opened.
 const BEFORE: u64 = 3;
-/// Of 100 people who want a drive, how many get a place, and how many may wait.
+/// Of 100 people who want a drive, `PLACES` get a place and `WAITLIST` may wait.
 const PLACES: u32 = 90;
 const WAITLIST: u32 = 5;
 /// One person in this many is too young.
@@ -173,7 +173,7 @@ async fn keep_ids(db: &Database, people: &Records<16>, members: u32) -> anyhow::
         people.write(number, &records)?;
         number += u32::try_from(ids.len())?;
     }
-    ensure!(number == members, "{number} of {members} people are there");
+    ensure!(number == members, "found {number} of {members} people");
     Ok(())
 }
 

@@ -104,7 +104,7 @@ struct Moment {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     version: &'static str,
-    /// Whether it was built with debug assertions: then its speed says nothing.
+    /// Whether it was built with debug assertions. If so, its speed means nothing.
     debug: bool,
     at: clock::Timestamp,
     machine: String,

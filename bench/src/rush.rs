@@ -68,7 +68,7 @@ pub(super) async fn run(rush: RushArguments) -> anyhow::Result<()> {
     let named = deployed.is_some() || rush.servers.database_url.is_some();
     let db = if named {
         let db = Database::connect(rush.servers.database_url()?.expose(), 1, "muster-bench").await;
-        Some(db.context("open the database that the tables are compared in")?)
+        Some(db.context("open the database to compare the tables")?)
     } else {
         None
     };
@@ -108,7 +108,7 @@ async fn describe(servers: &Servers, db: &Database) -> anyhow::Result<Setting> {
     };
     let said = db.read.query_one_raw(Statement::from_string(backend, asked)).await?;
     Ok(Setting {
-        database: said.context("ask the database what it is")?.try_get("", "said")?,
+        database: said.context("read the database's version and settings")?.try_get("", "said")?,
         broker: match servers.broker()? {
             BrokerUrl::Embedded(_) => "embedded broker",
             BrokerUrl::Rabbit(_) => "RabbitMQ",

@@ -79,7 +79,7 @@ struct Report {
     /// Resident memory of the process that serves them, before and with them, in megabytes.
     megabytes: [f64; 2],
     kilobytes_per_stream: f64,
-    /// From the decision (by the log) until its event reached the client.
+    /// From the decision (its time in the log) until the client received the event.
     decision_to_told: Percentiles,
     application_cpu_seconds_per_1000: f64,
 }
@@ -162,7 +162,7 @@ pub(super) async fn run(arguments: StreamsArguments) -> anyhow::Result<()> {
     clicks.finish_and_clear();
     let since = Instant::now();
     while told.count() < u64::from(count) {
-        ensure!(since.elapsed() < PATIENCE, "{} of {count} were told", told.count());
+        ensure!(since.elapsed() < PATIENCE, "{} of {count} events arrived", told.count());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let used = used.stop();

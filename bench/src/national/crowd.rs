@@ -40,7 +40,7 @@ impl Crowd {
         }
         let crowd = Self { starts };
         let least = (0..drives as usize).map(|drive| crowd.people(drive).len()).min();
-        ensure!(least.is_some_and(|least| least > 0), "so few members leave a drive without any");
+        ensure!(least.is_some_and(|least| least > 0), "too few members: a drive would have none");
         Ok(crowd)
     }
 

@@ -399,7 +399,7 @@ mod tests {
             "{early:?}"
         );
         assert!((late.application_cpu - 2.0).abs() < 1e-9 && (late.seconds - 20.0).abs() < 1e-9, "{late:?}");
-        // What waits is not behind anybody yet.
+        // A registration that waits for its decision is not in the tables yet.
         let lagging: Vec<_> = (1..=10).map(|end| second(100, 50, f64::from(end))).collect();
         assert!((cost(&lagging, 200.0, 800.0).unwrap().behind - 100.0).abs() < 1e-9);
         assert!(cost(&seconds, 200.0, 300.0).is_none(), "a second is too short");

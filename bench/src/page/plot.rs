@@ -113,7 +113,7 @@ impl Plot {
         to.push_str("</details></figure>\n");
     }
 
-    /// What a reader sees who cannot see.
+    /// The description for readers who cannot see the plot.
     fn description(&self) -> String {
         let mut text = format!("{} over time.", self.axis);
         for Line { name, points } in &self.lines {
