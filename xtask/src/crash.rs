@@ -15,8 +15,8 @@ const REPORT: &str = "docs/lab/crash-report.md";
 const COLUMNS: &str =
     "| test | what was done | lost | duplicated | oversold | out of order | missing events |";
 
-/// Runs the suite, or the tests that `more` names: small, or for hours with a report. A long run
-/// replaces the report's rows of those tests that passed. So the tests need not all run at once.
+/// Runs the suite, or only the tests that `more` names. A long run takes hours and writes a report.
+/// It replaces the report's rows of the tests that passed, so the tests need not all run at once.
 pub(crate) fn run(long: bool, at_once: u8, more: &[String]) -> anyhow::Result<()> {
     servers::start_all()?;
     let profile = if long { "long-run" } else { "dev" };

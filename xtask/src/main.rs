@@ -28,8 +28,8 @@ enum Task {
         /// Run for hours at full size, and write `docs/lab/crash-report.md`.
         #[arg(long)]
         long: bool,
-        /// How many tests run at a time; most of them mostly wait. The default is two, and one for
-        /// a long run. More may need more connections than PostgreSQL allows.
+        /// How many tests run at a time. Most tests spend most of their time waiting. The default
+        /// is two, and one for a long run. More may need more connections than PostgreSQL allows.
         #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
         at_once: Option<u8>,
         /// Arguments for the test runner, such as a filter.

@@ -66,12 +66,12 @@ const SERVERS: [Server; 4] = [
 /// Programs that tests start, and their packages: a pooler, and the checker of metrics.
 const TOOLS: [(&str, &str); 2] = [("pgbouncer", "pgbouncer"), ("promtool", "prometheus")];
 
-/// Makes sure that every server answers, and installs the programs that tests start. Says what to
-/// do where it cannot.
+/// Makes sure that every server answers, and installs the programs that tests start. If it fails,
+/// the error says what to do.
 pub(crate) fn start_all() -> anyhow::Result<()> {
     for server in &SERVERS {
         if std::env::var_os(server.variable).is_some() {
-            println!("{}: the one that {} names", server.name, server.variable);
+            println!("{}: using the server in {}", server.name, server.variable);
             continue;
         }
         start(server).with_context(|| {
@@ -111,7 +111,7 @@ fn ready(server: &Server) -> anyhow::Result<()> {
     while !succeeds(server.ready) {
         if since.elapsed() > PATIENCE {
             if server.name == "PostgreSQL" {
-                bail!("it lets nobody in without a password; allow `trust` for 127.0.0.1 in pg_hba.conf");
+                bail!("it asks for a password; allow `trust` for 127.0.0.1 in pg_hba.conf");
             }
             bail!("`{}` fails", server.ready);
         }
