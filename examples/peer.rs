@@ -3,8 +3,8 @@
 //! `cargo run --example peer -- amqp://alumni:PASSWORD@localhost:5672/%2f alumni 'drive.#' 'registration.#'`
 //!
 //! It needs nothing from Muster except the wire format: AMQP 0-9-1 and CloudEvents
-//! (`docs/reference/asyncapi.json`). `docs/how-to/subscribe-with-amqp.md` says how to get a user on the
-//! broker. The same program in Python: `peer.py`.
+//! (`docs/reference/asyncapi.json`). `docs/how-to/subscribe-with-amqp.md` says how to get a user on
+//! the broker. The same program in Python: `peer.py`.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -18,14 +18,15 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties};
 use serde::Deserialize;
 
-/// How many events the broker sends ahead of what was acknowledged.
+/// The most events that the broker sends before they are acknowledged.
 const PREFETCH: u16 = 100;
-/// What the content type of several events in one message begins with.
+/// The beginning of the content type of a message with several events.
 const BATCH: &str = "application/cloudevents-batch+json";
-/// How many ids are remembered of events that have no sequence.
+/// The number of remembered ids of events without a sequence.
 const RECENT: usize = 10_000;
 
-/// What is needed of an event. Fields that are not named are ignored: there may be more of them one day.
+/// The fields that this program needs. It ignores other fields, because later versions may add
+/// some.
 #[derive(Deserialize)]
 struct Event {
     id: String,
@@ -54,14 +55,14 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Reads until the connection is lost. Whatever was not acknowledged by then comes again.
+/// Reads until the connection is lost. The broker delivers unacknowledged messages again.
 async fn read(url: &str, name: &str, keys: &[String], seen: &mut Seen) -> anyhow::Result<()> {
     let properties = ConnectionProperties::default().with_connection_name(format!("peer {name}").into());
     let connection = Connection::connect(url, properties).await.context("connect")?;
     let channel = connection.create_channel().await?;
 
-    // Durable and replicated, so that nothing is missed while this program is away. With a single active consumer the
-    // order stays, however many copies of it run.
+    // The queue is durable and replicated, so no event is missed while this program is away. With a
+    // single active consumer, several copies of the program keep the order.
     let queue = format!("peer.{name}.events");
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
@@ -100,24 +101,24 @@ async fn read(url: &str, name: &str, keys: &[String], seen: &mut Seen) -> anyhow
                 println!("{} {sequence} {} {}", event.source, event.kind, event.id);
             }
         }
-        // Only now: what was not dealt with comes again.
+        // Acknowledge only now. If the program dies before, the broker delivers the message again.
         delivery.ack(BasicAckOptions::default()).await?;
     }
     bail!("the connection was lost")
 }
 
-/// What has been dealt with. A peer that writes to a database keeps `last` there, and moves it on in the transaction in
-/// which it does what the event says: then a repeat changes nothing, not even after a crash.
+/// The events that were processed. A peer with a database keeps `last` in it, and updates `last` in
+/// the transaction that applies the event. Then a repeat changes nothing, even after a crash.
 #[derive(Default)]
 struct Seen {
-    /// The sequence of each drive's last event.
+    /// The sequence of the last event of each source, a drive or a member.
     last: HashMap<String, u64>,
-    /// The last events of no drive: changed profiles, imports.
+    /// The ids of the last events without a sequence, which older versions published for members.
     recent: VecDeque<String>,
 }
 
 impl Seen {
-    /// Whether an event is no repeat; says so if events are missing before it.
+    /// Whether an event is new. Reports a gap if events before it are missing.
     fn is_new(&mut self, event: &Event) -> bool {
         let Some(sequence) = event.sequence.as_ref().and_then(|text| text.parse::<u64>().ok()) else {
             if self.recent.contains(&event.id) {
@@ -129,8 +130,8 @@ impl Seen {
         };
         match self.last.get(&event.source) {
             Some(last) if sequence <= *last => return false,
-            // Fewer keys than all of a drive's leave gaps, and so does a queue that was full. The drive's log has what is
-            // missing.
+            // There is a gap if the keys do not cover all events of a source, or if the queue was
+            // full. The log has the missing events.
             Some(last) if sequence > last + 1 => {
                 eprintln!("gap: {} has {sequence} after {last}", event.source);
             }
