@@ -1,4 +1,5 @@
-//! E-mail addresses: one form for those who sign up, log in, import and send; and accounts from before that.
+//! E-mail addresses have one form in sign-up, log-in, imports and mails. Accounts that are older
+//! than this form keep working.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +22,7 @@ on_every_database! {
     accounts_of_an_older_version_are_found_and_take_their_addresses,
 }
 
-/// Makes an account whose address is stored like this, as a version did that knew no other form.
+/// Makes an account with this stored address, as a version without the normal form did.
 async fn old_account(local: &Local, stored: &str, has_password: bool) -> MemberId {
     let id = MemberId::new();
     let account = Account {
@@ -50,7 +51,7 @@ async fn accounts_of_an_older_version_are_found_and_take_their_addresses(engine:
     let found =
         async |typed: &str| accounts::by_email(&db.read, typed).await.unwrap().map(|account| account.id);
 
-    // Before and after the upgrade each is found as it is stored.
+    // Before and after the migration, each account is found by its stored address.
     for round in ["before", "after"] {
         for (typed, id) in [
             ("ann@bücher.de", Some(ann)),
@@ -67,7 +68,7 @@ async fn accounts_of_an_older_version_are_found_and_take_their_addresses(engine:
         }
         assert_ok(&local.decide(CleanUp {}).await);
     }
-    // Now in any form; the oldest has the address.
+    // Now the accounts are found by any form. Of several, the oldest one has the address.
     assert_eq!(found("José@X.ORG").await, Some(jose));
     assert_eq!(found("ann@bu\u{308}cher.de").await, Some(ann));
     let normal: Vec<_> = ["ann@bücher.de", "josé@x.org", "plain@x.org", "new@x.org"]
@@ -77,7 +78,7 @@ async fn accounts_of_an_older_version_are_found_and_take_their_addresses(engine:
     assert_eq!(ids.len(), 3);
     assert_eq!((ids[&normal[0]], ids[&normal[1]], ids[&normal[2]]), (ann, jose, plain));
 
-    // An import finds them, and makes no third one.
+    // An import finds both accounts, and makes no new one.
     let csv = "email,name\nANN@XN--BCHER-KVA.DE,Ann\nJosé@x.org,José\n";
     let file = local.files.put(csv.into()).await.unwrap();
     let imported = local.decide(ImportMembers { imported_by: admin().id, file, charset: None }).await;
@@ -190,7 +191,8 @@ async fn operators_are_told_of_accounts_that_need_them() {
     assert!(!fine && said.contains("ann(work)@x.org") && said.contains("1 cannot be mailed"), "{said}");
 }
 
-/// The mails to people with such addresses, as they ended; and what the server took.
+/// Sends mails to these addresses. Returns the mails' final states, and the mails that the server
+/// accepted.
 async fn mailed(server: &MailServer, emails: &[&str]) -> (Vec<Value>, Vec<Value>) {
     let folder = Folder::new();
     let own = [

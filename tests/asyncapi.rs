@@ -1,8 +1,9 @@
-//! What peers are told is what they get: the AsyncAPI document describes every message, and whatever was published once
-//! can be read for ever.
+//! Peers get what the documents promise. The AsyncAPI document describes every message, and every
+//! message that was ever published can still be read.
 //!
-//! `shared/fixtures` has a file for each shape in which a kind of event was ever logged, or a kind of command ever sent:
-//! `{kind}.{number}.json`. A new shape (another optional field) is another file; files are never changed.
+//! `shared/fixtures` has one file, `{kind}.{number}.json`, for each shape of an event in logs, or
+//! of a command in queues. A new shape (such as another optional field) gets a new file. Files
+//! never change.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -51,14 +52,14 @@ fn fixtures(folder: &str) -> Vec<Fixture> {
     found
 }
 
-/// The kinds of messages that the document has for one exchange.
+/// The kinds of messages for one exchange in the document.
 fn kinds(document: &Value, exchange: &str) -> BTreeSet<String> {
     let channels = document["channels"].as_object().unwrap().values();
     let of = channels.filter(|channel| channel["bindings"]["amqp"]["exchange"]["name"] == exchange);
     of.flat_map(|channel| channel["messages"].as_object().unwrap().keys().cloned()).collect()
 }
 
-/// What is wrong with a payload, by the schema of its message.
+/// Why a payload does not match its message's schema, if it does not.
 fn fault(document: &Value, kind: &str, payload: &Value) -> Option<String> {
     const PLACE: &str = "https://muster.example/asyncapi.json";
     let mut compiler = Compiler::new();
@@ -123,7 +124,7 @@ fn events_that_were_published_can_be_read_for_ever() {
     assert_eq!(found, kinds(&document, "muster.events"), "every kind of event has a fixture");
 }
 
-/// An event as it is published that was read from the log.
+/// The published form of an event that was read from a log.
 fn read_again<E: EventSet>(file: &str, text: &str) -> Outgoing {
     let event: CloudEvent<E> = serde_json::from_str(text).unwrap_or_else(|error| panic!("{file}: {error}"));
     assert_eq!(event.to_bytes(), text, "{file}: the log keeps these bytes");
@@ -136,7 +137,7 @@ fn addresses(document: &Value, kind: &str) -> Vec<String> {
     of.map(|channel| channel["address"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Whether a routing key is an instance of an address such as `drive.closed.{drive_id}`.
+/// Whether a routing key matches an address such as `drive.closed.{drive_id}`.
 fn fits(address: &str, key: &str) -> bool {
     let words = |text: &str| text.split('.').map(ToOwned::to_owned).collect::<Vec<_>>();
     let (address, key) = (words(address), words(key));
@@ -165,7 +166,7 @@ fn an_event_that_is_not_as_described_is_told_from_one_that_is() {
     }
 }
 
-/// A kind of command, and what reads its body and writes it again.
+/// A kind of command, and a function that parses its body and serializes it again.
 type Again = (&'static str, fn(&str) -> String);
 
 fn again<C: Command>() -> Again {

@@ -1,4 +1,5 @@
-//! Bad input gets a clear error: problem+json with a stable code; never a 500, a hang or a lost message.
+//! Bad input gets a clear error: problem+json with a stable code. It never causes a 500, a hang or
+//! a lost message.
 
 use std::time::Duration;
 
@@ -297,7 +298,7 @@ async fn drives_that_cannot_be() {
     }
 }
 
-/// What one database keeps and another one does not is refused before any of them.
+/// If one of the databases cannot store a value, it is refused with every database.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_only_some_databases_keep() {
     for engine in [Engine::Sqlite, Engine::Postgres, Engine::MariaDb] {

@@ -1,4 +1,4 @@
-//! One suite for both brokers: what the runtime relies on holds on RabbitMQ and in the embedded broker.
+//! One suite for both brokers. It tests what the runtime relies on.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use crate::deployment::{Folder, PATIENCE, VirtualHost, eventually, rabbitmqctl};
 
-/// A place for messages that several broker handles can be opened on, one after the other or (RabbitMQ) at once.
+/// A place for messages. Several broker handles can open it, one after another or (RabbitMQ) at
+/// once.
 #[derive(Debug)]
 enum Place {
     Rabbit(VirtualHost),
@@ -102,7 +103,7 @@ fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
-/// Takes and acknowledges until there are so many.
+/// Takes and acknowledges `count` messages.
 async fn take(consumer: &mut Consumer, count: usize) -> Vec<String> {
     let mut taken = Vec::new();
     while taken.len() < count {
@@ -114,7 +115,7 @@ async fn take(consumer: &mut Consumer, count: usize) -> Vec<String> {
     taken
 }
 
-/// Whether nothing comes for a moment.
+/// Whether no message arrives for 300 ms.
 async fn nothing(consumer: &mut Consumer) -> bool {
     match tokio::time::timeout(Duration::from_millis(300), consumer.next(500)).await {
         Err(_) => true,
@@ -223,7 +224,7 @@ async fn consumers_of_work_share_it(place: Place) {
     }
     all.sort_by_key(|text| text.parse::<usize>().unwrap());
     assert_eq!(all, numbers(0..20), "each message went to one of them");
-    // What one of them leaves unsettled, the other one gets.
+    // If one consumer ends without settling a message, the other one gets it.
     publish(&broker, "eligibility", 20..21).await;
     drop(second);
     let mut left = Vec::new();
@@ -256,7 +257,7 @@ async fn a_consumer_holds_no_more_than_its_prefetch(place: Place) {
 async fn a_halved_batch_is_settled_half_by_half(place: Place) {
     let broker = place.open().await;
     publish(&broker, "drives.0", 0..8).await;
-    // A batch is never waited for, so one may come alone at first.
+    // A consumer does not wait for a batch to fill, so the first batch may have one message.
     let (batch, consumer) = loop {
         let mut consumer = broker.consume("drives.0", 100).await.unwrap();
         let batch = consumer.next(8).await.unwrap();
@@ -360,7 +361,7 @@ async fn a_command_too_large_is_refused_and_nothing_else(place: Place) {
     let refused = broker.publish(command("drives.0", &large)).await;
     assert_eq!(refused, Err(PublishError::TooLarge(MAX_PAYLOAD + 1)));
     broker.publish(command("drives.0", &large[..MAX_PAYLOAD])).await.unwrap();
-    // What was decided is told, whatever its size; what nobody could read is put aside as it is.
+    // Events of any size are published. Large undecodable messages become dead letters unchanged.
     let mut foreign = message(&large);
     foreign.set_header(header::DEAD_FROM, "drives.0");
     for to in [Address::Events("registration.confirmed".to_owned()), Address::DeadLetters] {
@@ -368,7 +369,8 @@ async fn a_command_too_large_is_refused_and_nothing_else(place: Place) {
     }
     let dead = dead_letters::look(&broker, DEAD_LETTERS).await.unwrap();
     assert_eq!(dead[0].payload.len(), large.len());
-    // It can never be a command again, and does not keep others from it.
+    // A message that is too large for a command cannot be replayed. It does not keep other messages
+    // from being replayed.
     let mut good = message("good");
     good.set_header(header::DEAD_FROM, "drives.0");
     broker.publish(Outgoing { to: Address::DeadLetters, message: good }).await.unwrap();
@@ -403,7 +405,7 @@ async fn a_dead_letter_is_looked_at_and_replayed(place: Place) {
     let looked = dead_letters::look(&broker, DEAD_LETTERS).await.unwrap();
     assert_eq!(looked.iter().map(|message| message.id).collect::<Vec<_>>(), sent);
     assert_eq!(looked[0].header(header::DEAD_CODE), Some("undecodable"));
-    // Single ones, from the middle: the others stay.
+    // Replays two messages from the middle. The others stay.
     let some =
         dead_letters::replay(&broker, DEAD_LETTERS, |message| [sent[1], sent[3]].contains(&message.id)).await;
     assert_eq!(some.unwrap().len(), 2);
@@ -506,7 +508,7 @@ async fn rabbitmq_connections_closed_by_force_are_opened_again() {
     let held = consumer.next(1).await.unwrap();
 
     host.close_connections();
-    // Until this side notices, an acknowledgement goes to a connection that nobody reads.
+    // Until this side notices the end, an acknowledgement is written to a closed connection.
     while let Some(batch) = consumer.next(10).await {
         batch.release();
     }
@@ -523,7 +525,7 @@ async fn rabbitmq_connections_closed_by_force_are_opened_again() {
                     taken.extend(texts);
                 }
             }
-            // Announcements of new queues may have been missed meanwhile, so it begins once more.
+            // The consumer may have missed the announcement of a new queue, so it starts again.
             None => consumer = broker.consume("drives.0", 100).await.unwrap(),
         }
     }

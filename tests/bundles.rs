@@ -1,4 +1,5 @@
-//! Commands that are published at the same time travel in one message on RabbitMQ; nobody who publishes or consumes notices.
+//! On RabbitMQ, commands that are published at the same time share one message. Publishers and
+//! consumers do not notice it.
 
 use futures_util::future::join_all;
 use shared::bus::broker::{Broker, BrokerUrl};
@@ -38,7 +39,7 @@ async fn of_a_bundle_nothing_is_lost_when_only_a_part_was_settled() {
     let depth = broker.depth("drives.0").await.unwrap().unwrap();
     assert!(depth.ready < 60, "{depth:?}: some of them travel together");
 
-    // Every other time only a part is settled before the consumer is gone.
+    // In every other round, only a part of the batch is settled before the consumer is dropped.
     let mut settled = 0;
     for is_whole in [false, true].into_iter().cycle() {
         let mut consumer = broker.consume("drives.0", 100).await.unwrap();

@@ -1,4 +1,5 @@
-//! The cache: asked once however many wait, shared through Redis, and never in the way.
+//! The cache: concurrent readers cause one load, processes share it through Redis, and an outage
+//! never stops a request.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ async fn connected(prefix: &Prefix) -> Cache {
     cache
 }
 
-/// Reads a key; counts how often the value had to be loaded.
+/// Reads a key, and counts the loads.
 async fn read(cache: &Cache, key: &str, loads: &AtomicUsize, value: &'static str) -> Bytes {
     let load = async {
         loads.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +87,7 @@ async fn without_redis_everything_goes_on_in_the_process() {
 async fn nobody_waits_for_a_redis_that_is_not_there() {
     let cache = Cache::open("redis://127.0.0.1:1/0").unwrap();
     assert!(cache.ping().await.is_err());
-    // Half a second each, one after the other, would be ten minutes.
+    // One timeout of half a second per click would add up to ten minutes.
     let clicks = async {
         for click in 0..1200 {
             let mine = click.to_string();
@@ -119,7 +120,7 @@ async fn nothing_is_left_of_a_test() {
     for number in 0..2000 {
         assert_eq!(two.claimed(&format!("claim:{number}")).await, None, "{number}");
     }
-    // Redis still answers, and what is another test's is there.
+    // Redis still answers, and another test's keys are still there.
     let theirs = connected(&another).await;
     assert_eq!(theirs.claimed("claim:0").await.as_deref(), Some("theirs"));
 }

@@ -1,4 +1,4 @@
-//! Who has come: organisers check in those who hold a place, on every database and over HTTP.
+//! Organisers check in members who hold a place, on every database and over HTTP.
 
 use chrono::Duration;
 use domain::clock;
@@ -59,7 +59,7 @@ async fn those_who_hold_a_place_are_checked_in(engine: Engine) {
     let log = local.entries(drive_id).await;
     let says = |word: &str| log.iter().any(|entry| String::from_utf8_lossy(&entry.bytes).contains(word));
     assert!(says("North") && !says("scanner"), "a device may be somebody's");
-    // The row is what the log says.
+    // The row must agree with the log.
     local.tamper("update registrations set checked_in_at = null").await.unwrap();
     local.verify().await.unwrap_err();
 }

@@ -1,5 +1,5 @@
-//! The compose files name only what exists: services, ports, variables, files, binaries. There is nothing here to start
-//! them with, so they are kept honest by being read.
+//! The compose files only name services, ports, variables, files and binaries that exist. This
+//! machine cannot start them, so the tests read them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ fn text(path: &str) -> String {
 
 fn yaml(path: &str) -> Value {
     let mut value: Value = serde_yaml_ng::from_str(&text(path)).unwrap();
-    // What is merged may itself merge.
+    // A merged mapping may itself contain merges.
     for _ in 0..3 {
         value.apply_merge().unwrap();
     }
@@ -33,7 +33,7 @@ fn keys(value: &Value) -> BTreeSet<String> {
     all.map(|(key, _)| key.as_str().unwrap().to_owned()).collect()
 }
 
-/// Production, or production with the development overlay.
+/// The services in production, or in production with the development overlay.
 struct Compose {
     services: BTreeMap<String, Vec<Value>>,
     volumes: BTreeSet<String>,
@@ -52,7 +52,7 @@ impl Compose {
         compose
     }
 
-    /// What a service says under this key, in all files.
+    /// The values of a service's key in all files.
     fn all(&self, service: &str, key: &str) -> Vec<Value> {
         let parts = &self.services[service];
         parts.iter().map(|part| part[key].clone()).filter(|value| !value.is_null()).collect()
@@ -84,7 +84,7 @@ fn development() -> Compose {
     Compose::read(&["compose/compose.yaml", "compose/compose.dev.yaml"])
 }
 
-/// The binaries of this workspace and the variables that each of them reads.
+/// The binaries of this workspace, each with its environment variables.
 fn binaries() -> BTreeMap<String, BTreeSet<String>> {
     let variables = |command: clap::Command| {
         command
@@ -96,7 +96,7 @@ fn binaries() -> BTreeMap<String, BTreeSet<String>> {
     processes.map(|(name, command)| (name.to_owned(), variables(command))).collect()
 }
 
-/// Ours are those that run one of our binaries.
+/// The services that run one of our binaries, with that binary.
 fn ours(compose: &Compose) -> BTreeMap<String, String> {
     let command = |name: &String| compose.all(name, "command").iter().flat_map(strings).next();
     let all = compose.services.keys().filter_map(|name| Some((name.clone(), command(name)?)));
@@ -244,7 +244,7 @@ fn volumes_are_named_and_mounted_files_exist() {
         }
         assert_eq!(used, compose.volumes, "every volume is used");
     }
-    // Whoever shares files or keys shares a volume.
+    // Services that share files or keys must share a volume.
     let compose = production();
     let mounts = |name: &str, volume: &str| {
         compose.all(name, "volumes").iter().flat_map(strings).any(|mount| mount == volume)
@@ -279,7 +279,7 @@ fn variables_are_explained_in_the_example() {
 #[test]
 fn the_image_holds_every_binary_and_copies_what_exists() {
     let dockerfile = text("compose/Dockerfile");
-    // Of the packages that are built, every binary is copied.
+    // All binaries of the packages that are built are copied.
     let left_out = dockerfile.split("--exclude ").skip(1).filter_map(|rest| rest.split_whitespace().next());
     assert_eq!(left_out.collect::<Vec<_>>(), ["muster-bench", "xtask"]);
     assert!(dockerfile.contains("--workspace") && dockerfile.contains("--bins"));
@@ -299,7 +299,8 @@ fn the_broker_imports_the_rendered_definitions() {
     let target = target.trim_end_matches(":ro");
     let hook = format!("{:?}", compose.all("rabbitmq", "post_start"));
     assert!(hook.contains(&format!("import_definitions {target}")), "{hook}");
-    // The hook begins with the container, long before there is a node to wait for; and it must not own the node's cookie.
+    // The hook starts with the container, before the node is up. It must not become the owner of
+    // the node's cookie.
     assert!(hook.contains("until rabbitmqctl await_startup; do"), "{hook}");
     assert_eq!(compose.all("rabbitmq", "user"), ["rabbitmq"]);
     let plugins = text("rabbitmq/enabled_plugins");

@@ -1,4 +1,4 @@
-//! What clients may rely on, over HTTP.
+//! The promises to HTTP clients.
 
 use domain::hash::{base64url, sha256};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -78,7 +78,7 @@ async fn whoever_waits_gets_the_decision_or_the_problem_with_its_own_status() {
         (&json!("age"), &json!(false), &json!({ "age": 17 }))
     );
     assert_eq!(rule["message"], "Donors are 18 to 65");
-    // The same stands in the command's status.
+    // The command's status shows the same problem.
     let id = refused.body["command_id"].as_str().unwrap();
     let status = ann.get(&format!("/api/v1/commands/{id}")).await.body;
     assert_eq!(status["status"], "refused");
@@ -123,7 +123,7 @@ async fn an_idempotency_key_makes_a_repetition_the_same_command() {
     assert_eq!((waited.status.as_u16(), &waited.body["outcome"]["state"]), (200, &json!("confirmed")));
     let changed = click(&ann, "click-1", &json!({ "answers": { "a": 1 } })).await;
     assert_eq!((changed.status.as_u16(), changed.code()), (422, "idempotency-key-reused"));
-    // So is the same key on another path.
+    // The same key on another path is refused as well.
     let other = admin.open_drive(json!({ "capacity": 5 })).await;
     let elsewhere = ann
         .request(Method::POST, &format!("/api/v1/drives/{other}/registrations"))
@@ -136,10 +136,10 @@ async fn an_idempotency_key_makes_a_repetition_the_same_command() {
     let withdrawn =
         answer(withdrawing.header("idempotency-key", "click-1").header("prefer", "wait=10")).await;
     assert_eq!((withdrawn.status.as_u16(), &withdrawn.body["kind"]), (200, &json!("withdraw")));
-    // Another one's key is another key.
+    // Another member's key is another key.
     let ben = Client::member(&muster.process.url, "ben").await;
     assert_ne!(click(&ben, "click-1", &json!({})).await.body["command_id"], all[0].body["command_id"]);
-    // A drive that is created twice is one drive.
+    // A repeated creation with the same key makes one drive.
     let create = |title: &str| {
         let body = drive(
             json!({ "title": title, "opens_at": "2031-01-01T00:00:00Z", "closes_at": "2031-01-02T00:00:00Z" }),
@@ -230,7 +230,8 @@ async fn the_whole_life_of_a_drive_through_both_surfaces() {
     .await;
     assert_eq!(seen["cancel_reason"], "rain");
 
-    // The log: gapless, chained, exactly what was decided; no reason about a person stands in it.
+    // The log has no gaps, is chained, and has exactly the decisions. It contains no reason about a
+    // person.
     let log = admin.get(&path("/log?limit=200")).await.body;
     let mut head = shared::log::Head::default();
     for item in log["items"].as_array().unwrap() {
@@ -340,7 +341,7 @@ async fn reads_have_entity_tags_and_lists_have_pages() {
                 .iter()
                 .map(|item| item["drive_id"].as_str().unwrap().to_owned()),
         );
-        // The link asks the same question again: the other kind's drive never turns up.
+        // The link repeats the filter, so drives of the other kind never appear.
         let link = page.header("link").map(|link| {
             link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")).unwrap().to_owned()
         });
@@ -352,7 +353,7 @@ async fn reads_have_entity_tags_and_lists_have_pages() {
     assert_eq!(nobody.get("/api/v1/drives?q=drive%203").await.body["items"].as_array().unwrap().len(), 1);
     assert_eq!(nobody.get("/api/v1/drives?status=closed").await.body["items"].as_array().unwrap().len(), 0);
     assert_eq!(nobody.get("/api/v1/drives?kind=placement").await.body["items"].as_array().unwrap().len(), 0);
-    // A change is seen at once, not only after the cache has forgotten.
+    // A change is visible at once, and not only after the cache entry has expired.
     admin
         .decide(Method::PATCH, &format!("/admin/v1/drives/{}", ids[0]), &json!({ "title": "Renamed" }))
         .await;
@@ -424,7 +425,7 @@ async fn every_route_checks_who_may() {
         "/drives",
         "/drives/{drive_id}",
         "/drives/{drive_id}/events",
-        // Whoever has the mail may.
+        // The link in the mail needs no log-in.
         "/unsubscribe/{mail_id}",
     ];
     for (surface, document) in [("/api/v1", "/openapi.json"), ("/admin/v1", "/admin/openapi.json")] {
@@ -463,7 +464,7 @@ async fn every_route_checks_who_may() {
                 assert_eq!((refused.status.as_u16(), refused.code()), (401, "unauthorized"), "{label}");
                 assert_eq!(refused.header("www-authenticate"), Some("Bearer"), "{label}");
                 if surface == "/admin/v1" {
-                    // Machines have webhooks of their own, and read what mail servers answer.
+                    // Service accounts have webhooks of their own, and report bounces.
                     let own = path.starts_with("/webhooks") || path.ends_with("/bounce");
                     for who in [Some(&ann), Some(&service).filter(|_| !own)].into_iter().flatten() {
                         let refused = ask(who).await;
@@ -491,7 +492,7 @@ async fn a_member_sees_and_changes_their_own_profile() {
     let me = ann.get("/api/v1/me").await.body;
     assert_eq!(me["name"], "Ann Lee");
     assert_eq!(me["attributes"], json!({ "age": 20, "born": "2001-02-03", "city": "Pune", "vegan": true }));
-    // What an organiser has imported only an organiser changes.
+    // Only an organiser may change an attribute that an organiser has imported.
     admin.import("email,name,marks\nann@x.org,,58\n").await;
     let refused = ann.decide(Method::PATCH, "/api/v1/me", &json!({ "attributes": { "marks": 99 } })).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (403, "attribute-locked"));

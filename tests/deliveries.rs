@@ -1,4 +1,4 @@
-//! What consumers and subscribers are handed, and what they owe the broker for it.
+//! Deliveries to consumers and subscribers, and their acknowledgements.
 
 use bytes::Bytes;
 use shared::bus::broker::{Broker, BrokerUrl, Source};
@@ -7,7 +7,7 @@ use shared::bus::{Address, Received};
 use crate::bundles::outgoing;
 use crate::deployment::{Folder, PATIENCE, VirtualHost, eventually, rabbitmqctl};
 
-/// RabbitMQ closes the channel of whoever owes an acknowledgement for half an hour.
+/// RabbitMQ closes a channel with a delivery that stays unacknowledged for half an hour.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_acknowledges_what_came_though_nothing_follows() {
     let host = VirtualHost::new();
@@ -29,7 +29,8 @@ async fn a_subscriber_acknowledges_what_came_though_nothing_follows() {
     broker.close().await;
 }
 
-/// A batch that waits for its turn takes with it what comes meanwhile: in order, all that fits, and each once.
+/// A batch that waits for its turn is filled with messages that arrive meanwhile: in order, up to
+/// its limit, and each once.
 async fn a_batch_is_filled_with_what_came_meanwhile(url: BrokerUrl) {
     let broker = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();
     let publish = async |numbers: std::ops::Range<u32>| {
@@ -77,7 +78,7 @@ async fn a_batch_is_filled_in_the_embedded_broker() {
     a_batch_is_filled_with_what_came_meanwhile(BrokerUrl::Embedded(folder.0.join("broker.db"))).await;
 }
 
-/// What ends consuming may come while a batch is filled.
+/// The consumer may end while a batch is filled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_end_that_came_while_a_batch_was_filled_is_the_end() {
     let host = VirtualHost::new();
@@ -87,7 +88,7 @@ async fn an_end_that_came_while_a_batch_was_filled_is_the_end() {
     let mut consumer = broker.consume("drives.1", 100).await.unwrap();
     let mut batch = consumer.next(50).await.unwrap();
     rabbitmqctl(&["delete_queue", "-p", &host.name, "drives.1"]);
-    // lapin says once that there is nothing more to come, and this is likely to hear it.
+    // lapin reports the end once, and one of these calls is likely to get that report.
     for _ in 0..50 {
         consumer.fill(&mut batch, 50).await;
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;

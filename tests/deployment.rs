@@ -1,4 +1,4 @@
-//! A deployment of its own for each test, and a client to talk to it.
+//! A separate deployment for each test, and a client for it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// How long anything may take before a test gives up waiting for it.
+/// The timeout for anything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A variable, or what it is by default.
+/// An environment variable, or its default.
 pub fn env_or(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
@@ -41,7 +41,7 @@ impl Drop for Folder {
     }
 }
 
-/// Waits until something is so; says what it waited for if it never is.
+/// Polls until `check` returns a value. On timeout, the panic names what it waited for.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
     let since = Instant::now();
     loop {
@@ -53,7 +53,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check:
     }
 }
 
-/// Runs work that must end even when the test's own runtime is ending.
+/// Runs work to its end, even while the test's own runtime is shutting down.
 fn at_the_end(work: impl Future<Output = ()> + Send + 'static) {
     let ended = std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -62,7 +62,7 @@ fn at_the_end(work: impl Future<Output = ()> + Send + 'static) {
     let _ = ended.join();
 }
 
-/// A database of its own on a real server.
+/// A database for one test on a real server.
 #[derive(Debug)]
 pub struct TestDatabase {
     pub url: String,
@@ -113,7 +113,7 @@ impl Drop for TestDatabase {
     }
 }
 
-/// A virtual host of its own on the real RabbitMQ.
+/// A virtual host for one test on the real RabbitMQ.
 #[derive(Debug)]
 pub struct VirtualHost {
     pub name: String,
@@ -141,7 +141,7 @@ impl Drop for VirtualHost {
     }
 }
 
-/// A prefix of its own on the real Redis.
+/// A key prefix for one test on the real Redis.
 #[derive(Debug)]
 pub struct Prefix {
     pub url: String,
@@ -158,7 +158,7 @@ impl Prefix {
 
 impl Drop for Prefix {
     fn drop(&mut self) {
-        // Idempotency keys are remembered for a day, and a test makes thousands.
+        // Redis keeps idempotency keys for a day, and a test creates thousands.
         let script = "local at = '0' repeat local found = redis.call('scan', at, 'match', ARGV[1], 'count', 1000) \
                       for _, key in ipairs(found[2]) do redis.call('unlink', key) end at = found[1] until at == '0'";
         let keys = format!("{}:*", self.name);
@@ -183,17 +183,17 @@ pub fn rabbitmqctl(arguments: &[&str]) -> String {
     text
 }
 
-/// A process of Muster. Ends with the test.
+/// A process of Muster. It is killed when the test ends.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     log: PathBuf,
     out: PathBuf,
-    /// Where it serves.
+    /// The URL at which it serves.
     pub url: String,
 }
 
-/// The binary of this name, built beside `muster`.
+/// The path of this binary, which is built beside `muster`.
 pub fn binary(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_muster")).parent().unwrap().to_owned();
     let path = folder.join(name);
@@ -206,7 +206,7 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 impl Process {
-    /// Starts a binary and waits until it says where it serves.
+    /// Starts a binary and waits until it reports the address at which it serves.
     pub async fn start(name: &str, arguments: &[&str], env: &[(&str, String)], folder: &Path) -> Self {
         let mut process = Self::spawn(name, arguments, env, folder);
         let since = Instant::now();
@@ -244,24 +244,24 @@ impl Process {
         Self { child, log, out, url: String::new() }
     }
 
-    /// Whether it has ended, and how.
+    /// The exit status, if the process has ended.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Its number.
+    /// The process id.
     #[allow(dead_code, reason = "the crash suite looks at processes from outside")]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it as a crash would.
+    /// Kills the process, as a crash would.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Asks it to end, and waits for it.
+    /// Sends SIGTERM and waits for the end.
     pub async fn stop(mut self) -> std::process::ExitStatus {
         self.signal("TERM");
         eventually("a process ends after SIGTERM", || {
@@ -277,12 +277,12 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         text(&self.log)
     }
 
-    /// What it has printed so far.
+    /// The standard output so far.
     pub fn printed(&self) -> String {
         text(&self.out)
     }
@@ -305,7 +305,7 @@ fn text(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap_or_default()
 }
 
-/// Where a process serves, by what it has logged or printed.
+/// The address at which a process serves, from its log or its standard output.
 fn address(log: &Path, out: &Path) -> Option<String> {
     let logged = text(log).lines().find_map(|line| {
         let line: Value = serde_json::from_str(line).ok()?;
@@ -329,7 +329,7 @@ pub struct Embedded {
 
 /// The first admin of every test's deployment.
 pub const ADMIN_EMAIL: &str = "admin@localhost";
-/// Their password.
+/// The first admin's password.
 pub const ADMIN_PASSWORD: &str = "correct horse battery";
 
 impl Embedded {
@@ -339,12 +339,12 @@ impl Embedded {
         Self { folder, process }
     }
 
-    /// Starts another process on the same data.
+    /// Starts another process with the same data.
     pub async fn process(folder: &Folder) -> Process {
         Self::process_on(folder, &[]).await
     }
 
-    /// The same with more settings.
+    /// Like `process`, with more settings.
     pub async fn process_on(folder: &Folder, more: &[(&'static str, String)]) -> Process {
         let own = [
             ("DATA_DIR", folder.0.join("data").display().to_string()),
@@ -393,7 +393,7 @@ impl FullSize {
         Self { database, virtual_host, _cache: cache, folder, env }
     }
 
-    /// The same, with another setting.
+    /// Adds or replaces a setting.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.env.retain(|(other, _)| *other != name);
         self.env.push((name, value.into()));
@@ -407,7 +407,7 @@ impl FullSize {
         process
     }
 
-    /// Starts one process that need not become ready.
+    /// Starts one process without waiting until it is ready.
     pub async fn begin(&self, name: &str) -> Process {
         Process::start(name, &[], &self.env, &self.folder.0).await
     }
@@ -434,12 +434,12 @@ impl FullSize {
     }
 }
 
-/// Runs `muster` to its end.
+/// Runs `muster` to its end. Returns whether it succeeded, and its output.
 pub fn muster(arguments: &[&str], env: &[(&'static str, String)]) -> (bool, String) {
     run("muster", arguments, env)
 }
 
-/// Runs a binary to its end; whether it succeeded, and what it said.
+/// Runs a binary to its end. Returns whether it succeeded, and its output.
 pub fn run(name: &str, arguments: &[&str], env: &[(&'static str, String)]) -> (bool, String) {
     let output = Command::new(binary(name))
         .args(arguments)
@@ -471,7 +471,7 @@ impl Answer {
     }
 }
 
-/// A client of one API process, as somebody.
+/// A client of one API process. Its token determines the caller.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -484,7 +484,7 @@ impl Client {
         Self { http: reqwest::Client::new(), url: url.to_owned(), token: None }
     }
 
-    /// The first admin. `members` is where one logs in.
+    /// A client for the first admin, who logs in at `members`.
     pub async fn admin(members: &str, admins: &str) -> Self {
         let body = json!({ "email": ADMIN_EMAIL, "password": ADMIN_PASSWORD });
         let answer = Self::nobody(members).post("/api/v1/auth/login", &body).await;
@@ -492,7 +492,7 @@ impl Client {
         Self::nobody(admins).with_token(answer.body["access_token"].as_str().unwrap())
     }
 
-    /// A new member.
+    /// Signs up a new member.
     pub async fn member(url: &str, name: &str) -> Self {
         let body = json!({ "email": format!("{name}@x.org"), "password": "long enough", "name": name });
         let answer = Self::nobody(url).post("/api/v1/auth/sign-up", &body).await;
@@ -509,7 +509,7 @@ impl Client {
         self.token.as_deref().unwrap()
     }
 
-    /// The same person at another process.
+    /// The same caller at another process.
     pub fn at(&self, url: &str) -> Self {
         Self { url: url.to_owned(), ..self.clone() }
     }
@@ -542,14 +542,14 @@ impl Client {
             .await
     }
 
-    /// A service account's client.
+    /// Makes a service account and returns its client.
     pub async fn service(&self, members: &str) -> Self {
         let answer = self.post("/admin/v1/service-accounts", &json!({ "name": "test" })).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         Self::nobody(members).with_token(answer.body["token"].as_str().unwrap())
     }
 
-    /// Creates a drive that is open now, and publishes it.
+    /// Creates a drive that is open now, and publishes it. `more` has further fields.
     pub async fn open_drive(&self, more: Value) -> String {
         let id = self.draft(more).await;
         let published =
@@ -558,7 +558,7 @@ impl Client {
         id
     }
 
-    /// Creates a drive.
+    /// Creates a drive without publishing it.
     pub async fn draft(&self, more: Value) -> String {
         let created = self.decide(Method::POST, "/admin/v1/drives", &drive(more)).await;
         assert_eq!(created.status, 200, "{created:?}");
@@ -566,7 +566,7 @@ impl Client {
     }
 }
 
-/// A drive that is open for an hour, with these fields besides.
+/// A drive that is open for an hour, with the further fields of `more`.
 pub fn drive(more: Value) -> Value {
     let now = chrono::Utc::now();
     let mut drive = json!({
@@ -577,7 +577,7 @@ pub fn drive(more: Value) -> Value {
     drive
 }
 
-/// Sends a request. The answer must be one that the OpenAPI documents show.
+/// Sends a request. The OpenAPI documents must describe the answer.
 pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let (http, request) = request.build_split();
     let request = request.unwrap();

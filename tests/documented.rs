@@ -1,4 +1,4 @@
-//! Every answer that a test gets is one that the OpenAPI documents show for its operation.
+//! Checks that the OpenAPI documents describe each answer that a test gets.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::deployment::Answer;
 
-/// Problems of the server itself, which every request can get.
+/// Problems of the server itself. Every request can get them.
 const OF_EVERY_REQUEST: [&str; 3] = ["internal", "malformed-request", "overloaded"];
 
 /// An operation of a document.
@@ -52,13 +52,13 @@ impl Operation {
             && self.path.iter().zip(path).all(fits)
     }
 
-    /// How well the path fits: a path without parameters is taken before one with some.
+    /// The number of parameters in the path. The path with the fewest fits best.
     fn parameters(&self) -> usize {
         self.path.iter().filter(|part| part.starts_with('{')).count()
     }
 }
 
-/// Fails if the documents do not show this answer.
+/// Fails if the documents do not describe this answer.
 pub fn check(method: &Method, path: &str, answer: &Answer) {
     let parts: Vec<_> = path.split('/').collect();
     let here = OPERATIONS.iter().filter(|operation| operation.is_at(method, &parts));

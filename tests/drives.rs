@@ -1,5 +1,5 @@
-//! What organisers and members do to a drive that runs: on every database, with everything verified
-//! afterwards.
+//! Changes by organisers and members to a drive that runs, on every database. Everything is
+//! verified afterwards.
 
 use chrono::Duration;
 use domain::clock::{self, Timestamp};
@@ -26,7 +26,8 @@ on_every_database! {
     a_year_that_the_database_cannot_keep_is_refused_in_words,
 }
 
-/// MariaDB's instants end in January 2038: nothing later may come so far that the database makes null of it.
+/// MariaDB's instants end in January 2038. Later ones must be refused, because the database would
+/// store null.
 async fn a_year_that_the_database_cannot_keep_is_refused_in_words(engine: Engine) {
     let local = Local::start(engine).await;
     let drive = |closes_at: &str| {
@@ -51,7 +52,7 @@ async fn decide_at<C: Command>(local: &Local, at: Timestamp, command: C) -> Row 
     local.decision(id).await
 }
 
-/// People who have registered for a drive, in this order.
+/// Members who have registered for a drive, in this order.
 async fn people(local: &Local, drive_id: DriveId, count: usize) -> Vec<MemberId> {
     let mut people = Vec::new();
     for _ in 0..count {
@@ -62,7 +63,7 @@ async fn people(local: &Local, drive_id: DriveId, count: usize) -> Vec<MemberId>
     people
 }
 
-/// Who waits, head first, as the table says.
+/// The waiting members according to the table, in the order of the waiting list.
 async fn waiting(local: &Local, drive_id: DriveId) -> Vec<MemberId> {
     let states = [domain::drive::registration::RegistrationState::Waitlisted];
     let found = registrations::of_drive(&local.db.read, drive_id, &states, None, None, 100).await.unwrap();
@@ -93,7 +94,7 @@ async fn a_waiting_list_moves_until_the_end_and_then_by_hand(engine: Engine) {
     let raised = decide_at(&local, ends_at, update(json!({ "capacity": 3 }))).await;
     assert!(outcome(&raised, "promoted").is_null(), "{raised:?}");
     assert_eq!(waiting(&local, drive_id).await, people[3..], "after the end it does not");
-    // By hand it does, in any order.
+    // After the end, organisers can still promote by hand, in any order.
     let add = |member: usize| {
         let reason = "is here".to_owned();
         AddRegistration { drive_id, member_id: people[member], slot_id: None, reason }
@@ -104,7 +105,7 @@ async fn a_waiting_list_moves_until_the_end_and_then_by_hand(engine: Engine) {
     assert_eq!(code(&decide_at(&local, ends_at, add(5)).await), "already-registered", "no place is free");
     assert_eq!(waiting(&local, drive_id).await, people[5..]);
     local.verify().await.unwrap();
-    // A later end lets it move again.
+    // With a later end, the waiting list moves again.
     assert_ok(&decide_at(&local, ends_at, withdraw(3)).await);
     let later = update(json!({ "ends_at": ends_at + Duration::days(1) }));
     let later = decide_at(&local, ends_at, later).await;
@@ -130,7 +131,7 @@ async fn those_who_wait_are_reordered(engine: Engine) {
     let positions = registrations::waitlist_positions(&local.db.read, people[1], [drive_id]).await.unwrap();
     assert_eq!(positions.get(&drive_id), Some(&5));
     assert_eq!(code(&local.decide(reorder(of(0).await, 1)).await), "not-waiting");
-    // Several in one batch, with a promotion between them.
+    // Several commands in one batch, with a promotion between them.
     let mut ids = Vec::new();
     let head = reorder(of(4).await, 1);
     ids.push(local.send(local::envelope(local::admin(), head)).await);
@@ -168,7 +169,7 @@ async fn answers_are_changed(engine: Engine) {
     let log = local.entries(drive_id).await;
     assert!(log.iter().all(|entry| !String::from_utf8_lossy(&entry.bytes).contains("nuts")));
     local.verify().await.unwrap();
-    // What was hashed cannot be exchanged.
+    // Facts are hashed, so a change to them is found.
     local.tamper("update ledger set facts = replace(facts, 'nuts', 'milk')").await.unwrap();
     let fault = with_causes(&local.verify().await.unwrap_err());
     assert!(fault.contains("differ from those that were hashed"), "{fault}");
@@ -186,7 +187,8 @@ async fn changes_reach_those_whom_they_concern(engine: Engine) {
     let view = drives::find(&local.db.read, drive_id).await.unwrap().unwrap();
     let ids: Vec<_> = view.drive.definition.slots.iter().map(|slot| slot.slot_id).collect();
     let mut people = Vec::new();
-    // One has a place of the first slot, one waits for one, one has a place of the second.
+    // One member has a place in the first slot, one waits for it, and one has a place in the
+    // second.
     for slot in [0, 0, 1] {
         let member_id = local.member(json!({})).await;
         let command = Register { slot_id: Some(ids[slot]), ..register(drive_id, member_id) };
@@ -229,7 +231,7 @@ async fn changes_reach_those_whom_they_concern(engine: Engine) {
     local.end().await;
 }
 
-/// What is written over HTTP, and what it comes to.
+/// Lists and answers over HTTP.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_and_answers_over_http() {
     let muster = Embedded::start().await;
@@ -277,7 +279,7 @@ async fn lists_and_answers_over_http() {
         assert_eq!((found.status.as_u16(), found.code()), (status, code), "{body}: {found:?}");
     }
     assert_eq!(eve.0.decide(Method::PUT, &position(&bob.1), &moving).await.status, 403, "for organisers");
-    // A new name, and nothing else changes.
+    // The change sets a name, and nothing else changes.
     let drive = admin.get(&path).await.body;
     let slot_id = drive["slots"][0]["slot_id"].clone();
     let named =

@@ -1,5 +1,5 @@
-//! Followers: every entry of every log is taken in once, in order, on every database, however many follow and however often they
-//! fail.
+//! Followers process each entry of every log once and in order, on every database. It does not
+//! matter how many follow, or how often they fail.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -25,10 +25,10 @@ use shared::store::inbox as inboxes;
 use crate::deployment::{Engine, eventually};
 use crate::local::{self, Local};
 
-/// Takes in entries into an inbox that stands for all, and fails two times of three after it has written.
+/// Writes all entries to one inbox. After the write, it fails two times out of three.
 struct Clumsy {
     attempts: AtomicU64,
-    /// What was committed, as far as it was told.
+    /// The entries of transactions that were reported as committed.
     seen: Mutex<Vec<(DriveId, u64)>>,
     last: Mutex<Vec<(DriveId, u64)>>,
     all: MemberId,
@@ -117,7 +117,8 @@ async fn everything_is_taken_in_once(engine: Engine) {
         logs.insert(*drive_id, local.entries(*drive_id).await);
     }
 
-    // Each inbox has what the logs say about its owner, numbered without gaps, each drive's in order.
+    // Each inbox has the logs' entries about its owner, numbered without gaps, each drive's in
+    // order.
     for member_id in &people {
         let expected: BTreeMap<DriveId, Vec<String>> = logs
             .iter()
@@ -144,7 +145,7 @@ async fn everything_is_taken_in_once(engine: Engine) {
             found.get_mut(&item.drive_id).unwrap().push(text);
         }
         assert_eq!(found, expected);
-        // From any number on, and in ranges, it is the same inbox.
+        // Reading from any number, or in ranges, returns the same items.
         let rest = inboxes::after(db, *member_id, 1, 1000).await.unwrap();
         let range = inboxes::ranges(db, [(*member_id, 2, 1000)].into_iter()).await.unwrap();
         assert_eq!(range.into_iter().map(|(_, item)| item).collect::<Vec<_>>(), rest);
@@ -155,7 +156,7 @@ async fn everything_is_taken_in_once(engine: Engine) {
         assert_eq!(inboxes::read_up_to(db, *member_id).await.unwrap(), 2);
     }
 
-    // The clumsy one has all as well, nothing twice.
+    // The failing follower has all entries as well, and none twice.
     let all: Vec<_> = logs
         .iter()
         .flat_map(|(id, entries)| entries.iter().map(|entry| (*id, entry.head.sequence)))
@@ -179,7 +180,7 @@ async fn everything_is_taken_in_once(engine: Engine) {
     while following.join_next().await.is_some() {}
 }
 
-/// Whoever comes late finds several entries that concern everybody, on more than one drive.
+/// A follower that starts late finds several entries for all members, on more than one drive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_concerns_everybody_is_taken_in_one_by_one_and_in_order() {
     let mut local = Local::start(Engine::Sqlite).await;
@@ -214,14 +215,14 @@ async fn what_concerns_everybody_is_taken_in_one_by_one_and_in_order() {
     local.end().await;
 }
 
-/// Notices get lost. Whoever goes by them looks at all logs from time to time all the same, however many notices name others and
-/// however fast these grow.
+/// Notices may be lost. A follower also reads all logs from time to time, even while many notices
+/// name other logs and these grow fast.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_no_notice_names_is_taken_in() {
     let mut local = Local::start(Engine::Sqlite).await;
     let (named, unnamed) = (local.open_drive(json!({})).await, local.open_drive(json!({})).await);
     let (member_id, busy) = (local.member(json!({})).await, local.member(json!({})).await);
-    // Here nobody says what is decided there.
+    // This broker has no notices of the consumers' decisions, because they publish to another one.
     let mut elsewhere = Local::idle(Engine::Sqlite).await;
     let broker = elsewhere.broker.clone();
     let connections = Connections { broker: broker.clone(), ..local.connections() };

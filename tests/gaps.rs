@@ -1,4 +1,5 @@
-//! Subscribers that are cut off, and processes that are killed, at random: each subscriber ends with the complete ordered set.
+//! Subscribers are disconnected and processes are killed at random. Each subscriber must end with
+//! the complete ordered set.
 
 mod machines;
 
@@ -22,30 +23,30 @@ use uuid::Uuid;
 use crate::deployment::{Client, Engine, FullSize, Process, env_or, eventually, ready};
 use crate::streams::{By, Connection, check_inbox, log};
 
-/// Drives, and people, each of whom wants to go to all of them. Every other one gives their place up again: with the promotions
-/// that makes about 3,600 events. `GAP_PEOPLE=3400` makes it 20,000.
+/// Each person registers on each drive, and every other one withdraws again. With the promotions,
+/// this makes about 3,600 events. `GAP_PEOPLE=3400` makes 20,000.
 const DRIVES: usize = 4;
 const PEOPLE: &str = "600";
-/// Those of them whose inboxes are watched.
+/// The number of people whose inboxes are watched.
 const WATCHED: usize = 23;
-/// How often a process is killed.
+/// The interval between kills.
 const KILL: Duration = Duration::from_secs(2);
-/// A short rest before another attempt.
+/// The pause before another attempt.
 const REST: Duration = Duration::from_millis(50);
 
-/// Streams that were opened so far.
+/// The number of streams opened so far.
 static OPENED: AtomicUsize = AtomicUsize::new(0);
 
-/// Where the APIs are at the moment.
+/// The URLs of the running APIs.
 type Urls = Arc<Mutex<Vec<String>>>;
 
-/// One of the APIs.
+/// The URL of one of the APIs.
 fn any(urls: &Urls, number: usize) -> String {
     let urls = urls.lock().unwrap();
     urls[number % urls.len()].clone()
 }
 
-/// Clicks until there is a receipt, which says what the command is.
+/// Clicks until there is a receipt. Returns the command's id.
 async fn click(client: &Client, urls: &Urls, method: &Method, path: &str, key: &str) -> String {
     for attempt in 0.. {
         let client = client.at(&any(urls, attempt));
@@ -65,7 +66,8 @@ async fn click(client: &Client, urls: &Urls, method: &Method, path: &str, key: &
     unreachable!("it clicks until there is a receipt")
 }
 
-/// Watches until the number is told that is wanted in the end; comes back whenever it is cut off, and cuts itself off at random.
+/// Watches a stream until the last wanted number has arrived. It reconnects when it is
+/// disconnected, and disconnects itself at random.
 async fn subscribe(
     client: Client,
     urls: Urls,
@@ -90,7 +92,7 @@ async fn subscribe(
             continue;
         };
         OPENED.fetch_add(1, Ordering::Relaxed);
-        // Mostly short: an inbox has a handful of entries, a log about 900.
+        // Mostly short: an inbox has a few entries, and a log has about 900.
         let stays = 1 << chance.random_range(0..10);
         for _ in 0..stays {
             if is_done(&told, &wanted) {
@@ -132,7 +134,7 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
     let organisers: Urls = Arc::new(Mutex::new(vec![admins.url.clone()]));
     let admin = Client::admin(&processes[0].url, &admins.url).await;
     let key = SigningKey::load_or_create(&deployment.folder.0.join("data/signing-key")).unwrap();
-    // Two webhooks and a peer, who hear of the drives from their beginning.
+    // Two webhooks and a peer, which get all events of the drives.
     let calm = CancellationToken::new();
     let webhooks = [
         machines::Webhook::make(&admin, true, calm.clone()).await,
@@ -161,7 +163,8 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
         })
         .collect();
 
-    // Fifty subscribers with those: of each log by both ways, of inboxes by both ways, of each drive's standing.
+    // Fifty subscribers with these: of each log and of inboxes, by both kinds of streams, and of
+    // each drive's standing.
     let (want, wanted) = watch::channel(None);
     let mut logs = Vec::new();
     let mut inboxes = Vec::new();
@@ -188,7 +191,7 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
     }
     assert_eq!(logs.len() + inboxes.len() + standings.len() + webhooks.len() + 1, 50);
 
-    // Processes are killed meanwhile, and come again.
+    // Kill and replace processes meanwhile.
     let busy = Arc::new(AtomicBool::new(true));
     let killer = {
         let (busy, deployment, members) = (busy.clone(), deployment.clone(), members.clone());
@@ -237,7 +240,7 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
     busy.store(false, Ordering::Relaxed);
     let (processes, killed) = killer.await.unwrap();
 
-    // When everything is decided, the logs say what everybody has to be told.
+    // When everything is decided, the logs tell what each subscriber must have got.
     for id in receipts.iter().flatten() {
         let decided = || async {
             let status = admin.at(&any(&members, 0)).get(&format!("/api/v1/commands/{id}")).await;

@@ -1,4 +1,4 @@
-//! Imports: whatever an organiser uploads is decided, and the numbers of the report are those of the table.
+//! Imports: every uploaded file is decided, and the report's counts agree with the tables.
 
 use domain::member::ImportMembers;
 use rand::rngs::StdRng;
@@ -22,7 +22,7 @@ async fn import(local: &Local, file: impl Into<bytes::Bytes>) -> Row {
     local.decide(ImportMembers { imported_by: admin().id, file, charset: None }).await
 }
 
-/// Rows, imported, updated, unchanged, rejected.
+/// The counts: rows, imported, updated, unchanged, rejected.
 fn counts(row: &Row) -> [u64; 5] {
     ["rows", "imported", "updated", "unchanged", "rejected_count"]
         .map(|field| outcome(row, field).as_u64().unwrap())
@@ -50,11 +50,11 @@ async fn what_is_known_already_is_counted_as_such(engine: Engine) {
     assert_eq!(counts(&import(&local, file).await), [2, 0, 0, 2, 0]);
     let changed = "email,name,marks\na@x.org,Ann,1\nb@x.org,Ben,3\nc@x.org,Cem,\nc@x.org,Cem,\n";
     assert_eq!(counts(&import(&local, changed).await), [4, 1, 1, 1, 1]);
-    // What an empty cell leaves out stays.
+    // An empty cell leaves the stored value unchanged.
     assert_eq!(counts(&import(&local, "email,name,marks\na@x.org,,\n").await), [1, 0, 0, 1, 0]);
 }
 
-/// Cells that some database, parser or spreadsheet has stumbled over.
+/// Cells that have confused some database, parser or spreadsheet.
 const CELLS: [&str; 48] = [
     "",
     " ",

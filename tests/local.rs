@@ -1,4 +1,4 @@
-//! The consumers in the test's own process, on a database of choice and the embedded broker.
+//! The consumers in the test's own process, on any database and the embedded broker.
 
 use std::collections::HashMap;
 
@@ -37,13 +37,13 @@ use uuid::Uuid;
 
 use crate::deployment::{Engine, Folder, TestDatabase, eventually};
 
-/// What sends mails to this outlet.
+/// The sender of mails for this outlet.
 pub fn post(outlet: Outlet) -> Post {
     let (from, public_url) = ("Muster <muster@x.org>".to_owned(), "http://localhost".to_owned());
     Post::open(&Mailing { outlet, from, public_url }).unwrap().unwrap()
 }
 
-/// Consumers at work.
+/// Running consumers and what they use.
 #[derive(Debug)]
 pub struct Local {
     pub db: Database,
@@ -56,7 +56,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Everything but consumers.
+    /// Everything except consumers.
     pub async fn idle(engine: Engine) -> Self {
         let (database, folder) = (TestDatabase::new(engine).await, Folder::new());
         let db = Database::connect(&database.url, 4, "test").await.unwrap();
@@ -68,7 +68,7 @@ impl Local {
         Self { db, broker, files, shutdown, tasks: JoinSet::new(), database, _folder: folder }
     }
 
-    /// With all consumers.
+    /// Everything with all consumers.
     pub async fn start(engine: Engine) -> Self {
         let mut local = Self::idle(engine).await;
         local.consume(Drives::default());
@@ -78,7 +78,7 @@ impl Local {
         local
     }
 
-    /// With one more consumer.
+    /// Adds a consumer.
     pub fn consume<H: Handler>(&mut self, handler: H) {
         let (db, broker, shutdown) = (self.db.clone(), self.broker.clone(), self.shutdown.clone());
         let (events, liveness) = (Form::Each, Liveness::default());
@@ -91,7 +91,7 @@ impl Local {
         &self.database.url
     }
 
-    /// Another handle on the same database.
+    /// Another handle to the same database.
     pub async fn second_handle(&self) -> Database {
         Database::connect(&self.database.url, 4, "test").await.unwrap()
     }
@@ -126,7 +126,7 @@ impl Local {
         .await
     }
 
-    /// A drive that is open now.
+    /// Creates and publishes a drive that is open now.
     pub async fn open_drive(&self, more: Value) -> DriveId {
         let draft: Draft = serde_json::from_value(crate::deployment::drive(more)).unwrap();
         let drive_id = DriveId::new();
@@ -135,7 +135,7 @@ impl Local {
         drive_id
     }
 
-    /// A member with these attributes.
+    /// Makes a member with these attributes.
     pub async fn member(&self, attributes: Value) -> MemberId {
         let id = MemberId::new();
         let account = Account {
@@ -163,12 +163,13 @@ impl Local {
         muster::verify::verify(&self.db, None, &indicatif::ProgressBar::hidden()).await
     }
 
-    /// Runs a part until the consumers end.
+    /// Runs a part until shutdown.
     pub fn spawn(&mut self, part: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(part);
     }
 
-    /// With somebody who fills the inboxes, and makes mails unless the outlet is none.
+    /// Starts the follower that fills the inboxes. It also makes mails unless the outlet is
+    /// `Nowhere`.
     pub fn fill_inboxes(&mut self, outlet: Outlet) {
         let (connections, shutdown) = (self.connections(), self.shutdown.clone());
         self.tasks.spawn(async move {
@@ -177,17 +178,17 @@ impl Local {
         });
     }
 
-    /// What a process that works behind the APIs gets.
+    /// The connections that a part of Muster gets.
     pub fn connections(&self) -> Connections {
         Connections { db: self.db.clone(), broker: self.broker.clone(), parts: Parts::default() }
     }
 
-    /// Runs a statement that no program of Muster would.
+    /// Runs a statement that Muster itself never runs.
     pub async fn tamper(&self, sql: &str) -> Result<(), sea_orm::DbErr> {
         self.db.writer().execute_unprepared(sql).await.map(drop)
     }
 
-    /// How many entries each drive's log has.
+    /// The entries of the drive's log.
     pub async fn entries(&self, drive_id: DriveId) -> Vec<shared::log::Entry> {
         shared::log::read(&self.db.read, drive_id.into(), 0, 100_000).await.unwrap()
     }
@@ -214,7 +215,7 @@ pub fn assert_ok(row: &Row) {
     assert_eq!(row.status, ledger::Status::Succeeded, "{row:?}");
 }
 
-/// The code of a refusal or failure; `ok` if it is none.
+/// The code of a refusal or failure, or `ok`.
 pub fn code(row: &Row) -> String {
     match row.status {
         ledger::Status::Succeeded => "ok".to_owned(),

@@ -1,4 +1,5 @@
-//! Mail: what is decided arrives, once, as people want it, through failures and crashes; and can be ended with one click.
+//! Mail: each decision arrives once, as the member wishes, despite failures and crashes. One click
+//! unsubscribes.
 
 mod databases;
 pub(crate) mod server;
@@ -17,7 +18,7 @@ use crate::deployment::{Client, Embedded, Folder, Process, answer, eventually, m
 use crate::webhooks::receiver::{Receiver, Reply};
 use server::MailServer;
 
-/// Everything in one process, and a mail server.
+/// Everything in one process, with a mail server.
 struct Muster {
     embedded: Embedded,
     admin: Client,
@@ -45,7 +46,7 @@ impl Muster {
         Client::member(&self.embedded.process.url, name).await
     }
 
-    /// A drive that takes place in a month.
+    /// An open drive in 2036.
     async fn drive(&self, more: Value) -> String {
         let mut drive = json!({
             "title": "Blood drive", "venue": "Town hall; ground floor", "time_zone": "Asia/Kolkata",
@@ -55,7 +56,7 @@ impl Muster {
         self.admin.open_drive(drive).await
     }
 
-    /// Waits until the server has taken so many mails.
+    /// Waits until the server has accepted this many mails.
     async fn received(&self, count: usize) -> Vec<Value> {
         eventually(&format!("{count} mails arrive"), || async {
             let received = self.server.received();
@@ -64,7 +65,7 @@ impl Muster {
         .await
     }
 
-    /// Waits until so many mails are in this state.
+    /// Waits until this many mails are in this state.
     async fn until(&self, state: &str, count: usize) -> Vec<Value> {
         eventually(&format!("{count} mails are {state}"), || async {
             let list = self.admin.get(&format!("/admin/v1/mails?state={state}&limit=200")).await;
@@ -131,7 +132,7 @@ async fn what_is_decided_arrives_with_a_calendar_and_in_ones_own_language() {
         to(&mails, "late")[0]["text"].as_str().unwrap().contains("All places and the waiting list are taken")
     );
 
-    // The calendar: one entry per member and drive, put in and taken out.
+    // The calendar has one entry per member and drive, which is added and removed.
     let lines = |mail: &Value| -> BTreeSet<String> {
         mail["calendar"].as_str().unwrap_or_default().lines().map(ToOwned::to_owned).collect()
     };
@@ -154,7 +155,7 @@ async fn what_is_decided_arrives_with_a_calendar_and_in_ones_own_language() {
     assert_ne!(uid(promoted), uid(confirmed));
     assert!(to(&mails, "late")[0]["calendar"].is_null());
 
-    // From whom, and how it ends.
+    // The sender, and the link to unsubscribe.
     assert_eq!(confirmed["headers"]["from"], "Blood drives <drives@hospital.example>");
     assert_eq!(confirmed["headers"]["auto-submitted"], "auto-generated");
     let link = confirmed["headers"]["list-unsubscribe"].as_str().unwrap();
@@ -247,11 +248,11 @@ async fn reminders_and_messages_come_to_those_who_want_them() {
     let soon = json!({ "starts_at": Utc::now() + Duration::minutes(30), "ends_at": null });
     let moved = muster.admin.decide(Method::PATCH, &path, &soon).await;
     assert_eq!(moved.status, 200, "{moved:?}");
-    // That the date has moved is essential; that it begins soon is not.
+    // The mail about the new date is essential. The one about the near start is not.
     let mails = muster.received(9).await;
     let subjects: BTreeSet<_> = to(&mails, "asha")[2..].iter().map(|mail| subject(mail)).collect();
     assert_eq!(subjects, BTreeSet::from(["Changed: Blood drive", "It begins soon: Blood drive"]));
-    // Mails are made in the order of the log: whatever would have come, came before this one.
+    // Mails are made in the order of the log, so all earlier mails arrive before this one.
     let cancel = json!({ "reason": "rain" });
     muster.admin.decide(Method::POST, &format!("{path}/cancel"), &cancel).await;
     let mails = muster.received(12).await;
@@ -318,7 +319,7 @@ async fn what_a_server_refuses_is_told_apart() {
         (later["attempts"].as_u64()? > 0 && later["error"].as_str()?.contains("come again")).then_some(())
     })
     .await;
-    // Nothing more goes to a mailbox that is not there, until its owner says that it is.
+    // A bounced mailbox gets no more mails until its owner confirms the address.
     let second = muster.drive(json!({})).await;
     register(&nobody, &second).await;
     eventually("it is in the inbox", || async {
@@ -336,7 +337,7 @@ async fn what_a_server_refuses_is_told_apart() {
     register(&nobody, &third).await;
     muster.until("bounced", 2).await;
 
-    // A mail that came back later.
+    // A mail that bounces later.
     let member = muster.member("moved").await;
     register(&member, &drive).await;
     let sent = muster.until("sent", 1).await.remove(0);
@@ -352,7 +353,7 @@ async fn what_a_server_refuses_is_told_apart() {
     }
     assert_eq!(member.post(&path, &json!({ "reason": "x" })).await.status, 403);
     assert!(member.get("/api/v1/me/preferences").await.body["bounced_at"].is_string());
-    // The report comes again after they have said that the mailbox is there.
+    // The bounce is reported again after the owner has confirmed the address.
     answer(member.request(Method::PUT, "/api/v1/me/preferences").json(&json!({}))).await;
     assert_eq!(service.post(&path, &json!({ "reason": "5.1.6 moved" })).await.status, 204);
     assert!(member.get("/api/v1/me/preferences").await.body["bounced_at"].is_null());
@@ -419,7 +420,7 @@ async fn preferences_are_checked_and_quiet_hours_postpone() {
         assert_eq!(refused.body["errors"][0]["field"], field, "{refused:?}");
     }
     assert_eq!(put(json!({ "mail": { "everything": false } })).await.status, 422);
-    // Quiet from an hour ago for two hours, wherever on the clock that is.
+    // Quiet hours from an hour ago until an hour from now.
     let (from, until) = (Utc::now() - Duration::hours(1), Utc::now() + Duration::hours(1));
     let hours = quiet(&from.format("%H:%M").to_string(), &until.format("%H:%M").to_string(), "UTC");
     let saved = put(hours.clone()).await;
@@ -429,7 +430,7 @@ async fn preferences_are_checked_and_quiet_hours_postpone() {
     let waiting = muster.until("pending", 1).await.remove(0);
     let at: chrono::DateTime<Utc> = waiting["at"].as_str().unwrap().parse().unwrap();
     assert_eq!(at.format("%H:%M:%S").to_string(), until.format("%H:%M:00").to_string());
-    // What cannot wait comes.
+    // An urgent mail ignores the quiet hours.
     let cancel = json!({ "reason": "rain" });
     muster.admin.decide(Method::POST, &format!("/admin/v1/drives/{drive}/cancel"), &cancel).await;
     assert_eq!(subject(&muster.received(1).await[0]), "Called off: Blood drive");
@@ -443,7 +444,7 @@ async fn what_waited_is_sent_only_if_it_still_holds() {
     let (from, until) = (from.format("%H:%M").to_string(), until.format("%H:%M").to_string());
     let quiet = json!({ "quiet_hours": { "from": from, "until": until, "time_zone": "UTC" } });
     answer(member.request(Method::PUT, "/api/v1/me/preferences").json(&quiet)).await;
-    // The dates stand in the slots only.
+    // Only the slots have dates.
     let slot = json!({ "name": "Morning", "capacity": 5, "starts_at": "2036-12-05T03:30:00Z" });
     let drive = json!({ "starts_at": null, "ends_at": null, "slots": [slot] });
     let (drive, other) = (muster.drive(drive).await, muster.drive(json!({})).await);
@@ -463,7 +464,7 @@ async fn what_waited_is_sent_only_if_it_still_holds() {
         calendar.contains("DTSTART:20361205T033000Z") && calendar.contains("STATUS:CANCELLED"),
         "{calendar}"
     );
-    // The night is over: of two mails that waited, one still holds.
+    // The quiet hours are over. Of the two waiting mails, one is still true.
     answer(member.request(Method::PUT, "/api/v1/me/preferences").json(&json!({}))).await;
     all_is_due(&muster.embedded.folder).await;
     muster.until("dropped", 1).await;
@@ -471,7 +472,7 @@ async fn what_waited_is_sent_only_if_it_still_holds() {
     assert_eq!(subject(&muster.received(2).await[1]), "You have a place: Blood drive");
 }
 
-/// Changes the time by changing the database.
+/// Makes all pending mails due, as if time had passed.
 async fn all_is_due(folder: &Folder) {
     let url = format!("sqlite:{}", folder.0.join("data/muster.db").display());
     let db = Database::connect(&url, 1, "test").await.unwrap();
@@ -495,7 +496,7 @@ async fn a_sender_that_is_killed_after_an_answer_repeats_only_known_ids() {
     })
     .await;
     assert_eq!(server.received().len(), 1);
-    // What was claimed is due again when the claim is over.
+    // A claimed mail is due again when its lease expires.
     all_is_due(&folder).await;
     let process = process(&folder, &server, &[]).await;
     let (embedded, admin) = (Embedded { folder, process }, admin);
@@ -527,7 +528,7 @@ async fn without_a_server_mails_go_into_a_folder_or_nowhere() {
         let file = folder.0.join("data/mail").join(format!("{}.eml", mail["mail_id"].as_str().unwrap()));
         let text = std::fs::read_to_string(file).unwrap();
         assert!(text.contains("Subject: You have a place: Tea\r\n"), "{text}");
-        // Its link leads to where Muster listens.
+        // The link leads to the address at which Muster listens.
         assert!(text.contains(&format!("List-Unsubscribe: <{}/api/v1/unsubscribe/", process.url)), "{text}");
     }
     for (name, value) in [("MAIL_URL", "pigeon:"), ("MAIL_URL", "smtp://"), ("MAIL_FROM", "nobody")] {
@@ -552,7 +553,8 @@ async fn those_who_run_muster_get_a_digest_of_a_drive_that_has_one() {
         register(&muster.member(name).await, &drive).await;
     }
     muster.received(2).await;
-    // Half a day ago, so that there is one that is overdue, and no other comes now.
+    // Twelve hours ago, so that one digest is overdue and the next one does not fall due during the
+    // test.
     let digest_at = (clock::now() + Duration::hours(12)).format("%H:%M").to_string();
     let path = format!("/admin/v1/drives/{drive}");
     let changed = muster.admin.decide(Method::PATCH, &path, &json!({ "digest_at": "8 o'clock" })).await;

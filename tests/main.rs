@@ -1,8 +1,9 @@
 //! The system, over real servers: one file per promise.
 //!
-//! Each test has a deployment of its own: a virtual host, a database, a Redis prefix, a folder. `cargo xtask test` starts
-//! the servers that are not running and builds the binaries; addresses can be changed with `TEST_AMQP_URL`,
-//! `TEST_POSTGRES_URL`, `TEST_MARIADB_URL` and `TEST_REDIS_URL`.
+//! Each test has its own deployment: a virtual host, a database, a Redis prefix, a folder.
+//! `cargo xtask test` starts the servers that are not running, and builds the binaries. To use
+//! other servers, set `TEST_AMQP_URL`, `TEST_POSTGRES_URL`, `TEST_MARIADB_URL` and
+//! `TEST_REDIS_URL`.
 
 #![allow(
     clippy::unwrap_used,

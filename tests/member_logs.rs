@@ -1,4 +1,4 @@
-//! The logs of members: as gapless, chained, verified, followed and watched as those of drives.
+//! Members' logs are gapless, chained, verified, followed and watched like drives' logs.
 
 use std::sync::Mutex;
 
@@ -71,7 +71,7 @@ async fn every_change_of_a_profile_stands_in_the_members_log(engine: Engine) {
     assert_eq!((report.members, report.member_entries), (3, 4));
 }
 
-/// A command that comes again is published with the very bytes that stand in the log.
+/// A repeated command publishes the same bytes that are in the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_again_changes_nothing() {
     let local = Local::start(Engine::Sqlite).await;
@@ -146,7 +146,7 @@ async fn a_log_that_was_changed_is_found(engine: Engine) {
     }
 }
 
-/// Notes what it takes in, and fails every other time.
+/// Records the entries that it gets, and fails every other time.
 #[derive(Default)]
 struct Reader {
     tried: Mutex<u64>,
@@ -184,7 +184,7 @@ async fn a_follower_of_members_takes_in_each_entry_once(engine: Engine) {
     local.spawn(async move {
         follow(&*followed, &connections, Liveness::default(), shutdown).await;
     });
-    // Drives grow beside them, and are not its concern.
+    // Drives' logs grow meanwhile. This follower does not read them.
     let drive_id = local.open_drive(json!({})).await;
     let people = [local.member(json!({})).await, local.member(json!({})).await];
     for round in 0..3 {
@@ -205,7 +205,7 @@ async fn a_follower_of_members_takes_in_each_entry_once(engine: Engine) {
     assert_eq!(taken.len(), 6, "{taken:?}");
 }
 
-/// What an organiser sees over HTTP, live and page by page.
+/// An organiser reads a member's log over HTTP, page by page and live.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_organiser_reads_and_watches_a_members_log() {
     let muster = Embedded::start().await;
@@ -213,7 +213,7 @@ async fn an_organiser_reads_and_watches_a_members_log() {
     let (admin, ann) = (Client::admin(url, url).await, Client::member(url, "ann").await);
     let me = ann.get("/api/v1/me").await.body["member_id"].as_str().unwrap().to_owned();
     let path = format!("/admin/v1/members/{me}");
-    // The profile with which she signed up is the first entry.
+    // The first entry is the profile from the sign-up.
     let known = eventually("the first profile is logged", || async {
         let log = admin.get(&format!("{path}/log")).await;
         assert_eq!(log.status, 200, "{}", log.body);
@@ -246,7 +246,7 @@ async fn an_organiser_reads_and_watches_a_members_log() {
     }
 }
 
-/// Receipts, the ledger and logs name what a command says that it is about.
+/// Receipts, the ledger and logs name the stream that the command declares.
 #[test]
 fn kinds_of_commands_name_their_streams() {
     let member_id = MemberId::new();

@@ -1,4 +1,4 @@
-//! What an organiser writes to all of a drive reaches those who are meant, and nobody else.
+//! An organiser's message to a drive reaches exactly the chosen members.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::deployment::{Client, Embedded, answer, eventually};
 use crate::streams::{By, Connection};
 
-/// The subjects of the messages in somebody's inbox, newest first, when something was written to them.
+/// The subjects of the messages in a member's inbox, newest first, once there are `count` of them.
 async fn subjects(client: &Client, count: usize) -> Vec<String> {
     eventually("the inbox fills", || async {
         let inbox = client.get("/api/v1/me/notifications").await.body;
@@ -43,7 +43,7 @@ async fn a_message_reaches_those_who_are_meant() {
         let written = admin.decide(Method::POST, &path, &body).await;
         assert_eq!((written.status.as_u16(), &written.body["outcome"]["status"]), (200, &json!("open")));
     }
-    // The same click twice is one message; without a word it is for all.
+    // A repeated request is one message. Without a selection, the message goes to all.
     let body = json!({ "subject": "Once", "text": "ẞ 🎓" });
     for _ in 0..2 {
         let request = admin.request(Method::POST, &path).header("idempotency-key", "once").json(&body);
@@ -54,7 +54,7 @@ async fn a_message_reaches_those_who_are_meant() {
     assert_eq!(subjects(&bob, 4).await, ["Last", "Once", "All", "Waiting"]);
     assert_eq!(subjects(&eve, 0).await, [""; 0]);
 
-    // It stands in the log, and nowhere that is public.
+    // The message is in the log, and nowhere public.
     let log = admin.get(&format!("/admin/v1/drives/{drive_id}/log?limit=200")).await.body;
     let events = log["items"].as_array().unwrap().iter();
     let events = events.map(|item| serde_json::from_str::<Value>(item["event"].as_str().unwrap()).unwrap());

@@ -1,4 +1,4 @@
-//! What an operator sees: metrics, the log while something is away, and how a process stops.
+//! What an operator sees: metrics, logs during outages, and how a process stops.
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use crate::deployment::{
     ADMIN_PASSWORD, Client, Embedded, Engine, Folder, FullSize, Process, binary, eventually,
 };
 
-/// Runs `promtool check metrics` on this text; what it complains about.
+/// Runs `promtool check metrics` on this text. Returns its complaints.
 fn complaints(metrics: &str) -> String {
     use std::io::Write as _;
     let mut promtool = Command::new("promtool")
@@ -66,7 +66,8 @@ fn every_metric_is_described() {
     assert_eq!(found, described);
 }
 
-/// Each part says once that it is lost and once that it is back, however long it is away and whoever asks for it.
+/// Each part logs an outage once and its end once, however long it lasts and however many requests
+/// meet it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_is_away_is_said_once() {
     use sea_orm::ConnectionTrait as _;
@@ -148,16 +149,17 @@ async fn a_process_that_is_asked_to_stop_serves_on_until_balancers_have_noticed(
     })
     .await;
     assert_eq!(red.body["status"], "stopping");
-    // Connections of their own: who has not heard of it yet is still served.
+    // New connections, as of clients that do not know yet that the process stops. They are still
+    // served.
     for number in 0..3 {
         Client::member(&process.url, &format!("late{number}")).await;
     }
     assert_eq!(nobody.get("/health").await.status, 200, "it lives");
-    // A second signal ends the grace.
+    // A second signal ends the grace period.
     assert_eq!(process.stop().await.code(), Some(0));
 }
 
-/// A process that ends with the test.
+/// Kills the process when the test ends.
 struct Killed(std::process::Child);
 
 impl Drop for Killed {
@@ -186,7 +188,7 @@ async fn a_pipe_that_nobody_reads_holds_nobody_up() {
     crate::deployment::ready(&url).await;
     let admin = Client::admin(&url, &url).await;
     let drive = admin.open_drive(json!({})).await;
-    // Far more than a pipe of 64 KiB takes is logged meanwhile.
+    // Meanwhile the process logs much more than the 64 KiB that a pipe holds.
     for number in 0..20 {
         let person = Client::member(&url, &format!("p{number}")).await;
         let path = format!("/api/v1/drives/{drive}/registrations");
@@ -238,7 +240,7 @@ async fn a_process_that_is_asked_to_stop_while_it_starts_ends_well() {
     }
 }
 
-/// A server that refuses is named at once, in its own words.
+/// If a server refuses a connection, the log shows the server's reason at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn why_a_database_does_not_take_a_connection_is_said_at_once() {
     for (url, words) in [

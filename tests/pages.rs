@@ -1,4 +1,5 @@
-//! Pages of lists: whatever is decided between two of them, nobody is lost, and a cursor continues only what it was made for.
+//! Pages of lists: decisions between two pages hide no member, and a cursor only continues the list
+//! that it was made for.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ on_every_database! {
 
 const ACTIVE: [RegistrationState; 2] = [RegistrationState::Confirmed, RegistrationState::Waitlisted];
 
-/// Numbers that look like chance, and are the same each time.
+/// Pseudo-random numbers that are the same in each run.
 struct Chance(u64);
 
 impl Chance {
@@ -60,7 +61,7 @@ async fn nobody_is_lost_while_people_are_promoted_withdraw_and_come_again(engine
             after = Some(After::from(last));
             listed.extend(found.iter().map(|one| one.member_id));
             assert!(listed.len() < 50, "it comes to an end");
-            // What has a place moves: it is promoted, gives its place up, or comes again.
+            // Between the pages, members are promoted, withdraw, or register again.
             capacity += 1;
             with_capacity(&local, drive_id, capacity).await;
             let who = people[chance.below(people.len())];
@@ -76,7 +77,7 @@ async fn nobody_is_lost_while_people_are_promoted_withdraw_and_come_again(engine
                 }
             }
         }
-        // Also those who were away for a while: they came again further behind.
+        // This includes members who withdrew and registered again further behind.
         let listed: BTreeSet<_> = listed.into_iter().collect();
         for member_id in people.iter().filter(|member_id| !away.contains(member_id)) {
             assert!(listed.contains(member_id), "seed {seed}: {member_id} is on no page");
@@ -116,7 +117,7 @@ async fn places_in_waiting_lists_are_those_of_the_lists(engine: Engine) {
     assert_eq!(positions(&people).await, [None, None, None, Some(1), Some(1), Some(2), Some(2)]);
 }
 
-/// All items of a list, by following its cursors; `between` happens after each page.
+/// All items of a list, by following its cursors. `between` runs after each page.
 async fn walk(client: &Client, path: &str, between: impl AsyncFn(usize)) -> Vec<Value> {
     let mut items = Vec::new();
     let mut cursor = String::new();
@@ -181,7 +182,7 @@ async fn a_cursor_continues_the_list_that_made_it_and_nothing_else() {
     }
     let registrations =
         |drive_id: &str, filter: &str| format!("/admin/v1/drives/{drive_id}/registrations?{filter}");
-    // Each of these lists has a second page.
+    // Each of these lists has at least two pages.
     let lists: Vec<(&Client, String)> = vec![
         (&ann, "/api/v1/drives?".to_owned()),
         (&ann, "/api/v1/drives?status=open&".to_owned()),
@@ -207,7 +208,7 @@ async fn a_cursor_continues_the_list_that_made_it_and_nothing_else() {
     }
     for (at, (client, path)) in lists.iter().enumerate() {
         for (from, cursor) in cursors.iter().enumerate() {
-            // The size of a page is no part of the question.
+            // A cursor does not depend on the size of the page.
             let page = client.get(&format!("{path}limit=2&cursor={cursor}")).await;
             if at == from {
                 assert_eq!(page.status, 200, "{path}");

@@ -1,4 +1,5 @@
-//! One person's data, one receiver or one entry that meets a bug ends nothing but itself, and what is kept is private.
+//! A bug with one person's data, one receiver or one entry affects only that item. Stored data is
+//! private.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -29,7 +30,7 @@ on_every_database! {
     a_name_with_a_line_break_keeps_nobody_elses_mail,
 }
 
-/// Takes in every entry but one, at which it panics until it is mended.
+/// Processes all entries except one, at which it panics until it is mended.
 struct Picky {
     bad: (DriveId, u64),
     mended: AtomicBool,
@@ -100,7 +101,7 @@ async fn an_entry_that_nobody_can_take_in_is_left_out_and_taken_in_when_the_bug_
     local.end().await;
 }
 
-/// A database that already holds such a name: it came there before names were checked.
+/// The database already holds such a name, from before names were checked.
 async fn a_name_with_a_line_break_keeps_nobody_elses_mail(engine: Engine) {
     let mut local = Local::start(engine).await;
     let (drive_id, folder) = (local.open_drive(json!({})).await, Folder::new());
@@ -165,7 +166,7 @@ mod private {
         std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
     }
 
-    /// Everything in a folder, with the folder.
+    /// A folder and everything in it.
     fn all(folder: &Path) -> Vec<std::path::PathBuf> {
         let mut found = vec![folder.to_owned()];
         for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -210,7 +211,7 @@ mod private {
         }
         assert!(process.stop().await.success());
 
-        // As an older version left it.
+        // The permissions that an older version left.
         let found = all(&data);
         for path in &found {
             let wide = if path.is_dir() { 0o755 } else { 0o644 };

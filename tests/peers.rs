@@ -1,5 +1,5 @@
-//! Peers on the broker: what a user that is made as `docs/how-to/subscribe-with-amqp.md` says can do and cannot, and that both examples
-//! print every event once and in order.
+//! Peers on the broker. A user made by `docs/how-to/subscribe-with-amqp.md` can do what that page
+//! promises and nothing else. Both examples print every event once and in order.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use shared::bus::{CloudEvent, Topology};
 
 use crate::deployment::{Client, Embedded, Folder, VirtualHost, binary, eventually, rabbitmqctl, unique};
 
-/// A peer's user on the broker. Goes with the test.
+/// A peer's user on the broker. It is deleted when the test ends.
 struct User {
     name: String,
     url: String,
@@ -58,7 +58,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs a piece of `docs/how-to/subscribe-with-amqp.md` as it stands there.
+/// Runs a marked block of `docs/how-to/subscribe-with-amqp.md` as it is written there.
 fn documented(what: &str, variables: &[(&str, &str)]) {
     let text = std::fs::read_to_string(root().join("docs/how-to/subscribe-with-amqp.md")).unwrap();
     let (_, rest) = text.split_once(&format!("<!-- tests/peers.rs: {what} -->")).unwrap();
@@ -73,7 +73,7 @@ async fn broker(host: &VirtualHost) -> Broker {
     Broker::connect(&BrokerUrl::Rabbit(host.url.clone().into()), topology, "test").await.unwrap()
 }
 
-/// The `sequence`-th event of a drive.
+/// An event of a drive with this sequence.
 fn opened(drive_id: DriveId, sequence: u64) -> CloudEvent {
     CloudEvent::new(
         CommandId::new(),
@@ -111,14 +111,15 @@ async fn send(channel: &Channel, exchange: &str, key: &str) -> lapin::Result<()>
     sent.await?.await.map(drop)
 }
 
-/// Whether the broker refused it for want of permission.
+/// Whether the broker refused it for lack of permission.
 fn is_refused(done: &lapin::Result<()>) -> bool {
     const ACCESS_REFUSED: u16 = 403;
     matches!(done.as_ref().map_err(lapin::Error::kind),
              Err(ErrorKind::ProtocolError(error)) if error.get_id() == ACCESS_REFUSED)
 }
 
-/// Fails unless the broker refuses the attempt. The broker closes the channel with that, so each attempt has its own.
+/// Fails unless the broker refuses the attempt. A refusal closes the channel, so each attempt has
+/// its own.
 macro_rules! refused {
     ($connection:expr, |$channel:ident| $attempt:expr) => {{
         let $channel = $connection.create_channel().await.unwrap();
@@ -209,7 +210,7 @@ async fn a_peer_reads_events_into_its_own_queues_and_can_do_nothing_else() {
         )
         .await);
 
-    // Nor by a detour through an exchange of its own.
+    // An exchange of the peer's own does not help either.
     let mine = user.queue("mine");
     let (topic, options) = (ExchangeKind::Topic, ExchangeDeclareOptions::default());
     let none = FieldTable::default;
@@ -229,7 +230,7 @@ async fn a_peer_reads_events_into_its_own_queues_and_can_do_nothing_else() {
         .exchange_declare(user.queue("more").into(), topic, options, instead)
         .await);
 
-    // One drive, where the operator wants no more to be seen.
+    // The operator limits the user to one drive.
     let drive = DriveId::new().to_string();
     documented("one drive", &[("NAME", &user.name), ("VHOST", &host.name), ("DRIVE", &drive)]);
     for key in ["#", "drive.#", "registration.confirmed.#", "member.#"] {
@@ -255,7 +256,8 @@ async fn a_peer_that_does_not_read_loses_its_oldest_events_and_holds_nobody_up()
     let user = User::new(&host);
     let connection = user.connect().await;
     let channel = connection.create_channel().await.unwrap();
-    // Not even by asking for it, as long as it is a quorum queue.
+    // Even a queue that asks for `reject-publish` loses its oldest events, as long as it is a
+    // quorum queue.
     let refuse = AMQPValue::LongString("reject-publish".into());
     let own = user.queue("events");
     declare(&channel, &own, &[("x-overflow", refuse)]).await.unwrap();
@@ -269,7 +271,7 @@ async fn a_peer_that_does_not_read_loses_its_oldest_events_and_holds_nobody_up()
     muster.close().await;
 }
 
-/// One of the examples at work. Ends with the test.
+/// A running example. It is killed when the test ends.
 struct Reader {
     child: Child,
     out: PathBuf,
@@ -291,7 +293,7 @@ impl Reader {
         reader
     }
 
-    /// Waits until it has said something so often.
+    /// Waits until its log has this text `times` times.
     async fn has_said(&self, what: &str, times: usize) {
         eventually(&format!("{what} × {times}: {}", self.log.display()), || async {
             (self.log().matches(what).count() >= times).then_some(())
@@ -303,7 +305,7 @@ impl Reader {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// What it has printed so far, but for a line that is not finished.
+    /// The lines that it has printed, without an unfinished one.
     fn lines(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.out).unwrap();
         let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
@@ -335,7 +337,7 @@ fn line(event: &CloudEvent) -> String {
     format!("{} {sequence} {} {}", event.source, event.event.kind(), event.id)
 }
 
-/// A drive's log, as the API shows it.
+/// A drive's log, as read from the API.
 async fn log(admin: &Client, drive: &str) -> Vec<CloudEvent> {
     let page = admin.get(&format!("/admin/v1/drives/{drive}/log?limit=200")).await.body;
     assert_eq!(page["next_cursor"], Value::Null);
@@ -368,7 +370,7 @@ async fn print_every_event_once_and_in_order(form: Form) {
         Reader::start("python", python, &users[1], &folder).await,
     ];
 
-    // People come, wait, are refused, and go, while the readers lose their connections.
+    // Members register, wait, are refused and withdraw, while the readers lose their connections.
     let admin = Client::admin(&muster.url, &muster.url).await;
     let mut drives = Vec::new();
     for _ in 0..2 {
@@ -416,7 +418,7 @@ async fn print_every_event_once_and_in_order(form: Form) {
         assert!(!reader.log().contains("gap"), "{}", reader.log());
     }
 
-    // What is published again is a repeat; what is missing is noticed.
+    // Readers recognise repetitions, and report gaps.
     let before = readers.each_ref().map(|reader| reader.lines().len());
     let again = broker(&host).await;
     publish(&again, form, &logs.concat()).await;

@@ -1,6 +1,6 @@
-//! On PostgreSQL none of the statements that decide, and that fill inboxes, reads a table from end
-//! to end, or more rows for each the more there are, though their plans were made when the tables
-//! were empty and there are no statistics. Keyed reads use indexes; reports are planned freely.
+//! On PostgreSQL, no statement that decides or that fills inboxes scans a whole table, or reads
+//! more rows per item as the tables grow. This holds although the plans were made for empty tables
+//! and without statistics. Keyed reads use indexes. Reports are planned freely.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,9 +32,9 @@ async fn rows(db: &DatabaseConnection, sql: &str) -> Vec<QueryResult> {
     db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap()
 }
 
-/// How often each table was read from end to end.
+/// The number of full scans of each table.
 async fn scans(db: &Database) -> BTreeMap<String, i64> {
-    // What a connection has done is counted when it ends, if not before.
+    // PostgreSQL counts a connection's reads when it ends at the latest.
     let others =
         "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
     eventually("nobody else is connected", || async { ask(db, others).await.is_empty().then_some(()) }).await;
@@ -42,8 +42,8 @@ async fn scans(db: &Database) -> BTreeMap<String, i64> {
     rows.iter().map(|row| (row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap())).collect()
 }
 
-/// What was read while so many people signed up, and some of them went again: how often each table from end to end, and how many
-/// entries of the indices of those tables that grow with the people.
+/// Measures reads while this many people sign up and some of them withdraw. Returns the full scans
+/// of each table, and the index entries read in the tables that grow with the people.
 async fn reads(people: usize) -> (BTreeMap<String, i64>, i64) {
     let mut local = Local::start(Engine::Postgres).await;
     local.fill_inboxes(Outlet::Nowhere);
@@ -82,7 +82,7 @@ async fn reads(people: usize) -> (BTreeMap<String, i64>, i64) {
 async fn no_statement_of_a_rush_reads_more_the_more_there_is() {
     let (few, some) = reads(100).await;
     let (many, more) = reads(400).await;
-    // Migrations read tables.
+    // The remaining scans are those of the migrations.
     assert_eq!(few, many);
     assert!(few.contains_key("ledger"));
     assert!(more < some * 6, "{more} after {some}: four times the people, and not four times the reading");
@@ -143,7 +143,7 @@ async fn postgresql_plans_reports_freely() {
     assert!(reads_tables(&report), "{report}");
 }
 
-/// A statement that takes minutes unless it is ended.
+/// A statement that takes ten minutes unless it is aborted.
 fn long(backend: DbBackend) -> &'static str {
     match backend {
         DbBackend::Postgres => "select pg_sleep(600)",
@@ -168,7 +168,7 @@ async fn a_report_that_takes_too_long_ends_and_can_be_tried_again(engine: Engine
         assert!(matches!(Failure::from(error), Failure::Retry(_)));
     };
     is_ended(sleep(&db.reports).await);
-    // A verification has no limit, and leaves none to the reports after it.
+    // A verification has no timeout. It must leave the timeout of later reports as it is.
     for _ in 0..database::REPORTS {
         let tx = db.unlimited_snapshot().await.unwrap();
         let limit = match backend {
@@ -184,7 +184,7 @@ async fn a_report_that_takes_too_long_ends_and_can_be_tried_again(engine: Engine
     db.close().await;
 }
 
-/// How many connections the pool for reports has.
+/// The number of connections in the pool for reports.
 fn connections(db: &Database) -> u32 {
     match db.reports.get_database_backend() {
         DbBackend::Postgres => db.reports.get_postgres_connection_pool().size(),
@@ -196,7 +196,8 @@ fn connections(db: &Database) -> u32 {
 async fn reports_take_no_connection_until_there_is_one(engine: Engine) {
     let local = Local::start(engine).await;
     local.open_drive(json!({ "capacity": 5 })).await;
-    // SeaORM asks SQLite for its version at once. On a file, that takes nothing from anybody.
+    // SeaORM reads SQLite's version at once, which opens a connection. A connection to a file takes
+    // none away from other processes.
     assert!(connections(&local.db) == 0 || engine == Engine::Sqlite);
     for _ in 0..10 {
         assert!(drives::entries(&local.db.reports).await.unwrap() > 0);

@@ -1,4 +1,4 @@
-//! HTTP itself: whatever a client sends, the answer is one that HTTP and our own form of errors ask for.
+//! HTTP itself: each answer follows HTTP and our form of errors, whatever a client sends.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,11 +7,11 @@ use tokio::net::TcpStream;
 
 use crate::deployment::{Client, Embedded, PATIENCE, answer};
 
-/// Sends these bytes on a connection of their own; the head of the answer, in lower case, and its body.
+/// Sends these bytes on a new connection. Returns the answer's head in lower case, and its body.
 async fn raw(url: &str, request: &[u8]) -> (String, Value) {
     let address = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // A server that has seen enough may close before everything is sent.
+    // The server may close the connection before it has read everything.
     let _ = stream.write_all(request).await;
     let mut text = Vec::new();
     let whole = |text: &[u8]| {

@@ -1,4 +1,5 @@
-//! The README's session, the tutorial and the examples for subscribers work as written. Links have targets.
+//! The README's session, the tutorial and the subscribers' examples work as written. Links have
+//! targets.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -10,8 +11,8 @@ use serde_json::json;
 use crate::deployment::{Client, Embedded, Folder, Process, binary, ready};
 use crate::tidy::files_with;
 
-/// Runs a shell session against a Muster of its own and returns its output. In the session's folder the data is in `./data`, as a
-/// reader of the session has it.
+/// Runs a shell session with a new Muster and returns its output. The data is in `./data` of the
+/// session's folder, as for a reader.
 async fn run(session: &str) -> String {
     let folder = Folder::new();
     let env =
@@ -68,14 +69,14 @@ async fn the_tutorial_goes_from_a_refusal_to_a_verified_log() {
     }
 }
 
-/// The blocks of a language on a page.
+/// The code blocks of one language on a page.
 fn examples(page: &str, language: &str) -> Vec<String> {
     let text = read(Path::new(env!("CARGO_MANIFEST_DIR")), page);
     let blocks = text.split("```").skip(1).step_by(2);
     blocks.filter_map(|block| block.strip_prefix(&format!("{language}\n"))).map(ToOwned::to_owned).collect()
 }
 
-/// A Muster with an open drive, and somebody who has a place.
+/// A Muster with an open drive and a member with a place.
 async fn with_a_place() -> (Embedded, Client, Client, String) {
     let muster = Embedded::start().await;
     let admin = Client::admin(&muster.process.url, &muster.process.url).await;
@@ -99,7 +100,7 @@ async fn subscribers_examples_for_curl_do_what_they_say() {
         &["\"language\":\"hi\"", "Asia/Kolkata"],
         &["\"secret\":\"whsec_"],
     ]) {
-        // A stream does not end by itself.
+        // A stream never ends, so end the command after 3 s.
         let example = example.replace("curl --no-buffer", "timeout 3 curl --include --no-buffer");
         let output = Command::new("sh")
             .args(["-uc", &example])
@@ -124,7 +125,7 @@ async fn the_subscribers_example_in_javascript_is_told_what_happens() {
     let library = root.join("target/node/node_modules/eventsource");
     assert!(library.exists(), "run `cargo xtask test`, which installs it");
     let [example] = examples("docs/how-to/watch-live-streams.md", "js").try_into().unwrap();
-    // What a page has, and what the example leaves to its reader.
+    // The definitions that a browser has, or that the example expects from its reader.
     let around = format!(
         "globalThis.EventSource = require({library:?}).EventSource;\n\
          const url = process.env.URL, freshToken = async () => process.env.TOKEN;\n{example}"
@@ -145,7 +146,7 @@ async fn the_subscribers_example_in_javascript_is_told_what_happens() {
     node.wait().unwrap();
 }
 
-/// Every Markdown file of the project, from its folder, with its text.
+/// All Markdown files of the project: path and text.
 fn pages() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     files_with("md").into_iter().map(|path| (path.clone(), read(root, &path))).collect()
@@ -155,7 +156,7 @@ fn read(root: &Path, file: &str) -> String {
     std::fs::read_to_string(root.join(file)).unwrap()
 }
 
-/// The anchors of a page's headings, as GitHub makes them: a repeated one gets a number.
+/// The anchors of a page's headings, as GitHub makes them. A repeated one gets a number.
 fn anchors(page: &str) -> Vec<String> {
     let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
     let mut anchors: Vec<String> = Vec::new();
@@ -219,7 +220,7 @@ fn every_page_that_a_source_names_exists() {
     let files = ["rs", "py", "toml", "yaml"].into_iter().flat_map(files_with);
     for file in files {
         for (before, rest) in split_around(&read(root, &file), "docs/") {
-            // `/docs` of a server or of another project is not the folder.
+            // Ignore `/docs` of a server or of another project.
             let names_folder = before.ends_with([' ', '`', '"', '(', '\n']) || before.ends_with("../");
             let path: String =
                 rest.chars().take_while(|c| c.is_alphanumeric() || "/-_.".contains(*c)).collect();
@@ -234,7 +235,7 @@ fn every_page_that_a_source_names_exists() {
     assert!(found > 10, "the sources name pages");
 }
 
-/// What stands before and after each occurrence of a word.
+/// The text before and after each occurrence of a word.
 fn split_around<'t>(text: &'t str, word: &str) -> Vec<(&'t str, &'t str)> {
     text.match_indices(word).map(|(at, _)| (&text[..at], &text[at + word.len()..])).collect()
 }

@@ -1,4 +1,4 @@
-//! Receipts prove what was accepted, and in which order.
+//! Receipts prove which commands were accepted, and in which order.
 
 use serde_json::json;
 
@@ -32,20 +32,20 @@ async fn receipts_are_verified_in_the_order_in_which_they_were_given() {
         std::fs::write(&file, lines.join("\n")).unwrap();
         muster(&["verify", "--receipts", file.to_str().unwrap()], &env)
     };
-    // Refusals stand in the log, too. A repetition, and an empty line, are nothing.
+    // Refusals are in the log, too. Repeated receipts and empty lines are ignored.
     let again = [&receipts[..], &[String::new(), receipts[0].clone()]].concat();
     for lines in [&receipts, &again] {
         let (succeeded, said) = verify(lines);
         assert!(succeeded && said.contains("verified: ") && said.contains("receipts"), "{said}");
     }
-    // Clicks on two drives may be decided either way round; those on one may not.
+    // Clicks on two drives may be decided in any order. Those on one drive may not.
     let mut swapped = receipts.clone();
     swapped.swap(2, 3);
     assert!(verify(&swapped).0);
     swapped.swap(0, 4);
     let (succeeded, said) = verify(&swapped);
     assert!(!succeeded && said.contains("DIFFERENCE") && said.contains("decided before it"), "{said}");
-    // Somebody else's, one that was changed, and none.
+    // A foreign receipt, a changed one, and an invalid text.
     let other = Embedded::start().await;
     let foreign = Client::admin(&other.process.url, &other.process.url).await;
     let foreign = foreign.post("/admin/v1/drives", &crate::deployment::drive(json!({}))).await;
@@ -54,7 +54,7 @@ async fn receipts_are_verified_in_the_order_in_which_they_were_given() {
         let (succeeded, said) = verify(&[receipts[0].clone(), wrong]);
         assert!(!succeeded && said.contains("line 2 is no receipt"), "{said}");
     }
-    // One that was accepted and lost.
+    // The receipt of a command that was accepted and lost.
     let key = shared::signing::SigningKey::load_or_create(&data.join("signing-key")).unwrap();
     let mut claims: shared::receipt::Claims =
         key.verified(shared::receipt::RECEIPT_TYPE, &receipts[0]).unwrap();

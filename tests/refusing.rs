@@ -1,4 +1,5 @@
-//! A server that refuses for now: it is tried again, whatever it answered, and used as soon as it takes somebody.
+//! A server refuses connections for a while. Muster retries after any answer, and uses the server
+//! as soon as it accepts.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -26,29 +27,29 @@ use crate::deployment::{Engine, Folder, Prefix, TestDatabase, VirtualHost, event
 use crate::local::{Local, post};
 use crate::mail::server::MailServer;
 
-/// What a server says to those whom it refuses.
+/// How a server refuses a connection.
 #[derive(Debug, Clone)]
 enum Refusal {
-    /// This, at once.
+    /// It sends this at once.
     AtOnce(Vec<u8>),
-    /// This, to whatever is asked first.
+    /// It sends this after the first request.
     Asked(Vec<u8>),
-    /// This, to whoever has asked PostgreSQL for TLS in vain, and then begins.
+    /// It sends this after it has declined TLS and got the start of PostgreSQL's protocol.
     Postgres(Vec<u8>),
 }
 
-/// Stands before a server, and refuses.
+/// A relay in front of a server that refuses connections.
 struct Gate {
     port: u16,
     refusal: Arc<Mutex<Refusal>>,
-    /// How many more are refused.
+    /// How many more connections it refuses.
     left: Arc<AtomicUsize>,
-    /// Changes when all connections are to be cut.
+    /// A change cuts all connections.
     cuts: watch::Sender<u64>,
 }
 
 impl Gate {
-    /// Before the server of this URL.
+    /// Starts a gate in front of the server of this URL.
     async fn before(url: &str, refusal: Refusal, times: usize) -> Self {
         let server = reqwest::Url::parse(url).unwrap();
         let port = server.port().unwrap_or(6379);
@@ -88,7 +89,7 @@ impl Gate {
         url.to_string()
     }
 
-    /// Cuts everybody off, and refuses so many more.
+    /// Cuts all connections, and refuses the next `times` ones.
     fn refuse_again(&self, times: usize) {
         self.left.store(times, Ordering::SeqCst);
         self.cuts.send_modify(|cuts| *cuts += 1);
@@ -119,7 +120,8 @@ async fn refuse(mut client: TcpStream, refusal: Refusal) {
     };
     let _ = client.write_all(&answer).await;
     let _ = client.shutdown().await;
-    // What it still sends must not make a reset of the answer.
+    // Read what the client still sends. Otherwise closing the socket would reset the connection
+    // before the answer is read.
     while client.read(&mut asked).await.is_ok_and(|read| read > 0) {}
 }
 
@@ -138,7 +140,7 @@ async fn read(cache: &Cache, key: &str) -> bool {
     loaded.load(Ordering::SeqCst) == 0
 }
 
-/// Waits until what one process has read comes to another one through Redis.
+/// Waits until one process reads from Redis what another one has loaded.
 async fn is_in_use(one: &Cache, other: &Cache) {
     eventually("the cache is used", || async {
         let key = unique("key");
@@ -169,7 +171,7 @@ async fn redis_is_used_however_it_refused_the_first_connections() {
             gate.has_refused().await;
             let other = Cache::open(&prefix.url).unwrap();
             is_in_use(&cache, &other).await;
-            // And later.
+            // The server refuses again later.
             gate.refuse_again(3);
             gate.has_refused().await;
             is_in_use(&cache, &other).await;
@@ -190,7 +192,7 @@ fn deployment(folder: &Folder, more: &[(&str, &str)]) -> Deployment {
     Arguments::parse_from(arguments).deployment
 }
 
-/// A refusal of PostgreSQL's, as it is written down (`ErrorResponse`).
+/// A refusal in PostgreSQL's format (`ErrorResponse`).
 fn error_response(code: &str, message: &str) -> Refusal {
     let mut fields = Vec::new();
     for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message)] {
@@ -203,7 +205,7 @@ fn error_response(code: &str, message: &str) -> Refusal {
     Refusal::Postgres([b"E", &length[..], &fields].concat())
 }
 
-/// A refusal of MariaDB's before anything was agreed on (`ERR_Packet`).
+/// A refusal of MariaDB's before the handshake (`ERR_Packet`).
 fn err_packet(code: u16, message: &str) -> Refusal {
     let payload = [&[0xff][..], &code.to_le_bytes(), message.as_bytes()].concat();
     let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
@@ -220,7 +222,7 @@ async fn is_used_however_it_refused(engine: Engine, refusals: Vec<Refusal>) {
         let db = process::database(&deployment(&folder, &[("--database-url", &url)]), "test", &running).await;
         let db = db.unwrap_or_else(|error| panic!("{said}: {error:#}"));
         assert_eq!(gate.left.load(Ordering::SeqCst), 0, "{said}");
-        // And later.
+        // The server refuses again later.
         gate.refuse_again(3);
         eventually(&format!("it answers again after {said}"), || async {
             db.writer().execute_unprepared("select 1").await.ok().map(drop)
@@ -266,7 +268,8 @@ async fn a_database_url_that_is_none_ends_the_process() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rabbitmq_is_used_however_it_refused_the_first_connections() {
     let virtual_host = VirtualHost::new();
-    // Another version of the protocol; `connection.close` with the code 530 (as when the virtual host is down, or full).
+    // First another version of the protocol, then `connection.close` with the code 530 (as when the
+    // virtual host is down, or full).
     let text = b"NOT_ALLOWED - access to vhost refused: limit reached";
     let method =
         [&[0, 10, 0, 50][..], &530_u16.to_be_bytes(), &[u8::try_from(text.len()).unwrap()], text, &[0; 4]];
@@ -284,7 +287,7 @@ async fn rabbitmq_is_used_however_it_refused_the_first_connections() {
         let url = gate.instead_of(&virtual_host.url);
         let broker = process::broker(&deployment(&folder, &[("--broker-url", &url)]), "test").await;
         let broker = broker.unwrap_or_else(|error| panic!("{said}: {error:#}"));
-        // And later.
+        // The server refuses again later.
         gate.refuse_again(4);
         eventually(&format!("it is away after {said}"), || async { broker.ping().await.err() }).await;
         eventually(&format!("it answers again after {said}"), || async { broker.ping().await.ok() }).await;
@@ -314,7 +317,7 @@ async fn mails_come_however_the_server_refused_the_first_connections() {
         eventually("there is a mail", || async { (all().await.len() == 1).then_some(()) }).await;
         let sender = Sender::new(local.db.clone(), post(outlet));
         let (start, shutdown) = (clock::now(), CancellationToken::new());
-        // The back-off of a mail grows by the hour in the end.
+        // The back-off of a mail grows to hours.
         for hours in 0..10 {
             sender.round(start + chrono::Duration::hours(hours), &shutdown).await.unwrap();
         }

@@ -1,5 +1,5 @@
-//! People are reminded of what begins, each once, however many schedulers run, are started again or were away, and whatever
-//! becomes of the dates.
+//! People get each reminder once. It does not matter how many schedulers run, restart or were down,
+//! or how the dates change.
 
 use chrono::Duration;
 use domain::clock::{self, Timestamp};
@@ -16,7 +16,7 @@ use shared::store::{drives, inbox as inboxes};
 use crate::deployment::{Engine, eventually};
 use crate::local::{self, Local, assert_ok, register};
 
-/// Two schedulers that remember nothing of what they published before: each look is one after a restart.
+/// Runs two new schedulers, as after a restart: they do not remember what they published.
 async fn look(local: &Local, now: Timestamp, drive_id: DriveId) {
     let other = local.second_handle().await;
     let one = Scheduler::new(local.db.clone(), local.broker.clone());
@@ -24,11 +24,12 @@ async fn look(local: &Local, now: Timestamp, drive_id: DriveId) {
     let (first, second) = tokio::join!(one.tick(now), two.tick(now + Duration::seconds(5)));
     first.unwrap();
     second.unwrap();
-    // Something behind it on the same lane, which changes nothing: what was published is decided.
+    // A later command on the same lane, which changes nothing. When it is decided, the published
+    // commands are decided as well.
     assert_ok(&local.decide(AdvanceDrive { drive_id, due: clock::now() }).await);
 }
 
-/// What people were told of a drive: the start, and how many hours before it they were to be told.
+/// The reminders in a drive's log: the start, and the offset before it in hours.
 async fn told(local: &Local, drive_id: DriveId) -> Vec<(Timestamp, u64)> {
     let entries = local.entries(drive_id).await;
     let events = entries.iter().map(|entry| serde_json::from_slice::<Value>(&entry.bytes).unwrap());
@@ -45,7 +46,7 @@ async fn update(local: &Local, drive_id: DriveId, changes: Value) {
     assert_ok(&local.decide(UpdateDrive { drive_id, changes }).await);
 }
 
-/// The events in an inbox, when there are so many.
+/// The events in an inbox, once there are at least `count` of them.
 async fn inbox(local: &Local, member_id: MemberId, count: usize) -> Vec<String> {
     let items = eventually("the inbox fills", || async {
         let items = inboxes::after(&local.db.read, member_id, 0, 100).await.unwrap();
@@ -73,7 +74,8 @@ async fn everyone_is_reminded_once(engine: Engine) {
     let drive_id = local.open_drive(json!({ "starts_at": start, "slots": slots })).await;
     let view = drives::find(&local.db.read, drive_id).await.unwrap().unwrap();
     let mut people = Vec::new();
-    // One has a place of the first slot, one waits for one, one has a place of the second.
+    // One member has a place in the first slot, one waits for it, and one has a place in the
+    // second.
     for slot in [0, 0, 1] {
         let slot_id = Some(view.drive.definition.slots[slot].slot_id);
         let member_id = local.member(json!({})).await;
@@ -85,7 +87,7 @@ async fn everyone_is_reminded_once(engine: Engine) {
         look(&local, now, drive_id).await;
     }
     assert_eq!(told(&local, drive_id).await, [(start, 24)]);
-    // Nobody looked for a day: one start has passed by then, the other is still to come.
+    // No scheduler ran for a day. One start has passed, and the other has not.
     look(&local, start + hour, drive_id).await;
     look(&local, start + hour * 2, drive_id).await;
     assert_eq!(told(&local, drive_id).await, [(start, 24), (start + day, 24)]);
@@ -103,7 +105,7 @@ async fn everyone_is_reminded_once(engine: Engine) {
         &["registration.waitlisted"],
         &["registration.confirmed", "drive.reminded", "drive.reminded"],
     ];
-    // Something at the end, so that whatever came before has been seen.
+    // The last command. When its events arrive, all earlier ones have arrived.
     assert_ok(&local.decide(CancelDrive { drive_id, reason: "rain".into() }).await);
     for (member_id, expected) in people.iter().zip(expected) {
         let found = inbox(&local, *member_id, expected.len() + 1).await;
@@ -116,7 +118,8 @@ async fn everyone_is_reminded_once(engine: Engine) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_moves_is_told_of_again_and_one_that_is_called_off_is_not() {
     let local = Local::start(Engine::Sqlite).await;
-    // Berlin puts its clock back in between: what counts is the instant at which its clock shows nine.
+    // Berlin's clock is put back between the two days. The start is the instant at which the clock
+    // there shows nine.
     let more = json!({ "starts_at": "2031-10-25T09:00", "time_zone": "Europe/Berlin" });
     let moves = local.open_drive(more.clone()).await;
     let cancelled = local.open_drive(more).await;
@@ -156,7 +159,7 @@ async fn how_a_drive_stands_is_told_once_a_day_at_its_own_time() {
         let digested = events.filter(|event| event["type"] == "muster.drive.digested");
         digested.map(|event| event["data"].clone()).collect::<Vec<_>>()
     };
-    // Nobody looked for years: what is told is how it stands, and of when.
+    // No scheduler ran for years. The digest has the present counts, and its date.
     let first: Timestamp = "2036-01-01T02:30:00Z".parse().unwrap();
     look(&local, first, drive_id).await;
     let expected = json!({
@@ -199,7 +202,7 @@ async fn drives_from_before_there_were_reminders_are_looked_at_once() {
     let local = Local::start(Engine::Sqlite).await;
     let start = clock::now() + Duration::days(10);
     let drive_id = local.open_drive(json!({ "starts_at": start })).await;
-    // As the migration leaves them.
+    // The state after the migration.
     local.tamper("update drives set remind_at = created_at").await.unwrap();
     let entries = local.entries(drive_id).await;
     assert_eq!(drives::reminders(&local.db.read, clock::now(), 0, 10).await.unwrap().len(), 1);
@@ -208,7 +211,7 @@ async fn drives_from_before_there_were_reminders_are_looked_at_once() {
     assert_eq!(local.entries(drive_id).await, entries, "there was nothing to tell");
     look(&local, start - Duration::days(1), drive_id).await;
     assert_eq!(told(&local, drive_id).await, [(start, 24)]);
-    // One whose start has passed while nobody looked is not due for ever either.
+    // A drive whose start passed while no scheduler ran must not stay due for ever.
     look(&local, start, drive_id).await;
     assert_eq!(drives::reminders(&local.db.read, start, 0, 10).await.unwrap(), []);
     assert_eq!(told(&local, drive_id).await.len(), 1);

@@ -1,4 +1,4 @@
-//! Rendered files say what the code says.
+//! Rendered files agree with the code.
 
 #[test]
 fn rendered_files_are_not_stale() {

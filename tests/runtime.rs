@@ -1,4 +1,5 @@
-//! The lane runtime: what goes wrong with one message hurts no other, and nothing is decided twice or forgotten.
+//! The lane runtime: a fault with one message affects no other message. Nothing is decided twice or
+//! forgotten.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -76,7 +77,7 @@ async fn poison_among_good_messages_is_set_aside_with_its_reason_and_the_rest_is
     local.verify().await.unwrap();
 }
 
-/// The drive had no rules yet when the batch was read.
+/// The batch itself creates the drive, so its rules are unknown when the batch is loaded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rules_that_come_with_the_batch_judge_by_the_members_attributes() {
     let mut local = Local::idle(Engine::Sqlite).await;
@@ -169,7 +170,7 @@ async fn while_the_database_is_away_commands_wait_in_order_and_nothing_is_lost()
             let member_id = MemberId::new();
             clicks.push(local.send(envelope(local::member(member_id), register(drive_id, member_id))).await);
         }
-        // Each attempt rolls back; nothing half done stays.
+        // Each attempt is rolled back, so nothing is stored.
         assert_eq!(ledger::find(&local.db.read, clicks.clone()).await.unwrap().len(), 0);
         local.tamper("alter table drive_log_away rename to drive_log").await.unwrap();
         let mut places = Vec::new();
@@ -194,7 +195,7 @@ async fn events(subscription: &mut Subscription, count: usize) -> Vec<Message> {
     events
 }
 
-/// The next decision, between the notices.
+/// The next decision. It skips notices.
 async fn decision(subscription: &mut Subscription) -> Row {
     loop {
         let message = events(subscription, 1).await.remove(0);
@@ -274,7 +275,7 @@ async fn whoever_waits_hears_of_every_kind_of_end() {
     assert_eq!(reply.status, Status::Failed);
 }
 
-/// Says "not now" once, then does its work.
+/// Fails once with "not now", and then works.
 #[derive(Debug, Default)]
 struct Busy(AtomicUsize);
 
@@ -388,7 +389,7 @@ async fn a_message_for_a_queue_kind_it_does_not_belong_to_is_given_up() {
     assert_eq!(code(&local.decision(id).await), "undecodable");
 }
 
-/// More lanes wait for locks than batches are decided at a time.
+/// More lanes wait for locks than the number of batches that are decided at a time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lanes_that_wait_for_the_database_hold_no_other_up() {
     let local = Local::start(Engine::Postgres).await;

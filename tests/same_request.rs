@@ -1,4 +1,5 @@
-//! What is the same request, and what is another one: bodies, addresses, and clicks that came too early.
+//! Which requests count as the same and which do not: bodies, addresses, and clicks that came too
+//! early.
 
 use domain::actor::{Actor, Role};
 use domain::clock;
@@ -12,7 +13,8 @@ use uuid::Uuid;
 
 use crate::deployment::{Answer, Client, Embedded, Engine, FullSize, answer, eventually};
 
-/// A write with an idempotency key; the body goes out as it stands, and none without a content type.
+/// Sends a write with an idempotency key. The body is sent as given. Without a body, there is no
+/// content type.
 async fn click(
     client: &Client,
     method: Method,
@@ -35,7 +37,7 @@ fn id(answer: &Answer) -> CommandId {
     answer.body["command_id"].as_str().unwrap_or_else(|| panic!("{answer:?}")).parse().unwrap()
 }
 
-/// What a receipt says of the body. Its signature is checked elsewhere.
+/// The body's hash in a receipt. Other tests check its signature.
 fn hash_in_receipt(answer: &Answer) -> String {
     let receipt = answer.body["receipt"].as_str().unwrap();
     let claims = receipt.split('.').nth(1).unwrap();
@@ -75,7 +77,7 @@ async fn a_body_is_the_same_if_it_means_the_same() {
         }
     }
 
-    // What an older version has kept is the hash of the exact bytes.
+    // An older version has stored the hash of the exact bytes.
     let url = format!("sqlite:{}/data/muster.db", muster.folder.0.display());
     let db = Database::connect(&url, 1, "test").await.unwrap();
     let old = hex(&sha256(b"{ }"));
@@ -136,7 +138,7 @@ async fn an_address_is_the_same_however_it_is_spelled() {
     }
 }
 
-/// A click before registration opens is refused, and the same click afterwards is decided anew.
+/// A click before registration opens is refused. The same click afterwards gets a new decision.
 async fn too_early(members: &[&Client], admin: &Client) {
     let opens_at = chrono::Utc::now() + chrono::Duration::minutes(30);
     let drive_id = admin.open_drive(json!({ "opens_at": opens_at, "capacity": 1 })).await;
@@ -162,7 +164,7 @@ async fn too_early(members: &[&Client], admin: &Client) {
         (drive.body["status"] == "open").then_some(())
     })
     .await;
-    // Many at once, through all processes, are one command.
+    // Concurrent repetitions through all processes are one command.
     let clicks = (0..12).map(|number| {
         click(
             members[number % members.len()],
@@ -182,7 +184,7 @@ async fn too_early(members: &[&Client], admin: &Client) {
     }
     let decided = click(members[0], Method::POST, &path, "k", None, true).await;
     assert_eq!((id(&decided), &decided.body["outcome"]["state"]), (one, &json!("confirmed")));
-    // Every receipt has the decision that it had.
+    // Each receipt keeps its decision.
     for id in refused {
         let status = members[0].get(&format!("/api/v1/commands/{id}")).await.body;
         assert_eq!(status["problem"]["code"], "drive-not-open", "{status}");
@@ -197,7 +199,7 @@ async fn a_click_that_came_too_early_does_not_bind_its_key() {
     let ann = Client::member(url, "ann").await;
     too_early(&[&ann], &admin).await;
 
-    // Any other refusal does: a request that was only sent twice must not take effect later.
+    // Any other refusal stays. A request that was only repeated must not take effect later.
     let drive_id = admin.open_drive(json!({ "capacity": 1 })).await;
     let path = format!("/api/v1/drives/{drive_id}/registrations");
     ann.decide(Method::POST, &path, &json!({})).await;
@@ -249,7 +251,7 @@ async fn a_check_older_than_its_decision_is_kept_is_forgotten() {
     assert_eq!((long_ago.status.as_u16(), long_ago.code()), (410, "forgotten"), "{long_ago:?}");
     let of_a_key = key.keyed_command_id(Actor { role: Role::Member, id: Uuid::now_v7() }, "nobody knows");
     assert_eq!(status(key.passing(of_a_key)).await.code(), "forgotten");
-    // What may wait still, and what is never forgotten.
+    // These may still wait, or are never forgotten.
     for id in [key.passing(key.new_command_id(days(6))), key.new_command_id(days(900)), of_a_key] {
         assert_eq!(status(id).await.body["status"], "accepted");
     }
@@ -265,7 +267,7 @@ async fn a_browser_gets_a_page() {
     assert!(policy.starts_with("default-src 'none'"), "{policy}");
     let text = page.body.as_str().unwrap();
     assert!(text.contains(env!("CARGO_PKG_VERSION")) && !text.contains("<script"), "{text}");
-    // Whatever it leads to is there.
+    // All its links work.
     let links: Vec<_> = text.split("href=\"").skip(1).map(|link| link.split('"').next().unwrap()).collect();
     assert!(links.contains(&"/docs") && links.contains(&"/admin/docs") && links.contains(&"/health/full"));
     for link in links {

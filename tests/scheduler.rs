@@ -1,4 +1,5 @@
-//! What falls due happens exactly once, however many schedulers run and however long they were down.
+//! Each timed command takes effect exactly once, however many schedulers run and however long they
+//! were down.
 
 use chrono::Duration;
 use domain::clock;
@@ -16,7 +17,7 @@ use shared::store::drives;
 use crate::deployment::{Engine, VirtualHost, eventually};
 use crate::local::Local;
 
-/// How many commands of this kind the ledger has.
+/// The number of commands of this kind in the ledger.
 async fn decided(db: &Database, kind: &str) -> i64 {
     let sql = format!("select count(*) as n from ledger where kind = '{kind}'");
     let statement = Statement::from_string(db.read.get_database_backend(), sql);
@@ -32,7 +33,7 @@ async fn two_schedulers_that_were_down_for_hours_emit_each_due_command_once() {
     let start = clock::from_ms(1_790_000_000_000);
     assert_eq!(one.tick(start).await.unwrap(), 0, "it begins now; the past is not made up for");
     let later = start + Duration::hours(5);
-    // Both look at the same moment, with clocks that differ, and again and again.
+    // Both schedulers run at the same moment, with different clocks, and several times.
     let (first, second) = tokio::join!(one.tick(later), two.tick(later + Duration::seconds(5)));
     assert!(first.unwrap() + second.unwrap() >= 5);
     for seconds in 0..10 {
@@ -43,7 +44,7 @@ async fn two_schedulers_that_were_down_for_hours_emit_each_due_command_once() {
         (decided(&local.db, "clean-up").await == 5).then_some(())
     })
     .await;
-    // Something behind them, so that whatever came twice has been seen.
+    // A later command. When it is decided, all repetitions have been processed.
     local.decide(domain::upkeep::CleanUp {}).await;
     assert_eq!(decided(&local.db, "clean-up").await, 5 + 1);
     let reached = settings::watermark(&local.db.read, TIMETABLE[0].name).await.unwrap();
@@ -58,12 +59,12 @@ async fn a_clock_that_jumps_forwards_and_back_stops_nothing() {
         (Scheduler::new(local.db.clone(), local.broker.clone()), Scheduler::new(other, local.broker.clone()));
     let start = clock::from_ms(1_790_000_000_000);
     one.tick(start).await.unwrap();
-    // A month ahead: what falls due until then is done.
+    // The clock is a month ahead, so everything due until then is done.
     let hours = 24 * 30;
     while one.tick(start + Duration::hours(hours)).await.unwrap() > 0 {}
     eventually("a month is done", || async { (decided(&local.db, "clean-up").await == hours).then_some(()) })
         .await;
-    // Back again. The same hours fall due once more, and are other commands.
+    // The clock is set back. The same hours fall due again, as other commands.
     for minutes in 0..=180 {
         let (first, second) =
             (start + Duration::minutes(minutes), start + Duration::minutes(minutes) + Duration::seconds(4));
@@ -144,7 +145,7 @@ async fn a_drive_opens_though_others_write_without_end() {
     local.open_drive(json!({ "opens_at": opens_at, "closes_at": now + Duration::minutes(60) })).await;
     let scheduler = Scheduler::new(local.db.clone(), local.broker.clone());
     scheduler.tick(now).await.unwrap();
-    // Nothing of the timetable falls due meanwhile.
+    // Move the watermark, so that nothing of the timetable falls due meanwhile.
     settings::move_watermark(local.db.writer(), TIMETABLE[0].name, opens_at).await.unwrap();
     let writing = local.db.begin().await.unwrap();
     let waiting = tokio::spawn({
@@ -156,8 +157,8 @@ async fn a_drive_opens_though_others_write_without_end() {
     waiting.await.unwrap().unwrap();
 }
 
-/// The commands of more drives and profiles than one look reads stay undecided. Those behind them are
-/// published all the same.
+/// More drives and profiles than one look reads stay undecided. The scheduler still publishes
+/// commands for those behind them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stays_due_hides_nothing_behind_it() {
     let local = Local::start(Engine::Sqlite).await;
@@ -179,7 +180,7 @@ async fn what_stays_due_hides_nothing_behind_it() {
     for number in 0..many {
         pending::insert(local.db.writer(), &profile(number)).await.unwrap();
     }
-    // Nobody consumes there: nothing is decided.
+    // There is no consumer on this broker, so nothing is decided.
     let host = VirtualHost::new();
     let url = BrokerUrl::Rabbit(host.url.clone().into());
     let nowhere = Broker::connect(&url, "2".parse().unwrap(), "test").await.unwrap();

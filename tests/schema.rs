@@ -1,4 +1,5 @@
-//! The schema, as the migrations make it: the committed dump of each database, and the columns that the code names.
+//! The schema that the migrations make. It must equal the committed dump of each database, and the
+//! columns of the code.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -34,13 +35,13 @@ async fn rows(db: &DatabaseConnection, sql: &str) -> Vec<Vec<String>> {
         let columns = row.column_names().len();
         (0..columns).map(|at| row.try_get_by_index::<String>(at).unwrap()).collect::<Vec<_>>()
     };
-    // How a database sorts depends on where it was set up.
+    // A database's sort order depends on its installation, so sort here.
     let mut rows: Vec<_> = rows.iter().map(texts).collect();
     rows.sort();
     rows
 }
 
-/// Table, column, type, whether it may be null, default; in that order.
+/// In this order: table, column, type, nullability, default.
 fn columns(engine: Engine) -> &'static str {
     match engine {
         Engine::Sqlite => {
@@ -64,7 +65,7 @@ fn columns(engine: Engine) -> &'static str {
     }
 }
 
-/// Table, index, and what makes it; in that order.
+/// In this order: table, index, definition.
 fn indexes(engine: Engine) -> &'static str {
     match engine {
         Engine::Sqlite => {
@@ -81,7 +82,7 @@ fn indexes(engine: Engine) -> &'static str {
     }
 }
 
-/// Table, and what its rows must be; in that order.
+/// In this order: table, check.
 fn checks(engine: Engine) -> &'static str {
     match engine {
         Engine::Sqlite => "select name, sql from sqlite_master where type = 'table'",
@@ -96,7 +97,7 @@ fn checks(engine: Engine) -> &'static str {
     }
 }
 
-/// A migration that changes what is there shows in these files. `UPDATE_SCHEMA=1` writes them.
+/// Migrations that change the schema show in these files. `UPDATE_SCHEMA=1` writes them.
 async fn the_schema_is_the_committed_one(engine: Engine) {
     let (_database, db) = migrated(engine).await;
     let mut dump = String::new();
@@ -119,7 +120,7 @@ async fn the_schema_is_the_committed_one(engine: Engine) {
     assert_eq!(dump, committed, "{name} is not what the migrations make; run this test with UPDATE_SCHEMA=1");
 }
 
-/// The columns that the code names, with whether they may be null, by their tables.
+/// The columns in the code's entities, by table, with their nullability.
 fn of_entities() -> BTreeMap<String, BTreeMap<String, bool>> {
     fn of<E: EntityTrait>() -> (String, BTreeMap<String, bool>) {
         let columns = E::Column::iter().map(|column| (column.as_str().to_owned(), column.def().is_null()));

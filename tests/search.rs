@@ -1,4 +1,4 @@
-//! What is searched is found the same way on every database, in every script.
+//! A search finds the same rows on every database, in every script.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ const NAMES: [&str; 12] = [
     "Trần Văn Đức",
 ];
 
-/// What is looked for, and which of the names have it.
+/// Each search text, and the names that it must find.
 const FOUND: [(&str, &[usize]); 47] = [
     ("ångström", &[0]),
     ("ANGSTROM", &[0]),
@@ -96,7 +96,7 @@ async fn import(local: &Local, people: impl IntoIterator<Item = (String, String)
     assert_eq!(outcome(&decided, "rejected_count"), 0, "{decided:?}");
 }
 
-/// The names of the people who are found.
+/// The names of the members found.
 async fn people(local: &Local, text: &str) -> BTreeSet<String> {
     let found = members::list(&local.db.read, Some(text), None, 100).await.unwrap();
     found.into_iter().map(|person| person.profile.name).collect()
@@ -120,7 +120,7 @@ async fn texts_are_found_in_every_script(engine: Engine) {
         assert_eq!(people(&local, text).await, expected, "people with {text:?}");
         assert_eq!(titles(&local, text).await, expected, "drives with {text:?}");
     }
-    // Nothing of it can be looked for.
+    // These texts contain nothing to search for, so they find everything.
     for text in ["\u{301}", "\u{200b}", " \u{ad} "] {
         assert_eq!(people(&local, text).await.len(), NAMES.len(), "{text:?}");
         assert_eq!(titles(&local, text).await.len(), NAMES.len(), "{text:?}");
@@ -159,7 +159,7 @@ async fn addresses_are_found_as_they_are_shown_and_as_they_are_sent(engine: Engi
     assert_eq!(shown, BTreeSet::from(["zoë@bücher.de".to_owned(), "иван@пример.рф".to_owned()]));
 }
 
-/// How many rows of the three tables have no folded form, or that of another text.
+/// The number of rows in the three tables whose folded form is missing or outdated.
 async fn behind(local: &Local) -> i64 {
     let mut behind = 0;
     for (table, text) in [("members", "name"), ("accounts", "email"), ("drives", "title")] {
@@ -179,7 +179,7 @@ async fn rows_of_an_older_version_are_found_and_filled_in(engine: Engine) {
     import(&local, numbers).await;
     let drive_id = local.open_drive(json!({ "title": "Spring" })).await;
     assert_eq!(behind(&local).await, 0, "whoever writes a text writes its folded form");
-    // Such a version inserts rows, and changes texts that were folded.
+    // An older version inserts rows without a folded form, and changes texts that have one.
     for sql in [
         "update members set name = 'Zoë Müller' where name = 'Person 7'",
         "update members set search = null, search_of = null where name = 'Person 8'",
@@ -214,7 +214,7 @@ async fn an_upgrade_that_died_half_way_is_finished(engine: Engine) {
         .tamper("update accounts set search = null, search_of = null, address = null where email like '%8%'")
         .await
         .unwrap();
-    // What was done is not recorded as done.
+    // The migrations did their work, but were not recorded as done.
     local.tamper("delete from seaql_migrations where version like 'm20261130_%'").await.unwrap();
     let others = [local.second_handle().await, local.second_handle().await];
     let stop = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! What an operator may set, and set wrongly: each fault is said in words that name it, and no secret is in them.
+//! Settings of operators, right and wrong. Each error names the setting, and contains no secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::deployment::{
 
 const SECRET: &str = "s3cr3t";
 
-/// Runs `muster` with these variables to its end, which is a bad one; what it said.
+/// Runs `muster` with these variables. It must fail. Returns its output.
 fn refused(env: &[(&'static str, &str)]) -> String {
     let folder = Folder::new();
     let own =
@@ -126,7 +126,7 @@ async fn an_empty_variable_is_not_given() {
     );
     assert!(process.stop().await.success());
 
-    // Where it listens, and what it keeps, too.
+    // An empty value counts as not set for addresses and folders, too.
     let env = [("LISTEN", ""), ("DATA_DIR", ""), ("PEER_URL", ""), ("ADMIN_PASSWORD", "")];
     let output = Command::new(binary("member-api"))
         .env_clear()
@@ -153,7 +153,7 @@ async fn a_password_file_that_holds_none_makes_no_admin() {
         ];
         let (succeeded, said) = muster(&[], &env);
         assert!(!succeeded && said.contains("admin-password holds no password"), "{text:?}: {said}");
-        // Nobody was made, so another start makes one.
+        // No admin was made, so another start makes one.
         std::fs::write(data.join("admin-password"), "long enough now\n").unwrap();
         let process = Process::start("muster", &[], &env, &folder.0).await;
         let body = serde_json::json!({ "email": "admin@localhost", "password": "long enough now" });
@@ -213,7 +213,7 @@ fn a_data_folder_that_cannot_be_used_is_named() {
     assert!(said.contains("DATA_DIR") && said.contains("UTF-8"), "{said}");
 }
 
-/// Only root can become somebody else.
+/// Only root can change the owner of a folder.
 #[test]
 fn a_data_folder_of_another_user_is_named() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -251,7 +251,8 @@ fn a_data_folder_of_another_user_is_named() {
     mode(&data, 0o755);
 }
 
-/// Ready means: can do its work. A server that answers questions and takes no write is not.
+/// A process is ready if it can do its work. A database that answers but accepts no write is not
+/// enough.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_only_reads_is_not_ready() {
     use sea_orm::ConnectionTrait as _;
@@ -259,7 +260,7 @@ async fn what_only_reads_is_not_ready() {
     let folder = Folder::new();
     let process = Embedded::process_on(&folder, &[("DATABASE_URL", database.url.clone())]).await;
     let name = database.url.rsplit('/').next().unwrap().to_owned();
-    // From another database: what is set here would hold for the operator, too.
+    // Connect to another database, because the setting would also apply to this connection.
     let db = sea_orm::Database::connect(database.url.replace(&name, "postgres")).await.unwrap();
     let only_reads = |on: bool| {
         let (db, name) = (db.clone(), name.clone());
@@ -267,7 +268,7 @@ async fn what_only_reads_is_not_ready() {
             let word = if on { "on" } else { "off" };
             let set = format!("alter database {name} set default_transaction_read_only = {word}");
             db.execute_unprepared(&set).await.unwrap();
-            // Sessions that are there keep what they had.
+            // Open sessions keep the old setting, so end them.
             let end =
                 format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
             db.execute_unprepared(&end).await.unwrap();
@@ -285,7 +286,7 @@ async fn what_only_reads_is_not_ready() {
     db.close().await.unwrap();
 }
 
-/// A server that answers, and does not end a write, does no work either.
+/// A database that answers but never completes a write is not enough either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_whose_writes_hang_is_not_ready() {
     use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
@@ -309,7 +310,7 @@ async fn mariadb_that_is_read_only_is_not_ready() {
     let db = sea_orm::Database::connect(&database.url).await.unwrap();
     let name = database.url.rsplit('/').next().unwrap().to_owned();
     let user = format!("u{}", &name[name.len() - 12..]);
-    // Somebody who may write here, until the table is locked for writing.
+    // This user may write, until its permission is taken away.
     db.execute_unprepared(&format!("create user {user}@'%' identified by 'pw'")).await.unwrap();
     db.execute_unprepared(&format!("grant all on {name}.* to {user}@'%'")).await.unwrap();
     let url = database.url.replace("root@", &format!("{user}:pw@"));
@@ -317,7 +318,7 @@ async fn mariadb_that_is_read_only_is_not_ready() {
     let process = Embedded::process_on(&folder, &[("DATABASE_URL", url)]).await;
     db.execute_unprepared(&format!("revoke all on {name}.* from {user}@'%'")).await.unwrap();
     db.execute_unprepared(&format!("grant select on {name}.* to {user}@'%'")).await.unwrap();
-    // Sessions that are there keep what they had.
+    // Open sessions keep the old permission, so end them.
     db.execute_unprepared(&format!("kill user {user}")).await.unwrap();
     eventually("it is not ready", || async {
         let answer = reqwest::get(format!("{}/readyz", process.url)).await.unwrap();
@@ -331,7 +332,7 @@ async fn mariadb_that_is_read_only_is_not_ready() {
     db.close().await.unwrap();
 }
 
-/// Nothing that a process says while it cannot reach its servers holds a password.
+/// Log messages about unreachable servers contain no password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_away_is_said_without_a_password() {
     let deployment = FullSize::new(Engine::Postgres)
@@ -438,7 +439,8 @@ fn each_process_lists_only_the_flags_that_it_uses() {
         assert!(succeeded && found.iter().all(|flag| said.contains(&format!("--{flag} "))), "{name}: {said}");
         used.extend(found);
     }
-    // The all-in-one process has what its parts use. Its other API is itself.
+    // The all-in-one process has the flags of its parts. It needs no URL of a peer, because it
+    // serves both APIs.
     used.remove("peer-url");
     assert_eq!(flags(&muster::Arguments::command()), used, "a flag that no process uses");
 }

@@ -1,4 +1,5 @@
-//! An account and its first profile: none is without the other, wherever the process dies.
+//! Sign-up makes an account and its first profile. Neither exists without the other, wherever the
+//! process dies.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ on_every_database! {
     a_name_that_came_first_stays,
 }
 
-/// An account whose first profile was not published.
+/// An account whose first profile was not published yet.
 async fn account(local: &Local, name: &str) -> (MemberId, PendingProfile) {
     let (id, created_at) = (MemberId::new(), clock::now());
     let command = UpdateProfile { member_id: id, name: Some(name.to_owned()), attributes: BTreeMap::new() };
@@ -58,11 +59,11 @@ async fn a_pending_profile_is_published_until_it_is_decided_and_not_again(engine
     assert_eq!((row.kind.as_str(), row.actor), (UpdateProfile::KIND, member(id)));
     assert_eq!(name(&local, id).await, "Asha");
     assert_eq!(pending::find(&local.db.read, id).await.unwrap(), None, "the decision settles it");
-    // Another scheduler has not published it, and finds nothing.
+    // Another scheduler has not published it, but finds nothing to publish.
     let other = Scheduler::new(local.second_handle().await, local.broker.clone());
     assert_eq!(other.tick(later).await.unwrap(), 0);
 
-    // A consumer of an older version decides, and leaves the row.
+    // A consumer of an older version decides the command, but leaves the row.
     pending::insert(local.db.writer(), &profile).await.unwrap();
     assert_eq!(other.tick(later).await.unwrap(), 1);
     eventually("a repetition settles it, too", || async {
@@ -91,7 +92,7 @@ async fn a_name_that_came_first_stays(engine: Engine) {
 
 const EMAIL: &str = "asha@x.org";
 
-/// What the process answers; none if it dies.
+/// Signs up. Returns the answer, or `None` if the process dies.
 async fn sign_up(url: &str) -> Option<Answer> {
     let body = json!({ "email": EMAIL, "password": "long enough", "name": " Asha " });
     let request = Client::nobody(url).request(Method::POST, "/api/v1/auth/sign-up").json(&body);
@@ -117,7 +118,7 @@ async fn count(folder: &Folder, sql: &str) -> i64 {
     found
 }
 
-/// Accounts of members, their profiles, decided and pending first profiles.
+/// Counts: member accounts, profiles, decided first profiles, pending first profiles.
 async fn counts(folder: &Folder) -> [i64; 4] {
     [
         count(folder, "accounts where role = 'member'").await,
@@ -127,7 +128,7 @@ async fn counts(folder: &Folder) -> [i64; 4] {
     ]
 }
 
-/// Starts a process that dies at this place while a member signs up.
+/// Starts a process that dies at this failpoint during a sign-up.
 async fn dies_at(place: &str) -> Folder {
     let folder = Folder::new();
     let mut doomed = Embedded::process_on(&folder, &[("FAILPOINT", format!("{place}:1:kill"))]).await;
@@ -146,7 +147,7 @@ async fn verifies(folder: &Folder, process: Process) {
     assert!(verified, "{said}");
 }
 
-/// After the commit, after the publication, before the commit of the decision, after it.
+/// Failpoints after the commit, after the publication, before the decision's commit, and after it.
 const STEPS: [&str; 4] =
     ["sign-up-committed", "sign-up-published", "first-profile-decided", "consumer-committed"];
 
@@ -203,7 +204,7 @@ async fn before_the_commit_there_is_nothing_and_the_address_is_free() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sign_up_succeeds_without_a_broker_and_the_name_is_there() {
     let folder = Folder::new();
-    // The embedded broker refuses the message at which it panics.
+    // The embedded broker refuses the message about which it panics.
     let process = Embedded::process_on(&folder, &[("FAILPOINT", "store-writing:1:panic".to_owned())]).await;
     let answer = sign_up(&process.url).await.unwrap();
     assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");

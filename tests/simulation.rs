@@ -1,9 +1,10 @@
-//! A simulated world around the real parts. Everything that happens in it comes out of one number, the seed; see
-//! docs/explanation/simulation.md.
+//! A simulated world around the real parts. One number, the seed, determines everything that
+//! happens in it. See docs/explanation/simulation.md.
 //!
-//! Many worlds have the pure core, in memory, and the embedded broker; some have the real batch and the real tables on
-//! SQLite as well. `MUSTER_SEED=1234 cargo nextest run --test system simulation::` lives through one seed again, on both;
-//! `MUSTER_SEEDS=1000000` through so many instead of 10,000.
+//! Many worlds have the pure core, in memory, and the embedded broker. Some have the real batch and
+//! the real tables on SQLite instead.
+//! `MUSTER_SEED=1234 cargo nextest run --test system simulation::` repeats one seed, on both.
+//! `MUSTER_SEEDS=1000000` runs that many seeds instead of 10,000.
 
 mod ask;
 mod check;
@@ -26,22 +27,23 @@ use self::journal::{Counts, Journal};
 use self::machine::Machine;
 use self::world::World;
 
-/// How many seeds are lived through with the pure core, by all blocks together.
+/// Seeds that run with the pure core, over all blocks.
 const SEEDS: u64 = 10_000;
-/// So many of these also with everything real; as large a share of however many are asked for.
+/// Seeds that also run with everything real. If another number of seeds is asked for, the share
+/// stays the same.
 const WHOLE: u64 = 600;
-/// And so many worlds have the real loop.
+/// Seeds that run with the real loop.
 const LOOPED: u64 = 200;
-/// One test each, so that they use all cores.
+/// Blocks of seeds. Each is a test of its own, so they use all cores.
 const BLOCKS: u64 = 6;
-/// How many commands are asked in a world, besides those that make its drives.
+/// Commands per world, besides those that make its drives.
 const ASKS: usize = 16;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// Lives through one seed; the history, if all was well.
+/// Runs one seed. Returns the history, if all checks passed.
 fn live(seed: u64, machine: &mut Machine) -> Journal {
     history(seed, |journal| World::new(seed, machine, journal).live(ASKS).map(drop))
 }
@@ -61,7 +63,7 @@ fn history(seed: u64, live: impl FnOnce(&mut Journal) -> anyhow::Result<()>) -> 
     );
 }
 
-/// The seeds of a block, of so many in all; or the one that was asked for.
+/// The seeds of a block, of `all` seeds. If `MUSTER_SEED` is set, only that one.
 fn seeds(block: u64, all: u64) -> Vec<u64> {
     match number("MUSTER_SEED") {
         Some(seed) => Vec::from_iter((seed % BLOCKS == block).then_some(seed)),
@@ -69,7 +71,7 @@ fn seeds(block: u64, all: u64) -> Vec<u64> {
     }
 }
 
-/// A world in which nothing goes wrong proves nothing: over many seeds, everything must have happened.
+/// A world without faults proves nothing. Over many seeds, each kind of thing must have happened.
 fn everything_happened(counts: &Counts) {
     let never: Vec<_> = journal::KINDS.iter().filter(|kind| !counts.contains_key(**kind)).collect();
     assert!(never.is_empty(), "in none of the worlds: {never:?}, but {counts:#?}");
@@ -92,7 +94,8 @@ fn core(block: u64) {
     }
 }
 
-/// The batch and the tables do what the pure core does: the same history, to the hashes of the logs.
+/// The batch and the tables must have the same history as the pure core, including the logs'
+/// hashes.
 fn whole(block: u64) {
     let (mut whole, mut core) = (Machine::whole(), Machine::core());
     let all = number("MUSTER_SEEDS").map_or(WHOLE, |seeds| seeds * WHOLE / SEEDS);
@@ -129,7 +132,7 @@ blocks! {
     core_5, whole_5 = 5,
 }
 
-/// The loop around the batch, too, wherever it ends.
+/// The real loop around the batch, which ends at any moment.
 #[test]
 fn looped() {
     let all = number("MUSTER_SEEDS").map_or(LOOPED, |seeds| seeds * LOOPED / SEEDS);
@@ -139,7 +142,8 @@ fn looped() {
     }
 }
 
-/// Whatever else the machine has done before, and however its threads were scheduled.
+/// The history must not depend on what the machine did before, or on how its threads were
+/// scheduled.
 #[test]
 fn the_same_seed_has_the_same_history() {
     let (mut one, mut two) = (Machine::whole(), Machine::whole());

@@ -1,4 +1,4 @@
-//! Streams whose client has a number that was never given.
+//! Streams whose client sends a number that the stream never had.
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::deployment::{Client, Embedded};
 use crate::streams::{By, Connection};
 
-/// A client may come from before a restore, or from another deployment.
+/// The client's number may come from before a restore, or from another deployment.
 #[tokio::test]
 async fn a_number_beyond_the_end_is_told_to_start_over_and_goes_on_from_there() {
     let muster = Embedded::start().await;
@@ -33,12 +33,12 @@ async fn a_number_beyond_the_end_is_told_to_start_over_and_goes_on_from_there() 
             person.decide(click.0, &click.1, &json!({})).await;
             let (next, data) = stream.told().await;
             assert!(next > end && data != json!({ "end": next }), "{path} {by:?}: {next} {data}");
-            // Whoever comes back with the number of the reset is not told again.
+            // A client that reconnects with the reset's number does not get the reset again.
             let mut back = Connection::open(client, path, by, Some(end)).await.unwrap();
             assert_eq!(back.told().await.0, next, "{path} {by:?}");
         }
     }
-    // The words that programs look for, and headers that are no numbers of ours.
+    // Programs look for these words. The headers are not valid numbers of this stream.
     for last in ["99999", "99999999999999999999999", "-1", "none"] {
         let mut stream = admin.request(Method::GET, &log).header("Last-Event-ID", last).send().await.unwrap();
         assert_eq!(stream.status(), StatusCode::OK, "{last}");

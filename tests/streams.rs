@@ -1,4 +1,4 @@
-//! Live streams: whoever watches is told everything, once, in order, and comes back to where they were.
+//! Live streams: a client gets every event once and in order, and continues after a reconnect.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use crate::deployment::{Client, Embedded, PATIENCE, eventually};
 
-/// How a client is connected.
+/// The kind of connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     Events,
@@ -27,7 +27,7 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Opens a stream after the number `last`; why not otherwise.
+    /// Opens a stream after the number `last`. On failure, returns the reason.
     pub async fn open(client: &Client, path: &str, by: By, last: Option<u64>) -> Result<Self, String> {
         match by {
             By::Events => {
@@ -64,7 +64,7 @@ impl Connection {
         }
     }
 
-    /// The next event; none at the end of the stream.
+    /// The next event. `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<(u64, Value)> {
         match self {
             Self::Events { answer, text } => loop {
@@ -92,7 +92,7 @@ impl Connection {
         }
     }
 
-    /// The next event, which must come.
+    /// The next event, which must arrive in time.
     pub async fn told(&mut self) -> (u64, Value) {
         let told = tokio::time::timeout(PATIENCE, self.next()).await.expect("waited in vain for an event");
         told.expect("the stream has ended")
@@ -127,7 +127,7 @@ async fn a_member_is_told_what_was_decided_and_comes_back_to_where_they_were() {
     assert_eq!(event["source"], format!("/drives/{drive_id}"));
     drop(live);
 
-    // While Ann is away she gets Bob's place, gives it up, and comes again.
+    // While Ann is disconnected, she gets Bob's place, withdraws, and registers again.
     decided(&bob, withdraw(&drive_id)).await;
     decided(&ann, withdraw(&drive_id)).await;
     let again = decided(&ann, register(&drive_id)).await;
@@ -145,7 +145,7 @@ async fn a_member_is_told_what_was_decided_and_comes_back_to_where_they_were() {
         }
     }
 
-    // The inbox holds the same.
+    // The inbox has the same events.
     let inbox = ann.get("/api/v1/me/notifications?limit=3").await.body;
     let types = |inbox: &Value| -> Vec<String> {
         inbox["items"]
@@ -160,7 +160,7 @@ async fn a_member_is_told_what_was_decided_and_comes_back_to_where_they_were() {
     let rest = ann.get(&format!("/api/v1/me/notifications?limit=3&cursor={cursor}")).await.body;
     assert_eq!((types(&rest), &rest["next_cursor"]), (vec![expected[0].clone()], &Value::Null));
 
-    // What is read stays read, and what is not yet there cannot be.
+    // Read events stay read, and events that do not exist yet cannot be marked as read.
     let read = ann.post("/api/v1/me/notifications/read", &json!({ "up_to": 3 })).await;
     assert_eq!(read.status, StatusCode::NO_CONTENT, "{read:?}");
     ann.post("/api/v1/me/notifications/read", &json!({ "up_to": 2 })).await;
@@ -174,7 +174,7 @@ async fn a_member_is_told_what_was_decided_and_comes_back_to_where_they_were() {
         (StatusCode::UNPROCESSABLE_ENTITY, "invalid-body"),
         "{beyond:?}"
     );
-    // Bob's is his own.
+    // Bob's inbox is separate.
     assert_eq!(types(&bob.get("/api/v1/me/notifications").await.body).len(), 2);
 }
 
@@ -230,7 +230,7 @@ async fn everyone_sees_how_a_drive_stands_and_nobody_sees_who_comes() {
         };
         assert_eq!(standing["places_left"], left - 1);
         assert_eq!(standing["slots"][0]["confirmed"], standing["confirmed"]);
-        // Whoever comes back and has missed nothing is told nothing until something happens.
+        // A client that has missed nothing gets nothing after a reconnect until something happens.
         let mut back = Connection::open(&Client::nobody(url), &path, by, Some(last)).await.unwrap();
         decided(&person, withdraw(&drive_id)).await;
         let (number, standing) = back.told().await;
@@ -270,11 +270,11 @@ async fn what_cannot_be_watched_is_a_clear_error() {
             assert_eq!(problem["code"], code, "{path} {by:?}: {problem}");
         }
     }
-    // A browser has no header to send.
+    // A browser cannot send the header, so the token may be in the URL.
     let token = member.token.clone().unwrap();
     let path = format!("/api/v1/me/events?access_token={token}");
     assert!(Connection::open(&nobody, &path, By::Events, None).await.is_ok());
-    // What only looks like a WebSocket is an error, not a stream.
+    // An incomplete WebSocket request gets an error, not a stream.
     let odd = nobody.request(Method::GET, &format!("/api/v1/drives/{open}/events"));
     let odd =
         crate::deployment::answer(odd.header("upgrade", "websocket").header("connection", "upgrade")).await;
@@ -295,7 +295,7 @@ async fn streams_end_with_the_process_and_hold_it_up_for_nobody() {
     for stream in &mut streams {
         assert_eq!(stream.told().await.0, 1);
     }
-    // A token that is about to expire takes its streams with it.
+    // The server closes the streams of a token when the token expires.
     let key = SigningKey::load_or_create(&muster.folder.0.join("data/signing-key")).unwrap();
     let admin_id = Actor { role: Role::Admin, id: uuid::Uuid::now_v7() };
     for by in [By::Events, By::Socket] {
@@ -313,7 +313,7 @@ async fn streams_end_with_the_process_and_hold_it_up_for_nobody() {
     assert!(ending.await.unwrap().success());
 }
 
-/// More than a statement can name on any of the databases.
+/// More members than the parameters of one statement on any of the databases.
 const CROWD: usize = 1_100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -367,7 +367,7 @@ async fn whoever_never_reads_costs_nobody_anything() {
     for by in [By::Events, By::Socket].repeat(20) {
         asleep.push(Connection::open(&admin, &path, by, Some(0)).await.unwrap());
     }
-    // Those who read get everything meanwhile, and the one who speaks up is not listened to.
+    // Clients that read get everything meanwhile. The server ignores messages from clients.
     let mut awake = Connection::open(&admin, &path, By::Socket, Some(0)).await.unwrap();
     if let Connection::Socket(socket) = &mut awake {
         socket.send(Message::text("hello?")).await.unwrap();
@@ -375,7 +375,7 @@ async fn whoever_never_reads_costs_nobody_anything() {
     for expected in 1..=203 {
         assert_eq!(awake.told().await.0, expected);
     }
-    // Too long a message is the end of it.
+    // Too long a message ends the connection.
     if let Connection::Socket(socket) = &mut awake {
         let _ = socket.send(Message::text("x".repeat(10_000))).await;
     }
@@ -384,7 +384,7 @@ async fn whoever_never_reads_costs_nobody_anything() {
     drop(asleep);
 }
 
-/// Everything that a log says, as an organiser reads it.
+/// All events of a log, as an organiser reads it.
 pub async fn log(admin: &Client, drive_id: &str) -> Vec<Value> {
     let (mut entries, mut after) = (Vec::new(), 0);
     loop {
@@ -397,7 +397,8 @@ pub async fn log(admin: &Client, drive_id: &str) -> Vec<Value> {
     }
 }
 
-/// Checks that a member's inbox has exactly what the logs say about them, each drive's in order.
+/// Checks that a member's inbox has exactly the logs' events about the member, each drive's in
+/// order.
 pub fn check_inbox(member: &str, told: &[Value], logs: &BTreeMap<String, Vec<Value>>) {
     let about = |event: &&Value| event["subject"] == member;
     let expected: BTreeSet<_> =
@@ -446,7 +447,7 @@ async fn the_command_line_prints_logs_and_goes_on_where_it_was() {
     let event: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&event["sequence"], &event["type"]), (&json!("5"), &json!("muster.registration.withdrawn")));
 
-    // It follows until it is asked to stop.
+    // It follows the logs until it is asked to stop.
     let mut following = crate::deployment::Process::spawn(
         "muster",
         &["events", "--follow", "--resume", &positions],
@@ -478,7 +479,7 @@ async fn the_command_line_prints_logs_and_goes_on_where_it_was() {
     }
 }
 
-/// A connection that takes next to nothing ahead.
+/// A connection with tiny buffers.
 async fn narrow(client: &Client) -> tokio::net::TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -486,7 +487,7 @@ async fn narrow(client: &Client) -> tokio::net::TcpStream {
     socket.connect(address).await.unwrap()
 }
 
-/// A number among the metrics; 0 if it is not there.
+/// The value of a metric, or 0 if it is missing.
 async fn metric(client: &Client, name: &str) -> u64 {
     let text = client.get("/metrics").await.body.as_str().unwrap().to_owned();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
@@ -499,7 +500,7 @@ async fn whoever_takes_nothing_for_a_minute_is_cut_off_and_comes_back_to_where_t
     let url = &muster.process.url;
     let admin = Client::admin(url, url).await;
     let drive_id = admin.open_drive(json!({})).await;
-    // More than all buffers between two processes hold.
+    // More data than all buffers between two processes hold.
     let message = json!({ "subject": "Long", "text": "x".repeat(10_000) });
     let messages = format!("/admin/v1/drives/{drive_id}/messages");
     futures_util::stream::iter(0..700)
@@ -534,7 +535,7 @@ async fn whoever_takes_nothing_for_a_minute_is_cut_off_and_comes_back_to_where_t
     tokio::time::timeout(PATIENCE * 3, gone()).await.expect("both are cut off");
     assert_eq!(metric(&admin, "muster_slow_streams_total").await, 1, "the WebSocket, by ourselves");
 
-    // What had been sent is there, in order; from there on it goes on.
+    // The client has the first events in order. After a reconnect, it gets the others.
     let mut taken = String::new();
     let mut piece = [0; 4096];
     while let Ok(count @ 1..) = events.read(&mut piece).await {
@@ -543,7 +544,7 @@ async fn whoever_takes_nothing_for_a_minute_is_cut_off_and_comes_back_to_where_t
     let numbers: Vec<u64> =
         taken.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
     assert!(numbers.iter().copied().eq(1..=numbers.len() as u64) && numbers.len() < 703, "{numbers:?}");
-    // The last one may have been cut in the middle.
+    // The last event may be incomplete.
     let last = numbers.len() as u64 - 1;
     let mut again = Connection::open(&admin, &path, By::Events, Some(last)).await.unwrap();
     for expected in last + 1..=703 {

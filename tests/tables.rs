@@ -1,4 +1,4 @@
-//! One suite for all three databases: what is decided is stored, once, and can be proved.
+//! One suite for all three databases: each decision is stored once, and can be verified.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -106,9 +106,9 @@ async fn a_drives_life_is_stored_and_verifies(engine: Engine) {
     assert_eq!((places.confirmed, places.waitlisted), (3, 1));
     let report = local.verify().await.unwrap();
     assert_eq!((report.drives, report.registrations), (1, 5));
-    // The profile of each member was set once.
+    // Each member's profile was set once.
     assert_eq!((report.entries, report.member_entries), (view.sequence, report.members));
-    // Instants come back exactly as they were stamped.
+    // Stored instants are exactly the accepted ones.
     let stored = registrations::of_member(&local.db.read, member_id, None, 10).await.unwrap();
     assert_eq!(stored[0].1.registered_at, again.accepted_at);
 }
@@ -148,7 +148,7 @@ async fn a_command_that_comes_again_changes_nothing(engine: Engine) {
         envelope(local::member(one), register(drive_id, one)),
         envelope(local::member(two), register(drive_id, two)),
     ];
-    // In one batch, in several, in any order.
+    // Copies in one batch, in several batches, in any order.
     let mut outgoing = Vec::new();
     for which in [0, 0, 1, 0, 1, 1, 0] {
         outgoing.push(clicks[which].seal(local.broker.topology()));
@@ -160,7 +160,7 @@ async fn a_command_that_comes_again_changes_nothing(engine: Engine) {
     for click in &clicks {
         local.send(click.clone()).await;
     }
-    // Something new behind them, so that they have been seen when it is decided.
+    // A later command. When it is decided, the copies have been processed.
     assert_ok(&local.decide(CloseDrive { drive_id }).await);
     assert_eq!(local.entries(drive_id).await.len(), entries.len() + 1);
     assert_eq!(local.decision(clicks[0].id).await, decisions[0]);
@@ -176,7 +176,7 @@ async fn a_batch_about_many_drives_is_stored(engine: Engine) {
     for _ in 0..4 {
         people.push(local.member(json!({})).await);
     }
-    // All at once, twice: the second time each is found among those who came.
+    // All clicks at once, twice. The second round finds the registrations of the first one.
     for round in 0..2 {
         let clicks = drives.iter().flat_map(|drive_id| people.iter().map(move |id| (*drive_id, *id)));
         let clicks: Vec<_> =
@@ -214,7 +214,7 @@ async fn an_id_with_another_body_is_given_up_and_changes_nothing(engine: Engine)
     local.verify().await.unwrap();
 }
 
-/// A process that lost its lane without knowing decides on what it read before; the fence keeps it from writing.
+/// A process that lost its lane decides on outdated data. The fence keeps it from writing.
 async fn a_stale_writer_writes_nothing(engine: Engine) {
     let local = Local::start(engine).await;
     let drive_id = local.open_drive(json!({ "capacity": 5 })).await;
@@ -239,7 +239,7 @@ async fn a_stale_writer_writes_nothing(engine: Engine) {
     let saved = drives::batch::save(&tx, &stale, &additions.heads, clock::now()).await;
     assert!(matches!(saved, Err(Failure::Retry(_))), "{saved:?}");
     drop(tx);
-    // Its entry's number is taken as well.
+    // The number of its entry is taken as well.
     let tx = other.begin().await.unwrap();
     let appended = shared::log::append(&tx, additions.entries.iter().map(|(entry, _)| entry)).await;
     assert!(matches!(appended.map_err(Failure::from), Err(Failure::Contended(_))));
@@ -286,7 +286,7 @@ async fn people_are_imported_and_found(engine: Engine) {
         "invalid-file"
     );
 
-    // Letters with and without an accent are different letters.
+    // Letters with and without an accent are different.
     let accents = import("email,name\njose@x.org,Jose\njosé@x.org,José\n".to_owned()).await;
     assert_eq!(counts(&accents), [2, 0, 0]);
 
@@ -318,7 +318,7 @@ async fn an_import_and_a_members_own_change_at_once_lose_nothing(engine: Engine)
     let own = domain::member::UpdateProfile { member_id, name: None, attributes };
     let handler = Members { files: local.files.clone() };
 
-    // The import has written, and has not committed yet.
+    // The import has written its rows, and has not committed yet.
     let tx = local.db.begin().await.unwrap();
     let cx = Cx { tx: &tx, now: clock::now(), seed: [1; 32] };
     let import = envelope(admin(), ImportMembers { imported_by: admin().id, file, charset: None });
@@ -554,7 +554,8 @@ async fn verification_finds_what_was_tampered_with(engine: Engine) {
             "ledger",
         ),
     ] {
-        // The log's numbers move one by one, so that none of them is taken on the way.
+        // MariaDB changes the numbers row by row, so use an order in which no number is taken
+        // twice.
         let order = if tampering.contains("drive_log set sequence") && engine == Engine::MariaDb {
             " order by sequence desc"
         } else {
@@ -571,7 +572,7 @@ async fn verification_finds_what_was_tampered_with(engine: Engine) {
     }
 }
 
-/// `rank` is a word of MariaDB's.
+/// `rank` is a reserved word in MariaDB.
 fn quoted(engine: Engine, sql: &str) -> String {
     if engine == Engine::MariaDb { sql.replace(" rank", " `rank`") } else { sql.to_owned() }
 }

@@ -1,10 +1,10 @@
-//! The house's invariants, as far as they can be read off the source (docs/explanation/architecture.md). They are mostly about what is
-//! absent.
+//! The project's invariants that can be checked in the source (docs/explanation/architecture.md).
+//! Most of them forbid something.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Every file of the project whose name has this extension, from the project's folder.
+/// The paths of all files of the project with this extension.
 pub fn files_with(extension: &str) -> Vec<String> {
     fn walk(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -24,7 +24,7 @@ pub fn files_with(extension: &str) -> Vec<String> {
     files.iter().map(name).collect()
 }
 
-/// Every Rust file of the project, from its folder, with its text.
+/// All Rust files of the project: path and text.
 pub fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = files_with("rs");
@@ -36,7 +36,7 @@ fn is_test(file: &str) -> bool {
     file.starts_with("tests/") || file.ends_with("/tests.rs")
 }
 
-/// Fails for every file that has one of these words and is not allowed to.
+/// Fails for each file that has one of these words and is not allowed to.
 fn only(words: &[&str], allowed: impl Fn(&str) -> bool) {
     for (file, text) in sources() {
         if is_test(&file) || allowed(&file) {
@@ -57,7 +57,7 @@ fn only(words: &[&str], allowed: impl Fn(&str) -> bool) {
 
 #[test]
 fn only_the_rabbitmq_module_names_lapin() {
-    // The bare measurement uses the server without anything of ours, and so does a peer.
+    // The bare benchmark and the example of a peer use the server without Muster's code.
     let bare = ["bench/src/bare.rs", "examples/peer.rs"];
     only(&["lapin::"], |file| file.starts_with("shared/src/bus/rabbit") || bare.contains(&file));
 }
@@ -134,7 +134,7 @@ fn nothing_is_left_undone_or_skipped() {
     }
 }
 
-/// The modules of a crate, each with the others that it uses. Tests are left out.
+/// The modules of a crate, each with the other modules that it uses, without tests.
 fn uses(root: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (file, text) in sources() {
@@ -146,7 +146,7 @@ fn uses(root: &str) -> BTreeMap<String, BTreeSet<String>> {
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
         let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         let used = uses.entry(module.to_owned()).or_default();
-        // In a file directly below the root, `super` is the root, too.
+        // In a file directly below the root, `super` is the root as well.
         let roots: &[&str] = if rest.contains('/') { &["crate::"] } else { &["crate::", "super::"] };
         for after in roots.iter().flat_map(|root| code.split(root).skip(1)) {
             used.extend(first_names(after).into_iter().filter(|name| name != module));
@@ -159,7 +159,8 @@ fn uses(root: &str) -> BTreeMap<String, BTreeSet<String>> {
     uses
 }
 
-/// The first names of what a path leads to: `a` of `a::B`, `a` and `c` of `{a::{B}, c}`. A macro counts as the module that declares it.
+/// The first names of a path: `a` of `a::B`, `a` and `c` of `{a::{B}, c}`. A macro counts as the
+/// module that declares it.
 fn first_names(path: &str) -> Vec<String> {
     let name = |text: &str| {
         let name: String = text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -212,7 +213,8 @@ fn modules_are_layers() {
             left.len() > 10 && left.values().any(|used| !used.is_empty()),
             "the modules of {root} are found"
         );
-        // What uses nothing that is left is a layer; in a knot, everything uses something that is left.
+        // Modules that use no remaining module form a layer. If there are none, the remaining
+        // modules have a cycle.
         while !left.is_empty() {
             let (layer, above): (BTreeMap<_, _>, BTreeMap<_, _>) =
                 left.into_iter().partition(|(_, used)| used.is_empty());
@@ -230,7 +232,7 @@ fn the_domain_depends_on_no_runtime_broker_database_or_server() {
     let lock: toml::Table = include_str!("../Cargo.lock").parse().unwrap();
     let packages = lock["package"].as_array().unwrap();
     let text = |package: &toml::Value, key: &str| package[key].as_str().unwrap().to_owned();
-    // A dependency has its version only where there are several.
+    // A lock file names a dependency's version only if there are several.
     let is = |package: &toml::Value, need: &str| {
         let mut words = need.split(' ');
         words.next() == Some(&text(package, "name"))

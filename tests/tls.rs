@@ -1,5 +1,5 @@
-//! TLS: webhooks and mails reach whoever has a certificate that is trusted, and nobody else; a rush and the demo click at a
-//! deployment that has one.
+//! TLS: webhooks and mails only reach servers with a trusted certificate. A rush and the demo work
+//! with a deployment behind TLS.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::deployment::{ADMIN_EMAIL, ADMIN_PASSWORD, Client, Embedded, Folder, e
 use crate::mail::server::{MailServer, Secured};
 use crate::webhooks::receiver::Receiver;
 
-/// A certificate for `localhost` that nobody has signed, and its key, as files.
+/// A self-signed certificate for `localhost` and its key, as files.
 struct Identity {
     certificate: PathBuf,
     key: PathBuf,
@@ -39,13 +39,13 @@ impl Identity {
         Self { certificate, key, acceptor: TlsAcceptor::from(Arc::new(config)) }
     }
 
-    /// What makes a process trust it, and nothing else.
+    /// The variable that makes a process trust this certificate only.
     fn trusted(&self) -> (&'static str, String) {
         ("SSL_CERT_FILE", self.certificate.display().to_string())
     }
 }
 
-/// A drive is made by an organiser: an event.
+/// Makes a drive, which causes an event.
 async fn event(admin: &Client) {
     admin.draft(json!({})).await;
 }
@@ -60,7 +60,7 @@ async fn a_webhook_reaches_whom_its_certificate_names_and_is_trusted() {
     let process = Embedded::process_on(&folder, &[allow, known.trusted()]).await;
     let admin = Client::admin(&process.url, &process.url).await;
     let mut paths = Vec::new();
-    // The third is who it says, by a name that its certificate does not have.
+    // The third URL uses a name that is not in the certificate.
     for url in [good.url.clone(), bad.url.clone(), good.url.replace("localhost", "127.0.0.1")] {
         let made = admin.post("/admin/v1/webhooks", &json!({ "url": url })).await;
         assert_eq!(made.status, 201, "{made:?}");
@@ -114,13 +114,13 @@ async fn mail_goes_over_starttls_with_a_password_and_only_to_a_server_that_is_tr
     assert_eq!(server.received().len(), 0);
     assert!(process.stop().await.success());
 
-    // What waited arrives when the operator has said whom to trust.
+    // The waiting mail arrives after the operator has set the trusted certificate.
     let _process = Embedded::process_on(&folder, &[("MAIL_URL", mail_url), known.trusted()]).await;
     let received = eventually("the mail arrives", || async { server.received().pop() }).await;
     assert_eq!(received["to"], json!(["asha@x.org"]));
 }
 
-/// Where what listens at `to` is reached over TLS, as behind a load balancer.
+/// Starts a TLS proxy in front of `to`, like a load balancer. Returns its URL.
 async fn in_front_of(to: &str, acceptor: TlsAcceptor) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -129,10 +129,10 @@ async fn in_front_of(to: &str, acceptor: TlsAcceptor) -> String {
         while let Ok((outer, _)) = listener.accept().await {
             let (acceptor, to) = (acceptor.clone(), to.clone());
             tokio::spawn(async move {
-                // Whoever does not trust the certificate goes away again.
+                // A client that does not trust the certificate disconnects.
                 let Ok(mut outer) = acceptor.accept(outer).await else { return };
                 let mut inner = TcpStream::connect(to).await.unwrap();
-                // Either of them may leave without a word.
+                // Either side may disconnect.
                 let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
             });
         }
@@ -140,7 +140,7 @@ async fn in_front_of(to: &str, acceptor: TlsAcceptor) -> String {
     format!("https://localhost:{port}")
 }
 
-/// Plays against a deployment; whether it was done, and what was said.
+/// Runs a program against a deployment. Returns whether it succeeded, and its output.
 async fn plays(name: &'static str, arguments: &[&str], env: &[(&'static str, String)]) -> (bool, String) {
     let (arguments, env) = (arguments.iter().map(ToString::to_string).collect::<Vec<_>>(), env.to_vec());
     let play = move || run(name, &arguments.iter().map(String::as_str).collect::<Vec<_>>(), &env);

@@ -1,4 +1,5 @@
-//! What RabbitMQ has to have: checked before it is relied on, made anew when an operator has deleted it.
+//! The queues, bindings and exchanges on RabbitMQ. Muster checks them before it uses them, and
+//! declares them again if an operator has deleted them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use crate::deployment::{Client, Engine, Folder, FullSize, PATIENCE, VirtualHost, eventually, rabbitmqctl};
 
-/// A connection of an operator's.
+/// An operator's connection.
 struct Operator {
     connection: Connection,
     channel: Channel,
@@ -39,7 +40,7 @@ impl Operator {
         self.channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap();
     }
 
-    /// Makes a durable queue with these arguments.
+    /// Declares a durable queue with these arguments.
     async fn declare(&self, queue: &str, arguments: &[(&str, AMQPValue)]) {
         let mut table = FieldTable::default();
         for (name, value) in arguments {
@@ -78,7 +79,7 @@ async fn depth(broker: &Broker, queue: &str) -> u64 {
     broker.depth(queue).await.unwrap().map_or(0, |depth| depth.ready)
 }
 
-/// Takes this many messages of a queue; their texts.
+/// Takes this many messages from a queue. Returns their texts.
 async fn take(broker: &Broker, queue: &str, count: usize) -> Vec<String> {
     let mut consumer = broker.consume(queue, 1000).await.unwrap();
     let mut texts = Vec::new();
@@ -115,7 +116,7 @@ async fn a_lane_with_other_arguments_is_not_taken() {
             said.contains("drives.1") && said.contains("rabbitmqctl delete_queue drives.1"),
             "{what}: {said}"
         );
-        // And it is taken as soon as it is as it should be.
+        // The queue is accepted as soon as it has the right arguments.
         operator.delete("drives.1").await;
         broker(&host).await.close().await;
         operator.end().await;
@@ -139,15 +140,15 @@ async fn a_lane_that_is_replaced_while_it_is_used_is_consumed_no_more() {
     .await;
     operator.delete("drives.0").await;
     eventually("it is ready again", || async { broker.ping().await.ok() }).await;
-    // And it is bound.
+    // The new queue is bound as well.
     broker.publish(to_lane("again")).await.unwrap();
     assert_eq!(take(&broker, "drives.0", 1).await, ["again"]);
     operator.end().await;
     broker.close().await;
 }
 
-/// RabbitMQ moves consumers to a queue that was made anew under the same name at once. It does not tell
-/// them, and holds back as many messages as they got from the old queue.
+/// RabbitMQ moves consumers at once to a new queue of the same name, and does not tell them. It
+/// withholds as many messages of the new queue as they got from the old one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_that_is_deleted_and_made_anew_at_once_is_consumed() {
     let host = VirtualHost::new();
@@ -162,7 +163,8 @@ async fn a_lane_that_is_deleted_and_made_anew_at_once_is_consumed() {
     broker.publish(to_lane("held")).await.unwrap();
     let held = tokio::time::timeout(PATIENCE, consumer.next(10)).await.unwrap().unwrap();
     tokio::join!(operator.delete("drives.0"), operator.declare("drives.0", &arguments));
-    // The new queue has no binding, so this has no queue. It brings the next check to the lane.
+    // The new queue has no binding, so this message is unrouted. That triggers the next check of
+    // the lane.
     broker.publish(to_lane("between")).await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, consumer.next(10)).await.unwrap();
     assert!(ended.is_none(), "it ends, for it would get nothing");
@@ -178,7 +180,7 @@ async fn a_lane_that_is_deleted_and_made_anew_at_once_is_consumed() {
     broker.close().await;
 }
 
-/// What was taken from a lane. A copy may come again; the first one counts.
+/// The messages taken from a lane. Of several copies, the first one counts.
 fn firsts(seen: &Mutex<HashMap<String, Vec<u64>>>, lane: &str) -> Vec<u64> {
     let mut firsts = Vec::new();
     for number in seen.lock().unwrap().get(lane).into_iter().flatten() {
@@ -189,7 +191,8 @@ fn firsts(seen: &Mutex<HashMap<String, Vec<u64>>>, lane: &str) -> Vec<u64> {
     firsts
 }
 
-/// Many deletions at once, by several processes that consume, while others publish: all that was accepted is there, in order.
+/// Several processes consume and others publish while all lanes are deleted repeatedly. Every
+/// accepted message arrives, in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_lanes_may_be_deleted_at_once_under_load() {
     let host = VirtualHost::new();
@@ -210,7 +213,7 @@ async fn all_lanes_may_be_deleted_at_once_under_load() {
                         let number = String::from_utf8_lossy(&message.payload).parse().unwrap();
                         seen.lock().unwrap().entry(lane.to_owned()).or_default().push(number);
                     }
-                    // What was in a queue that is deleted cannot be settled any more.
+                    // A delivery from a deleted queue can no longer be settled.
                     let _ = batch.ack().await;
                 }
                 consumer.close().await;
@@ -218,7 +221,7 @@ async fn all_lanes_may_be_deleted_at_once_under_load() {
         });
     }
     let (mut number, mut accepted) = (0, HashMap::<&str, Vec<u64>>::new());
-    // No confirm came of these. They may be there or not.
+    // These had no confirm, so they may have arrived or not.
     let mut unconfirmed = Vec::new();
     let missing = |accepted: &HashMap<&str, Vec<u64>>| {
         let taken = lanes.map(|lane| (lane, firsts(&seen, lane)));
@@ -235,12 +238,12 @@ async fn all_lanes_may_be_deleted_at_once_under_load() {
                 match publisher.publish(Outgoing { to, message: message(&number.to_string()) }).await {
                     Ok(()) => accepted.entry(lane).or_default().push(number),
                     Err(PublishError::Unconfirmed) => unconfirmed.push(number),
-                    // What comes back was not accepted.
+                    // A returned message was not accepted.
                     Err(_) => {}
                 }
             }
         }
-        // The lanes are empty then, so nothing is lost with them.
+        // Then the lanes are empty, so deleting them loses nothing.
         eventually("all is taken, or waits for an operator", || async {
             let parked = depth(&publisher, UNROUTED).await + depth(&publisher, DEAD_LETTERS).await;
             (missing(&accepted).len() as u64 <= parked).then_some(())
@@ -270,7 +273,7 @@ async fn all_lanes_may_be_deleted_at_once_under_load() {
     operator.end().await;
 }
 
-/// Processes that may declare nothing rely on the operator who declared everything.
+/// A process without the permission to declare relies on an operator's declarations.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_may_not_declare_works_with_what_is_there() {
     let host = VirtualHost::new();
@@ -284,7 +287,7 @@ async fn a_process_that_may_not_declare_works_with_what_is_there() {
     let restricted = connect().await.unwrap();
     restricted.publish(to_lane("one")).await.unwrap();
     assert_eq!(take(&restricted, "drives.0", 1).await, ["one"]);
-    // What waits for an operator keeps nobody from starting.
+    // Messages that wait for an operator do not keep a process from starting.
     let nowhere = Outgoing { to: Address::Commands("drives.77".to_owned()), message: message("?") };
     restricted.publish(nowhere).await.unwrap();
     restricted.close().await;
@@ -319,7 +322,7 @@ async fn what_was_accepted_without_a_lane_goes_back_in_order() {
     let host = VirtualHost::new();
     let (publisher, operator) = (broker(&host).await, Operator::at(&host).await);
     operator.delete("drives.0").await;
-    // Nobody consumes: they wait among the unrouted, in the order in which they were accepted.
+    // Without a binding, the messages become unrouted, in the order in which they were accepted.
     let texts: Vec<_> = (0..1200).map(|number| number.to_string()).collect();
     for text in &texts {
         publisher.publish(to_lane(text)).await.unwrap();
@@ -349,7 +352,7 @@ async fn what_may_be_late_is_for_an_operator() {
     first.publish(to_lane("late")).await.unwrap();
     let nowhere = Outgoing { to: Address::Commands("drives.77".to_owned()), message: message("?") };
     first.publish(nowhere).await.unwrap();
-    // Another process binds it, and cannot know what has been decided since.
+    // Another process binds the queue. It cannot know which commands have been decided since.
     let second = broker(&host).await;
     first.publish(to_lane("newer")).await.unwrap();
     assert_eq!(take(&second, "drives.0", 1).await, ["newer"]);
@@ -407,7 +410,7 @@ async fn an_exchange_that_is_deleted_is_made_anew() {
         ["muster.commands", "muster.events", "muster.notices", "muster.dead-letters", "muster.unrouted"]
     {
         eventually(&format!("{name} is there"), || async {
-            // Asking for what is not there closes the channel.
+            // A passive declaration of a missing exchange closes the channel.
             let channel = operator.connection.create_channel().await.unwrap();
             let options = lapin::options::ExchangeDeclareOptions { passive: true, ..Default::default() };
             let asked = channel.exchange_declare(
@@ -420,7 +423,7 @@ async fn an_exchange_that_is_deleted_is_made_anew() {
         })
         .await;
     }
-    // Those who listened hear again.
+    // Subscribers get events again.
     let heard = async {
         loop {
             let told = Outgoing { to: Address::Events("x".to_owned()), message: message("heard") };
@@ -439,7 +442,7 @@ async fn an_exchange_that_is_deleted_is_made_anew() {
     operator.end().await;
 }
 
-/// Whatever an operator deletes between clicks: everybody has a decision, in order.
+/// An operator deletes anything between clicks. Every member gets a decision, in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_gets_over_whatever_is_deleted() {
     let deployment = FullSize::new(Engine::Postgres).await;
@@ -480,7 +483,8 @@ async fn a_deployment_gets_over_whatever_is_deleted() {
                 if let Some(sequence) = answer.body["sequence"].as_u64() {
                     return Some(sequence);
                 }
-                // A click that came at the very moment may be late. Then it lies where an operator finds it.
+                // A click at the moment of the deletion may be unrouted. Then an operator replays
+                // it.
                 let (done, said) = deployment.muster(&["dead-letters", "replay", "--unrouted", "--all"]);
                 assert!(done, "{said}");
                 replayed.fetch_or(!said.contains("replayed 0 messages"), Ordering::Relaxed);
@@ -502,8 +506,8 @@ async fn a_deployment_gets_over_whatever_is_deleted() {
     operator.end().await;
 }
 
-/// The definitions that a broker imports at boot are what the processes expect: nothing is left to declare, and the
-/// policies, which AMQP cannot set, are there.
+/// The definitions that a broker imports at boot match the processes: they declare nothing more.
+/// The policies, which AMQP cannot set, are there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_definitions_can_be_imported_and_fit() {
     let host = VirtualHost::new();

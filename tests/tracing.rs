@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::deployment::{ADMIN_PASSWORD, Client, Folder, Process};
 
-/// A collector: takes spans over HTTP and keeps them.
+/// Starts a collector, which receives spans over HTTP and keeps them.
 pub(crate) async fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,8 +1,8 @@
-//! Databases that an older version made: they are migrated, everything in them stays valid, and they go
+//! Databases of an older version are migrated. All their data stays valid, and the deployment goes
 //! on.
 //!
 //! `tests/fixtures/older` has a dump of each database, made by the version of 29 November 2026
-//! (`5811656`): before members had logs, before check-in, before first profiles could wait. Beside each
+//! (`5811656`). It is older than members' logs, check-in, and pending first profiles. Beside each
 //! dump are its signing key, and receipts in the order in which one client got them.
 
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ async fn an_older_database_stays_valid_and_goes_on(engine: Engine) {
     let log = format!("/admin/v1/drives/{drive_id}/log?limit=200");
     let before = admin.get(&log).await.body["items"].as_array().unwrap().len();
 
-    // People who signed up then log in, change their profile, and register.
+    // People who signed up with the older version log in, change their profile, and register.
     let login = json!({ "email": "p0@x.org", "password": "long enough" });
     let token = Client::nobody(url).post("/api/v1/auth/login", &login).await.body["access_token"].clone();
     let person = Client::nobody(url).with_token(token.as_str().unwrap());

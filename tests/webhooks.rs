@@ -1,5 +1,5 @@
-//! Webhooks: what is decided arrives, signed, in order where that is asked for, through failures and crashes; and nothing
-//! goes where it should not.
+//! Webhooks: each event arrives, signed, and in order if asked for, despite failures and crashes.
+//! Nothing is sent to a forbidden address.
 
 mod addresses;
 mod databases;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::deployment::{Answer, Client, Embedded, Engine, Folder, FullSize, Process, answer, eventually};
 use receiver::{Message, Receiver, Reply};
 
-/// Everything in one process, which may send to this machine.
+/// Everything in one process, with permission to send to this machine.
 struct Muster {
     embedded: Embedded,
     admin: Client,
@@ -39,7 +39,7 @@ impl Muster {
         Self { embedded: Embedded { folder, process }, admin, receiver: Receiver::start().await }
     }
 
-    /// A webhook that leads to the receiver; its path and its secret.
+    /// Makes a webhook for the receiver. Returns its path and its secret.
     async fn webhook(&self, more: Value) -> (String, String) {
         let mut body = json!({ "url": self.receiver.url });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -60,7 +60,7 @@ impl Muster {
         entries.map(|entry| serde_json::from_str(entry["event"].as_str().unwrap()).unwrap()).collect()
     }
 
-    /// Changes the time by changing the database.
+    /// Runs a statement on the database, for example to let time pass.
     async fn sql(&self, statement: &str) {
         let url = format!("sqlite:{}", self.embedded.folder.0.join("data/muster.db").display());
         let db = Database::connect(&url, 1, "test").await.unwrap();
@@ -80,7 +80,7 @@ impl Muster {
         list.body["items"].as_array().unwrap().clone()
     }
 
-    /// Waits until so many deliveries are in this state.
+    /// Waits until this many deliveries are in this state.
     async fn until(&self, webhook: &str, state: &str, count: usize) -> Vec<Value> {
         eventually(&format!("{count} deliveries are {state}"), || async {
             let found = self.deliveries(webhook, &format!("state={state}&limit=200")).await;
@@ -89,7 +89,7 @@ impl Muster {
         .await
     }
 
-    /// Waits until the receiver has had so many messages.
+    /// Waits until the receiver has got this many messages.
     async fn received(&self, count: usize) -> Vec<Message> {
         eventually(&format!("{count} messages arrive"), || async {
             let received = self.receiver.received();
@@ -159,7 +159,7 @@ async fn what_is_decided_is_sent_signed_and_every_attempt_is_logged() {
         let headers = attempts[0]["request_headers"].to_string();
         assert!(headers.contains("webhook-id") && !headers.contains("signature"), "{headers}");
     }
-    // Page by page it is the same.
+    // Page by page, the list is the same.
     let (mut paged, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = muster.admin.get(&format!("{all}/deliveries?limit=2{cursor}")).await.body;
@@ -168,17 +168,17 @@ async fn what_is_decided_is_sent_signed_and_every_attempt_is_logged() {
         cursor = format!("&cursor={next}");
     }
     assert_eq!(paged, delivered);
-    // The secret was shown once.
+    // Muster shows the secret only once.
     for shown in [muster.admin.get(&all).await, muster.admin.get("/admin/v1/webhooks").await] {
         assert_eq!(shown.status, 200);
         assert!(!shown.body.to_string().contains("whsec_"), "{shown:?}");
     }
-    // The test button.
+    // A test message.
     let ping = muster.admin.post(&format!("{all}/ping"), &json!({})).await;
     assert_eq!(ping.status, 202, "{ping:?}");
     let pinged = muster.received(count + 2).await.pop().unwrap();
     assert_eq!((pinged.kind().as_str(), pinged.signed_with(&secret)), ("muster.webhook.ping", 1));
-    // Whoever is deleted gets nothing.
+    // A deleted webhook gets nothing.
     let deleted = answer(muster.admin.request(Method::DELETE, &all)).await;
     assert_eq!(deleted.status, 204);
     assert_eq!(muster.admin.get(&all).await.code(), "webhook-not-found");
@@ -221,7 +221,7 @@ async fn what_fails_is_tried_again_and_the_log_says_what_was_answered() {
     let failing = muster.admin.get(&webhook).await.body;
     assert!(failing["failing_since"].is_string() && failing["disabled_at"].is_null(), "{failing}");
 
-    // The second attempt comes by itself, after 5 s; nobody answers it in time.
+    // The second attempt is made after 5 s without help. It gets no answer in time.
     muster.receiver.answers(|_| Reply::Hang(Duration::from_secs(60)));
     let second = tried(2).await;
     let attempt = &second["attempts"][1];
@@ -230,14 +230,15 @@ async fn what_fails_is_tried_again_and_the_log_says_what_was_answered() {
     let due: DateTime<Utc> = second["due_at"].as_str().unwrap().parse().unwrap();
     let wait = due - attempt["at"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
     assert!(wait.num_seconds() >= 15 + 300, "5 min: {due}");
-    // A redirect leads nowhere.
+    // Redirects are not followed.
     let elsewhere = Receiver::start().await;
     let leads = elsewhere.url.clone();
     muster.receiver.answers(move |_| Reply::With(302, leads.clone(), String::new()));
     muster.all_is_due().await;
     assert_eq!(tried(3).await["attempts"][2]["status"], 302);
     assert!(elsewhere.received().is_empty());
-    // Nobody is there. (A port that was free a moment ago may be another test's by now.)
+    // No server listens. (A port that was free a moment ago may belong to another test by now, so
+    // use port 1.)
     assert_eq!(muster.patch(&webhook, json!({ "url": "http://127.0.0.1:1/" })).await.status, 200);
     muster.all_is_due().await;
     let fourth = tried(4).await;
@@ -248,7 +249,8 @@ async fn what_fails_is_tried_again_and_the_log_says_what_was_answered() {
     }
     let given_up = muster.until(&webhook, "failed", 1).await.pop().unwrap();
     assert_eq!(given_up["attempts"].as_array().unwrap().len(), 8);
-    // By hand it goes on, from the beginning, and one success makes the webhook well.
+    // An operator starts it again from the first attempt, and one success makes the webhook
+    // healthy.
     muster.patch(&webhook, json!({ "url": muster.receiver.url })).await;
     muster.receiver.answers(|_| Reply::Status(200));
     let again = muster
@@ -298,7 +300,7 @@ async fn with_order_a_failure_holds_its_own_drive_and_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sender_that_is_killed_after_an_answer_loses_nothing_and_repeats_only_known_ids() {
     let mut muster = Muster::start().await;
-    // With order, answers to what was sent one after another are written together.
+    // For an ordered webhook, the results of a run are written together.
     let (webhook, _) = muster.webhook(json!({ "ordered": true })).await;
     let drive_id = muster.admin.draft(json!({})).await;
     muster.until(&webhook, "delivered", 1).await;
@@ -310,7 +312,7 @@ async fn a_sender_that_is_killed_after_an_answer_loses_nothing_and_repeats_only_
         muster.admin = muster.admin.at(&doomed.url);
         muster.embedded = Embedded { folder, process: doomed };
         for number in 0..events {
-            // Whoever comes too late finds nobody.
+            // Requests after the kill get no answer.
             let request = muster.admin.request(Method::PATCH, &format!("/admin/v1/drives/{drive_id}"));
             let answered = request.json(&json!({ "title": format!("{events}.{number}") })).send().await;
             accepted += usize::from(answered.is_ok_and(|answer| answer.status() == 202));
@@ -326,7 +328,7 @@ async fn a_sender_that_is_killed_after_an_answer_loses_nothing_and_repeats_only_
         let alive = process(&folder, &[]).await;
         muster.admin = muster.admin.at(&alive.url);
         muster.embedded = Embedded { folder, process: alive };
-        // The leases of whoever died run out in a minute; here at once.
+        // The dead sender's leases would expire in a minute. Let them expire at once.
         muster.all_is_due().await;
         eventually("everything is logged and delivered", || async {
             let logged = muster.log(&drive_id).await.len();
@@ -355,7 +357,7 @@ async fn a_range_or_everything_since_an_instant_is_sent_again() {
         let (muster, path) = (&muster, format!("{webhook}/redeliver"));
         async move { muster.admin.post(&path, &body).await }
     };
-    // What was before it was made, it gets on request.
+    // On request, it gets events from before its creation.
     let range = redeliver(json!({ "drive_id": early, "from": 1, "to": 1 })).await;
     assert_eq!((range.status.as_u16(), &range.body), (202, &json!({ "redelivered": 1 })), "{range:?}");
     assert_eq!(muster.received(1).await[0].sequence(), 1);
@@ -368,7 +370,8 @@ async fn a_range_or_everything_since_an_instant_is_sent_again() {
         log_ids(&log).into_iter().collect::<BTreeSet<_>>()
     );
     muster.until(&webhook, "delivered", 1 + log.len()).await;
-    // Once more is once more, with the same ids, and no second delivery of the same event.
+    // A second request sends the events again, with the same ids, and without a second delivery of
+    // the same event.
     redeliver(json!({ "drive_id": late })).await;
     let received = muster.received(1 + 2 * log.len()).await;
     let mut counts = BTreeMap::new();
@@ -377,7 +380,7 @@ async fn a_range_or_everything_since_an_instant_is_sent_again() {
     }
     assert!(log_ids(&log).iter().all(|id| counts[id] == 2), "{counts:?}");
     muster.until(&webhook, "delivered", 1 + log.len()).await;
-    // The filter counts.
+    // The filter applies.
     muster.patch(&webhook, json!({ "event_types": ["muster.drive.closed"] })).await;
     assert_eq!(redeliver(json!({ "drive_id": late })).await.body, json!({ "redelivered": 0 }));
 
@@ -407,7 +410,7 @@ async fn while_a_secret_is_rotated_both_are_good() {
     muster.admin.post(&format!("{webhook}/ping"), &json!({})).await;
     let message = muster.received(1).await.pop().unwrap();
     assert_eq!((message.signed_with(&old), message.signed_with(&new)), (1, 1));
-    // At once, and with a secret of one's own.
+    // Rotates at once, with a given secret.
     let own = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let body = json!({ "secret": own, "old_valid_for": 0 });
     let rotated = muster.admin.post(&format!("{webhook}/rotate-secret"), &body).await;
@@ -448,7 +451,7 @@ async fn rotations_within_a_day_keep_every_secret_and_not_too_many() {
     let message = muster.received(2).await.pop().unwrap();
     assert_eq!(message.signed_with(last["secret"].as_str().unwrap()), 1);
     assert!(secrets.iter().all(|secret| message.signed_with(secret) == 0));
-    // Two at the same moment: whoever was shown a secret can use it.
+    // Two rotations at the same moment: each returned secret is valid.
     let (one, other) = tokio::join!(rotate(json!({})), rotate(json!({})));
     muster.admin.post(&format!("{webhook}/ping"), &json!({})).await;
     let message = muster.received(3).await.pop().unwrap();
@@ -465,7 +468,7 @@ async fn a_receiver_that_asks_for_time_gets_it_within_bounds() {
         (429, "3600", 3600, 3700),
         (503, hour, 3400, 3700),
         (500, "9999999", 86_000, 86_400),
-        // Never less than without.
+        // Never earlier than without the header.
         (503, "1", 5, 6),
         (503, "soon", 5, 6),
         (429, "Sun, 06 Nov 1994 08:49:37 GMT", 5, 6),

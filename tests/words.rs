@@ -1,5 +1,5 @@
-//! No words of libraries reach people: whatever is wrong with a request, the problem has a code, a sentence of ours and a
-//! place.
+//! Users never see words of libraries. For any bad request, the problem has a code, a sentence of
+//! our own and a place.
 
 use domain::refusal::Code;
 use reqwest::Method;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::deployment::{Answer, Client, Embedded, answer, drive};
 
-/// Words by which libraries, or the types behind the API, would show.
+/// Words that would show a library, or the types behind the API.
 const LIBRARIES: &[&str] = &[
     "serde",
     "variant",
@@ -49,19 +49,19 @@ const LIBRARIES: &[&str] = &[
     "os error",
 ];
 
-/// What was found wrong, all of it: one run shows every sentence.
+/// All violations. One run shows all of them.
 #[derive(Default)]
 struct Wrong(Vec<String>);
 
 impl Wrong {
-    /// Notes whatever does not hold.
+    /// Records a violation unless the condition holds.
     fn unless(&mut self, holds: bool, label: &str, found: &Answer) {
         if !holds {
             self.0.push(format!("{label}: {} {}", found.status, found.body));
         }
     }
 
-    /// Checks that an answer is a problem with a known code, in our own words.
+    /// Checks that an answer is a problem with a known code and our own words.
     fn check(&mut self, found: &Answer, label: &str) {
         self.unless(found.status.is_client_error(), label, found);
         self.unless(found.header("content-type") == Some("application/problem+json"), label, found);
@@ -79,7 +79,7 @@ impl Wrong {
         }
     }
 
-    /// Checks the code besides.
+    /// Checks the code as well.
     fn check_code(&mut self, found: &Answer, status: u16, code: &str, label: &str) {
         self.check(found, label);
         self.unless(found.status == status && found.body["code"] == code, label, found);
@@ -99,7 +99,7 @@ fn fields(found: &Answer) -> Vec<&str> {
     places.into_iter().flatten().filter_map(|place| place["field"].as_str()).collect()
 }
 
-/// Whether the document says that the operation gives this error with this status.
+/// Whether the document lists this error with this status for the operation.
 fn is_documented(operation: &Value, found: &Answer) -> bool {
     let answer = &operation["responses"][found.status.as_str()]["content"]["application/problem+json"];
     let codes = answer["schema"]["allOf"][1]["properties"]["code"]["enum"].as_array();
@@ -114,7 +114,7 @@ async fn send(client: &Client, method: Method, path: &str, body: Option<Vec<u8>>
     answer(request).await
 }
 
-/// An operation of a document: its method, path and description.
+/// An operation of a document: method, path and description.
 type Operation = (Method, String, Value);
 
 /// All operations of both documents, with ids in their paths.
@@ -139,7 +139,7 @@ async fn operations(client: &Client) -> Vec<Operation> {
     all
 }
 
-/// The path with something for each of its parameters, `broken` for the one that is named.
+/// The path with a value for each parameter. `broken` gives one parameter another value.
 fn filled(path: &str, broken: Option<(&str, &str)>) -> String {
     let part = |part: &str| {
         let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) else {
@@ -315,7 +315,7 @@ async fn with_the_place_of_each_fault() {
         wrong.check_code(&found, 422, "invalid-body", &label);
         wrong.unless(fields(&found).contains(&at), &label, &found);
     }
-    // The words that are allowed.
+    // These problems list the allowed words.
     for (path, words) in [
         ("/api/v1/drives?status=lost", "published, open, closed"),
         ("/api/v1/drives?kind=party", "placement, donation"),

@@ -1,4 +1,4 @@
-//! A RabbitMQ that dies, closes connections, has no memory left, or has lost a binding.
+//! A RabbitMQ is killed, closes connections, runs out of memory, or loses a binding.
 
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties, options};
@@ -13,7 +13,7 @@ use crate::servers::{Kind, Server};
 
 const LINES: usize = 24;
 
-/// Closes every connection so many times, every 700 ms.
+/// The Erlang code that closes all connections `times` times, every 700 ms.
 fn closing(times: usize) -> String {
     format!(
         "[begin [catch rabbit_networking:close_connection(Pid, \"test\") || Pid <- rabbit_networking:connections()], \
@@ -21,7 +21,7 @@ fn closing(times: usize) -> String {
     )
 }
 
-/// How many connections this server has seen the end of.
+/// The number of connections that this server has closed.
 async fn closed(rabbit: &Server) -> usize {
     let count = "[Churn] = ets:lookup(connection_churn_metrics, node()), element(3, Churn).";
     rabbit.control(&["eval", count]).await.trim().parse().unwrap()
@@ -116,13 +116,14 @@ async fn a_binding_is_deleted_under_load_and_what_was_accepted_meanwhile_is_repl
     let parked =
         said.lines().find_map(|line| line.strip_prefix("replayed ")?.split(' ').next()?.parse().ok());
     let parked: u64 = parked.unwrap_or_default();
-    // Most of what was accepted meanwhile; what was under way when the bindings went or came is not.
+    // These are most of the messages that were accepted meanwhile. Some were routed, because they
+    // were under way when the bindings changed.
     assert!(done && parked >= 150 * times as u64, "{parked} waited for an operator: {said}");
     eventually("none is left", || async {
         (broker.depth(UNROUTED).await.unwrap().unwrap().ready == 0).then_some(())
     })
     .await;
-    // What an operator puts back is decided when it is put back.
+    // A replayed command is decided late, so the order need not match.
     let history = History { lines: &lines, drives: &drives, ordered: false };
     history.conclude("a binding deleted", &format!("{times} × 4 lanes, {parked} replayed"), &cluster).await;
     connection.close(200, "done".into()).await.unwrap();

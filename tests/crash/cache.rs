@@ -1,4 +1,4 @@
-//! A Redis that is killed and emptied throughout: nothing changes but latency.
+//! A Redis is killed and emptied repeatedly. Only latency may change.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +10,7 @@ use crate::history::History;
 use crate::report::size;
 use crate::servers::{Kind, Server};
 
-/// Waits until something is kept in it (again).
+/// Waits until Redis stores keys (again).
 async fn is_in_use(redis: &Server) {
     eventually("something is kept", || async {
         (redis.control(&["dbsize"]).await.trim() != "0").then_some(())
@@ -40,7 +40,7 @@ async fn redis_is_killed_and_emptied_throughout() {
         }
         over.store(true, Ordering::Relaxed);
     };
-    // The same click again and again is the same command, whatever the cache has forgotten.
+    // A repeated click is the same command, even after the cache has lost its key.
     let again = async {
         let mut repeated = Vec::new();
         while !over.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Muster at full size, whose processes die and come back.
+//! Muster at full size. Its processes die and come back.
 
 use std::any::Any;
 use std::process::ExitStatus;
@@ -22,7 +22,7 @@ use crate::history::Subscriber;
 use crate::load::{Load, Targets};
 use crate::servers::Server;
 
-/// The processes that most tests have: the first one migrates.
+/// The processes of most tests. The first one migrates.
 pub const USUAL: [&str; 7] = [
     "admin-api",
     "member-api",
@@ -33,10 +33,10 @@ pub const USUAL: [&str; 7] = [
     "scheduler",
 ];
 
-/// How long drives are open: longer than any run.
+/// How long drives are open. It is longer than any run.
 pub const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Where the parts are.
+/// The URLs of the servers.
 #[derive(Debug, Clone)]
 pub struct Urls {
     pub amqp: String,
@@ -44,7 +44,7 @@ pub struct Urls {
     pub cache: String,
 }
 
-/// The suite's own servers, where a test needs them.
+/// The servers that the suite has started itself, if the test needs any.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Own<'a> {
     pub rabbit: Option<&'a Server>,
@@ -59,7 +59,7 @@ pub struct Cluster {
     pub subscriber: Subscriber,
     pub load: Load,
     pub processes: Vec<(&'static str, Process)>,
-    /// In which form they tell about registrations.
+    /// The form of published events, from `EVENTS`.
     pub events: String,
     admin: Client,
     organiser: Actor,
@@ -76,12 +76,13 @@ impl Cluster {
         Self::on_machine(engine, &USUAL).await
     }
 
-    /// These processes on the machine's servers.
+    /// Starts these processes on the machine's servers.
     pub async fn on_machine(engine: Engine, names: &[&'static str]) -> Self {
         Self::on(engine, names, Own::default(), Urls::clone).await
     }
 
-    /// These processes on these servers; what is not given is the machine's. `by` says how the processes reach them.
+    /// Starts these processes. Servers that are not in `own` are the machine's. `by` maps the
+    /// servers' URLs to those that the processes use.
     pub async fn on(
         engine: Engine,
         names: &[&'static str],
@@ -118,7 +119,7 @@ impl Cluster {
         let ours = Urls { amqp, database, cache };
         let theirs = by(&ours);
         let folder = Folder::new();
-        // Whatever happens, it must not matter in which form it is told.
+        // The promises must hold for either form of events, so take one at random.
         let by_chance = if rand::random() { Form::Each } else { Form::Batches };
         let events = env_or("CRASH_EVENTS", &by_chance.to_string());
         let env = vec![
@@ -165,28 +166,29 @@ impl Cluster {
         }
     }
 
-    /// Drives that are open now, with these fields besides; for days, unless these say otherwise.
+    /// Opens drives with the further fields of `more`. They stay open for days unless `more` says
+    /// otherwise.
     pub async fn open_drives(&self, count: usize, mut more: Value) -> Vec<DriveId> {
         let mut drives = Vec::new();
         if more["closes_at"].is_null() {
             more["closes_at"] = json!(clock::now() + LONG);
         }
         for _ in 0..count {
-            // A token of now: a long run outlives any.
+            // Issue a new token each time: a long run outlives any token.
             let token = api::auth::issue(&self.key, self.organiser, clock::now());
             drives.push(self.admin.with_token(&token).open_drive(more.clone()).await.parse().unwrap());
         }
         drives
     }
 
-    /// A drive with more people than places, and one with places for all.
+    /// A drive with fewer places than people, and one with a place for each.
     pub async fn two_drives(&self) -> Vec<DriveId> {
         let mut drives = self.open_drives(1, json!({ "capacity": 200, "waitlist_capacity": 100 })).await;
         drives.extend(self.open_drives(1, json!({})).await);
         drives
     }
 
-    /// Starts one more process of this name, with these variables besides, and waits until it serves.
+    /// Starts one more process of this name with more variables, and waits until it serves.
     pub async fn again(&mut self, name: &'static str, more: &[(&'static str, String)]) {
         let env = [&self.env[..], more].concat();
         let process = Process::start(name, &[], &env, &self.folder.0).await;
@@ -194,14 +196,14 @@ impl Cluster {
         self.aim();
     }
 
-    /// Lets people click at the APIs that there are now.
+    /// Directs the clicks to the APIs that now run.
     fn aim(&self) {
         let serving = self.processes.iter().filter(|(name, _)| *name == "member-api");
         self.targets.set(serving.map(|(_, process)| process.url.clone()).collect());
     }
 
-    /// Starts another process in the place of one, with these variables besides, which may make it die by itself, and kills that one
-    /// then: somebody is there to take over.
+    /// Starts a replacement for a process, and then kills the old one, so that another process can
+    /// take over. With `more`, the replacement may die by itself.
     pub async fn replace(&mut self, number: usize, more: &[(&'static str, String)]) {
         let name = self.processes[number].0;
         let env = [&self.env[..], more].concat();
@@ -210,7 +212,7 @@ impl Cluster {
         self.aim();
     }
 
-    /// Kills a process, and starts it again: until it serves, there is one less.
+    /// Kills a process, and only then starts it again.
     pub async fn restart(&mut self, number: usize, more: &[(&'static str, String)]) {
         let (name, process) = self.processes.remove(number);
         process.kill();
@@ -235,7 +237,7 @@ impl Cluster {
         muster(arguments, &self.env)
     }
 
-    /// Starts `muster` with these arguments, which may be made to die by these variables.
+    /// Starts `muster` with these arguments. The variables may make it die.
     pub fn muster_that_dies(&self, arguments: &[&str], more: &[(&'static str, String)]) -> Process {
         let env = [&self.env[..], more].concat();
         Process::spawn("muster", arguments, &env, &self.folder.0)

@@ -1,4 +1,4 @@
-//! A database that is restarted, that dies, that ends transactions for others' sake.
+//! A database is restarted, is killed, or aborts transactions because of conflicts with others.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn restarted_and_killed(engine: Engine, kind: Kind) {
         server.again().await;
         cluster.load.more(300).await;
         server.stop().await;
-        // People click while there is no database.
+        // People click while the database is down.
         cluster.load.more(50).await;
         server.again().await;
     }
@@ -56,7 +56,7 @@ async fn restarted_and_killed(engine: Engine, kind: Kind) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deadlocks_and_serialization_failures_are_tried_again() {
     let cluster = Cluster::usual(Engine::Postgres).await;
-    // Without a limit every click takes a place, and so writes the slot.
+    // Without a limit, every click takes a place, and so writes the slot's row.
     let drives = cluster.open_drives(1, json!({})).await;
     let db = sea_orm::Database::connect(&cluster.urls.database).await.unwrap();
     let clicking = cluster.load.begin(&drives, LINES, usize::MAX);
@@ -90,13 +90,15 @@ async fn deadlocks_and_serialization_failures_are_tried_again() {
     db.close().await.unwrap();
 }
 
-/// Lets a consumer be the victim of a deadlock: it holds the drive and wants the slot, somebody else the other way round.
+/// Makes a consumer the victim of a deadlock. It holds the drive's row and wants the slot's. This
+/// transaction does the opposite.
 async fn deadlock(db: &DatabaseConnection, drive: DriveId) {
     let count = "select deadlocks from pg_stat_database where datname = current_database()";
     let before = number(db, count).await;
     eventually("a deadlock", || async {
         let tx = db.begin().await.unwrap();
-        // The consumer looks first whether it waits for ever, and so it is the one that gives way.
+        // The consumer's `deadlock_timeout` is shorter, so the consumer is the one to detect the
+        // deadlock, and PostgreSQL aborts its transaction.
         tx.execute_unprepared("set local deadlock_timeout = '20s'").await.unwrap();
         let slot = format!("update slots set waitlisted = waitlisted where drive_id = '{drive}'");
         tx.execute_unprepared(&slot).await.unwrap();

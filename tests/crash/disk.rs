@@ -1,4 +1,4 @@
-//! Muster in one process on a disk that is full, and killed on it.
+//! Muster in one process on a full disk, and killed on it.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +17,7 @@ use crate::load::{Line, Load, Receipt, Targets};
 use crate::report::{conclude, size};
 use crate::servers::{Place, free_port};
 
-/// `muster` in one process, whose files can be made to grow no more.
+/// `muster` in one process, with a limit on the size of its files.
 struct Alone {
     place: Place,
     process: Child,
@@ -27,7 +27,8 @@ struct Alone {
 impl Alone {
     async fn start(place: Place) -> Self {
         let port = free_port();
-        // A write beyond the limit is to fail as on a full disk, instead of ending the process by a signal.
+        // Ignore SIGXFSZ, so that a write beyond the limit fails as on a full disk and does not
+        // kill the process.
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\""]).arg(binary("muster")).env_clear();
         let log = std::fs::File::create(place.folder.join(format!("{port}.log"))).unwrap();
@@ -47,7 +48,7 @@ impl Alone {
         alone
     }
 
-    /// No file grows beyond so many bytes, or every file as it likes.
+    /// Limits the size of files, in bytes or `unlimited`.
     fn limit(&self, bytes: &str) {
         let limit = format!("--fsize={bytes}:unlimited");
         let set = Command::new("prlimit").args(["--pid", &self.process.id().to_string(), &limit]).status();
@@ -64,7 +65,7 @@ async fn on_a_full_disk_nothing_is_accepted_and_nothing_that_was_accepted_is_los
     let mut alone = Alone::start(Place::new(None)).await;
     let admin = Client::admin(&alone.url, &alone.url).await;
     let times = size(3, 50);
-    // One for each round: those who come have never heard of those who sit on the last one's places.
+    // Use a new drive for each round, because each round has new people.
     let (mut drives, mut lines) = (Vec::<DriveId>::new(), Vec::new());
     for _ in 0..times {
         let places =
@@ -81,7 +82,7 @@ async fn on_a_full_disk_nothing_is_accepted_and_nothing_that_was_accepted_is_los
         alone.limit("4096");
         lines.push(full(&load, *drive).await);
         if round % 2 == 1 {
-            // It dies before there is room again.
+            // It is killed while the disk is still full.
             alone.process.kill().unwrap();
             alone.process.wait().unwrap();
             let place = std::mem::replace(&mut alone.place, Place::new(None));
@@ -113,7 +114,8 @@ async fn on_a_full_disk_nothing_is_accepted_and_nothing_that_was_accepted_is_los
     );
 }
 
-/// Clicks, the same click, until it is refused with the reason that nothing was accepted; the receipt, if there was one before.
+/// Repeats a click until it is refused because nothing can be accepted. Returns its receipt, if it
+/// got one before.
 async fn full(load: &Load, drive: DriveId) -> Line {
     let token = load.token(MemberId::new());
     let path = format!("/api/v1/drives/{drive}/registrations");

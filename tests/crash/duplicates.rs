@@ -1,4 +1,4 @@
-//! The same command again and again: it is decided once.
+//! The same command is sent many times, and decided once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::history::{History, decided};
 use crate::load::Receipt;
 use crate::report::size;
 
-/// A click as an API would have published it.
+/// A click as an API would publish it.
 pub fn click(drive_id: DriveId) -> Envelope<Register> {
     let member_id = MemberId::new();
     let body = Register { drive_id, member_id, slot_id: None, answers: [].into_iter().collect() };
@@ -52,7 +52,8 @@ async fn each_command_is_published_ten_times_by_eight_publishers() {
     history.conclude("duplicates", &scope, &cluster).await;
 }
 
-/// Clicks with one key from 32 connections at once, some of them with another body: what was answered.
+/// Clicks with one key from 32 connections at once, some of them with another body. Returns the
+/// answers.
 async fn at_once(cluster: &Cluster, drive: DriveId) -> Vec<(u8, StatusCode, Value)> {
     let token = cluster.load.token(MemberId::new());
     let path = format!("/api/v1/drives/{drive}/registrations");
@@ -61,13 +62,13 @@ async fn at_once(cluster: &Cluster, drive: DriveId) -> Vec<(u8, StatusCode, Valu
     for number in 0..32 {
         let (load, token, path, gate) = (cluster.load.clone(), token.clone(), path.clone(), gate.clone());
         clicks.spawn(async move {
-            // One in four says something else under the same key.
+            // One in four sends another body with the same key.
             let (kind, body) = match number % 4 {
                 0 => (1, json!({ "answers": {} })),
                 _ => (0, json!({})),
             };
             gate.wait().await;
-            // Whoever gets no answer in time makes the same click again.
+            // Without an answer in time, the client repeats the click.
             let (status, body) = loop {
                 if let Some(answer) = load.send(&token, Method::POST, &path, "one", &body).await {
                     break answer;
@@ -78,7 +79,7 @@ async fn at_once(cluster: &Cluster, drive: DriveId) -> Vec<(u8, StatusCode, Valu
         });
     }
     let mut answers = clicks.join_all().await;
-    // And once more of each, after it was decided.
+    // Repeat both after the decision.
     let first: BTreeSet<CommandId> = accepted(&answers).into_values().map(command).collect();
     let db = cluster.database().await;
     assert_eq!(decided(&db, &first).await.len(), 1, "{answers:?}");
@@ -94,7 +95,7 @@ fn command(receipt: &Value) -> CommandId {
     receipt["command_id"].as_str().unwrap().parse().unwrap()
 }
 
-/// The different receipts that were given, by their text.
+/// The different receipts, by their text.
 fn accepted(answers: &[(u8, StatusCode, Value)]) -> BTreeMap<String, &Value> {
     let receipts = answers.iter().filter(|(_, status, _)| *status == 202);
     receipts.map(|(_, _, body)| (body.to_string(), body)).collect()

@@ -1,4 +1,5 @@
-//! What was told to whom, against what is stored: receipts, ledger, logs, tables, and a subscriber's stream.
+//! Compares what clients and subscribers got with what is stored: receipts, ledger, logs, tables,
+//! and a subscriber's events.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -24,16 +25,17 @@ use crate::deployment::PATIENCE;
 use crate::load::Line;
 use crate::report::{Counts, conclude};
 
-/// The subscriber's own queue.
+/// The subscriber's queue.
 const QUEUE: &str = "subscriber";
-/// Ids that are looked up, and entries that are read, at a time.
+/// The most ids per look-up, and the most entries per read.
 const PAGE: usize = 1000;
-/// From so many clicks on it on, a drive with fewer places than people must have seen some come and others go.
+/// After this many clicks, a drive with fewer places than people must still see members come and
+/// go.
 const LONG: usize = 3000;
-/// A queue that gives nothing for this long has nothing more.
+/// A queue that delivers nothing for this long is empty.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Anyone may bind a queue: a durable one, read after everything has happened.
+/// A subscriber with a durable queue, which is read after the run. Any client may bind one.
 #[derive(Debug)]
 pub struct Subscriber {
     url: String,
@@ -56,7 +58,8 @@ impl Subscriber {
         Self { url: url.to_owned() }
     }
 
-    /// Reads everything that came since the last time, in order, or until the server refuses: one that has just recovered may.
+    /// Reads the messages since the last read, in order. It ends with an error if the server
+    /// refuses, which a recovering server may do.
     async fn read(&self, read: &mut Vec<Bytes>) -> lapin::Result<()> {
         use futures_util::StreamExt as _;
         let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
@@ -97,7 +100,7 @@ impl Log {
         }
     }
 
-    /// The positions of those who came from the waiting list to a place.
+    /// The positions of promotions from the waiting list.
     fn promoted(&self) -> impl Iterator<Item = usize> {
         let events = self.entries.iter().enumerate();
         events
@@ -105,12 +108,12 @@ impl Log {
             .map(|(at, _)| at)
     }
 
-    /// Whether it has fewer places than people may want.
+    /// Whether the drive has fewer places than people want.
     fn is_limited(&self) -> bool {
         self.entries.iter().any(|(_, event)| matches!(event.event, Event::RegistrationWaitlisted(_)))
     }
 
-    /// The most places beyond the capacity that were ever taken at a time.
+    /// The most places beyond the capacity that were taken at the same time.
     fn oversold(&self) -> usize {
         let (mut capacity, mut taken, mut most) =
             (HashMap::new(), HashMap::<SlotId, HashSet<MemberId>>::new(), 0);
@@ -140,20 +143,20 @@ impl Log {
     }
 }
 
-/// Everyone's receipts, and what became of them.
+/// All receipts of a run, to be compared with the database and the subscriber's events.
 #[derive(Debug)]
 pub struct History<'a> {
-    /// What was answered to whom.
+    /// The receipts, by line.
     pub lines: &'a [Line],
-    /// The drives they were about.
+    /// The drives of the commands.
     pub drives: &'a [DriveId],
-    /// Whether their order says something. Not when what was put aside was put back by an operator.
+    /// Whether the order must match. It need not after an operator has replayed messages.
     pub ordered: bool,
 }
 
 impl History<'_> {
-    /// Waits until everything is decided and told, then counts; prints the numbers, and fails unless all are 0 and
-    /// `muster verify` finds no difference.
+    /// Waits until everything is decided and published, then counts. Prints the counts. Fails
+    /// unless all are 0 and `muster verify` finds no difference.
     pub async fn conclude(&self, test: &str, scope: &str, cluster: &Cluster) {
         let (counts, promoted) = self.counts(cluster).await;
         let (verified, said) = cluster.muster(&["verify"]);
@@ -168,7 +171,7 @@ impl History<'_> {
         self.lines.iter().flatten().map(|receipt| receipt.command).collect()
     }
 
-    /// The counts, and how many people came from a waiting list to a place.
+    /// The counts, and the number of promotions from waiting lists.
     async fn counts(&self, cluster: &Cluster) -> (Counts, usize) {
         let db = cluster.database().await;
         let (mut counts, logs) = self.recorded(&db).await;
@@ -179,7 +182,7 @@ impl History<'_> {
         (counts, logs.values().map(|log| log.promoted().count()).sum())
     }
 
-    /// Waits until everything is decided; the counts of what the database has, and the logs.
+    /// Waits until everything is decided. Returns the counts from the database, and the logs.
     pub async fn recorded(&self, db: &Database) -> (Counts, HashMap<DriveId, Log>) {
         let receipts = self.receipts();
         let rows = decided(db, &receipts).await;
@@ -187,13 +190,13 @@ impl History<'_> {
         for drive in self.drives {
             logs.insert(*drive, Log::read(db, *drive).await);
         }
-        // One receipt, one command: two that have the same are one too few.
+        // Each receipt has its own command. Two receipts of one command count as one lost.
         let given = self.lines.iter().flatten().count();
         let oversold = logs.values().map(Log::oversold).sum();
         let mut counts = Counts { lost: given - rows.len(), oversold: Some(oversold), ..Counts::default() };
         let mut causes = HashMap::<CommandId, u32>::new();
         for (drive, log) in &logs {
-            // Otherwise a drive that is full once and for all would have nothing to sell.
+            // A drive that stays full gives no more places away, so overselling could not show.
             let end = log.entries.len() - log.entries.len() / 10;
             let is_busy = log.promoted().any(|position| position > end);
             assert!(
@@ -221,15 +224,16 @@ impl History<'_> {
         (counts, logs)
     }
 
-    /// Whether so many people clicked on this log's drive that some must have come and others gone until its end.
+    /// Whether the drive of this log had so many clicks that members must have come and gone until
+    /// its end.
     fn has_many_clicks(&self, log: &Log, rows: &HashMap<CommandId, Row>) -> bool {
         let clicked = self.lines.iter().flatten().filter(|receipt| receipt.at.is_some());
         let about = |row: &Row| row.drive_id().is_some_and(|drive| drive == log.drive);
         clicked.filter(|receipt| rows.get(&receipt.command).is_some_and(about)).count() >= LONG
     }
 
-    /// How many were decided although somebody who clicked on the same drive had their receipt before they clicked, and was decided
-    /// later.
+    /// Counts overtaken commands. Another click on the same drive began after this command's
+    /// receipt arrived, but was decided before it.
     fn out_of_order(&self, rows: &HashMap<CommandId, Row>) -> usize {
         let mut drives: HashMap<DriveId, Vec<_>> = HashMap::new();
         for receipt in self.lines.iter().flatten() {
@@ -251,7 +255,7 @@ impl History<'_> {
     }
 }
 
-/// The decisions about these commands, once each has one, or no more come.
+/// The decisions about these commands. Returns when each has one, or when no more arrive.
 pub async fn decided(db: &Database, receipts: &BTreeSet<CommandId>) -> HashMap<CommandId, Row> {
     let all: Vec<_> = receipts.iter().copied().collect();
     let mut rows = HashMap::new();
@@ -270,8 +274,8 @@ pub async fn decided(db: &Database, receipts: &BTreeSet<CommandId>) -> HashMap<C
     rows
 }
 
-/// Compares the logs with what the subscriber got: how many entries it misses or got otherwise, and how many came, for the first
-/// time, after a later one of the same drive.
+/// Compares the logs with the subscriber's events. Returns how many entries are missing or differ,
+/// and how many first arrived after a later event of the same drive.
 async fn told(subscriber: &Subscriber, logs: &HashMap<DriveId, Log>) -> (usize, usize) {
     let entries = logs.values().flat_map(|log| &log.entries);
     let logged: HashMap<_, _> = entries
@@ -288,7 +292,7 @@ async fn told(subscriber: &Subscriber, logs: &HashMap<DriveId, Log>) -> (usize, 
             let Some(sequence) = event.sequence.as_ref().and_then(|number| number.parse::<u64>().ok()) else {
                 continue;
             };
-            // Of another drive, or from after the log was read.
+            // An event of another drive, or one that was logged after the log was read.
             let Some((id, entry)) = logged.get(&(event.source.as_str(), sequence)) else { continue };
             if *id != event.id || **entry != bytes {
                 untrue += 1;
@@ -308,7 +312,7 @@ async fn told(subscriber: &Subscriber, logs: &HashMap<DriveId, Log>) -> (usize, 
     }
 }
 
-/// How many decisions there are.
+/// The number of decisions in the ledger.
 pub async fn decisions(db: &Database) -> i64 {
     let statement =
         Statement::from_string(db.read.get_database_backend(), "select count(*) as n from ledger");

@@ -1,4 +1,4 @@
-//! Processes that are killed: at each named place, at any moment, and asked politely.
+//! Kills processes: at each failpoint, at any moment, and with SIGTERM.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::deployment::{Engine, eventually};
 use crate::history::History;
 use crate::report::size;
 
-/// People who click at the same time.
+/// The number of people who click at the same time.
 const LINES: usize = 8;
 
-/// The places where a process dies, by the process, and whether a moment passes first.
+/// Each process and the failpoint at which it dies. `true` adds a random delay.
 const PLACES: [(&str, &str, bool); 12] = [
     ("member-api", "api-before-publish", false),
     ("member-api", "command-published", true),
@@ -34,14 +34,15 @@ const PLACES: [(&str, &str, bool); 12] = [
     ("scheduler", "scheduler-published", false),
 ];
 
-/// A failpoint's variable: after a few times, and perhaps after a moment in which a message is on its way.
+/// The variable of a failpoint. The process dies at its first, second or third pass, and a
+/// scheduler at its first. With `moment`, it dies up to 3 ms later, while a message is on its way.
 fn at(place: &str, moment: bool) -> (&'static str, String) {
     let time = if place.starts_with("scheduler") { 1 } else { rand::rng().random_range(1..=3) };
     let us = if moment { rand::rng().random_range(0..3000) } else { 0 };
     ("FAILPOINT", format!("{place}:{time}:kill:{us}"))
 }
 
-/// A drive that only a scheduler opens: it was published before its opening.
+/// A drive that only a scheduler can open, because it was published before its opening.
 async fn due_soon(cluster: &Cluster) -> DriveId {
     let mut ahead = Duration::from_secs(1);
     loop {
@@ -51,7 +52,7 @@ async fn due_soon(cluster: &Cluster) -> DriveId {
         db.close().await;
         let events: Vec<CloudEvent> =
             entries.iter().map(|entry| serde_json::from_slice(&entry.bytes).unwrap()).collect();
-        // Opened by the very command that published it: that was too late.
+        // If the command that published the drive also opened it, the publication was too late.
         let opened = |event: &&CloudEvent| matches!(event.event, Event::DriveOpened(_));
         if events.iter().find(opened).is_none_or(|event| event.cause != events[1].cause) {
             return drive;
@@ -93,11 +94,11 @@ async fn any_process_is_killed_every_two_seconds() {
     drives.extend(cluster.open_drives(3, json!({ "capacity": 500, "waitlist_capacity": 100 })).await);
     let commands = size(20_000, 1_000_000);
     let clicking = cluster.load.begin(&drives, 64, usize::MAX);
-    // The organisers' API lives.
+    // The organisers' API is not killed.
     let (mortal, mut kills) = (USUAL.len() - 1, 0);
-    // However fast they click, each dies once with another one in its place, and once without.
+    // Kill each process at least twice: once with a replacement already running, and once without.
     while cluster.load.accepted() < commands || kills < 2 * mortal {
-        // The one that has lived longest: of several consumers, it has the lanes.
+        // Take the process that has lived longest. Of several consumers, it has the lanes.
         let (round, number) = (kills / mortal, 1 + kills % mortal);
         if round % 2 == 0 {
             cluster.replace(number, &[]).await;
@@ -106,7 +107,7 @@ async fn any_process_is_killed_every_two_seconds() {
         }
         kills += 1;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        // If nothing is accepted any more, this ends, and not only when somebody looks.
+        // Fail here if nothing is accepted any more.
         cluster.load.more(1).await;
     }
     let lines = clicking.end().await;
@@ -135,7 +136,7 @@ async fn order_is_kept_on_many_drives_while_consumers_are_killed() {
     let (over, mut kills) = (clicking.is_over(), 0);
     let all = tokio::spawn(clicking.all());
     while !over.load(Ordering::Relaxed) {
-        // The one that has lived longest: it has the lanes.
+        // Take the process that has lived longest, because it has the lanes.
         cluster.replace(2 + kills % 4, &[]).await;
         kills += 1;
         let _ = tokio::time::timeout(Duration::from_secs(1), until(&over)).await;
@@ -159,7 +160,7 @@ async fn whoever_is_asked_to_end_under_load_ends_in_time_and_loses_nothing() {
             cluster.processes[number].1.signal("TERM");
             let ended = cluster.dies(number).await;
             longest = longest.max(asked.elapsed());
-            // A process that does not end in time ends all the same, and says so by its status.
+            // A process that exceeds its grace period also ends, but with an error status.
             assert!(ended.success(), "{name}: {ended}: {}", cluster.processes[number].1.log());
             let (name, _) = cluster.processes.remove(number);
             cluster.again(name, &[]).await;

@@ -1,4 +1,4 @@
-//! People who click, and keep clicking until they have a receipt, as any client may.
+//! People who click, and retry until they have a receipt, as any client may.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,13 +15,14 @@ use tokio::task::JoinSet;
 
 use crate::deployment::eventually;
 
-/// How long a request may take before it is made again.
+/// The timeout of a request, before it is sent again.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// People on a line: whoever's turn it is registers, or withdraws if they had registered before. About half of them want a place
-/// at a time, so that a drive with fewer places goes on giving them away for as long as people click.
+/// The people of a line. The next one registers, or withdraws if already registered. About half of
+/// them want a place at any time. So a drive with fewer places keeps giving them away as long as
+/// people click.
 const PEOPLE: usize = 200;
 
-/// The APIs there are at the moment.
+/// The URLs of the APIs that now run.
 #[derive(Debug, Clone, Default)]
 pub struct Targets(Arc<Mutex<Vec<String>>>);
 
@@ -40,27 +41,27 @@ impl Targets {
 #[derive(Debug, Clone, Copy)]
 pub struct Receipt {
     pub command: CommandId,
-    /// When it was first asked for, and when it was there; nothing if it is not a click's.
+    /// When the click began and when its receipt arrived. `None` if the command was not a click.
     pub at: Option<(Instant, Instant)>,
 }
 
 impl Receipt {
-    /// Of a command that did not come by a click.
+    /// The receipt of a command that was not a click.
     pub fn of(command: CommandId) -> Self {
         Self { command, at: None }
     }
 
-    /// What was answered now to a click that was first made at `since`.
+    /// The receipt that has just arrived for a click that began at `since`.
     fn answered(body: &Value, since: Instant) -> Self {
         let command = body["command_id"].as_str().unwrap().parse().unwrap();
         Self { command, at: Some((since, Instant::now())) }
     }
 }
 
-/// Receipts of clicks that were made one after the other: each when the one before was answered.
+/// Receipts of clicks in sequence: each click began after the receipt before it.
 pub type Line = Vec<Receipt>;
 
-/// Everyone who clicks. Cheap to clone.
+/// The clicking people. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Load {
     http: reqwest::Client,
@@ -75,12 +76,12 @@ impl Load {
         Self { http, targets, key, accepted: Arc::default() }
     }
 
-    /// How many receipts there are so far.
+    /// The number of receipts so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Waits until there are so many more receipts.
+    /// Waits for this many more receipts.
     pub async fn more(&self, receipts: usize) {
         let until = self.accepted() + receipts;
         eventually("people get receipts", || async { (self.accepted() >= until).then_some(()) }).await;
@@ -90,7 +91,7 @@ impl Load {
         api::auth::issue(&self.key, Actor { role: Role::Member, id: member.0 }, clock::now())
     }
 
-    /// One request as somebody, to any of the APIs; none if it was not answered.
+    /// Sends one request with this token to one of the APIs. `None` if no answer came.
     pub async fn send(
         &self,
         token: &str,
@@ -108,7 +109,7 @@ impl Load {
         Some(self.http.request(method, format!("{url}{path}")).bearer_auth(token))
     }
 
-    /// Clicks and waits, again and again until it is decided; how often it took.
+    /// Clicks with `Prefer: wait` until the command is decided. Returns the number of attempts.
     pub async fn click_and_wait(&self, drive: DriveId, member: MemberId) -> (usize, Receipt) {
         let (token, path) = (self.token(member), format!("/api/v1/drives/{drive}/registrations"));
         let since = Instant::now();
@@ -124,7 +125,7 @@ impl Load {
         unreachable!("people do not give up")
     }
 
-    /// Clicks, with the same key, until there is a receipt.
+    /// Clicks with the same key until there is a receipt.
     pub async fn click(&self, drive: DriveId, member: MemberId, withdraws: bool, key: &str) -> Receipt {
         let (token, since) = (self.token(member), Instant::now());
         let path = format!("/api/v1/drives/{drive}/registrations");
@@ -136,14 +137,14 @@ impl Load {
                     return Receipt::answered(&body, since);
                 }
                 Some((status, body)) if !status.is_server_error() => panic!("{status}: {body}"),
-                // "Not now", or the process died before it could say anything.
+                // "Try again", or the process died before it could answer.
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
     }
 
-    /// People click on these drives in so many lines, each line on one drive, until there were so many clicks or it is
-    /// told to end.
+    /// People click on these drives in `lines` lines, each on one drive. They stop after `most`
+    /// clicks, or when told to end.
     pub fn begin(&self, drives: &[DriveId], lines: usize, most: usize) -> Clicking {
         let (stop, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut tasks = JoinSet::new();
@@ -165,14 +166,14 @@ impl Load {
     }
 }
 
-/// What was answered, if anything was.
+/// The answer, if there was one.
 async fn answer(request: RequestBuilder) -> Option<(StatusCode, Value)> {
     let answer = request.send().await.ok()?;
     let status = answer.status();
     Some((status, answer.json().await.ok()?))
 }
 
-/// People at it.
+/// Clicks that are being made.
 #[derive(Debug)]
 pub struct Clicking {
     stop: Arc<AtomicBool>,
@@ -180,19 +181,19 @@ pub struct Clicking {
 }
 
 impl Clicking {
-    /// Whether all clicks are answered.
+    /// A flag that is set when all clicks are answered.
     pub fn is_over(&self) -> Arc<AtomicBool> {
         self.stop.clone()
     }
 
-    /// Waits until all clicks that were to be made are answered.
+    /// Waits until all `most` clicks are answered.
     pub async fn all(self) -> Vec<Line> {
         let lines = self.tasks.join_all().await;
         self.stop.store(true, Ordering::Relaxed);
         lines
     }
 
-    /// No more clicks; waits until those that were made are answered.
+    /// Ends the clicking, and waits for the answers to clicks that have begun.
     pub async fn end(self) -> Vec<Line> {
         self.stop.store(true, Ordering::Relaxed);
         self.tasks.join_all().await

@@ -1,9 +1,11 @@
-//! The crash suite: whatever dies, whenever, nothing that was accepted is lost, doubled, out of order or untold.
+//! The crash suite: whatever dies at whatever moment, no accepted command is lost, decided twice,
+//! decided out of order, or left unpublished.
 //!
-//! Processes of Muster die at named places (the feature `failpoints`) and at any moment; servers are killed, restarted,
-//! cut off. Servers that suffer are started by the suite itself, on free ports, in temporary folders, from the installed
-//! packages; tests whose servers stay well use the machine's. `cargo xtask crash` runs it, `cargo xtask crash --long` for
-//! hours. What is promised, and by which test: `docs/explanation/guarantees.md`.
+//! Processes of Muster die at failpoints (the feature `failpoints`) and at any moment. Servers are
+//! killed, restarted and disconnected. The suite starts those servers itself, from the installed
+//! packages, on free ports, in temporary folders. Other tests use the machine's servers.
+//! `cargo xtask crash` runs the suite, and `cargo xtask crash --long` runs it for hours.
+//! `docs/explanation/guarantees.md` lists the promises and their tests.
 
 #![allow(
     clippy::unwrap_used,

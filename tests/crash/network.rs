@@ -1,4 +1,5 @@
-//! The network between Muster's processes and each server: late, reset, dead for half a minute, one byte a second.
+//! The network between Muster's processes and each server: late, reset, dead for 30 s, one byte a
+//! second.
 
 use std::time::Duration;
 
@@ -14,12 +15,14 @@ use crate::history::{History, decisions};
 use crate::relay::{Network, Relay};
 use crate::report::size;
 
-/// How long a bad network lasts before each of the three servers; in the long run half an hour altogether.
+/// How long a bad network lasts for each of the three servers. In the long run, it lasts half an
+/// hour in total.
 fn lasts(ci_seconds: usize) -> Duration {
     Duration::from_secs(size(ci_seconds, 10 * 60) as u64)
 }
 
-/// Muster behind relays, people at it, and what the network does to them. The relays are before broker, database, cache.
+/// Runs Muster behind relays while people click, and disturbs the network. The relays are in front
+/// of the broker, the database and the cache.
 async fn through(test: &str, scope: &str, disturb: impl AsyncFnOnce(&Cluster, &[Relay; 3])) {
     let before = async |variable: &str, url: &str| {
         let url = Url::parse(&env_or(variable, url)).unwrap();
@@ -48,7 +51,7 @@ async fn through(test: &str, scope: &str, disturb: impl AsyncFnOnce(&Cluster, &[
     history.conclude(test, &scope, &cluster).await;
 }
 
-/// Waits until people get receipts, and decisions are made.
+/// Waits until people get receipts and commands are decided.
 async fn goes_on(cluster: &Cluster) {
     let db = cluster.database().await;
     cluster.load.more(100).await;
@@ -57,7 +60,7 @@ async fn goes_on(cluster: &Cluster) {
     db.close().await;
 }
 
-/// Each network in turn is like this for a while, and good again.
+/// Gives each relay this network for a while, one after another.
 async fn in_turn(cluster: &Cluster, relays: &[Relay; 3], network: Network, lasts: Duration) {
     for relay in relays {
         relay.set(network);
@@ -96,8 +99,9 @@ async fn connections_are_reset() {
     .await;
 }
 
-/// A connection may be lost at any step of opening it, of beginning to consume and of ending that. None of them may be waited for
-/// for ever: a lane would have no consumer, and the process would look healthy.
+/// A connection may be lost at any step of connecting, of starting a consumer and of ending it.
+/// Each wait needs a timeout. Otherwise a lane would have no consumer, although the process looks
+/// healthy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_lost_a_connection_anywhere_consumes_again() {
     let host = VirtualHost::new();
@@ -142,7 +146,7 @@ async fn whoever_lost_a_connection_anywhere_consumes_again() {
     direct.close().await;
 }
 
-/// A connection is lost after a message arrived and before its confirm did. Its sender must not hear
+/// A connection is lost after a message arrived and before its confirm. The sender must not hear
 /// that nothing was accepted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_whose_confirm_is_lost_is_unconfirmed() {

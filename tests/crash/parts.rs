@@ -1,5 +1,5 @@
-//! Panics in each part of Muster: what meets one fails by itself, its neighbours go out, the part goes on, and health and
-//! metrics say so.
+//! A bug panics in each part of Muster. The affected item fails alone, its neighbours are
+//! processed, and the part goes on. Health and metrics report it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::deployment::{Client, Embedded, Engine, Folder, FullSize, Process, drive, eventually};
 use crate::receiver::{Message, Receiver};
 
-/// A place in each part of one process, outside of any single mail, delivery or entry.
+/// A failpoint in each part of one process, outside the processing of a single mail, delivery or
+/// entry.
 const PARTS: [(&str, &str); 13] = [
     ("mail-looking", "mail-sender"),
     ("webhooks-looking", "webhooks-sender"),
@@ -31,7 +32,7 @@ async fn report(url: &str) -> (u16, Value) {
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-/// The value of a metric of this name with this label.
+/// The value of the metric with this name and label.
 async fn metric(url: &str, name: &str, label: &str) -> u64 {
     let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
     let line = text.lines().find(|line| line.starts_with(name) && line.contains(label));
@@ -161,7 +162,8 @@ async fn a_delivery_at_which_muster_panics_fails_by_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_at_which_a_follower_panics_is_left_out_until_the_next_start() {
     let folder = Folder::new();
-    // Created, published and opened come first: this is the second registration of a drive.
+    // The events before are created, published, opened and one registration. So entry 5 is the
+    // second registration of a drive.
     let (mut process, admin) = started(&folder, "entry-taking@inbox.5:1:panics".to_owned()).await;
     let (long, short) = (admin.open_drive(json!({})).await, admin.open_drive(json!({})).await);
     let mut people = Vec::new();
@@ -188,7 +190,7 @@ async fn an_entry_at_which_a_follower_panics_is_left_out_until_the_next_start() 
     assert_eq!(metric(&process.url, "muster_skipped_entries_total", "follower=\"inbox\"").await, 1);
     assert!(process.log().contains("skipped a log entry"), "{}", process.log());
     assert!(process.ended().is_none());
-    // A newer version, without the bug.
+    // Without the failpoint, this process stands for a newer version without the bug.
     assert!(process.stop().await.success());
     let process = Embedded::process(&folder).await;
     let late = people[1].at(&process.url);
@@ -233,7 +235,7 @@ async fn the_embedded_broker_refuses_what_it_panics_at_and_goes_on() {
     assert!(process.ended().is_none());
 }
 
-/// Each in a process of its own, which says how it is at an address of its own.
+/// Each part has its own process, which reports its health at its own address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_is_a_process_of_its_own_is_started_again_in_it() {
     let places = "mail-looking:1:panic,webhooks-looking:1:panic,follower-looking@inbox:1:panic,\
@@ -250,7 +252,7 @@ async fn a_part_that_is_a_process_of_its_own_is_started_again_in_it() {
     ] {
         let mut process = full.begin(name).await;
         let said = eventually(&format!("{name} goes on and says so"), || async {
-            // The first of its watchers meets a bug as well.
+            // The first health request panics as well.
             let answer = reqwest::get(format!("{}/readyz", process.url)).await.ok()?;
             let status = answer.status();
             let said: Value = answer.json().await.ok()?;

@@ -1,4 +1,4 @@
-//! Messages that cannot be decided, among those that can; and their replay, interrupted.
+//! Messages that cannot be decided, among others that can. Their replay is interrupted.
 
 use domain::actor::{Actor, Role};
 use domain::clock;
@@ -20,9 +20,9 @@ use crate::history::History;
 use crate::load::Receipt;
 use crate::report::size;
 
-/// A message that nobody can read, or one that the database does not take for now.
+/// A message that cannot be read, or one that the database refuses for now.
 fn poison(drive_id: DriveId, number: usize, broker: &Broker) -> Outgoing {
-    // The trigger below knows them by this.
+    // The trigger below recognises poison by this actor.
     let actor = Actor { role: Role::Admin, id: Uuid::from_u128(13) };
     let envelope = Envelope::new(CommandId::new(), actor, clock::now(), CloseDrive { drive_id });
     let mut outgoing = envelope.seal(broker.topology());
@@ -48,7 +48,7 @@ async fn poison_is_put_aside_with_its_reason_and_a_replay_may_be_interrupted_any
         create trigger refuse before insert on ledger for each row when (new.status <> 'failed')
         execute function refuse()";
     db.writer().execute_unprepared(refuse).await.unwrap();
-    // A drive of its own is closed by the poison that can be read.
+    // The readable poison closes a drive, so it has one of its own.
     let closing = cluster.open_drives(1, json!({})).await[0];
     let (bad, good) = (size(20, 1000), size(1000, 100_000));
     let clicking = cluster.load.begin(&drives, 24, good);
@@ -56,7 +56,8 @@ async fn poison_is_put_aside_with_its_reason_and_a_replay_may_be_interrupted_any
     let mut beside = Vec::new();
     for some in poison.chunks(4) {
         cluster.load.more(good / bad * 2).await;
-        // At the same time and to the same lane: they travel in bundles, good and bad.
+        // Good and bad messages are published at the same time to the same lane, so they travel in
+        // bundles.
         let clicks: Vec<_> = some.iter().map(|_| click(closing)).collect();
         let sealed = clicks.iter().map(|click| click.seal(broker.topology()));
         let both = sealed.zip(some).flat_map(|(good, bad)| [good, bad.clone()]);
@@ -77,7 +78,8 @@ async fn poison_is_put_aside_with_its_reason_and_a_replay_may_be_interrupted_any
         assert_eq!(row[&CommandId(message.id)].status, Status::Failed);
     }
     db.writer().execute_unprepared("drop trigger refuse on ledger").await.unwrap();
-    // The replay dies between the copy and the removal, between publishing and the confirm, and in between.
+    // The replay dies between the copy and the removal, between the publication and the confirm,
+    // and once more after a few copies.
     for (number, place) in ["replay-copied:1", "command-published:2", "replay-copied:4"].iter().enumerate() {
         let point = [("FAILPOINT", format!("{place}:kill:{}", number * 300))];
         let mut replay = cluster.muster_that_dies(&["dead-letters", "replay", "--all"], &point);
@@ -98,7 +100,7 @@ async fn poison_is_put_aside_with_its_reason_and_a_replay_may_be_interrupted_any
         all.then_some(())
     })
     .await;
-    // The rest came back, and is still there.
+    // The messages that cannot be read became dead letters again.
     eventually("every one that cannot be read lies there again", || async {
         let dead = muster::dead_letters::look(&broker, DEAD_LETTERS).await.unwrap();
         let ids: std::collections::BTreeSet<_> = dead.iter().map(|message| message.id).collect();

@@ -1,4 +1,4 @@
-//! The network between Muster's processes and a server, as bad as a test wants it.
+//! A relay that makes the network between Muster's processes and a server as bad as a test wants.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,25 +11,26 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How the network is.
+/// The state of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// As it should be.
+    /// Bytes pass at once.
     Good,
-    /// Everything comes so much later.
+    /// Bytes arrive this much later.
     Late(Duration),
     /// One byte a second.
     Trickle,
-    /// Nothing comes through, and nobody is told. What was open stays dead for ever, also when the network is good again.
+    /// Bytes vanish without an error. Open connections stay dead, even after the network is good
+    /// again.
     Dead,
 }
 
-/// A relay in front of a server: it listens on a port of its own.
+/// A relay in front of a server, with its own port.
 #[derive(Debug)]
 pub struct Relay {
     port: u16,
     network: watch::Sender<Network>,
-    /// Changes when all connections are to be reset.
+    /// A change resets all connections.
     resets: watch::Sender<u64>,
     cut: Arc<AtomicUsize>,
     _listening: JoinSet<()>,
@@ -52,7 +53,7 @@ impl Relay {
         Self { port: own, network, resets, cut, _listening: listening }
     }
 
-    /// The URL of the server behind it, by way of it.
+    /// The server's URL with the relay's port.
     pub fn instead_of(&self, url: &str) -> String {
         let mut url = reqwest::Url::parse(url).unwrap();
         url.set_port(Some(self.port)).unwrap();
@@ -63,12 +64,12 @@ impl Relay {
         self.network.send_replace(network);
     }
 
-    /// How many connections were reset that were open.
+    /// The number of open connections that were reset.
     pub fn cut(&self) -> usize {
         self.cut.load(Ordering::Relaxed)
     }
 
-    /// Resets every connection there is.
+    /// Resets all open connections.
     pub fn reset(&self) {
         self.resets.send_modify(|number| *number += 1);
     }
@@ -83,7 +84,7 @@ async fn relay(
 ) {
     reset.mark_unchanged();
     if *network.borrow() == Network::Dead {
-        // Whoever comes now finds nobody, and is not told.
+        // A new connection gets neither an answer nor an error.
         let _ = reset.changed().await;
         return;
     }
@@ -98,10 +99,10 @@ async fn relay(
         () = pump(from_server, to_client, network) => {}
         _ = reset.changed() => { cut.fetch_add(1, Ordering::Relaxed); }
     }
-    // Both sockets are dropped here: without lingering, that is a reset.
+    // Both sockets are dropped here. Without lingering, this resets the connections.
 }
 
-/// Carries bytes one way until an end closes.
+/// Copies bytes in one direction until one end closes.
 async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut network: watch::Receiver<Network>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -137,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that sends back what it gets, a relay before it, and a connection by way of that.
+    /// Starts an echo server with a relay in front, and connects through the relay.
     async fn echo() -> (Relay, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -1,9 +1,9 @@
-//! How large a test is, and what it found.
+//! The size of a test, and its result.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// So many in CI, so many in the long run.
+/// The size in CI, or in the long run.
 pub fn size(ci: usize, long: usize) -> usize {
     if is_long() { long } else { ci }
 }
@@ -12,24 +12,23 @@ fn is_long() -> bool {
     std::env::var_os("CRASH_LONG").is_some()
 }
 
-/// What is counted against the promises. All of it has to be 0.
+/// Violations of the promises. All counts must be 0.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Counts {
-    /// Receipts without a decision of their own, or whose decision does not stand in the log.
+    /// Receipts whose command has no decision, failed, or has no entry in the log.
     pub lost: usize,
-    /// Commands that were decided more than once, or that nobody has a receipt for.
+    /// Commands that were decided more than once, or that have no receipt.
     pub duplicated: usize,
-    /// Places beyond the capacity. None where nobody asked for one.
+    /// The most places beyond the capacity. `None` if nobody asked for a place.
     pub oversold: Option<usize>,
-    /// Pairs that were decided the other way round than they were accepted, or told the other way round than they were
-    /// decided.
+    /// Commands that were overtaken by a later one, and events that arrived after a later event.
     pub out_of_order: usize,
-    /// Entries of the logs that the subscriber did not get, and events that it got and that are not, byte for byte, what the log
-    /// has with this number. None where nobody subscribed.
+    /// Entries of the logs that the subscriber did not get, and events that differ from the log's
+    /// entry with the same number. `None` without a subscriber.
     pub missing_events: Option<usize>,
 }
 
-/// Prints a test's result, fails unless all counts are 0, and keeps it for the report.
+/// Prints the result and fails unless all counts are 0. Writes a row for the report.
 pub fn conclude(test: &str, scope: &str, counts: &Counts) {
     let Counts { lost, duplicated, oversold, out_of_order, missing_events } = counts;
     let [oversold, missing_events] =

@@ -1,4 +1,4 @@
-//! Schedulers whose clocks are wrong and that are killed: what falls due happens once.
+//! Schedulers with wrong clocks are killed. Each timed command still takes effect once.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::deployment::{Engine, PATIENCE};
 use crate::report::{Counts, conclude, size};
 
-/// Drives that are under way at the same time.
+/// The number of drives that fall due at the same time.
 const DRIVES: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -34,7 +34,8 @@ async fn three_schedulers_with_wrong_clocks_are_killed_in_turn() {
         let more = json!({ "opens_at": opens, "closes_at": opens + Duration::from_secs(3) });
         let due = cluster.open_drives(DRIVES, more).await;
         let db = cluster.database().await;
-        // From before the first clock has them due until they have opened and closed.
+        // Kill schedulers from before the first clock reaches the opening until all drives have
+        // closed.
         let begun = Instant::now();
         loop {
             let number = kills % 3;
@@ -62,14 +63,14 @@ async fn three_schedulers_with_wrong_clocks_are_killed_in_turn() {
     conclude("3 schedulers", &scope, &counts);
 }
 
-/// Whether a scheduler has told a drive to do something.
+/// Whether a scheduler has published a command.
 async fn has_sent(url: &str) -> bool {
     let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
     let sent = text.lines().find_map(|line| line.strip_prefix("muster_timed_commands_total "));
     sent.is_some_and(|sent| sent != "0")
 }
 
-/// How often drives did not open or close, or did so more than once or the wrong way round.
+/// Counts drives that did not open or close, did so more than once, or in the wrong order.
 async fn count(cluster: &Cluster, ids: &[DriveId]) -> Counts {
     let (db, mut counts) = (cluster.database().await, Counts::default());
     for id in ids {

@@ -1,4 +1,5 @@
-//! Servers of the suite's own: started from the installed packages on free ports, in a temporary folder, to be killed.
+//! Servers that the suite starts itself and may kill. They run from the installed packages, on free
+//! ports, in a temporary folder.
 
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
@@ -11,11 +12,12 @@ use lapin::{Connection, ConnectionProperties};
 
 use crate::deployment::{eventually, unique};
 
-/// How long a server may take to start, on a machine that has other things to do, and to answer once.
+/// Timeouts for a server to start, on a busy machine, and to answer once.
 const START: Duration = Duration::from_secs(180);
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Ends every process that was started in a folder. (Its last word says that all is well: one may end before it is killed.)
+/// Kills every process that was started in a folder. The final `:` makes the script succeed,
+/// because a process may end before it is killed.
 const END: &str = r#"
     for round in 1 2; do
         for process in /proc/[0-9]*; do
@@ -27,7 +29,7 @@ const END: &str = r#"
     :
 "#;
 
-/// A folder whose processes end with it.
+/// A folder. Its processes are killed when it is dropped.
 #[derive(Debug)]
 pub struct Place {
     pub folder: PathBuf,
@@ -41,8 +43,9 @@ impl Place {
         if let Some(owner) = owner {
             run(Command::new("chown").arg(owner).arg(&folder));
         }
-        // It ends all of that as soon as its standard input ends: when this goes away or, whatever happened to it, the test's own
-        // process. In a process group of its own: what ends the test must not end this before its work is done.
+        // The watchdog ends the processes when its standard input closes: when this `Place` is
+        // dropped, or when the test's process dies in any way. It has its own process group, so
+        // that a signal to the test does not end it too early.
         let watchdog = Self::shell(&folder, &format!("cat > /dev/null\n{END}\nrm -rf \"$1\""))
             .stdin(Stdio::piped())
             .process_group(0)
@@ -51,7 +54,7 @@ impl Place {
         Self { folder, watchdog }
     }
 
-    /// A shell that runs a script about the folder.
+    /// A shell that runs a script with the folder as its argument.
     fn shell(folder: &Path, script: &str) -> Command {
         let mut shell = Command::new("sh");
         shell.args(["-c", script, "shell"]).arg(folder).current_dir("/");
@@ -68,13 +71,13 @@ impl Place {
         path
     }
 
-    /// The files of its certificate and key, and its port for TLS, if it speaks that.
+    /// The certificate file, the key file and the TLS port, if the server speaks TLS.
     fn identity(&self) -> Option<(String, String, String)> {
         let port = std::fs::read_to_string(self.folder.join("tls-port")).ok()?;
         Some((self.path("certificate"), self.path("key"), port))
     }
 
-    /// Starts a server in it. What it says is in the file `said`.
+    /// Starts a server in the folder. Its output is in the file `said`.
     pub fn spawn(&self, command: &mut Command) -> Child {
         let said = File::options().create(true).append(true).open(self.folder.join("said")).unwrap();
         let errors = said.try_clone().unwrap();
@@ -92,14 +95,14 @@ impl Drop for Place {
     }
 }
 
-/// Runs it to its end, which is a good one; what it said.
+/// Runs a command, which must succeed. Returns its output.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A port that nobody has.
+/// A free port.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -108,12 +111,12 @@ pub fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
-/// A server of one's own.
+/// A server for one test.
 #[derive(Debug)]
 pub struct Server {
     kind: Kind,
     port: u16,
-    /// Where it speaks nothing but TLS, if it has a port for that.
+    /// The port on which it speaks TLS only, if its kind has one.
     tls_port: u16,
     place: Place,
     process: Child,
@@ -132,7 +135,7 @@ impl Server {
         Self::start_with(kind, None).await
     }
 
-    /// Starts one that speaks TLS, with this certificate and key.
+    /// Starts a server that speaks TLS with this certificate and key.
     pub async fn start_over_tls(kind: Kind, certificate: &str, key: &str) -> Self {
         Self::start_with(kind, Some((certificate, key))).await
     }
@@ -153,7 +156,8 @@ impl Server {
             Kind::Rabbit => {
                 place.write("none", "");
                 place.write("plugins", "[].");
-                // As in a deployment, on a machine whose disk may be fuller.
+                // The configuration of a deployment. Only the disk limit is lower, because this
+                // machine's disk may be fuller.
                 let configuration = include_str!("../../rabbitmq/rabbitmq.conf");
                 let room = "disk_free_limit.absolute = 2GB";
                 assert!(configuration.contains(room));
@@ -203,7 +207,7 @@ impl Server {
         server
     }
 
-    /// Where Muster finds it.
+    /// Its URL for Muster.
     pub fn url(&self) -> String {
         match self.kind {
             Kind::Rabbit => format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port),
@@ -212,8 +216,9 @@ impl Server {
         }
     }
 
-    /// Where Muster finds it over TLS, by the name in its certificate; `trusted` is the file of the certificate to trust. (RabbitMQ and
-    /// Redis are trusted by the process's own certificates.)
+    /// Its TLS URL for Muster, with the host name of the certificate. `trusted` is the file of the
+    /// certificate to trust. For RabbitMQ and Redis, the process's own trusted certificates count
+    /// instead.
     pub fn tls_url(&self, trusted: &str) -> String {
         let (port, tls_port) = (self.port, self.tls_port);
         match self.kind {
@@ -242,7 +247,7 @@ impl Server {
         self.port
     }
 
-    /// A statement outside Muster's database.
+    /// Runs a statement outside Muster's database.
     async fn sql(&mut self, statement: &str) {
         use sea_orm::ConnectionTrait as _;
         let own = if self.kind == Kind::MariaDb { "mysql" } else { "postgres" };
@@ -251,8 +256,8 @@ impl Server {
         db.close().await.unwrap();
     }
 
-    /// Waits until it takes requests. What ends instead is started again: PostgreSQL refuses until the last process of one that was
-    /// killed has noticed its end.
+    /// Waits until it answers requests. If it ends instead, starts it again. PostgreSQL refuses to
+    /// start until the last process of a killed server has ended.
     async fn answers(&mut self) {
         let since = Instant::now();
         while !tokio::time::timeout(ANSWER, self.does_answer()).await.unwrap_or_default() {
@@ -288,11 +293,13 @@ impl Server {
         }
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, as a crash would.
     pub async fn kill(&mut self) {
-        // All that belongs to it: RabbitMQ would outlive the script that starts it, and PostgreSQL's backends would finish.
+        // Kill all its processes. Otherwise RabbitMQ would outlive its start script, and
+        // PostgreSQL's backends would finish their work.
         run(&mut Place::shell(&self.place.folder, END));
-        // Where nobody may look at other users' processes, at least the one that was started.
+        // If this user may not inspect other users' processes, kill at least the one that was
+        // started.
         let _ = self.process.kill();
         self.process.wait().unwrap();
         eventually("nobody listens any more", || async {
@@ -301,9 +308,9 @@ impl Server {
         .await;
     }
 
-    /// Asks it to end, and waits for it. (For PostgreSQL, without waiting for its clients.)
+    /// Asks it to end, and waits for that.
     pub async fn stop(&mut self) {
-        // MariaDB does not listen to the one, and PostgreSQL waits for its clients at the other.
+        // MariaDB ignores SIGINT. PostgreSQL waits for its clients after SIGTERM.
         let signal = if self.kind == Kind::Postgres { "-INT" } else { "-TERM" };
         run(Command::new("kill").args([signal, &self.process.id().to_string()]));
         eventually("a server ends", || {
@@ -313,13 +320,13 @@ impl Server {
         .await;
     }
 
-    /// Starts it again, on the same data.
+    /// Starts it again with the same data.
     pub async fn again(&mut self) {
         self.process = self.place.spawn(&mut command(self.kind, self.port, &self.place));
         self.answers().await;
     }
 
-    /// Runs the server's own command line; what it said.
+    /// Runs the server's own command line. Returns its output.
     pub async fn control(&self, arguments: &[&str]) -> String {
         let mut control = match self.kind {
             Kind::Rabbit => rabbit("rabbitmqctl", self.port, &self.place),
@@ -340,7 +347,7 @@ impl Drop for Server {
     }
 }
 
-/// One of PostgreSQL's programs, which refuse to run as root.
+/// A program of PostgreSQL. These refuse to run as root.
 fn postgres(program: &str) -> Command {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let found = versions.map(|version| version.path().join("bin").join(program)).find(|path| path.exists());
@@ -354,7 +361,7 @@ fn postgres(program: &str) -> Command {
 }
 
 fn rabbit(program: &str, port: u16, place: &Place) -> Command {
-    // The distribution's own scripts in front of these insist on the machine's own server.
+    // Debian's wrapper scripts only work with the machine's own server.
     let packaged = PathBuf::from("/usr/lib/rabbitmq/bin").join(program);
     let mut command = Command::new(if packaged.exists() { packaged } else { program.into() });
     let read = |name: &str| std::fs::read_to_string(place.folder.join(name)).unwrap();
@@ -383,7 +390,7 @@ fn command(kind: Kind, port: u16, place: &Place) -> Command {
         Kind::Postgres => {
             let mut command = postgres("postgres");
             command.args(["-D", &place.path("data"), "-p", &number, "-k", &place.path("")]);
-            // Confirmed is on the disk, as a deployment has it.
+            // Confirmed commits are on the disk, as in a deployment.
             command.args([
                 "-c",
                 "listen_addresses=127.0.0.1",

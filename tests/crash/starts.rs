@@ -1,4 +1,4 @@
-//! A first start and an upgrade that end at any moment: the next start is ready.
+//! A first start or an upgrade ends at any moment. The next start must become ready.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::report::size;
 /// The last migration of the version before this one.
 const BEFORE: &str = "m20261121_reminders";
 
-/// What there is before a start.
+/// The state of the deployment before the start.
 #[derive(Debug, Clone, Copy)]
 enum From {
     Nothing,
@@ -47,18 +47,18 @@ impl Place {
         [("DATABASE_URL", self.database.url.clone())]
     }
 
-    /// Begins to start it.
+    /// Begins the start.
     fn begin(&self) -> Process {
         let own = [
             ("DATA_DIR", self.folder.0.join("data").display().to_string()),
             ("LISTEN", "127.0.0.1:0".to_owned()),
-            // A hash takes longer than all the rest.
+            // A given password. Hashing it takes longer than the rest of the start.
             ("ADMIN_PASSWORD", crate::deployment::ADMIN_PASSWORD.to_owned()),
         ];
         Process::spawn("muster", &[], &[&own[..], &self.env()].concat(), &self.folder.0)
     }
 
-    /// Starts it, and ends it as soon as it is ready.
+    /// Starts the process, and stops it as soon as it is ready.
     async fn starts(&self) {
         let process = Embedded::process_on(&self.folder, &self.env()).await;
         assert_eq!(process.stop().await.code(), Some(0));
@@ -87,7 +87,8 @@ async fn ends_at_any_moment(engine: Engine, from: From) {
     process.kill();
     for number in 0..size(10, 200) {
         let place = Place::new(engine, from).await;
-        // Again on the same place: a start that went on where another one ended may end, too.
+        // Repeat on the same place: a start that continues an interrupted one may be interrupted,
+        // too.
         for _ in 0..3 {
             let mut process = place.begin();
             tokio::time::sleep(took.mul_f64(rand::rng().random_range(0.0..1.1))).await;
@@ -95,7 +96,7 @@ async fn ends_at_any_moment(engine: Engine, from: From) {
                 process.kill();
             } else if process.ended().is_none() {
                 let ended = process.stop().await;
-                // Before it listens to signals, it ends by this one.
+                // The process may not have installed its signal handler yet. Then SIGTERM kills it.
                 assert!(ended.code() == Some(0) || ended.signal() == Some(15), "{ended}");
             }
         }

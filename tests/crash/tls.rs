@@ -1,11 +1,12 @@
-//! TLS to every server: its certificate has to name it and to be trusted. A pooler between Muster and PostgreSQL.
+//! TLS to every server: its certificate must be trusted and must name the server. A pooler between
+//! Muster and PostgreSQL.
 
 use serde_json::Value;
 
 use crate::deployment::{ADMIN_PASSWORD, Embedded, Folder, Process, eventually};
 use crate::servers::{Kind, Place, Server, free_port, is_root};
 
-/// A certificate for `localhost` that nobody else has signed, and its key, as texts; and the file of the certificate.
+/// A self-signed certificate for `localhost` and its key, as text, and the certificate's file.
 struct Identity {
     certificate: String,
     key: String,
@@ -26,14 +27,14 @@ impl Identity {
     }
 }
 
-/// Two identities, and a server that has the first one.
+/// A server with the first of two identities.
 async fn server(kind: Kind, folder: &Folder) -> (Server, Identity, Identity) {
     let (known, unknown) = (Identity::new(folder, "known"), Identity::new(folder, "unknown"));
     let server = Server::start_over_tls(kind, &known.certificate, &known.key).await;
     (server, known, unknown)
 }
 
-/// Begins to start a binary on the machine's folder, and waits until it says in its log why it waits.
+/// Starts a binary and waits until its log says why it waits.
 async fn waits(name: &str, env: &[(&'static str, String)]) -> String {
     let folder = Folder::new();
     let own = [
@@ -122,7 +123,7 @@ async fn rabbitmq_over_tls_is_who_it_says() {
     }
 }
 
-/// `PgBouncer` in front of a PostgreSQL, with this mode; and where it is.
+/// Starts `PgBouncer` in this mode in front of a PostgreSQL. Returns its URL.
 async fn pooler(place: &Place, server: &Server, mode: &str) -> String {
     let port = free_port();
     let users = place.write("users", "\"postgres\" \"\"\n");
@@ -149,7 +150,7 @@ async fn a_pooler_by_session_works_and_one_by_transaction_is_refused() {
     let by_session = pooler(&place, &server, "session").await;
     let folder = Folder::new();
     let process = Embedded::process_on(&folder, &[("DATABASE_URL", by_session.clone())]).await;
-    // What is set on a connection is set behind the pooler, too.
+    // Session settings also reach the server through the pooler.
     let db = shared::database::Database::connect(&by_session, 2, "test").await.unwrap();
     let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, "show plan_cache_mode");
     let row = sea_orm::ConnectionTrait::query_one_raw(db.writer(), statement).await.unwrap().unwrap();

@@ -1,5 +1,5 @@
-//! People who wait for their decision (`Prefer: wait`) while all connections are closed, and while the API that they wait at
-//! dies.
+//! People wait for their decision (`Prefer: wait`) while all connections are closed, and while
+//! their API dies.
 
 use domain::id::{DriveId, MemberId};
 use serde_json::json;
@@ -11,7 +11,8 @@ use crate::history::History;
 use crate::load::Receipt;
 use crate::report::size;
 
-/// Without a consumer, so that everybody waits: this many people click at an API that has accepted so much before.
+/// Kills the consumer, so that everybody waits. Then this many people click at an API that has
+/// accepted `before` clicks.
 async fn people_wait(
     cluster: &mut Cluster,
     drive: DriveId,
@@ -29,7 +30,8 @@ async fn people_wait(
     eventually("everybody waits", || async {
         let text = reqwest::get(&metrics).await.ok()?.text().await.ok()?;
         let waiting = text.lines().any(|line| line == format!("muster_waiting_requests {people}"));
-        // They wait from before the broker has it.
+        // A request counts as waiting before the broker has its command, so check the accepted
+        // count as well.
         let accepted =
             text.lines().filter_map(|line| line.strip_prefix("muster_accepted_total")?.rsplit_once(' '));
         let accepted: usize = accepted.filter_map(|(_, count)| count.parse::<usize>().ok()).sum();
@@ -46,7 +48,8 @@ async fn whoever_waits_is_told_when_connections_are_closed_and_finds_it_when_the
     let drives = cluster.open_drives(1, json!({})).await;
     let people = size(200, 5_000);
 
-    // What is decided is sent to where they listened before, and nobody is there.
+    // The connections are closed, so the reply address of these requests no longer exists when they
+    // are decided.
     let waiting = people_wait(&mut cluster, drives[0], people, 0).await;
     let host = cluster.urls.amqp.rsplit('/').next().unwrap();
     rabbitmqctl(&["close_all_connections", "--vhost", host, "test"]);
@@ -58,7 +61,7 @@ async fn whoever_waits_is_told_when_connections_are_closed_and_finds_it_when_the
     let told = waiting.join_all().await;
     assert!(told.iter().all(|(clicks, _)| *clicks == 1), "nobody had to ask again");
 
-    // They do not even have a receipt, but their key.
+    // Now the API dies. These people have no receipt, but they have their key.
     let waiting = people_wait(&mut cluster, drives[0], people, people).await;
     cluster.replace(1, &[]).await;
     cluster.again("drives-consumer", &[]).await;

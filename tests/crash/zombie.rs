@@ -1,4 +1,5 @@
-//! A consumer that is stopped in the middle of its work, whose lanes others take over, and that wakes up again.
+//! A consumer is stopped in the middle of its work. Others take over its lanes, and then it wakes
+//! up.
 
 use serde_json::json;
 
@@ -13,25 +14,28 @@ fn is_stopped(process: &Process) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
-/// How many commands a consumer has found decided already.
+/// The number of commands that a consumer found already decided.
 async fn repeated(url: &str) -> u64 {
     let text = reqwest::get(format!("{url}/metrics")).await.unwrap().text().await.unwrap();
     let line = text.lines().find(|line| line.starts_with("muster_repeated_commands_total"));
     line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0)
 }
 
-/// A consumer is stopped at this place with its first batch, another takes over, and it wakes when all is decided.
+/// A consumer is stopped at this place with its first batch. Another takes over. The first one
+/// wakes up when everything is decided.
 async fn wakes_up(engine: Engine, place: &str) {
     let names = ["admin-api", "member-api", "drives-consumer"];
     let mut cluster = Cluster::on_machine(engine, &names).await;
     let (mut lines, times) = (Vec::new(), size(1, 50));
-    // Before any connection is closed: an organiser whose API has just lost its own gets a receipt, and is not told the decision.
+    // Open the drives before any connection is closed. An organiser whose API loses its connection
+    // gets a receipt without the decision.
     let drives = cluster.open_drives(times, json!({ "capacity": 300, "waitlist_capacity": 50 })).await;
     for drive in &drives {
-        // One drive, on one lane: when the consumer stops there, nothing else of it is on its way. A new one each time: those who come
-        // have never heard of those who sit on the last one's places.
+        // Use one drive, and so one lane. When the consumer stops there, nothing else of the lane
+        // is on its way. Use a new drive each time, because its line has new people.
         let clicking = cluster.load.begin(std::slice::from_ref(drive), 16, usize::MAX);
-        // The one before ends well, so that nothing in the zombie's hands has been decided before.
+        // Stop the previous consumer cleanly, so that nothing in the zombie's batch was decided
+        // before.
         let (_, before) = cluster.processes.pop().unwrap();
         assert!(before.stop().await.success());
         cluster.again("drives-consumer", &[("FAILPOINT", format!("{place}:1:stop"))]).await;
@@ -41,7 +45,7 @@ async fn wakes_up(engine: Engine, place: &str) {
         cluster.again("drives-consumer", &[]).await;
         let db = cluster.database().await;
         let before = decisions(&db).await;
-        // The broker would notice by itself, after two heartbeats.
+        // Otherwise the broker would only notice after two heartbeats.
         let host = cluster.urls.amqp.rsplit('/').next().unwrap();
         rabbitmqctl(&["close_all_connections", "--vhost", host, "test"]);
         eventually("its lanes are taken over", || async {
@@ -50,7 +54,7 @@ async fn wakes_up(engine: Engine, place: &str) {
         .await;
         lines.extend(clicking.end().await);
         decided(&db, &lines.iter().flatten().map(|receipt| receipt.command).collect()).await;
-        // Whatever was accepted is decided, and nobody clicks any more.
+        // All accepted commands are decided now, and nobody clicks any more.
         let before = decisions(&db).await;
         let (_, process) = cluster.processes.remove(zombie);
         process.signal("CONT");

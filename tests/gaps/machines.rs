@@ -1,4 +1,5 @@
-//! Machines among the subscribers: receivers of webhooks that break down, and a peer on the broker that drops its connection.
+//! Programs among the subscribers: receivers of webhooks that break down, and a peer on the broker
+//! that drops its connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,12 +21,12 @@ use tokio_util::sync::CancellationToken;
 use crate::deployment::Client;
 use crate::webhooks::receiver::{Message, Receiver, Reply};
 
-/// A queue that gives nothing for this long has nothing more.
+/// A queue that delivers nothing for this long is empty.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long it may take until its webhooks are delivered: with order they go one by one.
+/// The timeout until the webhooks are delivered. Ordered ones are delivered one by one.
 const LONGEST: Duration = Duration::from_mins(20);
 
-/// A webhook whose receiver breaks down again and again, and sometimes says no.
+/// A webhook. Its receiver breaks down repeatedly, and sometimes answers with an error.
 pub struct Webhook {
     receiver: Receiver,
     path: String,
@@ -43,7 +44,7 @@ impl Webhook {
         Self { receiver, path, ordered }
     }
 
-    /// Waits until nothing is on its way any more, and checks what has arrived. Returns how much that was.
+    /// Waits until no delivery is pending, and checks the received events. Returns their number.
     pub async fn conclude(
         &self,
         admin: &Client,
@@ -71,14 +72,16 @@ impl Webhook {
     }
 }
 
-/// Makes all that failed due: minutes and hours pass. Nothing that is being sent.
+/// Makes all failed deliveries due, as if their back-off had passed. Deliveries that are being sent
+/// stay as they are.
 pub async fn due(db: &Database) {
     let past = "update webhook_deliveries set due_at = '2026-01-01T00:00:00+00:00'
                 where state = 'pending' and lease is null and attempts > 0";
     db.writer().execute_unprepared(past).await.unwrap();
 }
 
-/// A way to a receiver on which everybody is cut off, and nobody is reached, again and again until it is calm.
+/// A relay in front of a receiver. It repeatedly cuts all connections and refuses new ones for a
+/// while, until it is calm.
 async fn breaking_down(url: String, calm: CancellationToken) -> String {
     let to = url.trim_start_matches("http://").trim_end_matches("/hook").to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -101,7 +104,7 @@ async fn breaking_down(url: String, calm: CancellationToken) -> String {
                         let to = to.clone();
                         connections.spawn(async move {
                             let Ok(mut to) = TcpStream::connect(to).await else { return };
-                            // However it ends, both ends notice.
+                            // The connection may break. Then both ends notice it.
                             let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
                         });
                     }
@@ -122,7 +125,8 @@ async fn breaking_down(url: String, calm: CancellationToken) -> String {
     at
 }
 
-/// A peer with a queue of its own, which goes without a word again and again. It ends when it is calm and there is nothing more.
+/// A peer with its own queue, which repeatedly disconnects without a close. It ends when it is calm
+/// and the queue is empty.
 pub async fn peer(url: String, calm: CancellationToken) -> JoinHandle<Vec<Value>> {
     const QUEUE: &str = "peer.gaps";
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
@@ -148,7 +152,7 @@ pub async fn peer(url: String, calm: CancellationToken) -> JoinHandle<Vec<Value>
                 match tokio::time::timeout(QUIET, stream.next()).await {
                     Ok(Some(Ok(delivery))) => {
                         told.push(serde_json::from_slice(&delivery.data).unwrap());
-                        // It may die between the two.
+                        // The peer may die between processing and acknowledgement.
                         if chance.random_range(0..200) == 0 {
                             break;
                         }
@@ -163,8 +167,9 @@ pub async fn peer(url: String, calm: CancellationToken) -> JoinHandle<Vec<Value>
     })
 }
 
-/// Checks that these are all entries of all logs, byte for byte what they say; the first copy of each in the order of its log, if
-/// that is promised. A repeat is an entry that was there before, so it has the same id.
+/// Checks that these are all entries of all logs, byte for byte. If order is promised, the first
+/// copies must be in the order of their logs. A repeat equals an earlier entry, so it has the same
+/// id.
 pub fn check(told: &[Value], said: &BTreeMap<String, Vec<Value>>, ordered: bool) {
     let mut seen: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     for event in told {

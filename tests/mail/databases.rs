@@ -1,4 +1,4 @@
-//! Mails on all three databases, on a clock that the test turns.
+//! Mails on all three databases, with a clock that the test sets.
 
 use chrono::Duration;
 use consumers::mail::sender::Sender;
@@ -20,7 +20,7 @@ on_every_database! {
     what_a_clock_that_ran_ahead_put_off_is_brought_forward,
 }
 
-/// A deployment in which so many people have registered, and the mails that this made.
+/// A deployment in which this many people have registered, and their mails.
 async fn registered(engine: Engine, people: usize) -> (Local, Vec<Mail>) {
     let mut local = Local::start(engine).await;
     let drive_id = local.open_drive(json!({ "title": "Ünïcode 🎓 रक्तदान" })).await;
@@ -45,10 +45,10 @@ fn sender(local: &Local, port: u16) -> Sender {
     Sender::new(local.db.clone(), post(Outlet::Server(format!("smtp://127.0.0.1:{port}").into())))
 }
 
-/// Sends until nothing is due any more.
+/// Sends until nothing is due.
 async fn send(sender: &Sender, now: Timestamp) {
     let shutdown = CancellationToken::new();
-    // One that meets another in the database tries again.
+    // A sender that conflicts with another one in the database tries again.
     while sender.round(now, &shutdown).await != Ok(0) {}
 }
 
@@ -83,7 +83,7 @@ async fn while_the_server_is_away_for_ten_minutes_mails_wait_and_several_senders
 
 async fn a_mail_that_is_never_taken_is_given_up_after_two_days(engine: Engine) {
     let (mut local, _) = registered(engine, 2).await;
-    // Nobody is there.
+    // No server listens on port 1.
     let sender = sender(&local, 1);
     let start = clock::now();
     for half_hours in 0..48 * 2 + 4 {
@@ -93,7 +93,7 @@ async fn a_mail_that_is_never_taken_is_given_up_after_two_days(engine: Engine) {
         assert_eq!(mail.state, State::Failed, "{mail:?}");
         assert!(mail.error.unwrap().contains("refused"));
     }
-    // It is forgotten in the end.
+    // Old mails are deleted at last.
     assert_eq!(mails::forget(local.db.writer(), start + Duration::days(1)).await.unwrap(), 2);
     local.end().await;
 }
@@ -110,7 +110,7 @@ async fn a_claim_keeps_others_away_until_it_is_over(engine: Engine) {
     assert_eq!(claim(second, now).await.unwrap(), [], "they are taken");
     assert_eq!(mails::due(&local.db.read, now, 100).await.unwrap().len(), 2);
     assert_eq!(claim(second, now + minute).await.unwrap().len(), 3, "the claim is over");
-    // Whoever comes too late changes nothing.
+    // A sender whose claim has expired cannot settle the mail.
     let sent = Mail { state: State::Sent, ..taken[0].clone() };
     mails::settle(local.db.writer(), [sent.id], first, &sent).await.unwrap();
     assert_eq!(mails::find(&local.db.read, sent.id).await.unwrap().unwrap().state, State::Pending);
@@ -124,7 +124,8 @@ async fn what_a_clock_that_ran_ahead_put_off_is_brought_forward(engine: Engine) 
     let (now, year, lease) = (clock::now(), Duration::days(365), Duration::minutes(15));
     let (db, ids) = (local.db.writer(), mails.iter().map(|mail| mail.id).collect::<Vec<_>>());
     let [own, dead] = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()];
-    // One is being sent; one was, by a sender that died a year ahead; one failed there; one is due.
+    // The first mail is being sent. A sender whose clock was a year ahead claimed the second one
+    // and died, and failed to send the third. The fourth is due.
     mails::claim(db, &ids[..1], own, now, now + lease).await.unwrap();
     mails::claim(db, &ids[1..3], dead, now + year, now + year + lease).await.unwrap();
     let failed = Mail { attempts: 1, due_at: now + year, ..mails[2].clone() };
@@ -136,7 +137,7 @@ async fn what_a_clock_that_ran_ahead_put_off_is_brought_forward(engine: Engine) 
     let mut expected = ids[1..].to_vec();
     expected.sort_unstable();
     assert_eq!(due, expected, "the one that is being sent is left alone");
-    // What waits for a few minutes only waits until a sender notices that its clock was set back.
+    // A mail with a short back-off only waits until a sender notices that its clock was set back.
     let soon = Mail { attempts: 1, due_at: now + Duration::minutes(30), ..mails[3].clone() };
     mails::claim(db, &ids[3..], own, now, now + lease).await.unwrap();
     mails::settle(db, [ids[3]], own, &soon).await.unwrap();

@@ -1,4 +1,4 @@
-//! A mail server of another make: Python's aiosmtpd.
+//! A mail server that is not ours: Python's aiosmtpd.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::deployment::Folder;
 
-/// A port that nobody listens on.
+/// A free port.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// How a mail server speaks to those who trust it and know a name and a password.
+/// The TLS identity of a mail server, and the login that it demands.
 pub struct Secured {
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -34,13 +34,13 @@ impl MailServer {
         Self::start_on(free_port())
     }
 
-    /// One that speaks over TLS alone, and takes nothing without a password.
+    /// Starts a server that only speaks TLS and demands a login.
     pub fn start_over_tls(by: &Secured) -> Self {
         let (certificate, key) = (by.certificate.display().to_string(), by.key.display().to_string());
         Self::start_with(free_port(), &[certificate, key, by.login.clone()], "yes")
     }
 
-    /// One that takes no addresses beyond ASCII.
+    /// Starts a server that refuses addresses beyond ASCII.
     pub fn start_without_smtputf8() -> Self {
         Self::start_with(free_port(), &[], "no")
     }
@@ -69,7 +69,7 @@ impl MailServer {
         Self { child, port, folder }
     }
 
-    /// What it has taken, oldest first, as Python's own library reads it.
+    /// The mails that it has accepted, oldest first, as parsed by Python's own library.
     pub fn received(&self) -> Vec<Value> {
         let files = std::fs::read_dir(&self.folder.0).unwrap().map(|file| file.unwrap().path());
         let mut files: Vec<_> =

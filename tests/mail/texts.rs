@@ -1,5 +1,4 @@
-//! What mails say to people: sentences instead of names of rules, and nothing where nothing is
-//! known.
+//! The texts of mails: sentences instead of names of rules, and no line about unknown values.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What the people of a simulated world ask for, and the real commands that say so.
+//! The requests of people in a simulated world, and the real commands for them.
 
 use domain::actor::{Actor, Role};
 use domain::clock::Timestamp;
@@ -42,9 +42,9 @@ pub enum Ask {
         closes_at: Option<Timestamp>,
     },
     Rules(Option<i64>),
-    /// The drive is over then.
+    /// Sets the end of the drive.
     Ends(Option<Timestamp>),
-    /// Those that have an id exist already.
+    /// Slots with an id exist already.
     Slots(Vec<(Option<SlotId>, Places)>),
     Publish,
     Close,
@@ -68,7 +68,7 @@ pub enum Ask {
     UndoCheckIn(RegistrationId),
 }
 
-/// An ask as an API accepted it.
+/// A request as an API accepted it.
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub id: CommandId,

@@ -1,4 +1,4 @@
-//! Comparing what happened with what ought to have happened.
+//! Compares what happened with what the model expects.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ use super::ask::Asked;
 use super::model::{Decision, Drive, Model, Told};
 use super::store::{Store, Stored};
 
-/// A decision as it was made: never to change any more.
+/// A decision as it was made. A repeated decision must equal it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Made {
     pub row: Row,
     pub events: Vec<Outgoing>,
 }
 
-/// Whether a decision that was just made is the one that ought to be.
+/// Checks that a new decision is the expected one.
 pub fn decision(asked: &Asked, expected: &Decision, made: &Made, model: &Model) -> Result<()> {
     let row = &made.row;
     let told = made.events.iter().map(|event| words(&event.message.payload));
@@ -43,7 +43,7 @@ pub fn decision(asked: &Asked, expected: &Decision, made: &Made, model: &Model) 
     answer(asked, expected, row)
 }
 
-/// Whether what whoever asked is told is what ought to be.
+/// Checks that the client gets the expected answer.
 pub fn answer(asked: &Asked, expected: &Decision, row: &Row) -> Result<()> {
     let status = if expected.refused.is_some() { Status::Refused } else { Status::Succeeded };
     let code = row.result.as_ref().and_then(|result| result["code"].as_str());
@@ -87,7 +87,7 @@ fn static_word(word: &Value) -> &'static str {
     words.into_iter().find(|known| word == known).unwrap_or("no such word")
 }
 
-/// An event as the model words it.
+/// An event in the model's words.
 pub fn words(event: &[u8]) -> Result<String> {
     let event: Value = serde_json::from_slice(event)?;
     let kind = event["type"].as_str().context("a type")?.trim_start_matches("muster.");
@@ -134,7 +134,7 @@ fn described(definition: &Value) -> Result<String> {
     Ok(format!("{opens}..{closes} until {ends:?} age {age:?} {}", slots.collect::<Vec<_>>().join(" ")))
 }
 
-/// Whether everything that was stored is what was decided, and what ought to have been. Returns the logs' ends.
+/// Checks that the stored data equals the decisions and the model. Returns the logs' ends.
 pub async fn stored(
     store: &Store,
     model: &Model,
@@ -174,7 +174,7 @@ fn drive_stored(stored: &Stored, drive: &Drive, made: &BTreeMap<CommandId, Made>
     Ok(hash)
 }
 
-/// Whether the tables say what ought to be.
+/// Checks that the tables equal the model.
 pub fn tables(stored: &Stored, drive: &Drive) -> Result<()> {
     let row = &stored.drive;
     ensure!(row.status.as_str() == drive.status, "it is {:?}, not {}", row.status, drive.status);

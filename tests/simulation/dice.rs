@@ -1,4 +1,4 @@
-//! All chance of a simulated world: one generator, one seed.
+//! All chance in a simulated world: one generator with one seed.
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -12,17 +12,17 @@ impl Dice {
         Self(StdRng::seed_from_u64(seed))
     }
 
-    /// From 0 to `end` - 1.
+    /// A number from 0 to `end` - 1.
     pub fn below(&mut self, end: usize) -> usize {
         self.0.random_range(0..end)
     }
 
-    /// From `from` to `to`, both included.
+    /// A number from `from` to `to`, both included.
     pub fn between(&mut self, from: i64, to: i64) -> i64 {
         self.0.random_range(from..=to)
     }
 
-    /// True in `percent` of 100 throws.
+    /// Whether an event with a probability of `percent` happens.
     pub fn chance(&mut self, percent: u32) -> bool {
         self.0.random_range(0..100) < percent
     }

@@ -1,15 +1,15 @@
-//! What happened in a world, line by line, and how often each kind of thing has happened in all of them.
+//! The history of a world, line by line, and counts of each kind of thing over all worlds.
 
 use std::collections::BTreeMap;
 
 use domain::hash::{Digest256, sha256};
 
-/// How often each kind of thing has happened.
+/// Counts by kind of thing.
 pub type Counts = BTreeMap<String, u64>;
 
-/// What must have happened somewhere.
+/// Kinds that must happen in at least one world.
 pub const KINDS: &[&str] = &[
-    // What goes wrong.
+    // Faults.
     "answered from the ledger",
     "crash",
     "crash after commit",
@@ -31,7 +31,7 @@ pub const KINDS: &[&str] = &[
     "woke in time",
     "zombie acks in vain",
     "zombie decides",
-    // What is decided.
+    // Decisions.
     "drive.cancelled",
     "drive.closed",
     "drive.created",
@@ -49,7 +49,7 @@ pub const KINDS: &[&str] = &[
     "registration.removed",
     "registration.waitlisted",
     "registration.withdrawn",
-    // And what is decided against.
+    // Refusals.
     "already-registered",
     "capacity-below-confirmed",
     "drive-already-published",
@@ -91,12 +91,12 @@ impl Journal {
         }
     }
 
-    /// The history, to be read.
+    /// The history as text.
     pub fn text(&self) -> String {
         self.lines.join("\n")
     }
 
-    /// Two histories are the same if and only if their hashes are.
+    /// A hash of the history. Equal histories have equal hashes.
     pub fn hash(&self) -> Digest256 {
         sha256(self.text().as_bytes())
     }

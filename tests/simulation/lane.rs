@@ -1,4 +1,4 @@
-//! A lane: what is in it by the order in which it became durable, and the steps that processes take with it.
+//! A lane: its messages in the order in which they became durable, and the steps of its processes.
 
 use anyhow::{Context as _, Result, ensure};
 use consumers::batch::{Moment, Settled};
@@ -18,21 +18,21 @@ use super::process::{Hand, Interrupted, Interruption, Seat, Stage};
 use super::world::{PROCESSES, SCHEDULER, World};
 use super::zombie::{Dream, Zombie};
 
-/// As many as a real process holds.
+/// The prefetch of a real process.
 const PREFETCH: u16 = 1000;
 
 /// A message in a lane.
 #[derive(Debug)]
 pub struct Sent {
     what: What,
-    /// It was in somebody's hands before.
+    /// A process has received it before.
     delivered: bool,
 }
 
 #[derive(Debug)]
 enum What {
     Asked(Asked),
-    /// By a scheduler; its id is seen when it is delivered.
+    /// A scheduler published it. Its id is known after its delivery.
     Due {
         drive: DriveId,
         what: Falls,
@@ -51,7 +51,7 @@ impl Sent {
         Self { what: What::Due { drive, what, due, accepted_at }, delivered: false }
     }
 
-    /// Its id, once it is known.
+    /// Its id, if known.
     pub fn id(&self) -> Option<CommandId> {
         match &self.what {
             What::Asked(asked) => Some(asked.id),
@@ -59,7 +59,7 @@ impl Sent {
         }
     }
 
-    /// Whether this delivery is of this message.
+    /// Checks that this delivery has this message.
     fn arrives(&mut self, delivery: &Delivery) -> Result<()> {
         let message = &delivery.message;
         if let What::Due { drive, what, due, accepted_at } = self.what {
@@ -88,17 +88,17 @@ impl Sent {
 #[derive(Debug)]
 pub struct Lane {
     pub queue: String,
-    /// Everything that ever was in it.
+    /// All messages that were ever in it.
     pub sent: Vec<Sent>,
-    /// So many of it are acknowledged for good.
+    /// How many messages are acknowledged for good.
     acked: usize,
-    /// So many of it are acknowledged or in the hands of the seat.
+    /// How many messages are acknowledged or held by the seat.
     taken: usize,
-    /// So many of it are decided.
+    /// How many messages are decided.
     decided: usize,
-    /// Whoever consumes it.
+    /// The consumer of the lane.
     pub seat: Seat,
-    /// For so many steps nobody comes to it.
+    /// How many more steps no process works on the lane.
     pub held: usize,
 }
 
@@ -115,7 +115,7 @@ impl Lane {
         !self.seat.hands.is_empty()
     }
 
-    /// Whoever consumed it is gone; what they held comes again.
+    /// The consumer leaves. The broker delivers its unacknowledged messages again.
     pub fn leave(&mut self) {
         self.seat.drop_hands();
         self.seat.consumer = None;
@@ -124,7 +124,7 @@ impl Lane {
 }
 
 impl World<'_> {
-    /// A zombie or whoever has a lane takes one step.
+    /// A zombie or the consumer of a lane takes one step.
     pub fn work(&mut self) -> Result<()> {
         if !self.zombies.is_empty() && (self.dice.chance(20) || !self.lanes.iter().any(Lane::has_work)) {
             let index = self.dice.below(self.zombies.len());
@@ -139,7 +139,7 @@ impl World<'_> {
             self.sit_down(lane);
         }
         let Lane { seat, sent, taken, .. } = &self.lanes[lane];
-        // A batch may be taken while the one before it is still in work.
+        // A process may take a batch while it still works on the one before.
         let more = *taken < sent.len() && seat.hands.len() < 2;
         if more && (seat.hands.is_empty() || self.dice.chance(30)) {
             return self.take(lane);
@@ -184,7 +184,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The real transaction, which may be interrupted; then it is tried again, by the same process or the next.
+    /// Runs the real transaction, which may be interrupted. Then the same process or the next one
+    /// tries again.
     fn decide(&mut self, lane: usize, index: usize) -> Result<()> {
         let mut interruption = None;
         if !self.calm && self.dice.chance(self.weather.interruption) {
@@ -219,7 +220,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Compares what was decided about a batch with what ought to have been, or with what was decided before.
+    /// Compares a batch's decisions with the expected ones, or with earlier decisions about the
+    /// same commands.
     fn settled(&mut self, lane: usize, first: usize, settled: Vec<Settled>) -> Result<Vec<Outgoing>> {
         let mut all = Vec::new();
         let mut position = first;
@@ -261,7 +263,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Publishes the first batch's events: all of them, or some and then the process dies or tries again from the start.
+    /// Publishes the first batch's events. It may publish only some of them; then the process dies
+    /// or starts again with the first one.
     fn tell(&mut self, lane: usize) -> Result<()> {
         let process = self.lanes[lane].seat.process;
         let Stage::Decided(events) = &self.lanes[lane].seat.hands[0].stage else { return Ok(()) };
@@ -305,7 +308,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A process dies with all its lanes. Another one under the same name knows nothing of it.
+    /// A process dies and loses all its lanes. Its successor knows nothing of its state.
     pub fn kill(&mut self, process: usize) {
         self.journal.note("crash", || format!("process {process}"));
         self.lanes.iter_mut().filter(|lane| lane.seat.process == process).for_each(Lane::leave);
@@ -314,13 +317,13 @@ impl World<'_> {
         self.processes[process] = Interrupted::default();
     }
 
-    /// The machine loses its power and starts again, a while after it did anything.
+    /// The power fails after everything has reached the disk. Then the machine starts again.
     pub fn cut_power(&mut self) -> Result<()> {
         self.machine.flush();
         self.cut_power_now()
     }
 
-    /// The same while what was just done is on its way to the disk, and only that.
+    /// The power fails while the last change is on its way to the disk.
     pub fn cut_power_now(&mut self) -> Result<()> {
         (0..PROCESSES).for_each(|process| self.kill(process));
         self.listen()?;
@@ -328,7 +331,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A process loses its lane without knowing, in the middle of its work. Perhaps in the middle of its transaction.
+    /// A process loses its lane in the middle of its work, perhaps of its transaction, and does not
+    /// notice.
     pub fn take_over(&mut self, lane: usize) {
         let mut seat = std::mem::take(&mut self.lanes[lane].seat);
         let stands_by = self.dice.chance(50);
@@ -385,7 +389,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The transaction of a zombie goes on where it fell asleep: it must fail if anybody has decided meanwhile.
+    /// A zombie's transaction continues after the sleep. It must fail if another process has
+    /// decided meanwhile.
     fn wake(&mut self, dream: Dream) -> Result<()> {
         let fell_asleep_at = dream.sequences();
         let (now, fence_only) = (self.now, self.dice.chance(70));

@@ -1,8 +1,8 @@
-//! Worlds around the whole loop: `Runtime::run` with its splitting of batches, its holding and its dead letters, ended again
-//! and again wherever it happens to be.
+//! Worlds around the whole loop: `Runtime::run` with its splitting of batches, its holding and its
+//! dead letters. The loop is ended again and again at any moment.
 //!
-//! How far it comes before it ends is a matter of threads here; what is decided must not be. So the histories have no steps,
-//! only what was asked and what came of it.
+//! Threads determine how far the loop gets before it ends. Its decisions must not depend on them.
+//! So the histories have no steps, only the requests and their results.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,7 +41,7 @@ use super::model::{Decision, Model};
 use super::people::{EPOCH_MS, People};
 use super::store::Store;
 
-/// Decides like [`Drives`], but panics about some commands, and says "not now" once.
+/// Decides like [`Drives`], but panics about some commands, and fails once with "not now".
 #[derive(Debug)]
 struct Moody {
     drives: Drives,
@@ -109,7 +109,7 @@ impl<'m> World<'m> {
             }
             all.push(outgoing);
             if self.dice.chance(10) {
-                // Somebody publishes something once more that is there already.
+                // Publish a copy of an earlier message.
                 let again = all[self.dice.below(all.len())].clone();
                 all.push(again);
             }
@@ -125,8 +125,8 @@ impl<'m> World<'m> {
         self.compare(&asked, &expected, &poison, &model)
     }
 
-    /// What will be asked, in which order, and what must come of it. Some of it cannot be read, and some cannot be decided
-    /// for a bug.
+    /// The requests in order, and the expected decisions. Some messages cannot be read, and some
+    /// meet a bug.
     #[allow(clippy::type_complexity, reason = "four things that are used once")]
     fn plan(
         &mut self,
@@ -204,7 +204,7 @@ impl<'m> World<'m> {
         self.running = Some(running);
     }
 
-    /// A process begins, works on, ends in good order, or dies; or the power goes.
+    /// A process starts, continues, stops in good order, or dies, or the power fails.
     fn turn_of_fate(&mut self) -> Result<()> {
         if self.running.is_none() && self.dice.chance(70) {
             self.start();
@@ -216,7 +216,8 @@ impl<'m> World<'m> {
             20..35 => self.end()?,
             35..40 => {
                 self.abort();
-                // Threads of the database do not die with this one; what they were at is over when the power goes.
+                // The database's threads outlive the process. Wait for them, so that their work
+                // ends before the power fails.
                 self.machine.flush();
                 self.listen()?;
                 self.machine.cut_power();
@@ -226,7 +227,7 @@ impl<'m> World<'m> {
         self.listen()
     }
 
-    /// The process dies, wherever it is.
+    /// The process dies at any moment.
     fn abort(&mut self) {
         if let Some(Running { task, .. }) = self.running.take() {
             task.abort();
@@ -254,7 +255,7 @@ impl<'m> World<'m> {
         Ok(())
     }
 
-    /// Waits until all is decided and nothing is left in the lanes.
+    /// Waits until everything is decided and the lanes are empty.
     fn come_to_rest(&mut self, asked: &[Asked]) -> Result<()> {
         let ids: Vec<_> = asked.iter().map(|asked| asked.id).collect();
         loop {
@@ -267,7 +268,8 @@ impl<'m> World<'m> {
                 }
                 Ok(())
             })?;
-            // What is in its hands is finished; perhaps it has just let go of something that comes again.
+            // The process finishes the batches that it holds. It may also have released a batch,
+            // which comes again.
             self.end()?;
             self.machine.flush();
             if self.machine.run(async |_, broker| waiting(broker).await)? == 0 {
@@ -313,8 +315,8 @@ impl<'m> World<'m> {
         self.dead_letters(expected.iter().filter(|expected| expected.is_none()).count())
     }
 
-    /// Each of those that nobody could decide lies there, some more than once: whoever put it there died before the
-    /// acknowledgement.
+    /// Each undecidable command is a dead letter. Some are there twice, because the process died
+    /// before the acknowledgement.
     fn dead_letters(&mut self, undecidable: usize) -> Result<()> {
         let dead = self.machine.run(async |_, broker| -> Result<BTreeSet<Uuid>> {
             if broker.depth(DEAD_LETTERS).await?.context("a queue")?.ready == 0 {
@@ -333,7 +335,7 @@ impl<'m> World<'m> {
     }
 }
 
-/// How many messages the lanes hold ready.
+/// The number of ready messages in the lanes.
 async fn waiting(broker: &Broker) -> Result<u64> {
     let mut waiting = 0;
     for queue in broker.topology().queue_names(Queue::Drives) {

@@ -1,7 +1,8 @@
-//! The real parts under a simulated world: SQLite, the embedded broker, and the one thread on which everything of Muster
-//! runs. A power cut ends that thread's work wherever it is; what was durable is all that is left.
+//! The real parts under a simulated world: SQLite, the embedded broker, and one thread for all of
+//! Muster. A power cut ends that thread's work at any point. Only durable data is left.
 //!
-//! Nothing here waits for a clock: the world goes on when the database has answered, however long that took.
+//! Steps do not depend on a clock: the world goes on when the database has answered, however long
+//! that took.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -17,9 +18,9 @@ use super::memory::Memory;
 use super::store::Store;
 use crate::deployment::{Folder, unique};
 
-/// How many lanes of drives there are.
+/// The number of lanes of drives.
 pub const LANES: &str = "2";
-/// What a step may take before a message counts as lost. Nothing is measured by it.
+/// The timeout of a step. After it, a message counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -29,7 +30,8 @@ pub struct Machine {
     life: Option<Life>,
 }
 
-/// From one start to the next power cut. The runtime goes last: everything else runs on it.
+/// The time from a start to the next power cut. The runtime is dropped last, because everything
+/// else runs on it.
 #[derive(Debug)]
 struct Life {
     news: Subscription,
@@ -38,7 +40,7 @@ struct Life {
     runtime: Runtime,
 }
 
-/// Where files cost no disk: what is simulated here is what happens to them, not how long it takes.
+/// A folder in memory, if possible. The simulation needs the files' contents, not the disk's speed.
 fn folder() -> Folder {
     let memory = Path::new("/dev/shm");
     let path: PathBuf = memory.join(unique("muster-simulation"));
@@ -46,12 +48,12 @@ fn folder() -> Folder {
 }
 
 impl Machine {
-    /// With everything real.
+    /// A machine with everything real.
     pub fn whole() -> Self {
         Self::with(true)
     }
 
-    /// With the pure core in memory instead of the database.
+    /// A machine with the pure core in memory instead of the database.
     pub fn core() -> Self {
         Self::with(false)
     }
@@ -87,7 +89,7 @@ impl Machine {
         self.life = Some(Life { news, store, broker, runtime });
     }
 
-    /// Everything in memory is gone; everything that was not on the disk is gone. (A store in memory plays the disk.)
+    /// Drops everything that is not on the disk. (A store in memory plays the disk.)
     pub fn cut_power(&mut self) {
         let Life { news, store, broker, runtime } = self.life.take().unwrap();
         drop((news, broker));
@@ -104,7 +106,7 @@ impl Machine {
         &self.life().broker
     }
 
-    /// Lets the machine work until `work` is done.
+    /// Runs the machine until `work` is done.
     pub fn run<T>(&self, work: impl AsyncFnOnce(&Store, &Broker) -> T) -> T {
         let life = self.life();
         life.runtime.block_on(async {
@@ -113,12 +115,12 @@ impl Machine {
         })
     }
 
-    /// Everything that was handed to the broker's writer is on the disk.
+    /// Waits until all messages given to the broker's writer are on the disk.
     pub fn flush(&self) {
         self.run(async |_, broker| broker.ping().await.unwrap());
     }
 
-    /// What the subscriber of all events has received since it was asked last.
+    /// The messages that the subscriber of all events has received since the last call.
     pub fn news(&mut self) -> Vec<shared::bus::Message> {
         let life = self.life.as_mut().unwrap();
         let mut messages = Vec::new();

@@ -1,4 +1,5 @@
-//! The pure core with a ledger, a log and a state in memory: what the batch and the tables do, without them.
+//! The pure core with a ledger, logs and states in memory. It does what the batch and the tables
+//! do.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -73,7 +74,7 @@ impl Memory {
         })
     }
 
-    /// What a decision about this drive rests on, and the end of its log.
+    /// The state for a decision about this drive, and the end of its log.
     pub fn state(&self, id: DriveId) -> (DriveState, Head) {
         self.drives.get(&id).map(|kept| (kept.state.clone(), kept.head)).unwrap_or_default()
     }
@@ -101,7 +102,7 @@ impl Memory {
         due.into_iter().map(|(_, due)| due).collect()
     }
 
-    /// The command that a scheduler publishes.
+    /// The command that a scheduler publishes for this.
     pub fn fall_due(due: &Due, now: Timestamp, topology: Topology) -> Outgoing {
         let Due { drive_id, what, at, .. } = *due;
         match what {

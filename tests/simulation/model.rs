@@ -1,5 +1,6 @@
-//! What ought to happen: a drive as a list of who came in which order, and nothing else. It shares no rule with the code
-//! under test, knows no batches, no tables and no crashes, and decides one command after another.
+//! The expected behaviour: a drive as lists of members in the order in which they came. The model
+//! shares no rule with the code under test. It knows no batches, tables or crashes, and decides one
+//! command after another.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +10,14 @@ use domain::id::{DriveId, MemberId, RegistrationId, SlotId, event_id};
 
 use super::ask::{Ask, Asked, Places};
 
-/// What a command must come to.
+/// The expected decision of a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// Its entries in the drive's log, in words.
+    /// Its entries in the drive's log, as text.
     pub entries: Vec<String>,
-    /// Why not, if not.
+    /// The code of the refusal, if it is one.
     pub refused: Option<&'static str>,
-    /// What whoever asked is told: the drive's status, or what came of the registration.
+    /// The answer to the client: the drive's status, or the state of the registration.
     pub told: Option<Told>,
 }
 
@@ -31,7 +32,7 @@ pub struct Slot {
     pub id: SlotId,
     pub places: Places,
     pub confirmed: Vec<MemberId>,
-    /// Who waits, longest first.
+    /// The members who wait, the longest first.
     pub waiting: Vec<MemberId>,
 }
 
@@ -50,30 +51,30 @@ pub struct Drive {
     pub status: &'static str,
     pub closed_by_admin: bool,
     pub opens_at: Timestamp,
-    /// The opening that everybody was told of.
+    /// The opening that the members were last reminded of.
     pub told_of: Option<Timestamp>,
     pub closes_at: Timestamp,
-    /// From then on nobody is promoted but by hand.
+    /// From this instant on, members are promoted by hand only.
     pub ends_at: Option<Timestamp>,
     pub slots: Vec<Slot>,
     pub min_age: Option<i64>,
     pub rules_version: u32,
     pub registrations: BTreeMap<MemberId, Registration>,
-    /// The log, in words.
+    /// The log, as text.
     pub log: Vec<String>,
 }
 
 #[derive(Debug, Default)]
 pub struct Model {
     pub drives: BTreeMap<DriveId, Drive>,
-    /// Who has an account, and their age if they told it.
+    /// The members with an account, and their ages if known.
     pub people: BTreeMap<MemberId, Option<i64>>,
 }
 
 type Done = Result<(Vec<String>, Told), &'static str>;
 
 impl Model {
-    /// Decides a command. To be called in the order of the drive's lane, once for each id.
+    /// Decides a command. Call it once per id, in the order of the drive's lane.
     pub fn decide(&mut self, asked: &Asked) -> Decision {
         let drive = self.drives.get(&asked.drive);
         let done = match (&asked.ask, drive) {
@@ -133,7 +134,7 @@ impl Model {
         Decision { entries, refused: None, told: Some(Told::Drive { status: "draft", promoted: 0 }) }
     }
 
-    /// A refusal stands in the drive's log, too, if there is one.
+    /// Refuses a command. If the drive exists, its log gets an entry.
     fn refusal(&self, asked: &Asked, code: &str) -> Vec<String> {
         let Some(drive) = self.drives.get(&asked.drive) else { return Vec::new() };
         let member = match &asked.ask {
@@ -150,7 +151,7 @@ impl Model {
 }
 
 impl Drive {
-    /// The definition, in words.
+    /// The definition, as text.
     pub fn described(&self) -> String {
         let slots: Vec<_> = self
             .slots
@@ -524,7 +525,8 @@ impl Drive {
         (entries, Told::Registration { id, state, place: None, position: None })
     }
 
-    /// Gives a free place of a slot to whoever has waited longest, until the end.
+    /// Gives a free place of a slot to the member who has waited longest, unless the drive has
+    /// ended.
     fn promote(&mut self, index: usize, at: Timestamp) -> Option<String> {
         let slot = &self.slots[index];
         let is_over = self.ends_at.is_some_and(|ends_at| ends_at <= at);
@@ -532,7 +534,7 @@ impl Drive {
         head.map(|member| self.give(index, member))
     }
 
-    /// Gives a place to someone who waits.
+    /// Gives a place to a waiting member.
     fn give(&mut self, index: usize, member: MemberId) -> String {
         let slot = &mut self.slots[index];
         slot.waiting.retain(|other| *other != member);

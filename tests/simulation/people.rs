@@ -1,4 +1,4 @@
-//! What people come to ask: mostly what makes sense, sometimes what does not.
+//! The requests of people: most make sense, and some do not.
 
 use domain::actor::{Actor, Role};
 use domain::clock::{Timestamp, from_ms};
@@ -8,15 +8,15 @@ use super::ask::{Ask, Asked, MACHINE, ORGANISER, Places};
 use super::dice::Dice;
 use super::model::Model;
 
-/// Everything begins at this instant, by the world's own clock.
+/// The instant at which each world begins, by its own clock.
 pub const EPOCH_MS: i64 = 1_800_000_000_000;
 
-/// Who is there.
+/// The drives and members of a world.
 #[derive(Debug)]
 pub struct People {
     pub drives: Vec<DriveId>,
     pub members: Vec<MemberId>,
-    /// The most places of a drive; few in some worlds, many in others.
+    /// The most places of a drive. It differs between worlds.
     pub most_places: i64,
 }
 
@@ -40,7 +40,7 @@ impl People {
         Places { capacity, waitlist: u32::try_from(dice.between(0, 4)).unwrap() }
     }
 
-    /// A new drive.
+    /// A request for a new drive.
     pub fn create(&self, dice: &mut Dice) -> Ask {
         let opens_at = seconds(from_ms(EPOCH_MS), dice.between(-20, 8));
         let mut places = vec![self.places(dice)];
@@ -53,7 +53,7 @@ impl People {
         Ask::Create { opens_at, closes_at, places, min_age, ends_at }
     }
 
-    /// Something that someone asks at `now` about one of the drives, as far as they can see from `model` how it stands.
+    /// A request at `now` about one of the drives. It depends on the state in `model`.
     pub fn ask(&self, dice: &mut Dice, model: &Model, now: Timestamp) -> Asked {
         let drive = *dice.pick(&self.drives);
         let seen = model.drives.get(&drive);
@@ -65,7 +65,7 @@ impl People {
             .map(|(member, found)| (*member, found.id))
             .collect();
         let known = (!active.is_empty() && dice.chance(85)).then(|| *dice.pick(&active));
-        // Hardly anybody gives up what they do not have.
+        // Hardly anybody withdraws without a registration.
         let begin = if active.is_empty() && dice.chance(80) { dice.below(48) } else { dice.below(100) };
         let slots: Vec<_> = seen.map(|drive| drive.slots.clone()).unwrap_or_default();
         let slot = match slots.as_slice() {
@@ -89,7 +89,7 @@ impl People {
                 Ask::Withdraw(member)
             }
             62..67 => {
-                // Somebody who waits gets a place by hand, if there is one.
+                // Half of the time, an organiser gives a place to a member with a registration.
                 let waits = known.filter(|_| dice.chance(50)).map(|(member, _)| member);
                 Ask::Add { member: waits.unwrap_or(member), slot: slot.filter(|_| waits.is_none()) }
             }

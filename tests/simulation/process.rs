@@ -1,4 +1,5 @@
-//! A consumer process as the lanes see it: a handler that may die in the middle of a transaction, and what it holds.
+//! A consumer process of a lane: its handler, which may die in the middle of a transaction, and the
+//! batches that it holds.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,16 +12,16 @@ use shared::bus::{Batch, Consumer, Envelope, Outgoing};
 use shared::failure::Failure;
 use shared::ledger::Row;
 
-/// Where a transaction ends before its time.
+/// Where a transaction is interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interruption {
-    /// The ledger was asked, nothing is written.
+    /// The ledger was read, and nothing is written.
     BeforeWrites = 1,
-    /// Everything is written, nothing committed.
+    /// Everything is written, and nothing is committed.
     BeforeCommit = 2,
 }
 
-/// The real handler, interrupted when the world wants it.
+/// The real handler, with interruptions.
 #[derive(Debug, Default)]
 pub struct Interrupted {
     drives: Drives,
@@ -61,7 +62,7 @@ impl Handler for Interrupted {
     }
 }
 
-/// How far a batch has come.
+/// The progress of a batch.
 #[derive(Debug)]
 pub enum Stage {
     Received,
@@ -69,22 +70,22 @@ pub enum Stage {
     Published,
 }
 
-/// A batch in the hands of a process.
+/// A batch that a process holds.
 #[derive(Debug)]
 pub struct Hand {
     pub batch: Batch,
     pub stage: Stage,
-    /// The first of its messages, as a place in the lane.
+    /// The position of its first message in the lane.
     pub first: usize,
 }
 
-/// What a process does on one lane.
+/// The work of a process on one lane.
 #[derive(Debug, Default)]
 pub struct Seat {
-    /// Which process sits here.
+    /// The number of the process.
     pub process: usize,
     pub consumer: Option<Consumer>,
-    /// Batches in order; the first is the furthest.
+    /// Batches in order. The first one has progressed furthest.
     pub hands: Vec<Hand>,
 }
 

@@ -1,5 +1,5 @@
-//! Where decisions are kept: on SQLite by the real batch and the real tables, or in memory by the pure core alone, which is
-//! many times as fast. The same seed must have the same history on both.
+//! Where decisions are kept: on SQLite by the real batch and the real tables, or in memory by the
+//! pure core, which is many times as fast. One seed must have the same history on both.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -32,7 +32,7 @@ pub enum Store {
     Memory(Mutex<Memory>),
 }
 
-/// A drive as it is stored.
+/// The stored state of a drive.
 #[derive(Debug)]
 pub struct Stored {
     pub entries: Vec<Entry>,
@@ -53,7 +53,7 @@ pub fn memory(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
 }
 
 impl Store {
-    /// Forgets everything.
+    /// Deletes everything.
     pub async fn wipe(&self) -> Result<()> {
         match self {
             Self::Memory(kept) => *memory(kept) = Memory::default(),
@@ -94,7 +94,7 @@ impl Store {
         Ok(())
     }
 
-    /// What is known of these commands.
+    /// The decisions about these commands.
     pub async fn find(&self, ids: Vec<CommandId>) -> Result<HashMap<CommandId, Row>> {
         match self {
             Self::Memory(kept) => Ok(memory(kept).find(&ids)),
@@ -102,7 +102,7 @@ impl Store {
         }
     }
 
-    /// Every decision.
+    /// All decisions.
     pub async fn ledger(&self) -> Result<Vec<Row>> {
         match self {
             Self::Memory(kept) => Ok(memory(kept).ledger()),
@@ -136,7 +136,7 @@ impl Store {
         }
     }
 
-    /// What `muster verify` says, where there is something for it to read.
+    /// Runs `muster verify`. A store in memory has nothing to verify.
     pub async fn verify(&self) -> Result<()> {
         if let Self::Sqlite(db) = self {
             muster::verify::verify(db, None, &indicatif::ProgressBar::hidden()).await?;
@@ -155,7 +155,7 @@ impl Store {
         }
     }
 
-    /// A scheduler publishes what is due; it remembers nothing of what was published before.
+    /// A scheduler publishes what is due. It does not remember what it published before.
     pub async fn schedule(&self, broker: &Broker, now: Timestamp, due: &[Due]) -> Result<()> {
         match self {
             Self::Memory(_) => {
@@ -168,7 +168,7 @@ impl Store {
         Ok(())
     }
 
-    /// One batch, one transaction.
+    /// Decides one batch in one transaction.
     pub async fn decide(
         &self,
         handler: &Interrupted,

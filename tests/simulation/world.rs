@@ -1,7 +1,8 @@
-//! A world out of one seed: who asks what and when, and everything that goes wrong on the way.
+//! A world from one seed: who sends which request and when, and all faults on the way.
 //!
-//! One thing happens after another, and the dice say what comes next: a client asks, an API publishes, a process takes
-//! one step with one batch (take, decide, publish, acknowledge), a process dies, falls asleep or wakes up, the power goes.
+//! One step follows another, and the dice choose the next one. A client sends a request, or an API
+//! publishes. A process takes one step with one batch (take, decide, publish, acknowledge). A
+//! process dies, falls asleep or wakes up, or the power fails.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -31,12 +32,13 @@ use super::people::{EPOCH_MS, People};
 use super::process::Interrupted;
 use super::zombie::Zombie;
 
-/// How many consumer processes there are.
+/// The number of consumer processes.
 pub const PROCESSES: usize = 2;
-/// How many steps a world may need to come to rest; far more than any does.
+/// The most steps that a world may need to come to rest. It is far more than any needs.
 const RESTLESS: usize = 5_000;
 
-/// How often what goes wrong, in percent. Each world has a weather of its own, so that each fault also meets quiet ones.
+/// Probabilities of faults, in percent. Each world has its own, so that each fault also occurs
+/// without others.
 #[derive(Debug, Clone, Copy)]
 pub struct Weather {
     pub crash: u32,
@@ -71,17 +73,17 @@ pub struct World<'m> {
     pub lanes: Vec<Lane>,
     pub processes: Vec<Interrupted>,
     pub zombies: Vec<Zombie>,
-    /// What clients have asked and APIs have not published yet, or not for the last time.
+    /// Requests of clients that APIs still have to publish, perhaps again.
     waiting: Vec<Asked>,
-    /// What was answered with 202.
+    /// Commands that were answered with 202.
     receipts: BTreeSet<CommandId>,
     pub made: BTreeMap<CommandId, Made>,
-    /// Every event that was decided.
+    /// All events that were decided.
     pub told: BTreeMap<Uuid, Bytes>,
-    /// Those that the subscriber has, and up to where it has each drive's.
+    /// The events that the subscriber has, and the number of the last one of each drive.
     heard: BTreeSet<Uuid>,
     heard_to: BTreeMap<String, u64>,
-    /// While it is calm, nothing goes wrong any more.
+    /// While it is calm, no fault occurs.
     pub calm: bool,
 }
 
@@ -114,7 +116,7 @@ impl<'m> World<'m> {
         world
     }
 
-    /// People come to live here; most tell their age.
+    /// Makes the people's accounts. Most people tell their age.
     fn settle_down(&mut self) {
         let members = self.people.members.clone();
         let account = |id: &MemberId| Account {
@@ -134,7 +136,7 @@ impl<'m> World<'m> {
         }
     }
 
-    /// A member tells an age.
+    /// A member tells or changes their age.
     fn age(&mut self, member: MemberId) {
         let age = self.dice.between(16, 21);
         let attributes: Attributes =
@@ -146,7 +148,8 @@ impl<'m> World<'m> {
         self.journal.note("age", || format!("{member} is {age}"));
     }
 
-    /// Lives until all that was asked is decided, and compares what came of it. Returns the logs' ends.
+    /// Runs until all requests are decided, and compares the result with the model. Returns the
+    /// logs' ends.
     pub fn live(&mut self, asks: usize) -> Result<Vec<[u8; 32]>> {
         for drive in self.people.drives.clone() {
             for ask in [self.people.create(&mut self.dice), Ask::Publish] {
@@ -181,7 +184,7 @@ impl<'m> World<'m> {
     fn ask(&mut self) {
         self.now += chrono::Duration::milliseconds(self.dice.between(0, 2_500));
         let mut asked = self.people.ask(&mut self.dice, &self.model, self.now);
-        // APIs' clocks are never quite the same.
+        // The APIs' clocks differ a little.
         let skew = self.dice.between(-self.weather.skew, self.weather.skew);
         asked.accepted_at += chrono::Duration::seconds(skew);
         self.journal.note("ask", || format!("{} {:?} about {}", asked.id, asked.ask, asked.drive));
@@ -196,7 +199,7 @@ impl<'m> World<'m> {
         asked.seal(self.machine.broker().topology())
     }
 
-    /// One to three of those who wait are published at the same moment, in whatever order.
+    /// Publishes one to three of the waiting requests at the same moment, in any order.
     fn publish(&mut self) -> Result<()> {
         let together = 1 + self.dice.below(3);
         let mut chosen = VecDeque::new();
@@ -205,7 +208,8 @@ impl<'m> World<'m> {
             chosen.push_back(self.waiting.swap_remove(index));
         }
         if self.happens(self.weather.repetition) {
-            // An API asks the ledger first, so a repetition of what is decided needs no second decision.
+            // An API reads the ledger first. So a repetition of a decided command is not published
+            // again.
             let ids: Vec<_> = chosen.iter().map(|asked| asked.id).collect();
             let known = self.machine.run(async |store, _| store.find(ids).await)?;
             let (known, unknown): (VecDeque<_>, _) =
@@ -219,7 +223,8 @@ impl<'m> World<'m> {
         }
         let sealed: Vec<_> = chosen.iter().map(|asked| self.seal(asked)).collect();
         if self.happens(self.weather.power_cut) {
-            // Handed to the broker, and lost before it was on the disk: the clients hear nothing and ask again.
+            // The messages reach the broker, but the power fails before they are on the disk. The
+            // clients get no answer and try again.
             self.machine.flush();
             self.machine.run(async |_, broker| {
                 let lost = sealed.into_iter().map(|outgoing| broker.publish(outgoing).now_or_never());
@@ -233,7 +238,7 @@ impl<'m> World<'m> {
         self.machine.run(async |_, broker: &Broker| -> Result<()> {
             let publishes = sealed.into_iter().map(|outgoing| broker.publish(outgoing));
             if hasty {
-                // The APIs die while they wait for the confirm.
+                // The APIs die while they wait for the confirms.
                 publishes.for_each(|publish| drop(publish.now_or_never()));
                 broker.ping().await?;
             } else {
@@ -262,8 +267,8 @@ impl<'m> World<'m> {
         Ok(())
     }
 
-    /// Whoever was not answered asks again under the same id. If nobody remembers when it was first accepted, it is
-    /// accepted now.
+    /// A client without an answer sends the same command again. If its first acceptance is
+    /// forgotten, it is accepted now.
     fn repeat(&mut self, asked: Asked) {
         let accepted_at = if self.dice.chance(50) { asked.accepted_at } else { self.now };
         self.waiting.push(Asked { accepted_at, ..asked });
@@ -273,7 +278,8 @@ impl<'m> World<'m> {
         usize::from(self.machine.broker().topology().lane(drive.0))
     }
 
-    /// A scheduler looks at its clock. It remembers nothing of what it published before: it may be another one.
+    /// A scheduler publishes what is due by its clock. It does not remember what was published
+    /// before, because it may be another process.
     fn schedule(&mut self) -> Result<()> {
         let skew = self.dice.between(-self.weather.skew, self.weather.skew);
         let now = self.now + chrono::Duration::seconds(skew);
@@ -316,7 +322,7 @@ impl<'m> World<'m> {
         Ok(())
     }
 
-    /// What the subscriber of all events has got since it was last looked at.
+    /// Checks the events that the subscriber has got since the last call.
     pub fn listen(&mut self) -> Result<()> {
         for message in self.machine.news() {
             let told = self.told.get(&message.id).with_context(|| {
@@ -346,7 +352,7 @@ impl<'m> World<'m> {
             } else if self.lanes.iter().any(Lane::has_work) || !self.zombies.is_empty() {
                 self.work()?;
             } else if round < 3 {
-                // Hours later nothing may be left to open or to close.
+                // After three hours, no drive may still have to open or close.
                 round += 1;
                 self.now += chrono::Duration::hours(1);
                 self.schedule()?;
@@ -385,7 +391,7 @@ impl<'m> World<'m> {
         Ok(ends)
     }
 
-    /// Nothing of this world is left on the broker for the next one.
+    /// Empties the broker for the next world.
     fn leave(&mut self) -> Result<()> {
         self.lanes.iter_mut().for_each(Lane::leave);
         self.machine.run(async |_, broker| -> Result<()> {
@@ -401,5 +407,5 @@ impl<'m> World<'m> {
     }
 }
 
-/// Whoever the scheduler is.
+/// The actor of all schedulers' commands.
 pub const SCHEDULER: Actor = Actor::SYSTEM;

@@ -1,8 +1,9 @@
-//! A process that lost its lane without knowing: what it holds, and the transaction that it would still like to commit.
+//! A process that lost its lane without noticing, the batches that it holds, and its unfinished
+//! transaction.
 //!
-//! On a database with several writers it can fall asleep between reading and writing. SQLite has one writer, so here
-//! the two halves of its transaction are two transactions with the sleep between them, made of the same parts as the
-//! real handler.
+//! On a database with several writers, the process can fall asleep between reading and writing.
+//! SQLite has one writer. So the two halves of the transaction are two transactions here, with the
+//! sleep between them. They use the same functions as the real handler.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,17 +29,17 @@ pub struct Zombie {
     pub dream: Option<Dream>,
 }
 
-/// What was read before falling asleep.
+/// The data that was read before the sleep.
 #[derive(Debug)]
 pub struct Dream {
     commands: Vec<Envelope<DriveCommand>>,
-    /// As the database had it; empty when there is none.
+    /// The data from the database. Empty with a store in memory.
     loaded: BTreeMap<DriveId, Loaded>,
     states: BTreeMap<DriveId, (DriveState, Head)>,
 }
 
 impl Dream {
-    /// Reads what deciding these messages needs, those that are not decided yet.
+    /// Reads the data for deciding those of these messages that are undecided.
     pub async fn fall_asleep(store: &Store, messages: impl Iterator<Item = &Message>) -> Self {
         let mut commands: Vec<Envelope<DriveCommand>> =
             messages.map(|message| Envelope::open(message).unwrap()).collect();
@@ -63,14 +64,15 @@ impl Dream {
         Self { commands, loaded, states }
     }
 
-    /// The drives it would write to, and where their logs ended when it fell asleep.
+    /// The drives that it would write to, and the last numbers of their logs before the sleep.
     pub fn sequences(&self) -> BTreeMap<DriveId, u64> {
         self.states.iter().map(|(id, (_, head))| (*id, head.sequence)).collect()
     }
 
-    /// Wakes up and writes what it would have written, in a transaction that is never committed. Returns the drives that
-    /// it wrote to, and whether it could; in memory nothing can happen between reading and writing, so there is nothing to
-    /// try. `fence_only` leaves the log out, whose numbers being taken would stop it as well.
+    /// Wakes up and writes the decisions in a transaction that is never committed. Returns the
+    /// drives that it wrote to, and whether it succeeded. In memory nothing can happen between
+    /// reading and writing, so there is nothing to try. `fence_only` does not write to the log,
+    /// because a taken number there would stop it as well.
     pub async fn wake(
         mut self,
         store: &Store,

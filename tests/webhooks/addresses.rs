@@ -1,4 +1,4 @@
-//! What only this machine and its network reach is not reached through a webhook.
+//! A webhook cannot reach this machine or its network.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ async fn send(post: &Post, url: &str) -> Attempt {
     post.send(&webhook, &ping, Some(body)).await
 }
 
-/// A name server that answers one question after another.
+/// A name server with a prepared answer for each lookup, and the number of lookups.
 fn answers(all: &'static [&'static [&'static str]]) -> (Lookup, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
@@ -88,7 +88,7 @@ async fn an_address_of_this_network_is_not_connected_to_however_it_is_written() 
         }
     }
     assert!(receiver.received().is_empty());
-    // The same machine, allowed.
+    // The same machine, but allowed.
     for (allowed, host) in
         [("127.0.0.0/8", "127.0.0.1"), ("127.0.0.1", "2130706433"), ("localhost", "localhost")]
     {
@@ -101,7 +101,7 @@ async fn an_address_of_this_network_is_not_connected_to_however_it_is_written() 
 async fn a_name_is_judged_by_the_address_that_is_connected_to() {
     let receiver = Receiver::start().await;
     let port = port(&receiver);
-    // A network that is allowed stands for a public one, which no test could reach.
+    // An allowed network stands for a public one, which no test can reach.
     let allowed = || "127.0.0.0/30".parse::<Allowed>().unwrap();
     let with = |all| {
         let (lookup, asked) = answers(all);
@@ -117,16 +117,16 @@ async fn a_name_is_judged_by_the_address_that_is_connected_to() {
             "{private:?}: {attempt:?}"
         );
     }
-    // Rebinding: the name leads elsewhere each time it is asked for. It is asked once per connection, and what it says then
-    // is both checked and connected to.
+    // DNS rebinding: each lookup returns another address. There is one lookup per connection, and
+    // its address is both checked and used.
     let (post, asked) = with(&[&["127.0.0.1"], &["127.0.0.5"], &["127.0.0.1"]]);
     let reached = send(&post, &url).await;
     assert_eq!(asked.load(Ordering::SeqCst), 1);
-    // It was connected to: what failed is TLS, which the receiver does not speak.
+    // The connection was made. The error is about TLS, which the receiver does not speak.
     assert!(!reached.error.as_ref().unwrap().contains("public"), "{reached:?}");
     let refused = send(&post, &url).await;
     assert!(refused.error.as_ref().unwrap().contains("127.0.0.5 is not a public address"), "{refused:?}");
-    // Of several addresses, only those are tried that may be.
+    // Of several addresses, only the allowed ones are tried.
     let (post, _) = with(&[&["10.0.0.1", "127.0.0.1"]]);
     let attempt = send(&post, &url).await;
     assert!(!attempt.error.as_ref().unwrap().contains("public"), "{attempt:?}");
@@ -148,6 +148,6 @@ async fn a_redirect_is_an_answer_and_a_long_answer_is_cut() {
     receiver.answers(|_| Reply::With(200, String::new(), "x".repeat(50_000_000)));
     let attempt = send(&post, &receiver.url).await;
     assert_eq!((attempt.status, attempt.answer.len()), (Some(200), 1024));
-    // What a proxy's variables say does not count: it would resolve names by itself.
+    // A proxy's variables are ignored, because a proxy would resolve names itself.
     assert!(attempt.error.is_none());
 }

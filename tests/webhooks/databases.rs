@@ -57,7 +57,7 @@ async fn made(local: &Local, url: &str, ordered: bool) -> Webhook {
     webhook
 }
 
-/// Entries of new drives' logs.
+/// Entries of the logs of new drives.
 async fn entries(local: &Local, drives: usize) -> Vec<LoggedEvent> {
     let mut all = Vec::new();
     for _ in 0..drives {
@@ -108,13 +108,13 @@ async fn all_secrets_that_are_valid_are_kept_and_those_of_an_older_version_are_r
         rotated.rotate(Secret::generate(), now + chrono::Duration::days(days), now).unwrap();
         assert!(webhooks::rotate(local.db.writer(), &rotated, &before).await.unwrap());
         assert_eq!(stored().await, rotated);
-        // Whoever comes second learns it.
+        // A rotation that is based on an outdated secret fails.
         let late = Webhook { secret: Secret::generate(), ..rotated.clone() };
         assert!(!webhooks::rotate(local.db.writer(), &late, &before).await.unwrap());
         assert_eq!(stored().await, rotated);
     }
     assert_eq!(stored().await.old_secrets.len(), 5);
-    // An older version knows of one old secret only.
+    // An older version stores one old secret only.
     local.tamper("update webhook_endpoints set older_secrets = null").await.unwrap();
     assert_eq!(stored().await.old_secrets.len(), 1);
     webhook = stored().await;
@@ -131,7 +131,7 @@ async fn an_event_is_taken_in_once_and_several_senders_send_it_once(engine: Engi
     let any = made(&local, &plain.url, false).await;
     let one_by_one = made(&local, &ordered.url, true).await;
     let entries = entries(&local, 6).await;
-    // In pieces that overlap, as nobody takes them: what is there is there once.
+    // The parts overlap. Each delivery is inserted once.
     take(&local, &entries[..4]).await;
     take(&local, &entries[2..]).await;
     take(&local, &entries).await;
@@ -181,7 +181,8 @@ async fn a_claim_keeps_others_away_until_its_lease_is_over(engine: Engine) {
     assert_eq!(delivery::claim(db.writer(), &ids[..2], one, now, until).await.unwrap().len(), 2);
     assert_eq!(delivery::claim(db.writer(), &ids, other, now, until).await.unwrap().len(), ids.len() - 2);
     assert!(delivery::claim(db.writer(), &ids, Uuid::now_v7(), now, until).await.unwrap().is_empty());
-    // One of them comes to nothing; after its lease somebody else gets it, and its late word counts for nothing.
+    // One claim expires, and another sender gets the delivery. The first sender's late result is
+    // ignored.
     let later = until + chrono::Duration::seconds(1);
     let again = delivery::claim(db.writer(), &ids[..1], other, later, later + chrono::Duration::seconds(60));
     assert_eq!(again.await.unwrap().len(), 1);
@@ -190,7 +191,8 @@ async fn a_claim_keeps_others_away_until_its_lease_is_over(engine: Engine) {
     delivery::settle(db.writer(), [ids[0]], other, (State::Delivered, 1, now)).await.unwrap();
     assert_eq!(in_state(&local, &any, State::Delivered).await[0].id, ids[0]);
 
-    // What a clock that ran ahead has put off is due by the clock as it is; what is being sent is left alone.
+    // A delivery that was postponed by a clock ahead becomes due by the present clock. One that is
+    // being sent stays as it is.
     let year = now + chrono::Duration::days(365);
     let free = [ids[2]];
     delivery::settle(db.writer(), free, other, (State::Pending, 1, year)).await.unwrap();
@@ -198,7 +200,8 @@ async fn a_claim_keeps_others_away_until_its_lease_is_over(engine: Engine) {
     assert_eq!(delivery::bring_forward(db.writer(), now, ahead, ahead).await.unwrap(), 1);
     assert_eq!(delivery::claim(db.writer(), &free, other, now, until).await.unwrap().len(), 1);
 
-    // With order it is the first of each drive, and the next one only when that is done.
+    // For an ordered webhook, the first delivery of each drive is next. The following one must wait
+    // until it is done.
     let heads = delivery::next(&db.read, one_by_one.id, true, 100).await.unwrap();
     assert_eq!(heads.len(), 2);
     let of: DriveId = heads[0].1;
@@ -212,7 +215,7 @@ async fn a_claim_keeps_others_away_until_its_lease_is_over(engine: Engine) {
     let waiting = delivery::next(&db.read, one_by_one.id, true, 100).await.unwrap();
     assert!(waiting.iter().all(|(id, _, due_at)| heads.contains(id) && *due_at > now), "{waiting:?}");
     assert!(run().await.is_empty(), "nothing overtakes what is under way");
-    // Whoever lets go of what is not theirs lets go of nothing.
+    // A sender can only release its own claims.
     delivery::release(db.writer(), [heads[0]], other).await.unwrap();
     assert!(run().await.is_empty());
     delivery::release(db.writer(), [heads[0]], one).await.unwrap();
@@ -224,7 +227,7 @@ async fn a_claim_keeps_others_away_until_its_lease_is_over(engine: Engine) {
     let waiting: BTreeMap<_, _> = webhooks::waiting(&db.read).await.unwrap().into_iter().collect();
     assert_eq!(waiting.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from([any.id, one_by_one.id]));
     assert!(waiting[&any.id] > now && waiting[&one_by_one.id] <= now);
-    // What is taken back is due at once.
+    // Restarted deliveries are due at once.
     assert_eq!(
         delivery::restart(db.writer(), any.id, ids.iter().copied(), now).await.unwrap(),
         ids.len() as u64
@@ -260,7 +263,7 @@ async fn a_webhook_that_fails_for_days_or_is_gone_is_switched_off(engine: Engine
     assert_eq!(read(&tired).await.disabled.unwrap().1, Disabled::Failing);
     assert_eq!(read(&gone).await.disabled.unwrap().1, Disabled::Gone);
     assert_eq!(read(&fresh).await.disabled, None);
-    // What is off gets nothing, and what was on its way waits.
+    // A disabled webhook gets no deliveries, and its pending ones wait.
     let more = entries(&local, 1).await;
     take(&local, &more[..1]).await;
     assert_eq!(in_state(&local, &fresh, State::Pending).await.len(), 2);
@@ -277,7 +280,8 @@ async fn a_webhook_that_fails_for_days_or_is_gone_is_switched_off(engine: Engine
         1
     );
     assert_eq!(read(&tired).await.disabled, Some((since, Disabled::OwnerRevoked)));
-    // Made in the moments in which a revoked account still counts, it gets nothing all the same.
+    // The webhook was made while its revoked account was still accepted. It gets nothing all the
+    // same.
     let now = clock::now();
     accounts::insert_service(local.db.writer(), fresh.owner, "late", Uuid::nil(), now).await.unwrap();
     let on = async || webhooks::enabled(&local.db.read).await.unwrap().iter().any(|one| one.id == fresh.id);
@@ -309,7 +313,8 @@ async fn however_much_is_waiting_the_first_of_each_drive_is_next(engine: Engine)
     let webhook = made(&local, "https://x.org/hook", true).await;
     let event = entries(&local, 1).await.remove(0).event;
     let drives: [DriveId; 5] = std::array::from_fn(|_| DriveId::new());
-    // As many as come together while a receiver is away: whoever looks at all of them for each of them does not end.
+    // As many as pile up while a receiver is down. A query that reads all of them for each of them
+    // would take too long.
     let now = clock::now();
     let all: Vec<_> = (0..20_000_u32)
         .map(|number| {
@@ -333,7 +338,7 @@ async fn with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fa
     let webhook = made(&local, &receiver.url, true).await;
     let begun = entries(&local, 2).await;
     let drives: BTreeSet<DriveId> = begun.iter().map(LoggedEvent::drive_id).collect();
-    // Logs as a rush leaves them.
+    // Logs like those of a rush.
     let (mut more, mut followed) = (Vec::new(), Vec::new());
     for (drive_id, sequence) in drives.iter().flat_map(|id| (10..210_u64).map(|number| (*id, number))) {
         let mut event: serde_json::Value = serde_json::from_slice(&begun[0].bytes).unwrap();
@@ -369,7 +374,8 @@ async fn with_order_whoever_sends_a_drives_first_sends_what_follows_until_one_fa
     for message in receiver.received() {
         received.entry(message.drive()).or_default().push(message.sequence());
     }
-    // What failed came again before anything else of its drive, and nothing came twice besides.
+    // Failed deliveries were repeated before anything else of their drive. Nothing else arrived
+    // twice.
     let expected: Vec<u64> = (10..=100).chain(100..=200).chain(200..210).collect();
     assert_eq!(received.len(), 2);
     assert!(received.values().all(|sequences| *sequences == expected), "{received:?}");

@@ -1,4 +1,4 @@
-//! Who may have webhooks, what they are told about bad ones, and a receiver that is not ours.
+//! Who may have webhooks, the errors of invalid ones, and a receiver with a foreign library.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -51,7 +51,7 @@ async fn organisers_have_all_services_their_own_and_members_none() {
         );
         assert!(who.get("/admin/v1/webhooks").await.status.is_client_error());
     }
-    // With the account, its webhooks end.
+    // When the account is revoked, its webhooks are disabled.
     let id = created["service_account_id"].as_str().unwrap();
     let revoked = muster.admin.request(Method::DELETE, &format!("/admin/v1/service-accounts/{id}"));
     assert_eq!(answer(revoked).await.status, 204);
@@ -103,7 +103,7 @@ async fn a_webhook_that_cannot_be_is_refused_and_says_where() {
         let found = muster.admin.get(&format!("{webhook}/{path}")).await;
         assert_eq!((found.status.as_u16(), found.code()), (400, code), "{path}");
     }
-    // Switched off, nothing is sent; switched on, it goes on.
+    // While disabled, nothing is sent. After it is enabled, sending goes on.
     let off = muster.patch(&webhook, json!({ "enabled": false })).await;
     assert_eq!((off.status.as_u16(), &off.body["disabled_reason"]), (200, &json!("by-hand")));
     for (path, body) in [("ping", json!({})), ("redeliver", json!({ "since": "2026-01-01T00:00:00Z" }))] {
@@ -177,11 +177,12 @@ async fn the_library_of_the_specification_takes_what_is_signed_and_nothing_else(
     for event in &log {
         assert_eq!(python.event(), *event);
     }
-    // Sent again, it is taken again and told once.
+    // After a redelivery, the receiver accepts the events again, but reports them once.
     muster.until(&webhook, "delivered", log.len()).await;
     muster.admin.post(&format!("{webhook}/redeliver"), &json!({ "drive_id": drive_id })).await;
     muster.until(&webhook, "delivered", log.len()).await;
-    // While the secret is rotated, whoever has the old one and whoever has the new one read it.
+    // During a rotation, receivers with the old secret and those with the new one accept the
+    // messages.
     let rotated = muster.admin.post(&format!("{webhook}/rotate-secret"), &json!({})).await;
     muster.updated(&drive_id, "Changed").await;
     assert_eq!(python.event()["type"], "muster.drive.updated");
@@ -189,7 +190,7 @@ async fn the_library_of_the_specification_takes_what_is_signed_and_nothing_else(
     muster.patch(&webhook, json!({ "url": other.url })).await;
     muster.updated(&drive_id, "Changed again").await;
     assert_eq!(other.event()["sequence"], (log.len() + 2).to_string());
-    // A stranger's secret opens nothing.
+    // A receiver with another secret refuses the messages.
     let mut stranger = Python::start("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     muster.patch(&webhook, json!({ "url": stranger.url })).await;
     muster.updated(&drive_id, "Changed once more").await;
@@ -218,7 +219,7 @@ async fn there_are_so_many_webhooks_and_no_more_and_so_much_is_sent_again_and_no
     }
     muster.webhook(json!({ "event_types": ["muster.drive.created"] })).await;
 
-    // A log that is longer than what is looked at for one request.
+    // A log that is longer than one request may read.
     let drive = muster.admin.draft(json!({})).await;
     muster
         .sql(
@@ -235,6 +236,7 @@ async fn there_are_so_many_webhooks_and_no_more_and_so_much_is_sent_again_and_no
     };
     let refused = again(50_001).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (422, "too-many-deliveries"), "{refused:?}");
-    // As much as may be looked at; of the rest nothing is wanted, so nothing is sent.
+    // This is the longest range that a request may read. The webhook's filter excludes these
+    // events, so nothing is sent.
     assert_eq!(again(50_000).await.status, 202);
 }

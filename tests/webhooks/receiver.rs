@@ -1,4 +1,4 @@
-//! Somebody who receives webhooks, and answers as a test wants.
+//! A receiver of webhooks that answers as the test wants.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
-/// What was received.
+/// A received message.
 #[derive(Debug, Clone)]
 pub struct Message {
     pub path: String,
@@ -65,7 +65,7 @@ impl Message {
     }
 }
 
-/// What is answered.
+/// The answer of the receiver.
 #[derive(Debug, Clone)]
 pub enum Reply {
     Status(u16),
@@ -73,7 +73,7 @@ pub enum Reply {
     With(u16, String, String),
     /// A status and a `Retry-After`.
     Later(u16, String),
-    /// Nothing, for this long.
+    /// No answer for this long.
     Hang(Duration),
 }
 
@@ -100,7 +100,7 @@ impl Receiver {
         receiver
     }
 
-    /// One that is reached over TLS, at `localhost`.
+    /// Starts a receiver that speaks TLS, at `localhost`.
     pub async fn start_over_tls(acceptor: TlsAcceptor) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let receiver = Self::at(format!("https://localhost:{}/hook", listener.local_addr().unwrap().port()));
@@ -109,7 +109,7 @@ impl Receiver {
             while let Ok((stream, _)) = listener.accept().await {
                 let (server, acceptor) = (server.clone(), acceptor.clone());
                 tokio::spawn(async move {
-                    // Whoever does not trust it says so, and goes.
+                    // A client that does not trust the certificate ends the handshake.
                     if let Ok(stream) = acceptor.accept(stream).await {
                         server.serve(stream).await;
                     }
@@ -130,16 +130,16 @@ impl Receiver {
             async move { Ok::<_, Infallible>(server.take(request).await) }
         });
         let server = hyper::server::conn::http1::Builder::new();
-        // However it ends, the other side has its answer or not.
+        // The connection may break. Then the client has its answer or not.
         let _ = server.serve_connection(TokioIo::new(stream), service).await;
     }
 
-    /// From now on it answers like this.
+    /// Sets the answers from now on.
     pub fn answers(&self, reply: impl Fn(&Message) -> Reply + Send + 'static) {
         *self.behaviour.lock().unwrap() = Box::new(reply);
     }
 
-    /// What it has received, in order.
+    /// The received messages, in order.
     pub fn received(&self) -> Vec<Message> {
         self.received.lock().unwrap().clone()
     }
