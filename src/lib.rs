@@ -2,6 +2,7 @@
 
 pub mod all_in_one;
 pub mod check_accounts;
+pub mod check_rules;
 pub mod client;
 pub mod dead_letters;
 pub mod demo;
@@ -118,6 +119,15 @@ pub enum Command {
         /// Its flags.
         #[command(flatten)]
         check: check_accounts::CheckAccountsArguments,
+        /// Its flags.
+        #[command(flatten)]
+        watching: Watching,
+    },
+    /// Lists drives whose rules read an attribute that no organisation says of anybody
+    CheckRules {
+        /// Its flags.
+        #[command(flatten)]
+        check: check_rules::CheckRulesArguments,
         /// Its flags.
         #[command(flatten)]
         watching: Watching,

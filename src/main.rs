@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use muster::{Arguments, Command, all_in_one, check_accounts, dead_letters, demo, events, migrate, verify};
+use muster::{
+    Arguments, Command, all_in_one, check_accounts, check_rules, dead_letters, demo, events, migrate, verify,
+};
 use process::run_to_end;
 use shared::config::arguments;
 
@@ -30,6 +32,9 @@ fn main() -> ExitCode {
         }
         Some(Command::CheckAccounts { check, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(check_accounts::run(check, shutdown)))
+        }
+        Some(Command::CheckRules { check, watching }) => {
+            run_to_end("muster", &watching, |shutdown| Box::pin(check_rules::run(check, shutdown)))
         }
     }
 }

@@ -81,7 +81,8 @@ async fn accounts_of_an_older_version_are_found_and_take_their_addresses(engine:
     // An import finds both accounts, and makes no new one.
     let csv = "email,name\nANN@XN--BCHER-KVA.DE,Ann\nJosé@x.org,José\n";
     let file = local.files.put(csv.into()).await.unwrap();
-    let imported = local.decide(ImportMembers { imported_by: admin().id, file, charset: None }).await;
+    let imported =
+        local.decide(ImportMembers { imported_by: admin().id, file, charset: None, overrides: false }).await;
     assert_eq!((outcome(&imported, "imported"), outcome(&imported, "updated")), (&json!(0), &json!(2)));
     assert_eq!(members::by_ids(&db.read, [ann]).await.unwrap()[&ann].profile.name, "Ann");
 

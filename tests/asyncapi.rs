@@ -22,7 +22,7 @@ use domain::drive::{
 use domain::eligibility::CheckEligibility;
 use domain::event::EventSet;
 use domain::member::event::MemberEvent;
-use domain::member::{ImportMembers, UpdateProfile};
+use domain::member::{EditMember, ImportMembers, UpdateProfile};
 use domain::upkeep::CleanUp;
 use serde_json::Value;
 use shared::bus::cloud_event::batch::{self, Form};
@@ -195,6 +195,7 @@ fn commands_that_were_sent_can_be_read_for_ever() {
         again::<UndoCheckIn>(),
         again::<CheckEligibility>(),
         again::<UpdateProfile>(),
+        again::<EditMember>(),
         again::<ImportMembers>(),
         again::<CleanUp>(),
     ];

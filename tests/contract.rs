@@ -61,7 +61,7 @@ async fn a_click_gets_a_signed_receipt_and_its_status_tells_what_came_of_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_waits_gets_the_decision_or_the_problem_with_its_own_status() {
     let (muster, admin) = started().await;
-    let rules = json!([{ "name": "age", "when": "member.age >= 18", "message": "Donors are 18 to 65" }]);
+    let rules = json!([{ "name": "age", "when": "declared.age >= 18", "message": "Donors are 18 to 65" }]);
     let drive_id = admin.open_drive(json!({ "capacity": 1, "rules": rules })).await;
     let path = format!("/api/v1/drives/{drive_id}/registrations");
     let ann = Client::member(&muster.process.url, "ann").await;
@@ -75,7 +75,7 @@ async fn whoever_waits_gets_the_decision_or_the_problem_with_its_own_status() {
     assert_eq!(refused.body["verdict"]["rules_version"], 1);
     assert_eq!(
         (&rule["name"], &rule["passed"], &rule["compared"]),
-        (&json!("age"), &json!(false), &json!({ "age": 17 }))
+        (&json!("age"), &json!(false), &json!({ "declared.age": 17 }))
     );
     assert_eq!(rule["message"], "Donors are 18 to 65");
     // The command's status shows the same problem.
@@ -284,7 +284,8 @@ async fn a_service_acts_for_members_until_it_is_revoked() {
     let imported = admin.import("email,name,age\nann@x.org,Ann,20\nben@x.org,Ben,x\n").await;
     assert_eq!(imported.body["outcome"]["imported"], 2);
     let list = admin.get("/admin/v1/members?q=ann").await.body;
-    assert_eq!(list["items"][0]["attributes"], json!({ "age": 20 }));
+    let age = &list["items"][0]["verified"]["age"];
+    assert_eq!((&age["value"], &age["source"]), (&json!(20), &json!("import")), "{list}");
     let created = admin.post("/admin/v1/service-accounts", &json!({ "name": "kiosk" })).await;
     let service = Client::nobody(&muster.process.url).with_token(created.body["token"].as_str().unwrap());
     let path = format!("/api/v1/drives/{drive_id}/registrations");
@@ -491,14 +492,17 @@ async fn a_member_sees_and_changes_their_own_profile() {
     ann.decide(Method::PATCH, "/api/v1/me", &json!({ "attributes": { "gone": null } })).await;
     let me = ann.get("/api/v1/me").await.body;
     assert_eq!(me["name"], "Ann Lee");
-    assert_eq!(me["attributes"], json!({ "age": 20, "born": "2001-02-03", "city": "Pune", "vegan": true }));
+    assert_eq!(me["declared"], json!({ "age": 20, "born": "2001-02-03", "city": "Pune", "vegan": true }));
+    assert_eq!((&me["verified"], &me["name_source"]), (&json!({}), &Value::Null));
     // Only an organiser may change an attribute that an organiser has imported.
     admin.import("email,name,marks\nann@x.org,,58\n").await;
     let refused = ann.decide(Method::PATCH, "/api/v1/me", &json!({ "attributes": { "marks": 99 } })).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (403, "attribute-locked"));
     let me = ann.get("/api/v1/me").await.body;
+    let marks = &me["verified"]["marks"];
     assert_eq!(
-        (&me["name"], &me["attributes"]["marks"], &me["verified"]),
-        (&json!("Ann Lee"), &json!(58), &json!(["marks"]))
+        (&me["name"], &marks["value"], &marks["source"]),
+        (&json!("Ann Lee"), &json!(58), &json!("import"))
     );
+    assert!(marks["at"].is_string() && me["declared"]["marks"].is_null(), "{me}");
 }

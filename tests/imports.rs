@@ -19,7 +19,7 @@ on_every_database! {
 
 async fn import(local: &Local, file: impl Into<bytes::Bytes>) -> Row {
     let file = local.files.put(file.into()).await.unwrap();
-    local.decide(ImportMembers { imported_by: admin().id, file, charset: None }).await
+    local.decide(ImportMembers { imported_by: admin().id, file, charset: None, overrides: false }).await
 }
 
 /// The counts: rows, imported, updated, unchanged, rejected.
@@ -50,8 +50,10 @@ async fn what_is_known_already_is_counted_as_such(engine: Engine) {
     assert_eq!(counts(&import(&local, file).await), [2, 0, 0, 2, 0]);
     let changed = "email,name,marks\na@x.org,Ann,1\nb@x.org,Ben,3\nc@x.org,Cem,\nc@x.org,Cem,\n";
     assert_eq!(counts(&import(&local, changed).await), [4, 1, 1, 1, 1]);
-    // An empty cell leaves the stored value unchanged.
+    // An empty cell takes the value away, once. A column that is not there changes nothing.
+    assert_eq!(counts(&import(&local, "email,name,marks\na@x.org,,\n").await), [1, 0, 1, 0, 0]);
     assert_eq!(counts(&import(&local, "email,name,marks\na@x.org,,\n").await), [1, 0, 0, 1, 0]);
+    assert_eq!(counts(&import(&local, "email,name\nb@x.org,\n").await), [1, 0, 0, 1, 0]);
 }
 
 /// Cells that have confused some database, parser or spreadsheet.

@@ -67,6 +67,7 @@ mod same_request;
 mod scheduler;
 mod schema;
 mod search;
+mod security;
 mod settings;
 mod sign_up;
 mod simulation;

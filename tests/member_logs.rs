@@ -56,7 +56,7 @@ async fn every_change_of_a_profile_stands_in_the_members_log(engine: Engine) {
 
     let file = local.files.put("email,name\nc@x.org,Cem\n".into()).await.unwrap();
     let organiser = MemberId(admin().id);
-    let import = ImportMembers { imported_by: organiser.0, file, charset: None };
+    let import = ImportMembers { imported_by: organiser.0, file, charset: None, overrides: false };
     assert_ok(&local.decide(import).await);
     let imported = entries(&local, organiser).await;
     assert!(matches!(event(&imported[0]).event, MemberEvent::MembersImported(_)), "{imported:?}");

@@ -37,7 +37,7 @@ async fn the_curl_session_goes_from_sign_up_to_decision() {
     for part in [
         "\"status\":\"open\"",
         "\"code\":\"not-eligible\"",
-        "\"compared\":{\"age\":17}",
+        "\"compared\":{\"declared.age\":17}",
         "Donors are at least 18",
         "\"receipt\":\"",
         "\"state\":\"confirmed\"",
@@ -55,15 +55,18 @@ async fn the_tutorial_goes_from_a_refusal_to_a_verified_log() {
     for part in [
         "\"status\":\"open\"",
         "\"code\":\"not-eligible\"",
-        "\"compared\":{\"age\":17}",
+        "\"compared\":{\"declared.age\":17}",
         "\"receipt\":\"",
         "\"state\":\"confirmed\"",
+        "\"compared\":{\"age\":null},\"declared\":{\"age\":18}",
+        "\"source\":\"import\"",
+        "\"eligible\":true",
         "\"state\":\"waitlisted\"",
         "\"type\":\"muster.registration.refused\"",
         "\"type\":\"muster.registration.withdrawn\"",
         "\nid: 8\ndata: ",
         "\"type\":\"muster.registration.promoted\"",
-        "verified: 1 drives, ",
+        "verified: 2 drives, ",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }

@@ -83,7 +83,7 @@ async fn rules_that_come_with_the_batch_judge_by_the_members_attributes() {
     let mut local = Local::idle(Engine::Sqlite).await;
     local.consume(Members { files: local.files.clone() });
     let (old, young) = (local.member(json!({ "age": 18 })).await, local.member(json!({ "age": 17 })).await);
-    let rules = json!([{ "name": "adult", "when": "member.age >= 18", "message": "Adults only" }]);
+    let rules = json!([{ "name": "adult", "when": "declared.age >= 18", "message": "Adults only" }]);
     let draft = serde_json::from_value(crate::deployment::drive(json!({ "rules": rules }))).unwrap();
     let drive_id = DriveId::new();
     let clicks = [old, young].map(|id| envelope(local::member(id), register(drive_id, id)));

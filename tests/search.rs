@@ -92,7 +92,8 @@ async fn import(local: &Local, people: impl IntoIterator<Item = (String, String)
         csv.push_str(&format!("{email},\"{name}\"\n"));
     }
     let file = local.files.put(csv.into()).await.unwrap();
-    let decided = local.decide(ImportMembers { imported_by: admin().id, file, charset: None }).await;
+    let decided =
+        local.decide(ImportMembers { imported_by: admin().id, file, charset: None, overrides: false }).await;
     assert_eq!(outcome(&decided, "rejected_count"), 0, "{decided:?}");
 }
 

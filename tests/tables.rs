@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use consumers::members::Members;
 use consumers::{Cx, Handler as _};
+use domain::attribute::{Known, Source};
 use domain::clock;
 use domain::drive::draft::Changes;
 use domain::drive::registration::{AddRegistration, RegistrationState, RemoveRegistration, Withdraw};
@@ -62,7 +63,7 @@ async fn processes_that_start_together_migrate_once(engine: Engine) {
 
 async fn a_drives_life_is_stored_and_verifies(engine: Engine) {
     let local = Local::start(engine).await;
-    let rules = json!([{ "name": "adult", "when": "member.age >= 18", "message": "Adults only" }]);
+    let rules = json!([{ "name": "adult", "when": "declared.age >= 18", "message": "Adults only" }]);
     let more = json!({ "capacity": 2, "waitlist_capacity": 2, "rules": rules, "title": "Ünïcode 'quoted' \\ \"drive\" 🎓" });
     let drive_id = local.open_drive(more).await;
     let mut people = Vec::new();
@@ -81,7 +82,7 @@ async fn a_drives_life_is_stored_and_verifies(engine: Engine) {
     let codes: Vec<_> = decisions.iter().map(code).collect();
     assert_eq!(codes, ["ok", "ok", "not-eligible", "ok", "ok", "drive-full", "already-registered"]);
     assert_eq!(outcome(&decisions[3], "waitlist_position"), 1);
-    assert_eq!(outcome(&decisions[2], "verdict")["rules"][0]["compared"]["age"], 17);
+    assert_eq!(outcome(&decisions[2], "verdict")["rules"][0]["compared"]["declared.age"], 17);
 
     let member_id = people[0];
     assert_ok(&local.decide_as(local::member(member_id), Withdraw { drive_id, member_id }).await);
@@ -261,7 +262,7 @@ async fn people_are_imported_and_found(engine: Engine) {
     let local = Local::start(engine).await;
     let import = |csv: String| async {
         let file = local.files.put(csv.into()).await.unwrap();
-        local.decide(ImportMembers { imported_by: admin().id, file, charset: None }).await
+        local.decide(ImportMembers { imported_by: admin().id, file, charset: None, overrides: false }).await
     };
     let mut csv = String::from("email,name,marks,born\n");
     for number in 0..2500 {
@@ -280,7 +281,12 @@ async fn people_are_imported_and_found(engine: Engine) {
     assert_eq!(
         code(
             &local
-                .decide(ImportMembers { imported_by: admin().id, file: "gone".into(), charset: None })
+                .decide(ImportMembers {
+                    imported_by: admin().id,
+                    file: "gone".into(),
+                    charset: None,
+                    overrides: false
+                })
                 .await
         ),
         "invalid-file"
@@ -294,8 +300,8 @@ async fn people_are_imported_and_found(engine: Engine) {
         |text: &'static str| async { members::list(&local.db.read, Some(text), None, 10).await.unwrap() };
     let found = list("o'brien").await;
     assert_eq!(found.len(), 1, "whatever the case");
-    assert_eq!(found[0].profile.attributes.get("marks").unwrap().to_json(), 1);
-    assert_eq!(found[0].profile.attributes.get("city").unwrap().to_json(), "Pune");
+    assert_eq!(found[0].profile.known.member("marks").unwrap().to_json(), 1);
+    assert_eq!(found[0].profile.known.member("city").unwrap().to_json(), "Pune");
     for (text, count) in [("100%", 1), ("n_\\", 1), ("%", 1), ("_", 1), ("p0002@", 1), ("nobody", 0)] {
         assert_eq!(list(text).await.len(), count, "{text} stands for itself");
     }
@@ -321,7 +327,8 @@ async fn an_import_and_a_members_own_change_at_once_lose_nothing(engine: Engine)
     // The import has written its rows, and has not committed yet.
     let tx = local.db.begin().await.unwrap();
     let cx = Cx { tx: &tx, now: clock::now(), seed: [1; 32] };
-    let import = envelope(admin(), ImportMembers { imported_by: admin().id, file, charset: None });
+    let import =
+        envelope(admin(), ImportMembers { imported_by: admin().id, file, charset: None, overrides: false });
     let import = Envelope::open(&import.seal(local.broker.topology()).message).unwrap();
     handler.handle(&cx, &[import]).await.unwrap();
     let updating = tokio::spawn(async move {
@@ -335,20 +342,19 @@ async fn an_import_and_a_members_own_change_at_once_lose_nothing(engine: Engine)
     let local = updating.await.unwrap();
 
     let profile = members::profiles(&local.db.read, [member_id]).await.unwrap().remove(&member_id).unwrap();
-    assert_eq!(profile.attributes.get("city").unwrap().to_json(), "Delhi");
-    assert_eq!(profile.attributes.get("marks").unwrap().to_json(), 61);
-    assert!(profile.verified.iter().any(|name| name == "marks"), "{profile:?}");
+    assert_eq!(profile.known.declared.get("city").unwrap().to_json(), "Delhi");
+    assert_eq!(profile.known.member("marks").unwrap().to_json(), 61);
+    assert_eq!((profile.name_source, profile.known.verified["marks"].source), (None, Source::Import));
 }
 
 async fn people_with_and_without_a_profile_are_judged_and_nobody_else(engine: Engine) {
     let local = Local::start(engine).await;
     let (with, without) = (local.member(json!({ "city": "Pune" })).await, local.member(json!({})).await);
-    let judged =
-        async |ids: &[MemberId]| members::attributes(&local.db.read, ids.iter().copied()).await.unwrap();
+    let judged = async |ids: &[MemberId]| members::known(&local.db.read, ids.iter().copied()).await.unwrap();
     let found = judged(&[with, without, MemberId::new()]).await;
     assert_eq!(found.len(), 2, "whoever is not there has none");
-    assert_eq!(found[&with].get("city").unwrap().to_json(), "Pune");
-    assert!(found[&without].get("city").is_none());
+    assert_eq!(found[&with].declared.get("city").unwrap().to_json(), "Pune");
+    assert_eq!(found[&without], Known::default());
     assert_eq!(judged(&[with]).await.len(), 1);
     assert!(judged(&[MemberId::new()]).await.is_empty() && judged(&[]).await.is_empty());
 }
@@ -360,7 +366,10 @@ async fn more_imports_than_fit_into_a_batch_are_split(engine: Engine) {
         let file = local.files.put(format!("email\nx{number}@x.org\n").into()).await.unwrap();
         ids.push(
             local
-                .send(envelope(admin(), ImportMembers { imported_by: admin().id, file, charset: None }))
+                .send(envelope(
+                    admin(),
+                    ImportMembers { imported_by: admin().id, file, charset: None, overrides: false },
+                ))
                 .await,
         );
     }
@@ -499,14 +508,14 @@ async fn lanes_and_watermarks_are_agreed_on(engine: Engine) {
 
 async fn a_check_tells_what_was_compared_and_changes_nothing(engine: Engine) {
     let local = Local::start(engine).await;
-    let rules = json!([{ "name": "adult", "when": "member.age >= 18", "message": "Adults only" }]);
+    let rules = json!([{ "name": "adult", "when": "declared.age >= 18", "message": "Adults only" }]);
     let drive_id = local.open_drive(json!({ "rules": rules })).await;
     let member_id = local.member(json!({ "age": 17.5 })).await;
     let entries = local.entries(drive_id).await.len();
     let check = |drive_id| domain::eligibility::CheckEligibility { drive_id, member_id };
     let checked = local.decide_as(local::member(member_id), check(drive_id)).await;
     assert_eq!(outcome(&checked, "eligible"), false);
-    assert_eq!(outcome(&checked, "rules")[0]["compared"], json!({ "age": 17.5 }));
+    assert_eq!(outcome(&checked, "rules")[0]["compared"], json!({ "declared.age": 17.5 }));
     assert_eq!(
         code(&local.decide_as(local::member(member_id), check(DriveId::new())).await),
         "drive-not-found"
@@ -516,7 +525,7 @@ async fn a_check_tells_what_was_compared_and_changes_nothing(engine: Engine) {
 
 async fn verification_finds_what_was_tampered_with(engine: Engine) {
     let local = Local::start(engine).await;
-    let rules = json!([{ "name": "adult", "when": "member.age >= 18", "message": "Adults only" }]);
+    let rules = json!([{ "name": "adult", "when": "declared.age >= 18", "message": "Adults only" }]);
     let drive_id = local.open_drive(json!({ "capacity": 1, "waitlist_capacity": 1, "rules": rules })).await;
     for age in [20, 30, 17, 40] {
         let member_id = local.member(json!({ "age": age })).await;

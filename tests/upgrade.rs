@@ -60,13 +60,25 @@ async fn an_older_database_stays_valid_and_goes_on(engine: Engine) {
     let changed = person.decide(Method::PATCH, "/api/v1/me", &json!({ "name": "Changed" })).await;
     assert_eq!((changed.status.as_u16(), &changed.body["sequence"]), (200, &json!(1)), "{}", changed.body);
     let register = format!("/api/v1/drives/{drive_id}/registrations");
+    // What they said themselves does not count for the rule any more, until an organiser says it.
+    let refused = person.decide(Method::POST, &register, &json!({})).await;
+    assert_eq!(refused.body["verdict"]["rules"][0]["declared"], json!({ "age": 30 }), "{}", refused.body);
+    let (rules_work, told) = muster(&["check-rules"], &env);
+    assert!(!rules_work && told.contains("member.age") && told.contains(&drive_id), "{told}");
+    let me = person.get("/api/v1/me").await.body;
+    assert_eq!((&me["declared"]["age"], &me["name_source"]), (&json!(30), &json!(null)), "{me}");
+    let me = me["member_id"].as_str().unwrap().to_owned();
+    let edit = format!("/admin/v1/members/{me}");
+    let edited = admin.decide(Method::PATCH, &edit, &json!({ "set": { "age": 30 } })).await;
+    assert_eq!(edited.status, 200, "{edited:?}");
     let registered = person.decide(Method::POST, &register, &json!({})).await;
     assert_eq!(registered.body["outcome"]["state"], "waitlisted", "{}", registered.body);
-    let me = person.get("/api/v1/me").await.body["member_id"].as_str().unwrap().to_owned();
+    let (rules_work, told) = muster(&["check-rules"], &env);
+    assert!(rules_work, "{told}");
     let logged = admin.get(&format!("/admin/v1/members/{me}/log")).await.body;
-    assert_eq!(logged["items"].as_array().unwrap().len(), 1, "{logged}");
+    assert_eq!(logged["items"].as_array().unwrap().len(), 2, "{logged}");
     let after = admin.get(&log).await.body["items"].as_array().unwrap().len();
-    assert_eq!(after, before + 1);
+    assert_eq!(after, before + 2);
     assert!(process.stop().await.success());
 
     let (verified, said) = verify();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use domain::actor::Role;
-use domain::attribute::Attributes;
+use domain::attribute::Known;
 use domain::drive::DriveCommand;
 use domain::drive::decide::{Context, decide};
 use domain::drive::event::Event;
@@ -46,7 +46,7 @@ impl Handler for Drives {
             self.rules.get_with((drive_id, version), || Rules::compile_stored(&definition.rules, version))
         };
         let mut loaded = batch::load(cx.tx, commands.iter().map(|envelope| &envelope.body), compiled).await?;
-        let people = members::attributes(cx.tx, needed_people(commands, &loaded)).await?;
+        let people = members::known(cx.tx, needed_people(commands, &loaded)).await?;
 
         let mut additions = Additions::default();
         let mut decided = Vec::with_capacity(commands.len());
@@ -126,7 +126,7 @@ fn decide_one(
     cx: &Cx<'_>,
     envelope: &Envelope<DriveCommand>,
     loaded: &mut BTreeMap<DriveId, Loaded>,
-    people: &HashMap<MemberId, Attributes>,
+    people: &HashMap<MemberId, Known>,
     additions: &mut Additions,
 ) -> Result<Decided, Failure> {
     let drive_id = envelope.body.drive_id();

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::actor::Role;
-use domain::attribute::Attributes;
+use domain::attribute::Known;
 use domain::drive::Status;
 use domain::eligibility::{CheckEligibility, EligibilityCommand, EligibilityOutcome, Rules};
 use domain::id::{CommandId, DriveId};
@@ -48,7 +48,7 @@ impl Handler for Eligibility {
         let drives: BTreeMap<_, _> =
             drives::by_ids(cx.tx, drives).await?.into_iter().map(|drive| (drive.id, drive)).collect();
         let members: BTreeSet<_> = checks().map(|(_, check)| check.member_id).collect();
-        let people = members::attributes(cx.tx, members).await?;
+        let people = members::known(cx.tx, members).await?;
         Ok(checks()
             .map(|(envelope, check)| {
                 let result =
@@ -74,14 +74,14 @@ impl Eligibility {
         envelope: &Envelope<EligibilityCommand>,
         check: &CheckEligibility,
         drive: Option<&DriveView>,
-        person: Option<&Attributes>,
+        person: Option<&Known>,
     ) -> Result<serde_json::Value, Refusal> {
         let seen =
             drive.filter(|drive| drive.drive.status != Status::Draft || envelope.actor.role == Role::Admin);
         let view = seen.ok_or(Code::DriveNotFound)?;
-        let nobody = Attributes::default();
-        let attributes = match person {
-            Some(attributes) => attributes,
+        let nobody = Known::default();
+        let known = match person {
+            Some(known) => known,
             None if envelope.actor.role == Role::Member => &nobody,
             None => return Err(Code::MemberNotFound.into()),
         };
@@ -89,7 +89,7 @@ impl Eligibility {
         let definition = &view.drive.definition;
         let rules =
             self.rules.get_with((view.id, version), || Rules::compile_stored(&definition.rules, version));
-        let verdict = rules.judge(attributes, &definition.facts(), envelope.accepted_at);
+        let verdict = rules.judge(known, &definition.facts(), envelope.accepted_at);
         let outcome = EligibilityOutcome { drive_id: check.drive_id, member_id: check.member_id, verdict };
         Ok(serde_json::to_value(outcome).expect("an outcome is plain data"))
     }

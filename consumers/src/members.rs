@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::actor::Role;
+use domain::attribute::Source;
 use domain::command::{Command as _, CommandSet as _};
 use domain::id::{CommandId, MemberId, id_at};
 use domain::member::event::{MemberEvent, MemberUpdated, MembersImported};
 use domain::member::import::{self, ImportOutcome, Table};
-use domain::member::{ImportMembers, MemberCommand, Profile, ProfileOutcome, UpdateProfile};
+use domain::member::{EditMember, ImportMembers, MemberCommand, Profile, ProfileOutcome, UpdateProfile};
 use domain::refusal::{Code, FieldError, Refusal};
 use domain::stream::Stream;
 use serde::Serialize;
@@ -57,17 +58,19 @@ impl Handler for Members {
         let known = accounts::ids_by_email(cx.tx, &emails).await?;
         let updated = batch.iter().filter_map(|envelope| match &envelope.body {
             MemberCommand::UpdateProfile(command) => Some(command.member_id),
+            MemberCommand::EditMember(command) => Some(command.member_id),
             MemberCommand::ImportMembers(_) => None,
         });
         let ids: BTreeSet<MemberId> = known.values().copied().chain(updated).collect();
         // An import and a member's own change run on different lanes. So lock the accounts.
-        accounts::hold(cx.tx, &ids).await?;
+        let existing = accounts::hold(cx.tx, &ids).await?;
         let profiles = members::profiles(cx.tx, ids).await?;
 
         let heads =
             streams::heads(cx.tx, &batch.iter().map(|envelope| stream(&envelope.body)).collect()).await?;
 
-        let mut state = State { known, profiles: profiles.into_iter().collect(), ..State::default() };
+        let profiles = profiles.into_iter().collect();
+        let mut state = State { known, existing, profiles, ..State::default() };
         let mut additions = Additions::default();
         let mut decided = Vec::with_capacity(batch.len());
         for envelope in batch {
@@ -75,8 +78,11 @@ impl Handler for Members {
                 MemberCommand::UpdateProfile(command) => {
                     state.update(envelope.id, command).map(Happened::updated)
                 }
-                MemberCommand::ImportMembers(_) => match files.remove(&envelope.id) {
-                    Some(Ok(table)) => Ok(Happened::imported(&state.import(cx, envelope.id, table))),
+                MemberCommand::EditMember(command) => state.edit(cx, command).map(Happened::updated),
+                MemberCommand::ImportMembers(command) => match files.remove(&envelope.id) {
+                    Some(Ok(table)) => {
+                        Ok(Happened::imported(&state.import(cx, envelope.id, table, command.overrides)))
+                    }
                     Some(Err(refusal)) => Err(refusal),
                     None => Err(Code::InvalidFile.into()),
                 },
@@ -103,7 +109,7 @@ impl Handler for Members {
             MemberCommand::UpdateProfile(command) => {
                 command.is_first(envelope.id).then_some(command.member_id)
             }
-            MemberCommand::ImportMembers(_) => None,
+            MemberCommand::EditMember(_) | MemberCommand::ImportMembers(_) => None,
         });
         settle(cx, first.collect()).await?;
         log::append(cx.tx, additions.entries.iter().map(|(entry, _)| entry)).await?;
@@ -161,6 +167,8 @@ impl Members {
 #[derive(Default)]
 struct State {
     known: HashMap<String, MemberId>,
+    /// The members who have an account.
+    existing: BTreeSet<MemberId>,
     profiles: BTreeMap<MemberId, Profile>,
     changed: BTreeSet<MemberId>,
     new_accounts: Vec<Account>,
@@ -180,37 +188,65 @@ impl State {
         }
         self.profiles.insert(command.member_id, profile);
         self.changed.insert(command.member_id);
-        Ok(MemberUpdated { member_id: command.member_id })
+        let attributes = command.attributes.keys().cloned().collect();
+        Ok(MemberUpdated { member_id: command.member_id, source: None, attributes })
     }
 
-    fn import(&mut self, cx: &Cx<'_>, id: CommandId, Table { people, report }: Table) -> ImportOutcome {
+    fn edit(&mut self, cx: &Cx<'_>, command: &EditMember) -> Result<MemberUpdated, Refusal> {
+        let faults = command.faults();
+        if !faults.is_empty() {
+            return Err(Refusal::new(Code::InvalidProfile).with_errors(faults));
+        }
+        if !self.existing.contains(&command.member_id) {
+            return Err(Code::MemberNotFound.into());
+        }
+        self.profiles.entry(command.member_id).or_default().edit(command, cx.now)?;
+        self.changed.insert(command.member_id);
+        let attributes = command.set.keys().chain(&command.absent).chain(&command.release).cloned().collect();
+        Ok(MemberUpdated { member_id: command.member_id, source: Some(Source::Organiser), attributes })
+    }
+
+    fn import(
+        &mut self,
+        cx: &Cx<'_>,
+        id: CommandId,
+        Table { people, report }: Table,
+        overrides: bool,
+    ) -> ImportOutcome {
         let mut outcome = report;
         for person in people {
             let known = self.known.get(&person.email).copied();
-            let member_id = known.unwrap_or_else(|| {
-                let member_id = MemberId(id_at(cx.now, &cx.random_for(id, person.email.as_bytes())));
-                self.known.insert(person.email.clone(), member_id);
-                self.new_accounts.push(Account {
-                    id: member_id,
-                    email: person.email,
-                    role: Role::Member,
-                    password_hash: None,
-                    created_at: cx.now,
-                });
-                member_id
-            });
-            let has_changed =
-                self.profiles.entry(member_id).or_default().import(&person.name, &person.attributes);
+            let mut profile = known.and_then(|id| self.profiles.get(&id).cloned()).unwrap_or_default();
+            let imported = match profile.import(&person, cx.now, overrides) {
+                Ok(imported) => imported,
+                Err(detail) => {
+                    outcome.reject(person.line, "attributes-too-many", &detail);
+                    continue;
+                }
+            };
+            outcome.hold(person.line, &imported.held);
             match known {
                 None => outcome.imported += 1,
-                Some(_) if has_changed => outcome.updated += 1,
+                Some(_) if imported.has_changed => outcome.updated += 1,
                 Some(_) => outcome.unchanged += 1,
             }
-            if has_changed || known.is_none() {
+            let member_id = known.unwrap_or_else(|| self.add(cx, id, person.email));
+            if imported.has_changed || known.is_none() {
+                self.profiles.insert(member_id, profile);
                 self.changed.insert(member_id);
             }
         }
         outcome
+    }
+
+    /// Adds a person who can be given a way to log in later.
+    fn add(&mut self, cx: &Cx<'_>, id: CommandId, email: String) -> MemberId {
+        let member_id = MemberId(id_at(cx.now, &cx.random_for(id, email.as_bytes())));
+        self.known.insert(email.clone(), member_id);
+        self.existing.insert(member_id);
+        let (role, created_at) = (Role::Member, cx.now);
+        self.new_accounts.push(Account { id: member_id, email, role, password_hash: None, created_at });
+        member_id
     }
 }
 

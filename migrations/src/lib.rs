@@ -15,6 +15,7 @@ mod m20261130_webhook_secrets;
 mod m20261201_check_in;
 mod m20261202_streams;
 mod m20261203_pending_profiles;
+mod m20261204_known;
 
 mod lock;
 
@@ -51,6 +52,7 @@ impl MigratorTrait for Migrations {
             Box::new(m20261201_check_in::Migration),
             Box::new(m20261202_streams::Migration),
             Box::new(m20261203_pending_profiles::Migration),
+            Box::new(m20261204_known::Migration),
         ]
     }
 }

@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use domain::actor::{Actor, Role};
-use domain::attribute::Attributes;
+use domain::attribute::Known;
 use domain::clock::{self, Timestamp};
 use domain::drive::decide::{Context, Decision, decide};
 use domain::drive::draft::Draft;
@@ -32,8 +32,9 @@ fn now() -> Timestamp {
     clock::from_ms(1_790_000_000_123)
 }
 
-fn attributes() -> Attributes {
-    serde_json::from_value(json!({ "age": 30, "marks": 71.5, "city": "Kanpur", "score": 1 })).unwrap()
+fn attributes() -> Known {
+    let all = json!({ "age": 30, "marks": 71.5, "city": "Kanpur", "score": 1 });
+    Known::imported(serde_json::from_value(all).unwrap(), now())
 }
 
 fn register(member: u32) -> Register {
@@ -45,7 +46,7 @@ fn register(member: u32) -> Register {
     }
 }
 
-fn context(person: Option<&Attributes>, id: u128) -> Context<'_> {
+fn context(person: Option<&Known>, id: u128) -> Context<'_> {
     Context {
         id: CommandId(Uuid::from_u128(id)),
         drive_id: DRIVE,
@@ -56,7 +57,7 @@ fn context(person: Option<&Attributes>, id: u128) -> Context<'_> {
     }
 }
 
-fn take(state: &mut DriveState, command: impl Into<DriveCommand>, person: &Attributes, id: u128) -> Decision {
+fn take(state: &mut DriveState, command: impl Into<DriveCommand>, person: &Known, id: u128) -> Decision {
     let decision = decide(state, &command.into(), &context(Some(person), id));
     decision.events.iter().for_each(|event| state.apply(event));
     decision

@@ -1,6 +1,6 @@
 //! Folds one drive's log entry by entry, and checks that each entry may follow the one before.
 
-use domain::attribute::Attributes;
+use domain::attribute::{Attributes, Known};
 use domain::clock::Timestamp;
 use domain::command::Command as _;
 use domain::drive;
@@ -8,7 +8,7 @@ use domain::drive::decide::broken_invariant;
 use domain::drive::event::Event;
 use domain::drive::registration::{Register, Registration, RegistrationState};
 use domain::drive::state::DriveState;
-use domain::eligibility::READING;
+use domain::eligibility::{READING, READING_OF_ONE_MAP};
 use domain::event::EventSet as _;
 use domain::id::{DriveId, MemberId, RegistrationId, SlotId};
 use domain::refusal::Code;
@@ -24,14 +24,21 @@ pub struct Facts {
     /// The version of the rules' semantics; see [`READING`].
     #[serde(default)]
     pub reading: Option<u32>,
-    /// The member's attributes that the rules used.
+    /// What was known of the member, as far as the rules used it.
+    #[serde(flatten)]
+    pub person: Known,
+    /// The same in decisions of versions that had one map.
     #[serde(default)]
-    pub member: Attributes,
+    member: Attributes,
 }
 
 /// The facts of a decision.
 pub(super) fn facts_of(row: &Row) -> Option<Facts> {
-    serde_json::from_str(row.facts.as_deref()?).ok()
+    let mut facts: Facts = serde_json::from_str(row.facts.as_deref()?).ok()?;
+    if !facts.member.is_empty() {
+        facts.person = Known::imported(std::mem::take(&mut facts.member), row.accepted_at);
+    }
+    Some(facts)
 }
 
 /// The fold of a drive's log so far.
@@ -252,13 +259,15 @@ impl Fold {
         let Some(drive) = self.state.drive.as_ref().filter(|_| row.kind == Register::KIND) else {
             return Ok(());
         };
-        let nobody = Attributes::default();
+        let nobody = Known::default();
         let judge = || {
-            let attributes = facts.map_or(&nobody, |facts| &facts.member);
-            self.state.rules.judge(attributes, &drive.definition.facts(), row.accepted_at)
+            let person = facts.map_or(&nobody, |facts| &facts.person);
+            self.state.rules.judge(person, &drive.definition.facts(), row.accepted_at)
         };
         // A decision by an earlier version of the rules' semantics is not judged again by this one.
-        let knows = self.state.rules.is_empty() || facts.is_some_and(|facts| facts.reading == Some(READING));
+        let reading = facts.and_then(|facts| facts.reading);
+        let is_known = |reading| [READING, READING_OF_ONE_MAP].contains(&reading);
+        let knows = self.state.rules.is_empty() || reading.is_some_and(is_known);
         match event {
             Event::RegistrationConfirmed(_) | Event::RegistrationWaitlisted(_) => {
                 if !drive.window_contains(row.accepted_at) {

@@ -14,7 +14,7 @@ use consumers::drives::Drives;
 use consumers::runtime::Runtime;
 use consumers::{Cx, Decided, Handler};
 use domain::actor::Role;
-use domain::attribute::Attribute;
+use domain::attribute::{Attribute, Known};
 use domain::clock::from_ms;
 use domain::command::Queue;
 use domain::drive::DriveCommand;
@@ -148,7 +148,7 @@ impl<'m> World<'m> {
             let age = self.dice.chance(85).then(|| self.dice.between(16, 21));
             if let Some(age) = age {
                 let attributes = [("age".to_owned(), Attribute::Number(age.into()))].into_iter().collect();
-                let profile = Profile { attributes, ..Profile::default() };
+                let profile = Profile { known: Known::imported(attributes, now), ..Profile::default() };
                 self.machine.run(async |store, _| store.save_profile(*member, profile, now).await)?;
             }
             model.people.insert(*member, age);

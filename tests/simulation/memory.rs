@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use consumers::batch::{Moment, Settled};
 use domain::actor::Actor;
-use domain::attribute::Attributes;
+use domain::attribute::Known;
 use domain::clock::Timestamp;
 use domain::command::{Command, CommandSet as _};
 use domain::drive::decide::{Context, decide};
@@ -26,7 +26,7 @@ use super::store::Stored;
 
 #[derive(Debug, Default)]
 pub struct Memory {
-    people: HashMap<MemberId, Attributes>,
+    people: HashMap<MemberId, Known>,
     ledger: HashMap<CommandId, Row>,
     drives: BTreeMap<DriveId, Kept>,
 }
@@ -42,11 +42,11 @@ struct Kept {
 
 impl Memory {
     pub fn add_people(&mut self, all: &[Account]) {
-        self.people.extend(all.iter().map(|account| (account.id, Attributes::default())));
+        self.people.extend(all.iter().map(|account| (account.id, Known::default())));
     }
 
     pub fn save_profile(&mut self, member: MemberId, profile: Profile) {
-        self.people.insert(member, profile.attributes);
+        self.people.insert(member, profile.known);
     }
 
     pub fn find(&self, ids: &[CommandId]) -> HashMap<CommandId, Row> {
@@ -189,7 +189,7 @@ fn decide_one(
     state: &mut DriveState,
     head: Head,
     envelope: &Envelope<DriveCommand>,
-    people: &HashMap<MemberId, Attributes>,
+    people: &HashMap<MemberId, Known>,
     additions: &mut Additions,
     moment: Moment,
 ) -> Row {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use domain::actor::{Actor, Role};
-use domain::attribute::{Attribute, Attributes};
+use domain::attribute::{Attribute, Known};
 use domain::clock::{Timestamp, from_ms};
 use domain::command::Queue;
 use domain::id::{CommandId, DriveId, MemberId};
@@ -46,6 +46,7 @@ pub struct Weather {
     pub takeover: u32,
     pub power_cut: u32,
     pub repetition: u32,
+    pub hang_up: u32,
     pub hold: u32,
     pub skew: i64,
 }
@@ -57,8 +58,8 @@ impl Weather {
             if never { 0 } else { u32::try_from(dice.between(1, most)).unwrap() }
         };
         let (crash, interruption, takeover, power_cut) = (often(30), often(30), often(90), often(8));
-        let (repetition, hold, skew) = (often(40), often(60), i64::from(often(5)));
-        Self { crash, interruption, takeover, power_cut, repetition, hold, skew }
+        let (repetition, hang_up, hold, skew) = (often(40), often(20), often(60), i64::from(often(5)));
+        Self { crash, interruption, takeover, power_cut, repetition, hang_up, hold, skew }
     }
 }
 
@@ -136,13 +137,12 @@ impl<'m> World<'m> {
         }
     }
 
-    /// A member tells or changes their age.
+    /// An organiser imports a member's age.
     fn age(&mut self, member: MemberId) {
         let age = self.dice.between(16, 21);
-        let attributes: Attributes =
-            [("age".to_owned(), Attribute::Number(age.into()))].into_iter().collect();
-        let profile = Profile { attributes, ..Profile::default() };
-        let now = self.now;
+        let (age_of, now) = (("age".to_owned(), Attribute::Number(age.into())), self.now);
+        let known = Known::imported([age_of].into_iter().collect(), now);
+        let profile = Profile { known, ..Profile::default() };
         self.machine.run(async |store, _| store.save_profile(member, profile, now).await.unwrap());
         self.model.people.insert(member, Some(age));
         self.journal.note("age", || format!("{member} is {age}"));
@@ -221,6 +221,12 @@ impl<'m> World<'m> {
             }
             chosen = unknown;
         }
+        if self.happens(self.weather.hang_up) {
+            // The APIs die between the claim and the publish. Nothing is durable, so no instant is reserved.
+            self.journal.note("abandoned", || format!("{} requests", chosen.len()));
+            chosen.into_iter().for_each(|asked| self.repeat(asked, false));
+            return Ok(());
+        }
         let sealed: Vec<_> = chosen.iter().map(|asked| self.seal(asked)).collect();
         if self.happens(self.weather.power_cut) {
             // The messages reach the broker, but the power fails before they are on the disk. The
@@ -231,7 +237,7 @@ impl<'m> World<'m> {
                 assert!(lost.into_iter().all(|answer| answer.is_none()), "confirmed before it was durable");
             });
             self.journal.note("power cut before a confirm", || format!("{} publishes", chosen.len()));
-            self.waiting.extend(chosen);
+            chosen.into_iter().for_each(|asked| self.repeat(asked, false));
             return self.cut_power_now();
         }
         let hasty = self.happens(self.weather.repetition);
@@ -252,10 +258,12 @@ impl<'m> World<'m> {
             self.journal.note("publish", || format!("{} at {}", asked.id, asked.accepted_at));
             let lane = self.lane_of(asked.drive);
             self.lanes[lane].sent.push(Sent::by_someone(asked.clone()));
-            let unanswered = hasty || self.happens(self.weather.repetition);
+            // A client that hung up, or whose answer was lost.
+            let unanswered =
+                hasty || self.happens(self.weather.repetition) || self.happens(self.weather.hang_up);
             if unanswered {
                 self.journal.note("repeat", || format!("{} was not answered", asked.id));
-                self.repeat(asked);
+                self.repeat(asked, !hasty);
             } else {
                 self.receipts.insert(asked.id);
                 if self.happens(self.weather.repetition / 4) {
@@ -267,10 +275,11 @@ impl<'m> World<'m> {
         Ok(())
     }
 
-    /// A client without an answer sends the same command again. If its first acceptance is
-    /// forgotten, it is accepted now.
-    fn repeat(&mut self, asked: Asked) {
-        let accepted_at = if self.dice.chance(50) { asked.accepted_at } else { self.now };
+    /// A client that got no answer asks again under the same id. The instant of the first request counts only if
+    /// the broker confirmed it, and the cache still knows. Otherwise the command is accepted now.
+    fn repeat(&mut self, asked: Asked, confirmed: bool) {
+        let known = confirmed && self.dice.chance(50);
+        let accepted_at = if known { asked.accepted_at } else { self.now };
         self.waiting.push(Asked { accepted_at, ..asked });
     }
 

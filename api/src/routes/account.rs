@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::actor::{Actor, Role};
 use domain::address::{EmailAddress, shown_email};
-use domain::attribute::{Attribute, Attributes};
+use domain::attribute::{Attribute, Attributes, Source};
 use domain::clock;
 use domain::id::MemberId;
 use domain::member::{MAX_ATTRIBUTES, MAX_NAME, Profile, UpdateProfile};
@@ -25,6 +25,7 @@ use shared::{failpoint, telemetry};
 use uuid::Uuid;
 
 use super::Tags;
+use super::member::{VerifiedAttribute, verified};
 use crate::auth::{self, Admin, Caller, TOKEN_LASTS};
 use crate::body::JsonBody;
 use crate::context::Context;
@@ -236,10 +237,13 @@ struct Me {
     role: Role,
     /// The name that organisers see.
     name: String,
-    /// The attributes that rules read: a flat object of texts, numbers, booleans and dates.
-    attributes: Attributes,
-    /// The names of the attributes that an organiser has set. Only an organiser can change them.
-    verified: Vec<String>,
+    /// Who said the name, if it was not the person. Then only an organiser can change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_source: Option<Source>,
+    /// What the organisation says: `member.x` in rules. Only an organiser can change it.
+    verified: BTreeMap<String, VerifiedAttribute>,
+    /// What the person says: `declared.x` in rules.
+    declared: Attributes,
 }
 
 /// Changes of a person's own profile.
@@ -249,7 +253,7 @@ struct ProfileChanges {
     /// The new name.
     #[schemars(length(min = 1, max = MAX_NAME))]
     name: Option<String>,
-    /// Attributes to set, or (null) to remove: a flat object of texts, numbers, booleans and dates (`2001-02-03`).
+    /// Declared attributes to set, or (null) to remove: a flat object of texts, numbers, booleans and dates (`2001-02-03`).
     #[schemars(extend("maxProperties" = MAX_ATTRIBUTES))]
     attributes: Option<BTreeMap<String, Option<Attribute>>>,
 }
@@ -271,21 +275,24 @@ impl MeRoutes {
         let member_id = caller.person()?;
         // The token is valid, but its account was deleted.
         let account = accounts::by_id(&cx.db.read, member_id).await?.ok_or_else(Problem::unauthorized)?;
-        let profile = own_profile(&cx, member_id).await?;
+        let mut profile = own_profile(&cx, member_id).await?;
         let me = Me {
             member_id,
             email: shown_email(&account.email),
             role: account.role,
             name: profile.name,
-            attributes: profile.attributes,
-            verified: profile.verified,
+            name_source: profile.name_source,
+            verified: verified(&mut profile.known),
+            declared: profile.known.declared,
         };
         Ok(Tagged::new(fresh(&me), reading))
     }
 
     /// Change my profile
     ///
-    /// Command `update-profile`. A change of an attribute that an organiser has set is refused with `attribute-locked`.
+    /// Command `update-profile`. It sets the name, and what the person says: rules read it as
+    /// `declared.x`. A change of something that an organiser has set is refused with
+    /// `attribute-locked`.
     #[oai(path = "/me", method = "patch", operation_id = "update-profile")]
     async fn update(
         &self,

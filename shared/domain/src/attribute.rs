@@ -1,5 +1,7 @@
 //! Attributes: the facts about a member that rules read.
 
+mod known;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -7,6 +9,8 @@ use schemars::JsonSchema;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value as Json};
+
+pub use self::known::{Known, Origin, Source, Verified};
 
 /// The longest name of an attribute, in bytes.
 pub const MAX_ATTRIBUTE_NAME: usize = 64;

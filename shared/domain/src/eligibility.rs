@@ -1,7 +1,8 @@
 //! Eligibility: a drive's rules and their verdict on a member, with the values that they compared.
 //!
-//! A rule is one expression in the grammar of [CEL](https://cel.dev) over `member.*` (attributes),
-//! `drive.*` and `now`. All rules must hold. A rule that needs a missing attribute fails and names
+//! A rule is one expression in the grammar of [CEL](https://cel.dev) over `member.*` (what an
+//! organisation says of the person), `declared.*` (what the person says), `drive.*` and `now`. All
+//! rules must hold. A rule that needs a missing attribute fails and names
 //! it. All numbers are exact decimals, so `60`, `60.0` and an attribute of `60` are the same. A
 //! text that is a date (`2001-02-03`) or an RFC 3339 instant compares with dates. Dates, and the
 //! parts of instants, go by the drive's time zone. Besides CEL's own functions there are
@@ -24,7 +25,7 @@ use serde_json::Value as Json;
 
 use self::evaluate::World;
 use self::expression::{Expression, Read};
-use crate::attribute::{Attribute, Attributes};
+use crate::attribute::{Attribute, Known, Origin};
 use crate::clock::Timestamp;
 use crate::id::{DriveId, MemberId};
 use crate::text::line_fault;
@@ -34,8 +35,10 @@ use crate::text::line_fault;
 /// judged again and compared.
 ///
 /// Before version 2, days began at midnight in UTC, numbers were binary, and values of different
-/// types were unequal.
-pub const READING: u32 = 2;
+/// types were unequal. Before version 3, `member.*` had what the person said, too.
+pub const READING: u32 = 3;
+/// The version before, with one map of attributes. Its decisions are judged again, with that map.
+pub const READING_OF_ONE_MAP: u32 = 2;
 /// The most rules of one drive.
 pub const MAX_RULES: usize = 32;
 /// The longest expression, in characters.
@@ -51,8 +54,8 @@ pub struct Rule {
     /// Unique in its drive: `minimum_marks`.
     #[schemars(length(min = 1, max = MAX_NAME))]
     pub name: String,
-    /// A CEL expression over `member.*`, `drive.*` and `now`. It must be true:
-    /// `member.degree_p >= 60`.
+    /// A CEL expression over `member.*` (what an organisation says of the member), `declared.*`
+    /// (what the member says), `drive.*` and `now`. It must be true: `member.degree_p >= 60`.
     #[schemars(length(min = 1, max = MAX_EXPRESSION))]
     pub when: String,
     /// What a member reads if the condition is not true.
@@ -95,11 +98,18 @@ pub struct RuleVerdict {
     pub passed: bool,
     /// The rule's message.
     pub message: String,
-    /// The values that the rule read, by name: `{"age": 17}`, `{"drive.kind": "donation"}`.
+    /// The values that the rule read, by name: `{"age": 17}`, `{"declared.city": "Pune"}`,
+    /// `{"drive.kind": "donation"}`.
     pub compared: BTreeMap<String, Json>,
+    /// Who said the verified values that the rule read, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub sources: BTreeMap<String, Origin>,
     /// Attributes that the rule needs and the member does not have.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub missing: Vec<String>,
+    /// What the member says about the missing attributes. The rule needs what an organisation says.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub declared: BTreeMap<String, Json>,
     /// Why the rule has no result, if so. For example, it compares a text with a number.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
@@ -285,27 +295,41 @@ impl Rules {
         self.rules.is_empty()
     }
 
-    /// The member's attributes that the rules read. Only these are facts of the decision.
+    /// The names of the attributes that the rules read of what an organisation says.
+    pub fn reads_of_member(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().flat_map(|(_, expression)| &expression.reads).filter_map(|read| match read {
+            Read::Member(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The part of what is known of the person that the rules read. Only this is a fact of the
+    /// decision.
     #[must_use]
-    pub fn facts(&self, attributes: &Attributes) -> Attributes {
-        let mut facts = Attributes::default();
-        for (_, expression) in self.rules.iter() {
-            for read in &expression.reads {
-                if let Read::Member(name) = read
-                    && let Some(value) = attributes.get(name)
-                {
-                    facts.insert(name.clone(), value.clone());
+    pub fn facts(&self, person: &Known) -> Known {
+        let mut facts = Known::default();
+        for read in self.rules.iter().flat_map(|(_, expression)| &expression.reads) {
+            match read {
+                Read::Member(name) => {
+                    if let Some(said) = person.verified.get(name) {
+                        facts.verified.insert(name.clone(), said.clone());
+                    }
                 }
+                Read::Declared(name) => {
+                    if let Some(value) = person.declared.get(name) {
+                        facts.declared.insert(name.clone(), value.clone());
+                    }
+                }
+                Read::Drive(_) | Read::Now => {}
             }
         }
         facts
     }
 
-    /// Judges a member by their attributes at the instant `now`. Pure: the same input gives the
-    /// same verdict.
+    /// Judges a person at the instant `now`. Pure: the same input gives the same verdict.
     #[must_use]
-    pub fn judge(&self, attributes: &Attributes, drive: &DriveFacts, now: Timestamp) -> Verdict {
-        let world = World { member: attributes, drive, now };
+    pub fn judge(&self, person: &Known, drive: &DriveFacts, now: Timestamp) -> Verdict {
+        let world = World { person, drive, now };
         let rules: Vec<_> =
             self.rules.iter().map(|(rule, expression)| judge(rule, expression, world)).collect();
         Verdict { rules_version: self.version, eligible: rules.iter().all(|rule| rule.passed), rules }
@@ -320,27 +344,31 @@ fn is_name(text: &str) -> bool {
 }
 
 fn judge(rule: &Rule, expression: &Expression, world: World<'_>) -> RuleVerdict {
-    let compared = expression.reads.iter().map(|read| match read {
-        Read::Member(name) => {
-            let value = world.member.get(name);
-            (name.clone(), value.map_or(Json::Null, Attribute::to_json))
-        }
-        Read::Drive(field) => {
-            let value = world.drive.get(*field);
-            (format!("drive.{}", field.as_str()), value.map_or(Json::Null, |value| value.to_json()))
-        }
-        Read::Now => ("now".to_owned(), DriveValue::Instant(world.now).to_json()),
+    let person = world.person;
+    let value = |read: &Read| match read {
+        Read::Member(name) => person.member(name).map_or(Json::Null, Attribute::to_json),
+        Read::Declared(name) => person.declared.get(name).map_or(Json::Null, Attribute::to_json),
+        Read::Drive(field) => world.drive.get(*field).map_or(Json::Null, |value| value.to_json()),
+        Read::Now => DriveValue::Instant(world.now).to_json(),
+    };
+    let compared = expression.reads.iter().map(|read| (read.name().into_owned(), value(read)));
+    let sources = expression.reads.iter().filter_map(|read| match read {
+        Read::Member(name) => Some((name.clone(), person.verified.get(name)?.origin())),
+        _ => None,
     });
-    let compared = compared.collect();
     let (passed, stop) = match world.truth(&expression.root) {
         Ok(passed) => (passed, evaluate::Stop::default()),
         Err(stop) => (false, stop),
     };
+    let declared =
+        stop.missing.iter().filter_map(|name| Some((name.clone(), person.declared.get(name)?.to_json())));
     RuleVerdict {
         name: rule.name.clone(),
         passed,
         message: rule.message.clone(),
-        compared,
+        compared: compared.collect(),
+        sources: sources.collect(),
+        declared: declared.collect(),
         missing: stop.missing.into_iter().collect(),
         detail: stop.wrong,
     }

@@ -2,23 +2,25 @@
 
 pub mod event;
 pub mod import;
+mod profile;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::attribute::{Attribute, Attributes, MAX_ATTRIBUTE_NAME, is_attribute_name};
+pub use self::profile::{Imported, Profile};
+use crate::attribute::{Attribute, MAX_ATTRIBUTE_NAME, is_attribute_name};
 use crate::eligibility::is_comparable;
 use crate::id::{CommandId, MemberId};
 use crate::member::import::ImportOutcome;
-use crate::refusal::{Code, FieldError, Refusal};
+use crate::refusal::FieldError;
 use crate::text::{line_fault, lines_fault};
 
 /// The longest name of a person, in characters.
 pub const MAX_NAME: usize = 200;
-/// The most attributes of one member.
+/// The most attributes that an organisation says of one member, and that the member says.
 pub const MAX_ATTRIBUTES: usize = 64;
 /// The longest text of an attribute, in characters.
 pub const MAX_TEXT: usize = 500;
@@ -44,10 +46,12 @@ crate::commands! {
     /// Everything that is decided on a member's lane.
     pub enum MemberCommand on Members about Member by |command| command.orders_by();
     "update-profile" => UpdateProfile -> ProfileOutcome or [AttributeLocked, InvalidProfile],
+    "edit-member" => EditMember -> ProfileOutcome or [MemberNotFound, InvalidProfile],
     "import-members" => ImportMembers -> ImportOutcome or [InvalidFile],
 }
 
-/// Changes a member's own profile. Muster also sends it when a person signs up.
+/// Changes a member's own profile: their name, and what they say of themselves. Muster also sends it
+/// when a person signs up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateProfile {
     /// Whose profile.
@@ -55,7 +59,7 @@ pub struct UpdateProfile {
     /// The new name.
     #[schemars(length(min = 1, max = MAX_NAME))]
     pub name: Option<String>,
-    /// Attributes to set. Null removes one.
+    /// Declared attributes to set. Null removes one.
     #[serde(default)]
     pub attributes: BTreeMap<String, Option<Attribute>>,
 }
@@ -81,10 +85,7 @@ impl UpdateProfile {
     /// What is wrong with the command, as far as its body alone shows.
     #[must_use]
     pub fn faults(&self) -> Vec<FieldError> {
-        let mut faults = Vec::new();
-        if let Some(fault) = self.name.as_ref().and_then(|name| line_fault(name, MAX_NAME)) {
-            faults.push(FieldError::new("name", format!("the name cannot be used: {fault}")));
-        }
+        let mut faults: Vec<_> = name_fault(self.name.as_deref()).into_iter().collect();
         if self.attributes.len() > MAX_ATTRIBUTES {
             faults.push(FieldError::new(
                 "attributes",
@@ -97,6 +98,59 @@ impl UpdateProfile {
             let detail = attribute_fault(name, value.as_ref())?;
             Some(FieldError::new(format!("attributes.{name}"), detail))
         }));
+        faults
+    }
+}
+
+fn name_fault(name: Option<&str>) -> Option<FieldError> {
+    let fault = line_fault(name?, MAX_NAME)?;
+    Some(FieldError::new("name", format!("the name cannot be used: {fault}")))
+}
+
+/// Changes what the organisation says of a member, by an organiser's hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EditMember {
+    /// Whose profile.
+    pub member_id: MemberId,
+    /// The new name. The member cannot change it afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = MAX_NAME))]
+    pub name: Option<String>,
+    /// Verified attributes to set.
+    #[serde(default)]
+    pub set: BTreeMap<String, Attribute>,
+    /// Attributes that the member is known not to have.
+    #[serde(default)]
+    pub absent: BTreeSet<String>,
+    /// Attributes of which the organisation says nothing any more.
+    #[serde(default)]
+    pub release: BTreeSet<String>,
+}
+
+impl EditMember {
+    fn orders_by(&self) -> Uuid {
+        self.member_id.0
+    }
+
+    /// What is wrong with the command, as far as its body alone shows.
+    #[must_use]
+    pub fn faults(&self) -> Vec<FieldError> {
+        let mut faults: Vec<_> = name_fault(self.name.as_deref()).into_iter().collect();
+        let fields =
+            [("set", self.set.len()), ("absent", self.absent.len()), ("release", self.release.len())];
+        for (field, _) in fields.into_iter().filter(|(_, length)| *length > MAX_ATTRIBUTES) {
+            faults.push(FieldError::new(field, format!("at most {MAX_ATTRIBUTES} attributes fit here")));
+        }
+        let set = self.set.iter().map(|(name, value)| ("set", name, Some(value)));
+        let absent = self.absent.iter().map(|name| ("absent", name, None));
+        let release = self.release.iter().map(|name| ("release", name, None));
+        let mut seen = BTreeSet::new();
+        for (field, name, value) in set.chain(absent).chain(release).take(3 * MAX_ATTRIBUTES) {
+            let twice = || (!seen.insert(name)).then(|| "it may be set, absent or released once".to_owned());
+            if let Some(detail) = attribute_fault(name, value).or_else(twice) {
+                faults.push(FieldError::new(format!("{field}.{name}"), detail));
+            }
+        }
         faults
     }
 }
@@ -118,6 +172,9 @@ pub struct ImportMembers {
     /// The charset that the sender of the file named, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charset: Option<String>,
+    /// Whether it also replaces names and values that an organiser has set by hand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overrides: bool,
 }
 
 impl ImportMembers {
@@ -126,98 +183,11 @@ impl ImportMembers {
     }
 }
 
-/// What is stored about a member.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Profile {
-    /// Their name.
-    pub name: String,
-    /// All attributes, including the verified ones.
-    pub attributes: Attributes,
-    /// The names of the attributes that an organiser imported. Only an organiser changes these.
-    pub verified: Vec<String>,
-}
-
-impl Profile {
-    /// Applies the profile that a member gave at sign-up. It may be published late, so it does not
-    /// replace a name that came before it.
-    pub fn begin(&mut self, command: &UpdateProfile) -> Result<(), Refusal> {
-        let name = self.name.clone();
-        self.update(command)?;
-        if !name.is_empty() {
-            self.name = name;
-        }
-        Ok(())
-    }
-
-    /// Applies a member's change of their own profile. A member cannot change an attribute that an
-    /// organiser imported. Marks decide who may come, so nobody sets their own.
-    pub fn update(&mut self, command: &UpdateProfile) -> Result<(), Refusal> {
-        let locked: Vec<_> = command
-            .attributes
-            .iter()
-            .filter(|(name, value)| {
-                self.verified.contains(*name) && self.attributes.get(name) != value.as_ref()
-            })
-            .map(|(name, _)| {
-                FieldError::new(
-                    format!("attributes.{name}"),
-                    "an organiser has set this; only an organiser changes it",
-                )
-            })
-            .collect();
-        if !locked.is_empty() {
-            return Err(Refusal::new(Code::AttributeLocked).with_errors(locked));
-        }
-        let mut attributes = self.attributes.clone();
-        attributes.change(&command.attributes);
-        if attributes.len() > MAX_ATTRIBUTES {
-            let detail = format!("a member has at most {MAX_ATTRIBUTES} attributes");
-            return Err(
-                Refusal::new(Code::InvalidProfile).with_errors(vec![FieldError::new("attributes", detail)])
-            );
-        }
-        self.attributes = attributes;
-        if let Some(name) = &command.name {
-            name.trim().clone_into(&mut self.name);
-        }
-        Ok(())
-    }
-
-    /// Applies an organiser's import. Imported values replace existing ones of the same name and
-    /// become verified. Returns whether the profile changed.
-    pub fn import(&mut self, name: &str, attributes: &Attributes) -> bool {
-        let mut has_changed = false;
-        if !name.is_empty() && name != self.name {
-            name.clone_into(&mut self.name);
-            has_changed = true;
-        }
-        for (name, value) in attributes.iter() {
-            if self.attributes.get(name) != Some(value) {
-                self.attributes.insert(name.clone(), value.clone());
-                has_changed = true;
-            }
-            if !self.verified.contains(name) {
-                self.verified.push(name.clone());
-                has_changed = true;
-            }
-        }
-        has_changed
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::Value as Json;
 
     use super::*;
-
-    fn changes(pairs: &[(&str, Option<Attribute>)]) -> BTreeMap<String, Option<Attribute>> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
-    }
-
-    fn update(pairs: &[(&str, Option<Attribute>)]) -> UpdateProfile {
-        UpdateProfile { member_id: MemberId::new(), name: None, attributes: changes(pairs) }
-    }
 
     #[test]
     fn an_attribute_is_a_text_a_number_or_a_truth_value() {
@@ -240,35 +210,5 @@ mod tests {
         for value in [serde_json::json!("x".repeat(501)), "a\u{0}".into(), "\u{202e}x".into(), 1e300.into()] {
             assert!(fault(value.clone()).is_some(), "{value}");
         }
-    }
-
-    #[test]
-    fn a_member_cannot_change_what_an_organiser_imported() {
-        let mut profile = Profile::default();
-        profile.import("Ann", &[("marks".to_owned(), Attribute::Number(58.into()))].into_iter().collect());
-        let refusal = profile.update(&update(&[("marks", Some(Attribute::Number(99.into())))])).unwrap_err();
-        assert_eq!(refusal.code, Code::AttributeLocked);
-        assert!(profile.update(&update(&[("marks", None)])).is_err());
-        assert_eq!(profile.attributes.get("marks"), Some(&Attribute::Number(58.into())));
-    }
-
-    #[test]
-    fn the_first_profile_names_only_a_member_without_a_name() {
-        let first = UpdateProfile { name: Some("Ann".to_owned()), ..update(&[]) };
-        let mut profile = Profile::default();
-        profile.begin(&first).unwrap();
-        assert_eq!(profile.name, "Ann");
-        profile.name = "Ann Lee".to_owned();
-        profile.begin(&first).unwrap();
-        assert_eq!(profile.name, "Ann Lee");
-    }
-
-    #[test]
-    fn a_member_changes_the_rest_and_null_removes() {
-        let mut profile = Profile::default();
-        profile.update(&update(&[("city", Some(Attribute::Text("Pune".into())))])).unwrap();
-        profile.update(&update(&[("city", None), ("age", Some(Attribute::Number(20.into())))])).unwrap();
-        assert_eq!(profile.attributes.get("city"), None);
-        assert_eq!(profile.attributes.get("age"), Some(&Attribute::Number(20.into())));
     }
 }

@@ -150,11 +150,12 @@ pub async fn by_id(db: &impl ConnectionTrait, id: MemberId) -> Result<Option<Acc
 
 /// Locks these people until the transaction ends. Other writers of their data wait. (SQLite has one
 /// writer anyway.)
-pub async fn hold(db: &impl ConnectionTrait, ids: &BTreeSet<MemberId>) -> Result<(), DbErr> {
+pub async fn hold(db: &impl ConnectionTrait, ids: &BTreeSet<MemberId>) -> Result<BTreeSet<MemberId>, DbErr> {
     let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    let mut held = BTreeSet::new();
     for chunk in ids.chunks(ROWS_PER_INSERT) {
         // All writers use the same order, so that two never deadlock.
-        table::Entity::find()
+        let found = table::Entity::find()
             .select_only()
             .column(table::Column::Id)
             .filter(table::Column::Id.is_in(chunk.iter().copied()))
@@ -163,8 +164,9 @@ pub async fn hold(db: &impl ConnectionTrait, ids: &BTreeSet<MemberId>) -> Result
             .into_tuple::<Uuid>()
             .all(db)
             .await?;
+        held.extend(found.into_iter().map(MemberId));
     }
-    Ok(())
+    Ok(held)
 }
 
 /// The admins.

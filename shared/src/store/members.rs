@@ -1,10 +1,10 @@
 //! The table `members`: the profiles of people.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::actor::Role;
 use domain::address::shown_email;
-use domain::attribute::Attributes;
+use domain::attribute::{Known, Source};
 use domain::clock::Timestamp;
 use domain::id::MemberId;
 use domain::member::Profile;
@@ -12,6 +12,8 @@ use domain::text::folded;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{OnConflict, SelectStatement};
 use sea_orm::{Condition, ConnectionTrait, DbErr, JoinType, QueryOrder, QuerySelect, QueryTrait as _, Set};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::database::rows::{self, ROWS_PER_INSERT};
 use crate::database::search::{self, Pattern, Searched};
@@ -25,14 +27,20 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     pub name: String,
+    /// What older versions read: all attributes in one map.
     #[sea_orm(column_type = "Text")]
     pub attributes: String,
+    /// What older versions read: the names of those that an organisation says.
     #[sea_orm(column_type = "Text")]
     pub verified: String,
     pub updated_at: ChronoDateTimeUtc,
     #[sea_orm(column_type = "Text", nullable)]
     pub search: Option<String>,
     pub search_of: Option<String>,
+    /// Null in a row that only older versions have written.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub known: Option<String>,
+    pub name_source: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -49,11 +57,27 @@ pub enum Relation {
 impl ActiveModelBehavior for ActiveModel {}
 
 fn profile(row: Model) -> Result<Profile, DbErr> {
-    Ok(Profile {
-        name: row.name,
-        attributes: read(&row.attributes)?,
-        verified: serde_json::from_str(&row.verified).map_err(|error| DbErr::Json(error.to_string()))?,
-    })
+    let is_new = row.known.is_some();
+    let known = match &row.known {
+        Some(known) => json(known)?,
+        None => of_older(&row.attributes, &row.verified, row.updated_at)?,
+    };
+    // Older versions did not store who said a name. An import that had values had the name, too.
+    let name_source = match row.name_source {
+        Some(word) => Source::from_word(&word),
+        None => (!is_new && !known.verified.is_empty()).then_some(Source::Import),
+    };
+    Ok(Profile { name: row.name, name_source, known })
+}
+
+/// What is known by a row that an older version has written.
+fn of_older(attributes: &str, verified: &str, updated_at: Timestamp) -> Result<Known, DbErr> {
+    let imported: Vec<String> = json(verified)?;
+    Ok(Known::of_one_map(json(attributes)?, &imported, updated_at))
+}
+
+fn json<T: DeserializeOwned>(text: &str) -> Result<T, DbErr> {
+    serde_json::from_str(text).map_err(|error| DbErr::Json(error.to_string()))
 }
 
 /// The profiles of these members. Members without one are left out.
@@ -73,12 +97,12 @@ pub async fn profiles(
     Ok(profiles)
 }
 
-/// The attributes of these members, if they have a profile or an account. A member without a
-/// profile has no attributes.
-pub async fn attributes(
+/// What is known of these members, if they have a profile or an account. Nothing is known of a
+/// member without a profile.
+pub async fn known(
     db: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = MemberId>,
-) -> Result<HashMap<MemberId, Attributes>, DbErr> {
+) -> Result<HashMap<MemberId, Known>, DbErr> {
     let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
     let mut found = HashMap::with_capacity(ids.len());
     if ids.is_empty() {
@@ -86,37 +110,33 @@ pub async fn attributes(
     }
     let profiles = Entity::find()
         .select_only()
-        .columns([Column::Id, Column::Attributes])
+        .columns([Column::Id, Column::Known])
         .filter(rows::is_one_of(db, Column::Id, ids.iter().copied()))
-        .into_tuple::<(Uuid, String)>()
+        .into_tuple::<(Uuid, Option<String>)>()
         .all(db)
         .await?;
     for (id, text) in profiles {
-        found.insert(MemberId(id), read(&text)?);
+        if let Some(text) = text {
+            found.insert(MemberId(id), json(&text)?);
+        }
     }
     // Nearly all members who register were imported, and have a profile. Read the others' accounts
-    // together with their profiles, because a profile may have been written since the first read.
+    // together with their profiles: a profile may have been written since the first read, or by an
+    // older version.
     let others: Vec<_> = ids.into_iter().filter(|id| !found.contains_key(&MemberId(*id))).collect();
     if others.is_empty() {
         return Ok(found);
     }
     let accounts = accounts::Entity::find()
-        .select_only()
-        .column(accounts::Column::Id)
-        .column_as(Column::Attributes, "attributes")
-        .join_rev(JoinType::LeftJoin, Relation::Account.def())
         .filter(rows::is_one_of(db, accounts::Column::Id, others))
-        .into_tuple::<(Uuid, Option<String>)>()
+        .find_also_related_member()
         .all(db)
         .await?;
-    for (id, text) in accounts {
-        found.insert(MemberId(id), text.as_deref().map(read).transpose()?.unwrap_or_default());
+    for (account, member) in accounts {
+        let known = member.map(profile).transpose()?.unwrap_or_default().known;
+        found.insert(MemberId(account.id), known);
     }
     Ok(found)
-}
-
-fn read(attributes: &str) -> Result<Attributes, DbErr> {
-    Attributes::from_text(attributes).map_err(|error| DbErr::Json(error.to_string()))
 }
 
 /// The ids of people with a profile, after `after`. All imported people have one.
@@ -132,6 +152,20 @@ pub async fn ids(
     Ok(select.into_tuple::<Uuid>().all(db).await?.into_iter().map(MemberId).collect())
 }
 
+/// The names of the attributes that an organisation says of at least one member.
+pub async fn verified_names(db: &impl ConnectionTrait) -> Result<BTreeSet<String>, DbErr> {
+    let (mut names, mut after) = (BTreeSet::new(), None);
+    loop {
+        let page = ids(db, after, ROWS_PER_INSERT as u64).await?;
+        let Some(last) = page.last() else { return Ok(names) };
+        after = Some(*last);
+        for profile in profiles(db, page).await?.into_values() {
+            let said = profile.known.verified.into_iter().filter(|(_, said)| said.value.is_some());
+            names.extend(said.map(|(name, _)| name));
+        }
+    }
+}
+
 /// Inserts or updates profiles.
 pub async fn save(
     db: &impl ConnectionTrait,
@@ -143,14 +177,19 @@ pub async fn save(
         .map(|(id, profile)| ActiveModel {
             id: Set(id.0),
             name: Set(profile.name.clone()),
-            attributes: Set(profile.attributes.to_text()),
-            verified: Set(serde_json::to_string(&profile.verified).expect("names are plain data")),
+            attributes: Set(profile.known.as_one_map().to_text()),
+            verified: Set(to_text(&profile.known.verified.keys().collect::<Vec<_>>())),
             updated_at: Set(now),
             search: Set(Some(folded(&profile.name))),
             search_of: Set(Some(profile.name.clone())),
+            known: Set(Some(to_text(&profile.known))),
+            name_source: Set(profile.name_source.map(|source| source.as_str().to_owned())),
         })
         .collect();
-    let bytes = |row: &ActiveModel| row.attributes.as_ref().len() + row.verified.as_ref().len();
+    let bytes = |row: &ActiveModel| {
+        let known = row.known.as_ref().as_ref().map_or(0, String::len);
+        row.attributes.as_ref().len() + row.verified.as_ref().len() + known
+    };
     for chunk in rows::chunks(&rows, bytes) {
         let replace = OnConflict::column(Column::Id)
             .update_columns([
@@ -160,11 +199,17 @@ pub async fn save(
                 Column::UpdatedAt,
                 Column::Search,
                 Column::SearchOf,
+                Column::Known,
+                Column::NameSource,
             ])
             .to_owned();
         Entity::insert_many(chunk.to_vec()).on_conflict(replace).exec_without_returning(db).await?;
     }
     Ok(())
+}
+
+fn to_text(data: &impl Serialize) -> String {
+    serde_json::to_string(data).expect("a profile is plain data")
 }
 
 /// A person as organisers see them.

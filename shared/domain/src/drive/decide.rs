@@ -12,7 +12,7 @@ use super::{
     UpdateDrive, change,
 };
 use crate::actor::Actor;
-use crate::attribute::Attributes;
+use crate::attribute::Known;
 use crate::clock::Timestamp;
 use crate::command::CommandSet as _;
 use crate::drive::definition::Definition;
@@ -40,7 +40,7 @@ pub struct Context<'a> {
     pub accepted_at: Timestamp,
     /// The attributes of the member it is about. `None` if there is no such member, or if the
     /// command needs no attributes.
-    pub person: Option<&'a Attributes>,
+    pub person: Option<&'a Known>,
     /// A random text. It hides the facts whose hash is in the log.
     pub salt: &'a str,
 }

@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 use rust_decimal::Decimal;
 
 use super::{DriveFacts, DriveValue, moment};
-use crate::attribute::{Attribute, Attributes};
+use crate::attribute::{Attribute, Known};
 use crate::clock::Timestamp;
 use crate::eligibility::expression::{Comparison, Function, Kind, Node, Operator, Read};
 use crate::eligibility::moment::Moment;
@@ -58,8 +58,8 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    fn missing(name: String) -> Self {
-        Self { missing: BTreeSet::from([name]), wrong: None }
+    fn missing(read: &Read) -> Self {
+        Self { missing: BTreeSet::from([read.name().into_owned()]), wrong: None }
     }
 
     pub(super) fn wrong(detail: impl Into<String>) -> Self {
@@ -77,16 +77,27 @@ type Result<T> = std::result::Result<T, Stop>;
 /// Everything that a rule can read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct World<'a> {
-    pub(super) member: &'a Attributes,
+    pub(super) person: &'a Known,
     pub(super) drive: &'a DriveFacts,
     pub(super) now: Timestamp,
+}
+
+/// The value of an attribute, or that it is missing.
+fn value_of<'a>(read: &Read, attribute: Option<&'a Attribute>) -> Result<Value<'a>> {
+    match attribute {
+        None => Err(Stop::missing(read)),
+        Some(Attribute::Bool(flag)) => Ok(Value::Bool(*flag)),
+        Some(Attribute::Text(text)) => Ok(Value::Text(text.into())),
+        Some(Attribute::Number(number)) => exact(number)
+            .map(Value::Number)
+            .ok_or_else(|| Stop::wrong(format!("{} has more digits than a rule can compare", read.name()))),
+    }
 }
 
 /// The name of a part in an explanation.
 fn subject(node: &Node) -> Cow<'_, str> {
     match &node.kind {
-        Kind::Read(Read::Member(name)) => name.into(),
-        Kind::Read(Read::Drive(field)) => format!("drive.{}", field.as_str()).into(),
+        Kind::Read(read) if *read != Read::Now => read.name(),
         _ => "a part of the rule".into(),
     }
 }
@@ -105,7 +116,8 @@ impl<'a> World<'a> {
             Kind::Moment(at) => Value::Instant(at.at(self.zone()).ok_or_else(beyond)?),
             Kind::Read(read) => self.read(read)?,
             Kind::Has(read) => Value::Bool(match read {
-                Read::Member(name) => self.member.get(name).is_some(),
+                Read::Member(name) => self.person.member(name).is_some(),
+                Read::Declared(name) => self.person.declared.get(name).is_some(),
                 Read::Drive(field) => self.drive.get(*field).is_some(),
                 Read::Now => true,
             }),
@@ -147,17 +159,10 @@ impl<'a> World<'a> {
     fn read(&self, read: &'a Read) -> Result<Value<'a>> {
         match read {
             Read::Now => Ok(Value::Instant(self.now)),
-            Read::Member(name) => match self.member.get(name) {
-                None => Err(Stop::missing(name.clone())),
-                Some(Attribute::Bool(flag)) => Ok(Value::Bool(*flag)),
-                Some(Attribute::Text(text)) => Ok(Value::Text(text.into())),
-                Some(Attribute::Number(number)) => match exact(number) {
-                    Some(number) => Ok(Value::Number(number)),
-                    None => Err(Stop::wrong(format!("{name} has more digits than a rule can compare"))),
-                },
-            },
+            Read::Member(name) => value_of(read, self.person.member(name)),
+            Read::Declared(name) => value_of(read, self.person.declared.get(name)),
             Read::Drive(field) => match self.drive.get(*field) {
-                None => Err(Stop::missing(format!("drive.{}", field.as_str()))),
+                None => Err(Stop::missing(read)),
                 Some(DriveValue::Text(text)) => Ok(Value::Text(text.into())),
                 Some(DriveValue::Instant(instant)) => Ok(Value::Instant(instant)),
             },

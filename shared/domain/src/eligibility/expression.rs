@@ -4,6 +4,7 @@
 //! CEL's own interpreter, because they mean what organisers mean. There is one kind of number, and
 //! it is exact. Days begin at midnight in the drive's time zone.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use chrono::TimeDelta;
@@ -16,9 +17,29 @@ use crate::eligibility::moment::Moment;
 /// What an expression reads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Read {
+    /// What an organisation says of the member.
     Member(String),
+    /// What the member says.
+    Declared(String),
     Drive(DriveField),
     Now,
+}
+
+impl Read {
+    /// Its name in verdicts and explanations.
+    pub(super) fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Member(name) => name.into(),
+            Self::Declared(name) => format!("declared.{name}").into(),
+            Self::Drive(field) => format!("drive.{}", field.as_str()).into(),
+            Self::Now => "now".into(),
+        }
+    }
+
+    /// Whether it is an attribute of a person.
+    pub(super) fn is_attribute(&self) -> bool {
+        matches!(self, Self::Member(_) | Self::Declared(_))
+    }
 }
 
 /// A fault in an expression, and where it is (line and column from 1).

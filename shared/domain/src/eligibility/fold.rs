@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 
 use super::{DriveFacts, evaluate};
-use crate::attribute::Attributes;
+use crate::attribute::Known;
 use crate::clock;
 use crate::eligibility::expression::{Comparison, Function, Kind, Node, Operator, Part};
 
@@ -134,8 +134,8 @@ fn is_constant(node: &Node) -> bool {
 
 fn constant(node: &Node) -> Result<Node, String> {
     // Literals do not read these.
-    let (member, drive) = (Attributes::default(), DriveFacts::nowhere());
-    let world = evaluate::World { member: &member, drive: &drive, now: clock::from_ms(0) };
+    let (person, drive) = (Known::default(), DriveFacts::nowhere());
+    let world = evaluate::World { person: &person, drive: &drive, now: clock::from_ms(0) };
     let value = world.value(node).map_err(|stop| stop.wrong.unwrap_or_default())?;
     Ok(Node { at: node.at, kind: value.into_literal().unwrap_or_else(|| node.kind.clone()) })
 }

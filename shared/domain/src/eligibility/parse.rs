@@ -138,11 +138,11 @@ impl Lowering<'_> {
         let kind = match &node.expr {
             Expr::Literal(literal) => self.literal(node.id, literal)?,
             Expr::Ident(name) if name == "now" => Kind::Read(self.reads(Read::Now)),
-            Expr::Ident(name) if name == "member" || name == "drive" => {
+            Expr::Ident(name) if ["member", "declared", "drive"].contains(&name.as_str()) => {
                 return self.fault(node.id, format_args!("name what of {name} is meant: {name}.something"));
             }
             Expr::Ident(name) => {
-                let detail = format!("there is no {name}; rules read member.*, drive.* and now");
+                let detail = format!("there is no {name}; rules read member.*, declared.*, drive.* and now");
                 return self.fault(node.id, detail);
             }
             Expr::Select(select) => self.select(node.id, select, depth)?,
@@ -194,6 +194,7 @@ impl Lowering<'_> {
     fn select(&mut self, id: u64, select: &SelectExpr, depth: usize) -> Option<Kind> {
         let read = match &select.operand.expr {
             Expr::Ident(name) if name == "member" => Read::Member(select.field.clone()),
+            Expr::Ident(name) if name == "declared" => Read::Declared(select.field.clone()),
             Expr::Ident(name) if name == "drive" => {
                 let Some(field) = DriveField::from_word(&select.field) else {
                     let names = DriveField::ALL.map(DriveField::as_str).join(", ");

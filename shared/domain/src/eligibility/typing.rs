@@ -164,7 +164,7 @@ impl Check<'_> {
             Kind::Read(Read::Drive(field)) => {
                 Shape::Known(if field.is_date() { Type::Date } else { Type::Text })
             }
-            Kind::Read(Read::Member(name)) => self.attribute(name),
+            Kind::Read(read @ (Read::Member(_) | Read::Declared(_))) => self.attribute(&read.name()),
             Kind::Not(operand) => self.all(&[(operand, Type::Bool)], Type::Bool),
             Kind::Negate(operand) => {
                 let wanted = hint.filter(|hint| *hint == Type::Duration).unwrap_or(Type::Number);
@@ -324,8 +324,9 @@ impl Check<'_> {
         // An attribute that is ordered against a date is a date.
         for (side, beside) in [(one, other), (other, one)] {
             let is_date = matches!(&beside.kind, Kind::Text(text) if Moment::read(text).is_some());
-            if let (true, Kind::Read(Read::Member(name))) = (is_date, &side.kind)
-                && let Shape::Attribute(number) = self.attribute(name)
+            if let (true, Kind::Read(read)) = (is_date, &side.kind)
+                && read.is_attribute()
+                && let Shape::Attribute(number) = self.attribute(&read.name())
             {
                 self.settle(side, number, Type::Date);
             }

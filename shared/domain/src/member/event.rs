@@ -1,8 +1,11 @@
 //! The events of members' logs.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::attribute::Source;
 use crate::id::MemberId;
 
 crate::events! {
@@ -19,6 +22,12 @@ crate::events! {
 pub struct MemberUpdated {
     /// Whose profile.
     pub member_id: MemberId,
+    /// Who vouches for the change. Absent if the member made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// The attributes that the change is about, without their values.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub attributes: BTreeSet<String>,
 }
 
 /// See [`MemberEvent::MembersImported`].

@@ -2,36 +2,28 @@
 
 mod column;
 mod encoding;
+mod report;
 mod rows;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 pub use self::column::{CellKind, ColumnReport, KindReport};
 use self::column::{Tally, declared, guessed};
+pub use self::report::{BadRow, ImportOutcome, MAX_REPORTED, Reason};
+use self::report::{MAX_DETAIL, MAX_REASONS, REASON_LINES};
 use self::rows::{Row, Rows, lines};
 use super::{MAX_ATTRIBUTES, MAX_NAME, attribute_fault};
 use crate::address::{EmailAddress, normal_email};
-use crate::attribute::{Attributes, is_attribute_name};
+use crate::attribute::{Attribute, is_attribute_name};
 use crate::refusal::{Code, FieldError, Refusal};
 use crate::text::{optional_line_fault, shortened};
 
 /// The most people in one file.
 pub const MAX_ROWS: usize = 50_000;
-/// The most bad rows that are reported one by one.
-pub const MAX_REPORTED: usize = 1000;
 /// The largest file, in bytes.
 pub const MAX_FILE: usize = 16 * 1024 * 1024;
 
-/// The longest detail about a bad row, in bytes. It may quote a cell.
-const MAX_DETAIL: usize = 200;
-/// How many lines of a reason are listed.
-const REASON_LINES: usize = 10;
-/// The most reasons that are counted apart. There is one for each code and column.
-const MAX_REASONS: usize = 1000;
 /// The separators that the reader recognises by itself.
 const SEPARATORS: [char; 4] = [',', ';', '\t', '|'];
 
@@ -44,62 +36,8 @@ pub struct Person {
     pub email: String,
     /// May be empty.
     pub name: String,
-    /// One per filled cell of the other columns.
-    pub attributes: Attributes,
-}
-
-/// A row that cannot be imported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "ImportBadRow")]
-pub struct BadRow {
-    /// The line on which it begins, from 1.
-    pub line: u64,
-    /// Stable: `email-invalid`, `email-repeated`, …
-    pub code: String,
-    /// What is wrong.
-    pub detail: String,
-}
-
-/// Why rows cannot be imported: all rows with one code, in one column.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "ImportReason")]
-pub struct Reason {
-    /// As in [`BadRow`].
-    pub code: String,
-    /// The column, if it is about one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub column: Option<String>,
-    /// What is wrong with the first of these rows.
-    pub detail: String,
-    /// How many rows.
-    pub count: u64,
-    /// The lines of the first of these rows.
-    pub lines: Vec<u64>,
-}
-
-/// The outcome of an import: `rows` = `imported` + `updated` + `unchanged` + `rejected_count`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct ImportOutcome {
-    /// Rows that are not empty, without the header.
-    #[serde(default)]
-    pub rows: u64,
-    /// People who were new.
-    pub imported: u64,
-    /// People who were known, and whose data changed.
-    pub updated: u64,
-    /// People who were known, and whose data stayed the same.
-    #[serde(default)]
-    pub unchanged: u64,
-    /// Rows that were rejected: the first [`MAX_REPORTED`] of them.
-    pub rejected: Vec<BadRow>,
-    /// How many rows were rejected.
-    pub rejected_count: u64,
-    /// Why they were rejected, the most frequent reason first.
-    #[serde(default)]
-    pub reasons: Vec<Reason>,
-    /// How the cells of each column were read.
-    #[serde(default)]
-    pub columns: Vec<ColumnReport>,
+    /// The other columns. An empty cell is `None`.
+    pub attributes: BTreeMap<String, Option<Attribute>>,
 }
 
 /// A file that was read. Every row is a person or a bad row.
@@ -308,10 +246,14 @@ impl Header {
         if let Some(fault) = optional_line_fault(name, MAX_NAME) {
             return Err(Fault::new("name-invalid", format!("the name cannot be used: {fault}")));
         }
-        let (mut attributes, mut filled) = (Attributes::default(), Vec::new());
+        let (mut attributes, mut filled) = (BTreeMap::new(), Vec::new());
         for (index, column) in self.columns.iter().enumerate() {
             let Some(Column { name, kind }) = column else { continue };
-            if index == self.email || Some(index) == self.name || cell(index).is_empty() {
+            if index == self.email || Some(index) == self.name {
+                continue;
+            }
+            if cell(index).is_empty() {
+                attributes.insert(name.clone(), None);
                 continue;
             }
             let invalid = |detail: String| {
@@ -326,7 +268,7 @@ impl Header {
                 return Err(invalid(detail));
             }
             filled.push(index);
-            attributes.insert(name.clone(), value);
+            attributes.insert(name.clone(), Some(value));
         }
         Ok((Person { line, email, name: name.to_owned(), attributes }, filled))
     }
@@ -386,7 +328,7 @@ impl<'a> Reading<'a> {
         self.seen.insert(person.email.clone(), line);
         for index in filled {
             let name = self.header.columns[index].as_ref().map_or("", |column| &column.name);
-            if let Some(value) = person.attributes.get(name) {
+            if let Some(Some(value)) = person.attributes.get(name) {
                 self.tallies[index].add(value, line);
             }
         }

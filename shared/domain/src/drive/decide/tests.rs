@@ -33,7 +33,7 @@ struct Lane {
     state: DriveState,
     log: Vec<Event>,
     ledger: BTreeMap<CommandId, Decision>,
-    marks: BTreeMap<MemberId, Attributes>,
+    marks: BTreeMap<MemberId, Known>,
     next: u128,
     /// The latest instant at which a command was accepted.
     latest: Timestamp,
@@ -82,7 +82,7 @@ impl Lane {
             DriveCommand::AddRegistration(command) => Some(command.member_id),
             _ => None,
         };
-        let nobody = Attributes::default();
+        let nobody = Known::default();
         let cx = Context {
             id,
             drive_id: self.drive_id,
@@ -284,7 +284,8 @@ fn a_refusal_by_rules_names_every_rule_and_what_was_compared() {
     ]);
     let mut lane = Lane::published(serde_json::json!({ "rules": rules }));
     let marks = serde_json::json!({ "ssc_p": 56, "hsc_p": 72.5, "name_of_cat": "Tom" });
-    lane.marks.insert(MemberId(Uuid::from_u128(1)), serde_json::from_value(marks).unwrap());
+    let marks = Known::imported(serde_json::from_value(marks).unwrap(), clock::from_ms(0));
+    lane.marks.insert(MemberId(Uuid::from_u128(1)), marks);
     let refused = lane.register(OPENS, 1);
     let verdict = refused.result.as_ref().unwrap_err().verdict.clone().unwrap();
     assert_eq!(verdict.failed().collect::<Vec<_>>(), ["ssc", "degree"]);
@@ -295,7 +296,13 @@ fn a_refusal_by_rules_names_every_rule_and_what_was_compared() {
     assert_eq!(event.failed, ["ssc", "degree"]);
     let logged = serde_json::to_string(event).unwrap();
     assert!(!logged.contains("56") && !logged.contains("Tom"), "no marks in the log: {logged}");
-    assert_eq!(refused.facts.unwrap(), r#"{"salt":"salt","reading":2,"member":{"hsc_p":72.5,"ssc_p":56}}"#);
+    assert_eq!(
+        refused.facts.unwrap(),
+        concat!(
+            r#"{"salt":"salt","reading":3,"verified":{"hsc_p":{"v":72.5,"s":"import","at":"1970-01-01T00:00:00Z"},"#,
+            r#""ssc_p":{"v":56,"s":"import","at":"1970-01-01T00:00:00Z"}}}"#
+        )
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::{
     Withdraw, questions,
 };
 use crate::actor::Role;
-use crate::attribute::Attributes;
+use crate::attribute::Known;
 use crate::command::Command as _;
 use crate::drive::decide::{Context, Decision, to_json};
 use crate::drive::definition::Slot;
@@ -37,8 +37,8 @@ struct Facts<'a> {
     /// The version of the rules' semantics, if there were rules. See [`READING`].
     #[serde(skip_serializing_if = "Option::is_none")]
     reading: Option<u32>,
-    #[serde(skip_serializing_if = "Attributes::is_empty")]
-    member: Attributes,
+    #[serde(flatten)]
+    person: Known,
     #[serde(skip_serializing_if = "Answers::is_empty")]
     answers: Answers,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ struct Facts<'a> {
 impl Facts<'_> {
     /// Their JSON, if there are any facts.
     fn text(&self) -> Option<String> {
-        // Without rules, there are no attributes.
+        // Without rules, nothing is known of the person.
         let told = self.reason.or(self.device).is_some();
         let empty = self.reading.is_none() && self.answers.is_empty() && !told;
         (!empty).then(|| serde_json::to_string(self).expect("facts are plain data"))
@@ -69,11 +69,11 @@ fn hash(facts: Option<&String>) -> Option<String> {
 
 /// A member asks for a place.
 pub(crate) fn register(state: &DriveState, command: &Register, cx: &Context<'_>) -> Decision {
-    let nobody = Attributes::default();
+    let nobody = Known::default();
     let answers = kept_answers(state, &command.answers);
     let admitted = admit(state, command, &answers, cx);
-    let member = state.rules.facts(cx.person.unwrap_or(&nobody));
-    let facts = Facts { salt: cx.salt, reading: reading(state), member, answers, ..Facts::default() }.text();
+    let person = state.rules.facts(cx.person.unwrap_or(&nobody));
+    let facts = Facts { salt: cx.salt, reading: reading(state), person, answers, ..Facts::default() }.text();
     let attempt = Attempt { state, kind: Register::KIND, member_id: Some(command.member_id), cx, facts };
     match admitted {
         Ok((drive, slot)) => {
@@ -150,17 +150,17 @@ fn not_registered_yet(state: &DriveState, member_id: MemberId) -> Result<(), Ref
 }
 
 fn judge(state: &DriveState, drive: &Drive, cx: &Context<'_>) -> Verdict {
-    let nobody = Attributes::default();
+    let nobody = Known::default();
     state.rules.judge(cx.person.unwrap_or(&nobody), &drive.definition.facts(), cx.accepted_at)
 }
 
 /// An organiser registers a member.
 pub(crate) fn add(state: &DriveState, command: &AddRegistration, cx: &Context<'_>) -> Decision {
-    let nobody = Attributes::default();
+    let nobody = Known::default();
     let facts = Facts {
         salt: cx.salt,
         reading: reading(state),
-        member: state.rules.facts(cx.person.unwrap_or(&nobody)),
+        person: state.rules.facts(cx.person.unwrap_or(&nobody)),
         reason: Some(&command.reason),
         ..Facts::default()
     }

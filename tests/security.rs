@@ -1,0 +1,3 @@
+//! What must not happen: one file for each kind of attack, or of trust that was misplaced.
+
+mod provenance;
