@@ -154,6 +154,14 @@ impl Prefix {
         let (server, name) = (env_or("TEST_REDIS_URL", "redis://127.0.0.1:6379"), unique("muster"));
         Self { url: format!("{server}/0?prefix={name}"), server, name }
     }
+
+    /// Writes a key as anyone could who reaches Redis.
+    #[allow(dead_code, reason = "the crash suite forges nothing")]
+    pub fn write(&self, key: &str, value: &str) {
+        let key = format!("{}:{key}", self.name);
+        let done = Command::new("redis-cli").args(["-e", "-u", &self.server, "set", &key, value]).output();
+        assert!(done.unwrap().status.success(), "redis-cli 7 is needed");
+    }
 }
 
 impl Drop for Prefix {
@@ -372,7 +380,7 @@ pub async fn ready(url: &str) {
 pub struct FullSize {
     pub database: TestDatabase,
     pub virtual_host: VirtualHost,
-    _cache: Prefix,
+    pub cache: Prefix,
     pub folder: Folder,
     env: Vec<(&'static str, String)>,
 }
@@ -390,7 +398,7 @@ impl FullSize {
             ("LISTEN", "127.0.0.1:0".to_owned()),
             ("ADMIN_PASSWORD", ADMIN_PASSWORD.to_owned()),
         ];
-        Self { database, virtual_host, _cache: cache, folder, env }
+        Self { database, virtual_host, cache, folder, env }
     }
 
     /// Adds or replaces a setting.

@@ -2,12 +2,13 @@
 //!
 //! 202 means that the broker has the command durably. With an `Idempotency-Key`, the command's id is a
 //! function of actor, method, path and key. So a repetition is the same command, in any process and
-//! at any time: the ledger has its decision. Until the decision, the cache keeps the instant at which
-//! the key was first accepted, so a repetition gets the same receipt. A refusal that time can change
+//! at any time: the ledger has its decision. Until the decision, the cache keeps the instant with
+//! which the broker confirmed the command, so a repetition gets the same receipt. A refusal that time can change
 //! leaves its key free: the next repetition is another attempt
 //! ([decision 27](../../docs/decisions/0027-idempotency-compares-the-meaning-of-requests.md)).
 
 mod attempts;
+mod claim;
 mod refused;
 mod status;
 
@@ -16,18 +17,16 @@ use std::time::Duration;
 use domain::actor::{Actor, Role};
 use domain::clock::{self, Timestamp};
 use domain::command::Command;
-use domain::hash::Digest256;
 use domain::id::CommandId;
-use domain::stream::{self, Stream};
+use domain::stream::Stream;
 use domain::upkeep;
-use serde::{Deserialize, Serialize};
-use shared::bus::Envelope;
+use shared::bus::{Envelope, Outgoing, PublishError};
 use shared::ledger::{self, Row, Status};
 use shared::receipt::{self, Claims, RECEIPT_TYPE};
 use shared::telemetry;
 use tracing::{Instrument as _, debug_span};
-use uuid::Uuid;
 
+use self::claim::Claim;
 use self::refused::RefusedProblem;
 use self::status::Accepted;
 pub use self::status::{CommandStatus, Receipt, Submitted};
@@ -36,9 +35,6 @@ use crate::context::Context;
 use crate::idempotency::WriteOptions;
 use crate::problem::Problem;
 use crate::timestamp::At;
-
-/// How long the cache keeps a claim. The ledger takes over once the command is decided.
-const CLAIM_LASTS: Duration = Duration::from_secs(24 * 3600);
 
 /// A request for a command, without the command's body.
 #[derive(Debug)]
@@ -49,19 +45,6 @@ pub struct Submission {
     pub asked: WriteOptions,
     /// The hashes of its body.
     pub body_hash: BodyHash,
-}
-
-/// The first use of an idempotency key: when, and with which body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Claim {
-    accepted_at: Timestamp,
-    body_hash: Digest256,
-    actor: Actor,
-    kind: String,
-    #[serde(flatten, with = "stream::fields")]
-    stream: Option<Stream>,
-    /// The request that made the claim. No other request may take it back.
-    by: Uuid,
 }
 
 impl Context {
@@ -84,38 +67,37 @@ impl Context {
         };
         let body = command(id);
         let stream = body.stream();
-        let (mut own_claim, mut stored_hash) = (false, body_hash.meaning);
-        if asked.key.is_some() {
-            let (by, kind) = (Uuid::now_v7(), C::KIND.to_owned());
-            let mine = Claim { accepted_at, body_hash: stored_hash, actor, kind, stream, by };
-            let first = Box::pin(self.claim(id, &mine)).await;
-            if !body_hash.is(&first.body_hash) {
-                return Err(Problem::idempotency_key_reused());
-            }
-            // A repetition publishes the same bytes.
-            (accepted_at, stored_hash) = (first.accepted_at, first.body_hash);
-            own_claim = first.by == by;
-        }
         let wait = asked.wait.and_then(|patience| Some((self.waiting.wait(id)?, patience)));
+        let reply_to = wait.as_ref().map(|(wait, _)| wait.address.clone());
+        let claim = asked
+            .key
+            .is_some()
+            .then(|| Claim::new(id, actor, accepted_at, body_hash.meaning, C::KIND, stream));
+        let topology = self.broker.topology();
+        let seal = move |accepted_at, stored_hash| {
+            let trace = telemetry::traceparent(&tracing::Span::current());
+            Envelope { reply_to, trace, ..Envelope::with_hash(id, actor, accepted_at, stored_hash, body) }
+                .seal(topology)
+        };
         let span =
             debug_span!("publish", otel.name = format!("publish {}", C::KIND), otel.kind = "producer", %id);
-        let envelope = Envelope {
-            reply_to: wait.as_ref().map(|(wait, _)| wait.address.clone()),
-            trace: telemetry::traceparent(&span),
-            ..Envelope::with_hash(id, actor, accepted_at, stored_hash, body)
-        };
-        shared::failpoint::hit("api-before-publish");
-        let published = self.broker.publish(envelope.seal(self.broker.topology())).instrument(span).await;
-        if let Err(error) = published {
-            if own_claim && error != shared::bus::PublishError::Unconfirmed {
-                // Nothing was accepted, so a later attempt gets its own instant. Boxed, as above.
-                Box::pin(self.cache.unclaim(&claim_key(id))).await;
+        match claim {
+            // In a task of its own: a client that hangs up must not end it between claim and confirm.
+            Some(claim) => {
+                let publishing = self.clone().publish_claimed(C::KIND, claim, body_hash, seal);
+                accepted_at = match tokio::spawn(publishing.instrument(span)).await {
+                    Ok(published) => published?,
+                    Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+                    // The process ends.
+                    Err(_) => return Err(PublishError::Unconfirmed.into()),
+                };
             }
-            metrics::counter!("muster_not_accepted_total", "kind" => C::KIND).increment(1);
-            return Err(error.into());
+            None => {
+                let publishing =
+                    async { self.publish_command(C::KIND, seal(accepted_at, body_hash.meaning)).await };
+                publishing.instrument(span).await?;
+            }
         }
-        shared::failpoint::hit("api-confirmed");
-        metrics::counter!("muster_accepted_total", "kind" => C::KIND).increment(1);
         if let Some((wait, patience)) = wait
             && let Some(row) = wait.decision(patience).await
         {
@@ -123,6 +105,18 @@ impl Context {
         }
         let receipt = self.receipt(id, C::KIND, stream, actor, accepted_at, &body_hash);
         Ok(Submitted::accepted(receipt))
+    }
+
+    /// Publishes a command, and counts it.
+    async fn publish_command(&self, kind: &'static str, message: Outgoing) -> Result<(), PublishError> {
+        shared::failpoint::hit("api-before-publish");
+        let published = self.broker.publish(message).await;
+        let count = if published.is_ok() { "muster_accepted_total" } else { "muster_not_accepted_total" };
+        metrics::counter!(count, "kind" => kind).increment(1);
+        if published.is_ok() {
+            shared::failpoint::hit("api-confirmed");
+        }
+        published
     }
 
     /// The id as one for a command of this kind.
@@ -143,12 +137,6 @@ impl Context {
         }
         let receipt = self.receipt(row.id, &row.kind, row.stream, row.actor, row.accepted_at, body_hash);
         Ok(Submitted::accepted(receipt))
-    }
-
-    async fn claim(&self, id: CommandId, mine: &Claim) -> Claim {
-        let value = serde_json::to_string(mine).expect("a claim is plain data");
-        let first = self.cache.claim(&claim_key(id), value, CLAIM_LASTS).await;
-        serde_json::from_str(&first).unwrap_or_else(|_| mine.clone())
     }
 
     fn receipt(
@@ -182,8 +170,7 @@ impl Context {
         match row {
             Some(row) if may_know(row.actor) => Ok(CommandStatus::from(row)),
             None if self.key.made(id) => {
-                let claim = Box::pin(self.cache.claimed(&claim_key(id))).await;
-                let claim = claim.and_then(|text| serde_json::from_str::<Claim>(&text).ok());
+                let claim = Box::pin(self.claimed(id)).await;
                 if claim.as_ref().is_some_and(|claim| !may_know(claim.actor)) {
                     return Err(Problem::command_not_found());
                 }
@@ -193,10 +180,12 @@ impl Context {
                 if is_old && self.key.is_passing(id) {
                     return Err(Problem::forgotten());
                 }
+                // An instant counts once the broker confirmed the command with it.
+                let certain = claim.as_ref().is_none_or(|claim| claim.confirmed);
                 Ok(CommandStatus::accepted(
                     id,
                     claim.as_ref().map(|claim| claim.kind.clone()),
-                    accepted_at,
+                    accepted_at.filter(|_| certain),
                     claim.and_then(|claim| claim.stream),
                 ))
             }
@@ -204,10 +193,6 @@ impl Context {
             _ => Err(Problem::command_not_found()),
         }
     }
-}
-
-fn claim_key(id: CommandId) -> String {
-    format!("claim:{id}")
 }
 
 /// A decision as an answer: the outcome, or a problem with its own HTTP status.

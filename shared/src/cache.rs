@@ -68,6 +68,29 @@ impl Cached {
 #[derive(Debug)]
 struct UntilItSays;
 
+/// A claim in this process.
+#[derive(Debug, Clone)]
+struct Claim {
+    value: String,
+    lasts: Duration,
+}
+
+impl Expiry<String, Claim> for UntilItSays {
+    fn expire_after_create(&self, _: &String, claim: &Claim, _: Instant) -> Option<Duration> {
+        Some(claim.lasts)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &String,
+        claim: &Claim,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(claim.lasts)
+    }
+}
+
 impl Expiry<String, Arc<Cached>> for UntilItSays {
     fn expire_after_create(&self, _: &String, value: &Arc<Cached>, now: Instant) -> Option<Duration> {
         Some(value.left(now))
@@ -78,7 +101,7 @@ impl Expiry<String, Arc<Cached>> for UntilItSays {
 #[derive(Debug, Clone)]
 pub struct Cache {
     local: moka::future::Cache<String, Arc<Cached>>,
-    claims: moka::future::Cache<String, String>,
+    claims: moka::future::Cache<String, Claim>,
     redis: Option<Redis>,
 }
 
@@ -110,10 +133,8 @@ impl Cache {
             })
             .expire_after(UntilItSays)
             .build();
-        let claims = moka::future::Cache::builder()
-            .max_capacity(LOCAL_CLAIMS)
-            .time_to_live(Duration::from_secs(3600))
-            .build();
+        let claims =
+            moka::future::Cache::builder().max_capacity(LOCAL_CLAIMS).expire_after(UntilItSays).build();
         Ok(Self { local, claims, redis })
     }
 
@@ -174,13 +195,30 @@ impl Cache {
     /// Claims `key` with `value`, for all processes, for at most `lasts`. Returns the value of the
     /// first claim.
     pub async fn claim(&self, key: &str, value: String, lasts: Duration) -> String {
-        let first = async {
-            match &self.redis {
-                Some(redis) => redis.claim(key, value.clone(), lasts).await.unwrap_or(value),
-                None => value,
-            }
+        let shared = match &self.redis {
+            Some(redis) => redis.claim(key, &value, lasts).await,
+            None => None,
         };
-        self.claims.get_with(key.to_owned(), first).await
+        let first = match shared {
+            // This process goes on with it when Redis is away.
+            Some(first) => {
+                let claim = Claim { value: first, lasts };
+                self.claims.insert(key.to_owned(), claim.clone()).await;
+                claim
+            }
+            None => self.claims.get_with(key.to_owned(), async { Claim { value, lasts } }).await,
+        };
+        first.value
+    }
+
+    /// Replaces a claim, for at most `lasts`. Returns the value that it had before.
+    pub async fn reclaim(&self, key: &str, value: String, lasts: Duration) -> Option<String> {
+        let local = self.claims.get(key).await.map(|claim| claim.value);
+        self.claims.insert(key.to_owned(), Claim { value: value.clone(), lasts }).await;
+        match &self.redis {
+            Some(redis) => redis.reclaim(key, &value, lasts).await.unwrap_or(local),
+            None => local,
+        }
     }
 
     /// Releases a claim.
@@ -193,10 +231,13 @@ impl Cache {
 
     /// The value with which `key` was claimed, if the cache still has it.
     pub async fn claimed(&self, key: &str) -> Option<String> {
-        match (self.claims.get(key).await, &self.redis) {
-            (Some(value), _) => Some(value),
-            (None, Some(redis)) => redis.claimed(key).await,
-            (None, None) => None,
+        let shared = match &self.redis {
+            Some(redis) => redis.claimed(key).await,
+            None => None,
+        };
+        match shared {
+            Some(value) => Some(value),
+            None => self.claims.get(key).await.map(|claim| claim.value),
         }
     }
 

@@ -7,16 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
-use domain::clock::rfc3339;
+use chrono::TimeDelta;
+use domain::clock::{Timestamp, rfc3339};
 use domain::stream::Stream;
 use domain::upkeep;
 use sea_orm::ConnectionTrait;
-use shared::ledger;
-use shared::receipt::{Claims, RECEIPT_TYPE};
+use shared::ledger::{self, Row};
+use shared::receipt::{self, Claims, RECEIPT_TYPE};
 use shared::signing::SigningKey;
 
 use super::Fault;
 
+/// How long two requests with one idempotency key may be on their way at the same time.
+const OVERLAP: TimeDelta = TimeDelta::seconds(60);
 /// Receipts per look-up.
 const PAGE: usize = 500;
 
@@ -65,11 +68,14 @@ pub(super) async fn check(
                     &format!("{} was accepted and is not decided", claims.command_id),
                 ));
             };
-            let decided = (row.kind.as_str(), row.actor.to_string(), rfc3339(row.accepted_at));
+            let decided = (row.kind.as_str(), row.actor.to_string());
             // Before members had logs, neither the ledger nor a receipt had the member that a
             // command is about.
             let is_elsewhere = row.stream.zip(claims.stream).is_some_and(|(row, claimed)| row != claimed);
-            if is_elsewhere || decided != (claims.kind.as_str(), claims.actor, claims.accepted_at) {
+            if is_elsewhere
+                || !is_of_instant(row, &claims)
+                || decided != (claims.kind.as_str(), claims.actor.clone())
+            {
                 return Err(differs(
                     number,
                     &format!("{} was decided as another command", claims.command_id),
@@ -94,6 +100,16 @@ pub(super) async fn check(
             }
         }
     }
+}
+
+/// Whether the decision has the instant of the receipt. Two requests with one idempotency key may be
+/// on their way at the same time. The ledger keeps the instant of the first in the lane, and receipts
+/// that of the first that the broker confirmed. A repetition after a lost answer may come much later.
+fn is_of_instant(row: &Row, claims: &Claims) -> bool {
+    let has_key = receipt::accepted_at(row.id).is_none();
+    let claimed = claims.accepted_at.parse::<Timestamp>();
+    rfc3339(row.accepted_at) == claims.accepted_at
+        || has_key && claimed.is_ok_and(|claimed| row.accepted_at <= claimed + OVERLAP)
 }
 
 fn differs(number: u64, what: &str) -> Fault {

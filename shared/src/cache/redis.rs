@@ -115,14 +115,21 @@ impl Redis {
         self.ask("forget", self.client.del::<(), _>(self.key(key))).await;
     }
 
-    pub(super) async fn claim(&self, key: &str, value: String, lasts: Duration) -> Option<String> {
+    pub(super) async fn claim(&self, key: &str, value: &str, lasts: Duration) -> Option<String> {
         let key = self.key(key);
         let (expiration, first) = (expiration(lasts), Some(SetOptions::NX));
-        let set = self.client.set::<Option<String>, _, _>(&key, value.as_str(), expiration, first, false);
+        let set = self.client.set::<Option<String>, _, _>(&key, value, expiration, first, false);
         match self.ask("claim", set).await? {
-            Some(_) => Some(value),
+            Some(_) => Some(value.to_owned()),
             None => self.ask("claim", self.client.get::<Option<String>, _>(&key)).await.flatten(),
         }
+    }
+
+    /// Replaces a claim and returns the value before. `None` means that Redis did not answer.
+    pub(super) async fn reclaim(&self, key: &str, value: &str, lasts: Duration) -> Option<Option<String>> {
+        let set =
+            self.client.set::<Option<String>, _, _>(self.key(key), value, expiration(lasts), None, true);
+        self.ask("reclaim", set).await
     }
 
     pub(super) async fn claimed(&self, key: &str) -> Option<String> {
