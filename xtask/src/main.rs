@@ -91,7 +91,12 @@ fn test(more: &[String]) -> anyhow::Result<()> {
     prepare()?;
     build("dev")?;
     if has_nextest() {
-        cargo(&[&["nextest", "run", "--workspace"], &FAILPOINTS[..]].concat(), more)?;
+        let run = [&["nextest", "run", "--workspace"], &FAILPOINTS[..]].concat();
+        if servers::has_own_postgres() {
+            run_cargo(servers::in_own_postgres(a_cargo()), &run, more)?;
+        } else {
+            cargo(&run, more)?;
+        }
     } else {
         cargo(&[&["test", "--workspace", "--all-targets"], &FAILPOINTS[..]].concat(), more)?;
     }
@@ -118,8 +123,12 @@ fn a_cargo() -> Command {
 }
 
 fn cargo(arguments: &[&str], more: &[String]) -> anyhow::Result<()> {
+    run_cargo(a_cargo(), arguments, more)
+}
+
+fn run_cargo(mut cargo: Command, arguments: &[&str], more: &[String]) -> anyhow::Result<()> {
     println!("> cargo {} {}", arguments.join(" "), more.join(" "));
-    let status = a_cargo().args(arguments).args(more).current_dir(root()).status();
+    let status = cargo.args(arguments).args(more).current_dir(root()).status();
     if status.context("run cargo")?.success() {
         Ok(())
     } else {

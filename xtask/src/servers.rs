@@ -132,6 +132,41 @@ fn install_tools() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Debian's program that runs a command with a PostgreSQL of its own, which ends with the command.
+const OWN_POSTGRES: &str = "pg_virtualenv";
+
+/// Runs a command with the address of that PostgreSQL, and none of the variables that clients read.
+const WITH_ITS_URL: &str = r#"export TEST_POSTGRES_URL="postgres://postgres@127.0.0.1:$PGPORT"
+unset PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSYSCONFDIR; exec "$@""#;
+
+/// Whether the tests can have a PostgreSQL of their own. It has room for more tests at a time than
+/// the usual one, and need not write to the disk.
+pub(crate) fn has_own_postgres() -> bool {
+    std::env::var_os(SERVERS[0].variable).is_none() && succeeds(&format!("command -v {OWN_POSTGRES}"))
+}
+
+/// How many tests run at a time on a PostgreSQL of their own. Most tests wait more than they work.
+/// MariaDB's 151 connections suffice for four.
+fn test_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (2 * cores).min(4)
+}
+
+/// Runs `command` with a PostgreSQL of its own.
+pub(crate) fn in_own_postgres(command: Command) -> Command {
+    let mut own = Command::new(OWN_POSTGRES);
+    own.args(["-t", "-i", "--auth=trust", "-o", "max_connections=400", "-o", "fsync=off"]);
+    own.args(["sh", "-c", WITH_ITS_URL, "sh"]).arg(command.get_program());
+    own.env("NEXTEST_TEST_THREADS", test_threads().to_string());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => own.env(name, value),
+            None => own.env_remove(name),
+        };
+    }
+    own
+}
+
 fn install_package(package: &str, option: &str) -> anyhow::Result<()> {
     let root = succeeds("test $(id -u) = 0") && succeeds("command -v apt-get");
     if !root {
