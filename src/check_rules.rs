@@ -5,8 +5,6 @@
 //! what members said of themselves. So after an upgrade such a rule may refuse everyone. It reads
 //! `declared.x` then, or an organiser imports the values.
 
-use std::collections::BTreeSet;
-
 use clap::Args;
 use domain::drive::Status;
 use domain::eligibility::Rules;
@@ -42,16 +40,17 @@ pub async fn run(arguments: CheckRulesArguments, shutdown: CancellationToken) ->
     let found = found?;
     anyhow::ensure!(
         found == 0,
-        "{found} attributes in rules are known of nobody; import them, or let the rule read declared.*"
+        "nobody has {found} verified attributes that rules need; import them, or let the rule read declared.*"
     );
-    println!("every attribute that rules read is known of somebody");
+    println!("somebody has each verified attribute that rules need");
     Ok(())
 }
 
 /// Checks the rules of all drives that are not cancelled or closed. Passes one line to `print` for
-/// each attribute that no member has. Returns how many there are.
+/// each attribute that a rule needs and no member has, and for each of which members only declared a
+/// value. Returns how many of the first kind there are.
 async fn check(db: &Database, mut print: impl FnMut(String)) -> Result<u64, DbErr> {
-    let known = members::verified_names(&db.reports).await?;
+    let counts = members::counts(&db.reports).await?;
     let statuses = vec![Status::Draft, Status::Published, Status::Open];
     let mut query = drives::Query { statuses, kind: None, text: None, after: None, limit: PAGE };
     let mut found = 0;
@@ -61,12 +60,16 @@ async fn check(db: &Database, mut print: impl FnMut(String)) -> Result<u64, DbEr
         query.after = Some((last.created_at, last.id));
         for view in &page {
             let rules = Rules::compile_stored(&view.drive.definition.rules, view.drive.rules_version);
-            let missing: BTreeSet<_> =
-                rules.reads_of_member().filter(|name| !known.contains(*name)).collect();
-            for name in missing {
-                found += 1;
-                let title = &view.drive.definition.title;
-                print(format!("{title:?} ({}): member.{name} is known of nobody", view.id));
+            let title = &view.drive.definition.title;
+            for name in rules.needs_of_member() {
+                let (verified, declared) = counts.get(name).copied().unwrap_or_default();
+                found += u64::from(verified == 0);
+                if verified == 0 || declared > 0 {
+                    print(format!(
+                        "{title:?} ({}): {verified} members have member.{name}, {declared} have only declared.{name}",
+                        view.id
+                    ));
+                }
             }
         }
     }

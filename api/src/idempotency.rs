@@ -24,6 +24,12 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
+    /// The options of a request that differs from others with its path and body by `what`.
+    pub(crate) fn of_another(mut self, what: &str) -> Self {
+        self.key = self.key.map(|key| format!("{what} {key}"));
+        self
+    }
+
     fn read(headers: &HeaderMap) -> Result<Self, Problem> {
         let key = match headers.get("idempotency-key") {
             None => None,

@@ -81,22 +81,13 @@ impl Context {
         };
         let span =
             debug_span!("publish", otel.name = format!("publish {}", C::KIND), otel.kind = "producer", %id);
-        match claim {
-            // In a task of its own: a client that hangs up must not end it between claim and confirm.
-            Some(claim) => {
-                let publishing = self.clone().publish_claimed(C::KIND, claim, body_hash, seal);
-                accepted_at = match tokio::spawn(publishing.instrument(span)).await {
-                    Ok(published) => published?,
-                    Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-                    // The process ends.
-                    Err(_) => return Err(PublishError::Unconfirmed.into()),
-                };
-            }
-            None => {
-                let publishing =
-                    async { self.publish_command(C::KIND, seal(accepted_at, body_hash.meaning)).await };
-                publishing.instrument(span).await?;
-            }
+        if let Some(claim) = claim {
+            let publishing = self.publish_claimed(C::KIND, claim, body_hash, seal);
+            accepted_at = Box::pin(publishing.instrument(span)).await?;
+        } else {
+            let publishing =
+                async { self.publish_command(C::KIND, seal(accepted_at, body_hash.meaning)).await };
+            publishing.instrument(span).await?;
         }
         if let Some((wait, patience)) = wait
             && let Some(row) = wait.decision(patience).await

@@ -236,6 +236,7 @@ impl State {
                 self.changed.insert(member_id);
             }
         }
+        outcome.finish();
         outcome
     }
 

@@ -22,8 +22,8 @@ use crate::secret::Secret;
 
 /// The most memory for cached answers in this process, in bytes.
 const LOCAL_BYTES: u64 = 32 * 1024 * 1024;
-/// The most claims remembered in this process.
-const LOCAL_CLAIMS: u64 = 100_000;
+/// The most memory for claims in this process, in bytes.
+const LOCAL_CLAIMS: u64 = 32 * 1024 * 1024;
 
 /// A cached answer.
 #[derive(Debug)]
@@ -73,6 +73,8 @@ struct UntilItSays;
 struct Claim {
     value: String,
     lasts: Duration,
+    /// Whether this process wrote it last. Then Redis knows nothing better.
+    is_final: bool,
 }
 
 impl Expiry<String, Claim> for UntilItSays {
@@ -195,26 +197,32 @@ impl Cache {
     /// Claims `key` with `value`, for all processes, for at most `lasts`. Returns the value of the
     /// first claim.
     pub async fn claim(&self, key: &str, value: String, lasts: Duration) -> String {
+        if let Some(known) = self.claims.get(key).await.filter(|known| known.is_final) {
+            return known.value;
+        }
         let shared = match &self.redis {
             Some(redis) => redis.claim(key, &value, lasts).await,
             None => None,
         };
+        let is_final = false;
         let first = match shared {
             // This process goes on with it when Redis is away.
             Some(first) => {
-                let claim = Claim { value: first, lasts };
+                let claim = Claim { value: first, lasts, is_final };
                 self.claims.insert(key.to_owned(), claim.clone()).await;
                 claim
             }
-            None => self.claims.get_with(key.to_owned(), async { Claim { value, lasts } }).await,
+            None => self.claims.get_with(key.to_owned(), async { Claim { value, lasts, is_final } }).await,
         };
         first.value
     }
 
-    /// Replaces a claim, for at most `lasts`. Returns the value that it had before.
+    /// Replaces a claim, for at most `lasts`. Returns the value that it had before. From then on this
+    /// process knows the claim, whether Redis takes it or not.
     pub async fn reclaim(&self, key: &str, value: String, lasts: Duration) -> Option<String> {
         let local = self.claims.get(key).await.map(|claim| claim.value);
-        self.claims.insert(key.to_owned(), Claim { value: value.clone(), lasts }).await;
+        let claim = Claim { value: value.clone(), lasts, is_final: true };
+        self.claims.insert(key.to_owned(), claim).await;
         match &self.redis {
             Some(redis) => redis.reclaim(key, &value, lasts).await.unwrap_or(local),
             None => local,
@@ -231,13 +239,17 @@ impl Cache {
 
     /// The value with which `key` was claimed, if the cache still has it.
     pub async fn claimed(&self, key: &str) -> Option<String> {
+        let known = self.claims.get(key).await;
+        if let Some(known) = known.as_ref().filter(|known| known.is_final) {
+            return Some(known.value.clone());
+        }
         let shared = match &self.redis {
             Some(redis) => redis.claimed(key).await,
             None => None,
         };
         match shared {
             Some(value) => Some(value),
-            None => self.claims.get(key).await.map(|claim| claim.value),
+            None => known.map(|known| known.value),
         }
     }
 

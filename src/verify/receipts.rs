@@ -4,7 +4,7 @@
 //! keep. Of two clicks on one drive, the first is decided first. A file of such receipts proves
 //! whether the logs did so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::BufRead;
 
 use chrono::TimeDelta;
@@ -34,7 +34,7 @@ pub(super) async fn check(
     lines: impl BufRead,
 ) -> Result<u64, Fault> {
     let mut lines = lines.lines().enumerate();
-    let (mut seen, mut last, mut count) = (BTreeSet::new(), BTreeMap::<Stream, (u64, u64)>::new(), 0);
+    let (mut seen, mut last, mut count) = (BTreeMap::new(), BTreeMap::<Stream, (u64, u64)>::new(), 0);
     loop {
         let mut page = Vec::with_capacity(PAGE);
         for (index, line) in lines.by_ref() {
@@ -82,9 +82,14 @@ pub(super) async fn check(
                 ));
             }
             // The same click gets the same receipt again.
-            let (Some(stream), Some(sequence), true) =
-                (row.stream, row.sequence, seen.insert(claims.command_id))
-            else {
+            let before = seen.insert(claims.command_id, claims.accepted_at.clone());
+            if before.as_ref().is_some_and(|before| *before != claims.accepted_at) {
+                return Err(differs(
+                    number,
+                    &format!("{} has another instant than in an earlier line", claims.command_id),
+                ));
+            }
+            let (Some(stream), Some(sequence), None) = (row.stream, row.sequence, before) else {
                 continue;
             };
             if let Some((before, earlier)) = last.insert(stream, (number, sequence))

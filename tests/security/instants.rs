@@ -134,7 +134,8 @@ async fn a_forged_claim_in_redis_moves_no_instant() {
     let since = now();
     let real = click(&ann, &drive_id, "real").await;
     assert!(accepted_at(&real) >= since);
-    let forged: [(&str, String); 4] = [
+    let forged: [(&str, String); 5] = [
+        ("of-another", ours.authenticate("muster-claim+jwt", &claim(key_of("real")))),
         ("plain", claim(key_of("plain")).to_string()),
         ("theirs", theirs.authenticate("muster-claim+jwt", &claim(key_of("theirs")))),
         ("other-type", ours.authenticate("at+jwt", &claim(key_of("other-type")))),

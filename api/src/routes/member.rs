@@ -94,7 +94,8 @@ struct MemberChanges {
     #[serde(default)]
     #[schemars(extend("maxItems" = MAX_ATTRIBUTES))]
     absent: BTreeSet<String>,
-    /// Attributes of which the organisation says nothing any more. The member may set these.
+    /// Attributes of which the organisation says nothing any more. The member may set these. `name`
+    /// releases the name.
     #[serde(default)]
     #[schemars(extend("maxItems" = MAX_ATTRIBUTES))]
     release: BTreeSet<String>,
@@ -134,6 +135,8 @@ impl AdminMemberRoutes {
             Problem::internal().detail("the file could not be stored")
         })?;
         let command = ImportMembers { imported_by: admin.0.id, file, charset, overrides: overrides.0 };
+        // The path and the file are the same with and without it, and the command is not.
+        let asked = if overrides.0 { asked.of_another("override") } else { asked };
         cx.submit(Submission { actor: admin.0, asked, body_hash: hash }, |_| command).await
     }
 

@@ -1,8 +1,8 @@
 //! The memory of an idempotency key between the first click and the decision.
 //!
 //! A receipt must never carry an instant at which nothing was durable. So a claim counts only after
-//! the broker confirmed the command. Before that it holds the request's hash, and nothing else: a
-//! request that is abandoned, or a process that dies, reserves no instant. A claim carries a code
+//! the broker confirmed the command. Before that only its hash of the body counts: a request that is
+//! abandoned, or a process that dies, reserves no instant. A claim carries a code
 //! that only this deployment makes, so a cache that someone else wrote to moves no instant either.
 
 use std::time::Duration;
@@ -14,20 +14,26 @@ use domain::id::CommandId;
 use domain::stream::{self, Stream};
 use serde::{Deserialize, Serialize};
 use shared::bus::{Outgoing, PublishError};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::body::BodyHash;
 use crate::context::Context;
 use crate::problem::Problem;
 
-/// How long the cache keeps a confirmed claim. The ledger takes over once the command is decided.
-const CONFIRMED_LASTS: Duration = Duration::from_secs(24 * 3600);
-/// How long it keeps any other claim: longer than a publish takes.
-const CLAIM_LASTS: Duration = Duration::from_secs(60);
-/// How long a repetition waits for the confirm of the request before it, and how often it looks.
+/// How long the cache keeps a claim. The ledger takes over once the command is decided.
+const CLAIM_LASTS: Duration = Duration::from_secs(24 * 3600);
+/// Timeout for a publish with its claim. On timeout the broker may have the command or not.
+const PUBLISH: Duration = Duration::from_secs(60);
+/// How long a repetition waits for the confirm of the request before it, and its first look. The
+/// time between two looks doubles.
 const PATIENCE: Duration = Duration::from_millis(500);
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(10);
+/// The most requests with a key in progress. A request may go on after its client hung up, so these
+/// have a bound of their own.
+static IN_WORK: Semaphore = Semaphore::const_new(20_000);
 
 /// The `typ` of a claim's JWS.
 const TYPE: &str = "muster-claim+jwt";
@@ -67,42 +73,65 @@ impl Context {
     /// Publishes the command of an idempotency key. `seal` makes its message for an instant and a
     /// body hash. Returns the instant that the receipt carries.
     ///
+    /// It runs in a task of its own: a client that hangs up must not end it between claim and confirm.
+    pub(super) async fn publish_claimed(
+        &self,
+        kind: &'static str,
+        mine: Claim,
+        body_hash: BodyHash,
+        seal: impl FnOnce(Timestamp, Digest256) -> Outgoing + Send + 'static,
+    ) -> Result<Timestamp, Problem> {
+        let permit = IN_WORK.try_acquire().map_err(|_| Problem::overloaded())?;
+        let cx = self.clone();
+        let publishing = async move {
+            let _permit = permit;
+            let published = tokio::time::timeout(PUBLISH, cx.publish_once(kind, mine, body_hash, seal));
+            published.await.unwrap_or_else(|_| Err(PublishError::Unconfirmed.into()))
+        };
+        match tokio::spawn(publishing.in_current_span()).await {
+            Ok(published) => published,
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            // The process ends.
+            Err(_) => Err(PublishError::Unconfirmed.into()),
+        }
+    }
+
     /// A repetition of a confirmed command publishes the same bytes: the broker may have lost the
     /// first ones. A repetition of a command that is not confirmed yet gets an instant of its own.
     /// The ledger keeps the one that reaches the lane first.
-    pub(super) async fn publish_claimed(
-        self,
+    async fn publish_once(
+        &self,
         kind: &'static str,
         mut mine: Claim,
         body_hash: BodyHash,
         seal: impl FnOnce(Timestamp, Digest256) -> Outgoing,
     ) -> Result<Timestamp, Problem> {
         let first = self.earlier_claim(&mine, &body_hash).await;
-        if first.as_ref().is_some_and(|first| !body_hash.is(&first.body_hash)) {
-            return Err(Problem::idempotency_key_reused());
-        }
         if let Some(first) = &first {
+            if !body_hash.is(&first.body_hash) {
+                return Err(Problem::idempotency_key_reused());
+            }
             // A repetition publishes the same bytes.
             mine.body_hash = first.body_hash;
-        }
-        let confirmed = first.filter(|first| first.confirmed);
-        if let Some(first) = confirmed {
-            self.publish_command(kind, seal(first.accepted_at, first.body_hash)).await?;
-            return Ok(first.accepted_at);
+            if first.confirmed {
+                mine.accepted_at = first.accepted_at;
+            }
         }
         if let Err(error) = self.publish_command(kind, seal(mine.accepted_at, mine.body_hash)).await {
-            if error != PublishError::Unconfirmed
-                && self.claimed(mine.id).await.is_some_and(|now| now.by == mine.by)
-            {
+            let is_own = first.is_none() && error != PublishError::Unconfirmed;
+            if is_own && self.claimed(mine.id).await.is_some_and(|now| now.by == mine.by) {
                 // Nothing was accepted, so the key is free for another body.
                 self.cache.unclaim(&key(mine.id)).await;
             }
             return Err(error.into());
         }
+        if first.is_some_and(|first| first.confirmed) {
+            return Ok(mine.accepted_at);
+        }
         mine.confirmed = true;
-        let before = self.reclaim(&mine).await;
-        match before.filter(|before| before.confirmed && before.by != mine.by) {
-            // A repetition was confirmed first.
+        let before = self.reclaim(&mine).await.filter(|before| before.confirmed);
+        match before.filter(|before| before.accepted_at < mine.accepted_at) {
+            // Another request for the same command was confirmed meanwhile. The earlier one counts.
             Some(before) => {
                 self.reclaim(&before).await;
                 Ok(before.accepted_at)
@@ -111,24 +140,27 @@ impl Context {
         }
     }
 
-    /// The claim of an earlier request for the same command. Waits a moment for its confirm.
+    /// The claim of an earlier request for the same command. Waits a moment for its confirm, unless
+    /// that request ended long ago.
     async fn earlier_claim(&self, mine: &Claim, body_hash: &BodyHash) -> Option<Claim> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let first = self.cache.claim(&key(mine.id), self.sealed(mine), CLAIM_LASTS).await;
-            let first = self.opened(mine.id, &first)?;
-            if first.by == mine.by {
-                return None;
-            }
-            if first.confirmed || !body_hash.is(&first.body_hash) || Instant::now() > deadline {
-                return Some(first);
-            }
-            sleep(LOOK).await;
+        let (deadline, mut look) = (Instant::now() + PATIENCE, LOOK);
+        let first = self.cache.claim(&key(mine.id), self.sealed(mine), CLAIM_LASTS).await;
+        let mut first = self.opened(mine.id, &first).filter(|first| first.by != mine.by)?;
+        while !first.confirmed
+            && body_hash.is(&first.body_hash)
+            && first.accepted_at + PUBLISH > mine.accepted_at
+            && Instant::now() < deadline
+        {
+            sleep(look).await;
+            look *= 2;
+            // It was released: nothing was accepted.
+            first = self.claimed(mine.id).await?;
         }
+        Some(first)
     }
 
     async fn reclaim(&self, claim: &Claim) -> Option<Claim> {
-        let before = self.cache.reclaim(&key(claim.id), self.sealed(claim), CONFIRMED_LASTS).await;
+        let before = self.cache.reclaim(&key(claim.id), self.sealed(claim), CLAIM_LASTS).await;
         self.opened(claim.id, &before?)
     }
 

@@ -15,7 +15,7 @@ mod moment;
 mod parse;
 mod typing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono_tz::Tz;
@@ -295,12 +295,17 @@ impl Rules {
         self.rules.is_empty()
     }
 
-    /// The names of the attributes that the rules read of what an organisation says.
-    pub fn reads_of_member(&self) -> impl Iterator<Item = &str> {
-        self.rules.iter().flat_map(|(_, expression)| &expression.reads).filter_map(|read| match read {
-            Read::Member(name) => Some(name.as_str()),
-            _ => None,
-        })
+    /// The names of the verified attributes that the rules need. A rule that tests with `has` whether
+    /// there is one does not need it.
+    #[must_use]
+    pub fn needs_of_member(&self) -> BTreeSet<&str> {
+        let reads = self
+            .rules
+            .iter()
+            .flat_map(|(_, expression)| expression.reads.iter().filter(|read| !expression.root.tests(read)));
+        reads
+            .filter_map(|read| if let Read::Member(name) = read { Some(name.as_str()) } else { None })
+            .collect()
     }
 
     /// The part of what is known of the person that the rules read. Only this is a fact of the

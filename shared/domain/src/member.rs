@@ -122,7 +122,7 @@ pub struct EditMember {
     /// Attributes that the member is known not to have.
     #[serde(default)]
     pub absent: BTreeSet<String>,
-    /// Attributes of which the organisation says nothing any more.
+    /// Attributes of which the organisation says nothing any more. `name` releases the name.
     #[serde(default)]
     pub release: BTreeSet<String>,
 }
@@ -136,6 +136,10 @@ impl EditMember {
     #[must_use]
     pub fn faults(&self) -> Vec<FieldError> {
         let mut faults: Vec<_> = name_fault(self.name.as_deref()).into_iter().collect();
+        if self.name.is_none() && self.set.is_empty() && self.absent.is_empty() && self.release.is_empty() {
+            faults
+                .push(FieldError::new("set", "the edit changes nothing; give name, set, absent or release"));
+        }
         let fields =
             [("set", self.set.len()), ("absent", self.absent.len()), ("release", self.release.len())];
         for (field, _) in fields.into_iter().filter(|(_, length)| *length > MAX_ATTRIBUTES) {

@@ -1,6 +1,6 @@
 //! The table `members`: the profiles of people.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use domain::actor::Role;
 use domain::address::shown_email;
@@ -152,16 +152,21 @@ pub async fn ids(
     Ok(select.into_tuple::<Uuid>().all(db).await?.into_iter().map(MemberId).collect())
 }
 
-/// The names of the attributes that an organisation says of at least one member.
-pub async fn verified_names(db: &impl ConnectionTrait) -> Result<BTreeSet<String>, DbErr> {
-    let (mut names, mut after) = (BTreeSet::new(), None);
+/// For each attribute: how many members have it verified, and how many only declared it.
+pub async fn counts(db: &impl ConnectionTrait) -> Result<BTreeMap<String, (u64, u64)>, DbErr> {
+    let (mut counts, mut after) = (BTreeMap::<_, (u64, u64)>::new(), None);
     loop {
         let page = ids(db, after, ROWS_PER_INSERT as u64).await?;
-        let Some(last) = page.last() else { return Ok(names) };
+        let Some(last) = page.last() else { return Ok(counts) };
         after = Some(*last);
         for profile in profiles(db, page).await?.into_values() {
-            let said = profile.known.verified.into_iter().filter(|(_, said)| said.value.is_some());
-            names.extend(said.map(|(name, _)| name));
+            let Known { verified, declared } = profile.known;
+            for (name, _) in verified.into_iter().filter(|(_, said)| said.value.is_some()) {
+                counts.entry(name).or_default().0 += 1;
+            }
+            for (name, _) in declared.iter() {
+                counts.entry(name.clone()).or_default().1 += 1;
+            }
         }
     }
 }

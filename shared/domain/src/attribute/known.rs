@@ -77,11 +77,11 @@ impl Known {
         Self { declared: Attributes(declared), ..Self::imported(Attributes(verified), at) }
     }
 
-    /// The same as one map, as those versions read it: what an organisation says counts.
+    /// The same as one map, as those versions read it.
     #[must_use]
     pub fn as_one_map(&self) -> Attributes {
         let verified = self.verified.iter().filter_map(|(name, said)| Some((name, said.value.as_ref()?)));
-        let all = self.declared.iter().filter(|(name, _)| !self.is_verified(name)).chain(verified);
+        let all = self.declared.iter().chain(verified);
         all.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
@@ -89,6 +89,13 @@ impl Known {
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&Attribute> {
         self.verified.get(name)?.value.as_ref()
+    }
+
+    /// Drops what the person says about attributes of which an organisation says something. Otherwise
+    /// `declared.x` would bring back a value that an import took away.
+    pub(crate) fn drop_what_is_verified(&mut self) {
+        let Self { verified, declared } = self;
+        declared.0.retain(|name, _| !verified.contains_key(name));
     }
 
     /// Whether an organisation says something about `name`, also that there is no value.

@@ -72,6 +72,28 @@ pub(super) struct Node {
     pub(super) kind: Kind,
 }
 
+impl Node {
+    /// Whether a part of it tests with `has` whether there is this value.
+    pub(super) fn tests(&self, read: &Read) -> bool {
+        match &self.kind {
+            Kind::Has(tested) => tested == read,
+            Kind::Not(one) | Kind::Negate(one) | Kind::Part(_, one, _) => one.tests(read),
+            Kind::And(two) | Kind::Or(two) | Kind::Compare(_, two) | Kind::Arithmetic(_, two) => {
+                two.iter().any(|part| part.tests(read))
+            }
+            Kind::If(three) => three.iter().any(|part| part.tests(read)),
+            Kind::In(item, list) => item.tests(read) || list.iter().any(|part| part.tests(read)),
+            Kind::Call(_, args) => args.iter().any(|part| part.tests(read)),
+            Kind::Bool(_)
+            | Kind::Number(_)
+            | Kind::Text(_)
+            | Kind::Duration(_)
+            | Kind::Moment(_)
+            | Kind::Read(_) => false,
+        }
+    }
+}
+
 /// The kind of a part of an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Kind {

@@ -53,11 +53,11 @@ impl Profile {
         if !locked.is_empty() {
             return Err(Refusal::new(Code::AttributeLocked).with_errors(locked));
         }
-        let mut declared = self.known.declared.clone();
-        let own = command.attributes.iter().filter(|(name, _)| !self.known.is_verified(name));
-        declared.change(&own.map(|(name, value)| (name.clone(), value.clone())).collect());
-        bounded("attributes", declared.len())?;
-        self.known.declared = declared;
+        let mut known = self.known.clone();
+        known.declared.change(&command.attributes);
+        known.drop_what_is_verified();
+        bounded("attributes", known.declared.len(), self.known.declared.len())?;
+        self.known = known;
         if let Some(name) = name {
             name.clone_into(&mut self.name);
         }
@@ -73,11 +73,14 @@ impl Profile {
             verified.insert(name.clone(), Verified { value, source: Source::Organiser, at: now });
         }
         verified.retain(|name, _| !command.release.contains(name));
-        bounded("set", verified.len())?;
+        bounded("set", verified.len(), self.known.verified.len())?;
         self.known.verified = verified;
+        self.known.drop_what_is_verified();
         if let Some(name) = &command.name {
             name.trim().clone_into(&mut self.name);
             self.name_source = Some(Source::Organiser);
+        } else if command.release.contains("name") {
+            self.name_source = None;
         }
         Ok(())
     }
@@ -93,7 +96,8 @@ impl Profile {
         let mut imported = Imported::default();
         for (name, value) in &row.attributes {
             let before = verified.get(name);
-            if before.is_some_and(|before| before.value == *value) {
+            let adopts = overrides && before.is_some_and(|before| before.source == Source::Organiser);
+            if !adopts && before.is_some_and(|before| before.value == *value) {
                 continue;
             }
             if before.is_some_and(|before| is_held(before.source)) {
@@ -103,11 +107,12 @@ impl Profile {
             let value = value.clone();
             verified.insert(name.clone(), Verified { value, source: Source::Import, at: now });
         }
-        if verified.len() > MAX_ATTRIBUTES {
+        if verified.len() > MAX_ATTRIBUTES.max(self.known.verified.len()) {
             return Err(format!("the member would have more than {MAX_ATTRIBUTES} attributes"));
         }
         imported.has_changed = verified != self.known.verified;
         self.known.verified = verified;
+        self.known.drop_what_is_verified();
         if !row.name.is_empty() && row.name == self.name && self.name_source.is_none() {
             self.name_source = Some(Source::Import);
             imported.has_changed = true;
@@ -124,8 +129,9 @@ impl Profile {
     }
 }
 
-fn bounded(field: &str, attributes: usize) -> Result<(), Refusal> {
-    if attributes <= MAX_ATTRIBUTES {
+/// Refuses more attributes than there may be. A profile of an older version may have more `before`.
+fn bounded(field: &str, attributes: usize, before: usize) -> Result<(), Refusal> {
+    if attributes <= MAX_ATTRIBUTES.max(before) {
         return Ok(());
     }
     let detail = format!("a member has at most {MAX_ATTRIBUTES} attributes");
@@ -142,6 +148,7 @@ mod tests {
 
     type Values<'a> = &'a [(&'a str, Option<Attribute>)];
 
+    #[expect(clippy::unnecessary_wraps, reason = "a filled cell")]
     fn number(number: i64) -> Option<Attribute> {
         Some(Attribute::Number(number.into()))
     }
@@ -200,7 +207,7 @@ mod tests {
         assert_eq!(profile.known.member("marks"), None);
         import(&mut profile, &row("", &[("marks", number(58))]));
         assert_eq!(profile.known.member("marks"), number(58).as_ref());
-        assert_eq!(profile.known.declared.get("marks"), number(99).as_ref());
+        assert!(profile.known.declared.is_empty(), "the organisation's word replaces the member's");
         assert_eq!(profile.known.as_one_map().get("marks"), number(58).as_ref());
     }
 
@@ -229,7 +236,9 @@ mod tests {
         let over = profile.import(&again, clock::now(), true).unwrap();
         assert!(over.has_changed && over.held.is_empty());
         assert_eq!(profile.known.member("age"), number(20).as_ref());
-        profile.edit(&edit(&[], &[], &["age"]), clock::now()).unwrap();
+        assert_eq!(profile.known.verified["age"].source, Source::Import);
+        profile.edit(&edit(&[], &[], &["age", "name"]), clock::now()).unwrap();
+        profile.update(&named("Ann A. Lee")).unwrap();
         profile.update(&update(&[("age", number(21))])).unwrap();
         assert_eq!(profile.known.member("age"), None, "released, it is the member's to say");
     }
@@ -271,5 +280,27 @@ mod tests {
         profile.update(&update(&[("city", None), ("age", number(20))])).unwrap();
         assert_eq!(profile.known.declared.get("city"), None);
         assert_eq!(profile.known.declared.get("age"), number(20).as_ref());
+    }
+
+    #[test]
+    fn an_empty_cell_leaves_nothing_of_what_the_member_said() {
+        let mut profile = Profile::default();
+        profile.update(&update(&[("marks", number(99))])).unwrap();
+        import(&mut profile, &row("", &[("marks", None)]));
+        assert_eq!((profile.known.member("marks"), profile.known.declared.get("marks")), (None, None));
+        profile.update(&update(&[("marks", None)])).unwrap();
+        profile.edit(&edit(&[], &[], &["marks"]), clock::now()).unwrap();
+        assert!(profile.known.declared.is_empty(), "and it does not come back");
+    }
+
+    #[test]
+    fn more_attributes_than_there_may_be_can_still_be_corrected() {
+        let names = (0..MAX_ATTRIBUTES + 6).map(|number| format!("a{number}"));
+        let all = names.map(|name| (name, Attribute::Number(1.into()))).collect();
+        let mut profile = Profile { known: Known::imported(all, clock::now()), ..Profile::default() };
+        assert!(import(&mut profile, &row("", &[("a0", number(2))])).has_changed);
+        profile.edit(&edit(&[("a1", number(3))], &[], &[]), clock::now()).unwrap();
+        assert_eq!(profile.known.member("a1"), number(3).as_ref());
+        assert!(profile.import(&row("", &[("more", number(1))]), clock::now(), false).is_err());
     }
 }

@@ -61,11 +61,11 @@ pub struct ImportOutcome {
     pub rejected: Vec<BadRow>,
     /// How many rows were rejected.
     pub rejected_count: u64,
-    /// Values that were left, because an organiser had set them by hand: the first
+    /// Values that were not replaced, because an organiser had set them by hand: the first
     /// [`MAX_REPORTED`]. Their rows count as usual.
     #[serde(default)]
     pub held: Vec<BadRow>,
-    /// How many values were left.
+    /// How many values were not replaced.
     #[serde(default)]
     pub held_count: u64,
     /// Why they were rejected, the most frequent reason first.
@@ -101,7 +101,13 @@ impl ImportOutcome {
         }
     }
 
-    /// Reports values that were left, because an organiser had set them by hand.
+    /// Puts the reasons in order, after rows were rejected.
+    pub fn finish(&mut self) {
+        self.reasons.sort_by_key(|reason| std::cmp::Reverse(reason.count));
+        self.rejected.sort_by_key(|row| row.line);
+    }
+
+    /// Reports values that were not replaced, because an organiser had set them by hand.
     pub fn hold(&mut self, line: u64, columns: &[String]) {
         for column in columns {
             self.held_count += 1;
