@@ -1,4 +1,5 @@
 //! What must not happen: one file for each kind of attack, or of trust that was misplaced.
 
+mod connections;
 mod instants;
 mod provenance;

@@ -23,6 +23,7 @@ use serde_json::Value as Json;
 
 use crate::problem::Problem;
 use crate::schema::{self, Way};
+use crate::serve::place::Place;
 use crate::{faults, json};
 
 /// The largest JSON body, in bytes.
@@ -37,10 +38,15 @@ const SOON: Duration = Duration::from_secs(30);
 const LATER: Duration = Duration::from_secs(10 * 60);
 
 /// Reads a whole body. Fails if it is larger than `limit` or does not arrive within `patience`.
+/// The request holds no [`Place`] meanwhile, and needs one afterwards.
 ///
 /// poem reads a bounded body into a buffer of 4 KiB first, which would be part of the future of
 /// every request.
-async fn read(body: &mut RequestBody, limit: usize, patience: Duration) -> Result<Bytes> {
+async fn read(request: &Request, body: &mut RequestBody, limit: usize, patience: Duration) -> Result<Bytes> {
+    let place = request.data::<Place>();
+    if let Some(place) = place {
+        place.leave();
+    }
     let mut body: BoxBody<Bytes, io::Error> = body.take()?.into();
     let reading = async {
         // Copy each piece at once. A piece is a slice of the server's read buffer. Even one byte
@@ -56,7 +62,11 @@ async fn read(body: &mut RequestBody, limit: usize, patience: Duration) -> Resul
         }
         Ok(whole.freeze())
     };
-    Ok(tokio::time::timeout(patience, reading).await.map_err(|_| Problem::body_too_slow())??)
+    let whole = tokio::time::timeout(patience, reading).await.map_err(|_| Problem::body_too_slow())??;
+    if let Some(place) = place {
+        place.enter()?;
+    }
+    Ok(whole)
 }
 
 /// The hashes of a body.
@@ -108,8 +118,8 @@ impl<T: Readable> Payload for JsonBody<T> {
 impl<T: Readable> ParsePayload for JsonBody<T> {
     const IS_REQUIRED: bool = false;
 
-    async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
-        let bytes = read(body, MAX_JSON, SOON).await?;
+    async fn from_request(request: &Request, body: &mut RequestBody) -> Result<Self> {
+        let bytes = read(request, body, MAX_JSON, SOON).await?;
         Self::parse(&bytes)
     }
 }
@@ -152,7 +162,7 @@ impl<'a, T: Readable> ApiExtractor<'a> for JsonBody<T> {
         body: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> Result<Self> {
-        let bytes = read(body, MAX_JSON, SOON).await?;
+        let bytes = read(request, body, MAX_JSON, SOON).await?;
         match request.content_type() {
             // An empty body needs no content type. Any other body needs one.
             _ if bytes.is_empty() => Self::parse(&bytes),
@@ -190,7 +200,7 @@ impl ParsePayload for CsvBody {
 
     async fn from_request(request: &Request, body: &mut RequestBody) -> Result<Self> {
         let charset = request.content_type().and_then(charset);
-        let bytes = read(body, MAX_FILE, LATER).await?;
+        let bytes = read(request, body, MAX_FILE, LATER).await?;
         let exact = sha256(&bytes);
         Ok(Self { bytes, hash: BodyHash { exact, meaning: exact }, charset })
     }
@@ -274,6 +284,7 @@ mod tests {
     use poem::http::StatusCode;
 
     use super::*;
+    use crate::serve::place::Room;
 
     #[test]
     fn a_content_type_may_say_how_a_file_is_encoded() {
@@ -290,10 +301,34 @@ mod tests {
     #[tokio::test]
     async fn a_body_has_to_come_in_time() {
         let stalled = Body::from_bytes_stream(stream::pending::<std::io::Result<Bytes>>());
-        let found = read(&mut RequestBody::new(stalled), MAX_JSON, Duration::from_millis(20)).await;
+        let found =
+            read(&Request::default(), &mut RequestBody::new(stalled), MAX_JSON, Duration::from_millis(20))
+                .await;
         assert_eq!(found.unwrap_err().status(), StatusCode::REQUEST_TIMEOUT);
-        let found = read(&mut RequestBody::new("{}".into()), MAX_JSON, SOON).await;
+        let found = read(&Request::default(), &mut RequestBody::new("{}".into()), MAX_JSON, SOON).await;
         assert_eq!(found.unwrap(), "{}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_arrives_slowly_takes_no_place_from_others() {
+        let room = Room::of(1);
+        let mut request = Request::default();
+        request.set_data(room.enter().unwrap());
+        let (sender, pieces) = tokio::sync::oneshot::channel::<io::Result<Bytes>>();
+        let body = Body::from_bytes_stream(stream::once(async { pieces.await.unwrap() }));
+        let mut body = RequestBody::new(body);
+        let mut reading = Box::pin(read(&request, &mut body, MAX_JSON, SOON));
+        assert!(futures_util::poll!(&mut reading).is_pending());
+        let other = room.enter().expect("the slow one holds no place");
+        sender.send(Ok("{}".into())).unwrap();
+        let found = reading.await.unwrap_err();
+        assert_eq!(found.status(), StatusCode::SERVICE_UNAVAILABLE, "it needs a place when it is complete");
+        drop(other);
+        let read = read(&request, &mut RequestBody::new("{}".into()), MAX_JSON, SOON).await;
+        assert_eq!(read.unwrap(), "{}");
+        assert!(room.enter().is_err(), "it has its place again");
+        drop(request);
+        room.enter().expect("the place is free when the request has ended");
     }
 
     #[tokio::test]
@@ -303,10 +338,10 @@ mod tests {
             RequestBody::new(Body::from_bytes_stream(stream::iter(pieces)))
         };
         let end = || Ok(Bytes::from("}"));
-        assert_eq!(read(&mut pieces(end()), 2, SOON).await.unwrap(), "{}");
-        let found = read(&mut pieces(end()), 1, SOON).await;
+        assert_eq!(read(&Request::default(), &mut pieces(end()), 2, SOON).await.unwrap(), "{}");
+        let found = read(&Request::default(), &mut pieces(end()), 1, SOON).await;
         assert_eq!(found.unwrap_err().status(), StatusCode::PAYLOAD_TOO_LARGE);
-        let found = read(&mut pieces(Err(io::Error::other("gone"))), 2, SOON).await;
+        let found = read(&Request::default(), &mut pieces(Err(io::Error::other("gone"))), 2, SOON).await;
         assert_eq!(found.unwrap_err().status(), StatusCode::BAD_REQUEST);
     }
 
@@ -329,7 +364,9 @@ mod tests {
             assert!(Arc::strong_count(&alive) <= 4, "{} buffers are kept", Arc::strong_count(&alive));
             Ok::<_, io::Error>(Bytes::from_owner(buffer))
         });
-        let found = read(&mut RequestBody::new(Body::from_bytes_stream(pieces)), 1000, SOON).await;
+        let found =
+            read(&Request::default(), &mut RequestBody::new(Body::from_bytes_stream(pieces)), 1000, SOON)
+                .await;
         assert_eq!(found.unwrap(), vec![b'x'; 1000]);
     }
 }

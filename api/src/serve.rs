@@ -5,6 +5,8 @@ pub(crate) mod connection;
 mod front_page;
 mod head;
 mod methods;
+pub(crate) mod place;
+mod punctual;
 mod worded;
 
 use std::borrow::Cow;
@@ -25,20 +27,18 @@ use poem::{
 use poem_openapi::{OpenApiService, OperationId};
 use shared::telemetry;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug_span};
 
 use self::methods::Methods;
+use self::place::Room;
 use crate::answer_cache::Kept;
 use crate::context::Context;
 pub use crate::openapi::document;
 use crate::operations::{self, Operations};
-use crate::problem::{Problem, from_error};
+use crate::problem::from_error;
 use crate::{asyncapi, routes};
 
-/// The most requests in progress at a time. Further ones are refused as `overloaded`.
-const IN_WORK: usize = 20_000;
 /// How long sent data may stay unacknowledged before the connection is closed (`TCP_USER_TIMEOUT`,
 /// tcp(7)).
 #[cfg(target_os = "linux")]
@@ -118,7 +118,7 @@ fn app(surfaces: Surfaces, cx: Context, operations: &Operations) -> impl Endpoin
         route = documented(route, document, ["/admin/docs", "/admin/openapi.json"], &mut methods);
         route = route.nest("/admin/v1", admins);
     }
-    let front = Arc::new(Front { room: Semaphore::new(IN_WORK), kept: Kept::new(), methods, cx });
+    let front = Arc::new(Front { room: Room::default(), kept: Kept::new(), methods, cx });
     route.around(move |endpoint, request| answer(endpoint, request, front.clone()))
 }
 
@@ -148,8 +148,8 @@ fn json_file(document: impl Into<Arc<str>>) -> RouteMethod {
 
 /// The state of the middleware, which comes before all routes.
 struct Front {
-    /// Permits for requests in progress.
-    room: Semaphore,
+    /// Places for requests in work.
+    room: Room,
     kept: Kept,
     methods: Methods,
     /// Handed to the routes.
@@ -163,7 +163,10 @@ async fn answer<E: Endpoint>(
     mut request: Request,
     front: Arc<Front>,
 ) -> poem::Result<Response> {
-    let Ok(_place) = front.room.try_acquire() else { return Ok(Problem::overloaded().into_response()) };
+    let place = match front.room.enter() {
+        Ok(place) => place,
+        Err(problem) => return Ok(problem.into_response()),
+    };
     let (since, method) = (Instant::now(), method_name(request.method()));
     // At debug level, because the span is for traces. It would add little to a log line, and
     // recording it for the rare line costs more than reading a drive.
@@ -186,6 +189,9 @@ async fn answer<E: Endpoint>(
         (response, Cow::Borrowed(operation))
     } else {
         request.set_data(front.cx.clone());
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            request.set_data(place.clone());
+        }
         // Boxed: the future is large, and each layer around it would move it once more.
         let answered = Box::pin(routed(endpoint, request)).instrument(span.clone()).await;
         front.kept.keep(&answered.0);

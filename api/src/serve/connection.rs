@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::address;
+use super::punctual::{Punctual, Turns};
 use super::worded::Worded;
 
 /// The most connections at a time, besides those that became `WebSocket`s. Further ones wait to be
@@ -30,13 +31,30 @@ use super::worded::Worded;
 const CONNECTIONS: usize = 50_000;
 /// Timeout for the head of the next request, from the answer before it.
 const IDLE: Duration = Duration::from_secs(75);
-/// The limit of the read buffer, in bytes. Above all it bounds the head of a request.
-const HEAD: usize = 64 * 1024;
+/// Timeout for the head of a request, from its first byte.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// The limit of the read buffer, in bytes. It bounds the head of a request.
+const HEAD: usize = 16 * 1024;
 /// The pause after a connection could not be accepted, for example because the process has too many
 /// open files.
 const NO_ROOM: Duration = Duration::from_millis(100);
 /// Timeout for requests in progress after the process is asked to stop.
 const END: Duration = Duration::from_secs(5);
+
+/// Timeouts for the head of a request.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// From the answer before it.
+    idle: Duration,
+    /// From its first byte.
+    head: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { idle: IDLE, head: HEAD_TIME }
+    }
+}
 
 /// Serves an endpoint until shutdown.
 pub(crate) async fn serve(
@@ -56,7 +74,13 @@ pub(crate) async fn serve(
             Some(ended) = connections.join_next() => noted(ended),
             (place, accepted) = accept => match accepted {
                 Ok((stream, peer)) => {
-                    let served = connection(stream, [local, peer], app.clone(), IDLE, shutdown.clone());
+                    let served = connection(
+                        stream,
+                        [local, peer],
+                        app.clone(),
+                        Patience::default(),
+                        shutdown.clone(),
+                    );
                     connections.spawn(async move {
                         served.await;
                         drop(place);
@@ -99,7 +123,7 @@ fn connection<E: Endpoint + 'static>(
     stream: TcpStream,
     [local, peer]: [SocketAddr; 2],
     app: Arc<E>,
-    idle: Duration,
+    patience: Patience,
     shutdown: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<E> {
     // Disable Nagle's algorithm. What a stream sends later must not wait until the client
@@ -107,18 +131,21 @@ fn connection<E: Endpoint + 'static>(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection was gone before it was served");
     }
+    let turns = Turns::default();
+    let stream = Punctual::new(stream, turns.clone(), patience.head);
     let service = service_fn(move |mut request: hyper::Request<_>| {
+        turns.begin();
         address::normalise(request.uri_mut());
-        let app = app.clone();
+        let (app, turns) = (app.clone(), turns.clone());
         let [local, peer] = [local, peer].map(Addr::SocketAddr);
         // Boxed: a connection keeps room for this future for as long as it is open.
         Box::pin(async move {
             let request = (request, LocalAddr(local), RemoteAddr(peer), Scheme::HTTP).into();
-            Ok::<hyper::Response<_>, Infallible>(app.get_response(request).await.into())
+            Ok::<_, Infallible>(turns.until_sent(app.get_response(request).await.into()))
         })
     });
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(HEAD);
+    server.timer(TokioTimer::new()).header_read_timeout(patience.idle).max_buf_size(HEAD);
     let mut connection =
         Box::pin(server.serve_connection(TokioIo::new(Worded::new(stream)), service).with_upgrades());
     async move {
@@ -160,14 +187,55 @@ mod tests {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (stream, peer) = listener.accept().await.unwrap();
             let app = Arc::new(make(|_| async { "done" }));
-            let idle = Duration::from_millis(50);
-            tokio::spawn(connection(stream, [peer; 2], app, idle, CancellationToken::new()));
+            let patience = Patience { idle: Duration::from_millis(50), head: HEAD_TIME };
+            tokio::spawn(connection(stream, [peer; 2], app, patience, CancellationToken::new()));
             for _ in 0..requests {
                 client.write_all(REQUEST).await.unwrap();
                 assert!(answer(&mut client).await.starts_with("HTTP/1.1 200"));
             }
             // If the connection stays open, this waits for ever.
             client.read_to_end(&mut Vec::new()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_begun_has_to_be_ended_soon() {
+        for requests in [0, 1, 2] {
+            let listener = listening().await;
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, peer) = listener.accept().await.unwrap();
+            let app = Arc::new(make(|_| async { "done" }));
+            let patience = Patience { idle: Duration::from_secs(3600), head: Duration::from_millis(50) };
+            tokio::spawn(connection(stream, [peer; 2], app, patience, CancellationToken::new()));
+            for _ in 0..requests {
+                client.write_all(REQUEST).await.unwrap();
+                assert!(answer(&mut client).await.starts_with("HTTP/1.1 200"));
+            }
+            client.write_all(&REQUEST[..9]).await.unwrap();
+            // If the connection stays open, this waits for ever.
+            client.read_to_end(&mut Vec::new()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn neither_idle_connections_nor_slow_answers_and_bodies_count_as_slow_heads() {
+        let listener = listening().await;
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let longer = Duration::from_millis(60);
+        let app = Arc::new(make(move |request: poem::Request| async move {
+            tokio::time::sleep(longer).await;
+            request.into_body().into_bytes().await.unwrap();
+            "done"
+        }));
+        let patience = Patience { idle: Duration::from_secs(3600), head: Duration::from_millis(20) };
+        tokio::spawn(connection(stream, [peer; 2], app, patience, CancellationToken::new()));
+        for _ in 0..3 {
+            tokio::time::sleep(longer).await;
+            client.write_all(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\n\r\n{").await.unwrap();
+            tokio::time::sleep(longer).await;
+            client.write_all(b"}").await.unwrap();
+            assert!(answer(&mut client).await.starts_with("HTTP/1.1 200"));
         }
     }
 

@@ -8,12 +8,17 @@ use poem::http::{HeaderMap, HeaderValue, Version};
 use crate::problem::Problem;
 
 const BEARER: &str = "Bearer ";
+/// The most header fields of a request.
+const FIELDS: usize = 64;
 
 /// Checks the head. Rewrites a bearer token to its usual spelling, so that other code knows one
 /// only.
 pub(super) fn check(request: &mut Request) -> Result<(), Problem> {
     let is_old = request.version() < Version::HTTP_11;
     let headers = request.headers_mut();
+    if headers.len() > FIELDS {
+        return Err(Problem::headers_too_large().detail(format!("a request may have {FIELDS} headers")));
+    }
     check_host(headers, is_old)?;
     if headers.get_all(AUTHORIZATION).iter().count() > 1 {
         return Err(Problem::malformed_request().detail("the header Authorization may be given once"));
