@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use api::admin::FirstAdmin;
 use api::operations::Operations;
-use api::serve::{self, Surfaces};
+use api::serve::{self, Door, Surfaces};
 use api::service::{AdminArguments, KeyArguments, Outside, context, first_admin, serving};
 use clap::Args;
 use domain::command::Queue;
@@ -72,6 +72,7 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         files: Some(settings.files.open(&deployment.data_dir)?),
         webhook_allow: settings.webhooks.allowed(),
     };
+    let door = Door { is_https: settings.public.is_https()? };
     let connections = Connections::open(&deployment, "muster", &shutdown).await?;
     // Install metrics before any part begins. Earlier counts would be lost.
     let metrics = start_metrics()?;
@@ -91,7 +92,7 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         parts: connections.parts.clone(),
     };
 
-    let serving = serving(listener, Surfaces::Both, cx, operations, shutdown.clone())?;
+    let serving = serving(listener, Surfaces::Both, cx, operations, door, shutdown.clone())?;
     let mut tasks = JoinSet::new();
     let environment = Environment {
         connections: connections.clone(),

@@ -1,5 +1,6 @@
 //! What must not happen: one file for each kind of attack, or of trust that was misplaced.
 
 mod connections;
+mod headers;
 mod instants;
 mod provenance;

@@ -414,7 +414,7 @@ fn flags(command: &clap::Command) -> BTreeSet<String> {
 #[test]
 fn each_process_lists_only_the_flags_that_it_uses() {
     let every = "broker-url data-dir database-url lanes listen log-format otlp-endpoint stop-grace";
-    let api = "admin-email admin-password cache-url peer-url signing-key";
+    let api = "admin-email admin-password cache-url peer-url public-url signing-key";
     let expected = [
         ("member-api", format!("{every} {api}")),
         ("admin-api", format!("{every} {api} files-dir webhook-allow")),

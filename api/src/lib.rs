@@ -14,6 +14,7 @@ pub mod body;
 pub mod context;
 mod faults;
 pub mod feed;
+mod html;
 pub mod idempotency;
 mod json;
 mod notifications;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use poem::http::StatusCode;
+use poem::http::{StatusCode, header};
 use poem::web::{Data, Json};
 use poem::{EndpointExt as _, IntoResponse as _, Response, Route, RouteMethod, get, handler};
 use process::health::{self, Answer, BROKER, CACHE, DATABASE, PEER};
@@ -121,6 +121,6 @@ fn metrics(operations: Data<&Operations>) -> Response {
 }
 
 #[handler]
-fn jwks(cx: Data<&Context>) -> Json<Value> {
-    Json(cx.key.jwks())
+fn jwks(cx: Data<&Context>) -> Response {
+    Json(cx.key.jwks()).with_header(header::CACHE_CONTROL, "max-age=300").into_response()
 }

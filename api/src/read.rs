@@ -97,7 +97,7 @@ impl Answer {
     pub(crate) fn to<'a>(&self, known: impl IntoIterator<Item = &'a HeaderValue>) -> Response {
         let mut response = Response::default();
         let headers = response.headers_mut();
-        headers.reserve(4);
+        headers.reserve(8);
         if let Ok(etag) = HeaderValue::from_str(&self.cached.etag) {
             headers.insert(header::ETAG, etag);
         }
@@ -153,6 +153,9 @@ impl<T: Send> IntoResponse for Tagged<T> {
         let mut response = answer.to(&self.reading.known);
         if self.content.is_for_everyone {
             response.set_data(ForEveryone { answer, address: self.reading.address });
+        } else {
+            let personal = HeaderValue::from_static("no-store");
+            response.headers_mut().insert(header::CACHE_CONTROL, personal);
         }
         response
     }

@@ -2,8 +2,10 @@
 
 mod address;
 pub(crate) mod connection;
+mod documentation;
 mod front_page;
 mod head;
+mod headers;
 mod methods;
 pub(crate) mod place;
 mod punctual;
@@ -18,20 +20,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::Histogram;
-use poem::endpoint::make_sync;
 use poem::http::{Method, StatusCode, header};
-use poem::web::Html;
-use poem::{
-    Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, Route, RouteMethod, get,
-};
-use poem_openapi::{OpenApiService, OperationId};
+use poem::{Endpoint, EndpointExt as _, IntoResponse as _, PathPattern, Request, Response, get};
+use poem_openapi::OperationId;
 use shared::telemetry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug_span};
 
+use self::documentation::{documented, json_file};
 use self::methods::Methods;
-use self::place::Room;
+use self::place::{Place, Room};
 use crate::answer_cache::Kept;
 use crate::context::Context;
 pub use crate::openapi::document;
@@ -57,16 +56,24 @@ pub enum Surfaces {
     Both,
 }
 
+/// How clients reach a listener.
+#[derive(Debug, Clone, Default)]
+pub struct Door {
+    /// Whether they come by https, through a proxy.
+    pub is_https: bool,
+}
+
 /// Builds all routes now. The future serves them on a bound listener until shutdown.
 pub fn serve(
     listener: TcpListener,
     surfaces: Surfaces,
     cx: Context,
     operations: Operations,
+    door: Door,
     shutdown: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
     let feeds = cx.feeds.clone();
-    let app = app(surfaces, cx, &operations);
+    let app = app(surfaces, cx, &operations, door);
     async move {
         // The server does not track connections that became WebSockets.
         let streams = async {
@@ -93,7 +100,7 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// All routes of one listener.
-fn app(surfaces: Surfaces, cx: Context, operations: &Operations) -> impl Endpoint + use<> {
+fn app(surfaces: Surfaces, cx: Context, operations: &Operations, door: Door) -> impl Endpoint + use<> {
     let mut methods = Methods::default();
     for path in operations::PATHS.into_iter().chain(["/", "/asyncapi.json"]) {
         methods.read(path);
@@ -118,32 +125,8 @@ fn app(surfaces: Surfaces, cx: Context, operations: &Operations) -> impl Endpoin
         route = documented(route, document, ["/admin/docs", "/admin/openapi.json"], &mut methods);
         route = route.nest("/admin/v1", admins);
     }
-    let front = Arc::new(Front { room: Room::default(), kept: Kept::new(), methods, cx });
+    let front = Arc::new(Front { room: Room::default(), kept: Kept::new(), methods, cx, door });
     route.around(move |endpoint, request| answer(endpoint, request, front.clone()))
-}
-
-fn documented(
-    route: Route,
-    document: Arc<str>,
-    [page, file]: [&'static str; 2],
-    methods: &mut Methods,
-) -> Route {
-    methods.read(page);
-    methods.read(file);
-    let shown = document.clone();
-    route.at(page, get(make_sync(move |_| Html(documentation(&shown))))).at(file, json_file(document))
-}
-
-/// The page that shows a document. Its script has 3 MB and few clients ask for it, so it is built
-/// for each request and not kept.
-fn documentation(document: &str) -> String {
-    let empty = OpenApiService::new((), "", "");
-    empty.scalar_html().replace(&empty.spec(), document)
-}
-
-fn json_file(document: impl Into<Arc<str>>) -> RouteMethod {
-    let document = document.into();
-    get(make_sync(move |_| Response::builder().content_type("application/json").body(document.to_string())))
 }
 
 /// The state of the middleware, which comes before all routes.
@@ -154,19 +137,31 @@ struct Front {
     methods: Methods,
     /// Handed to the routes.
     cx: Context,
+    door: Door,
 }
 
 /// The middleware of every request. It bounds, traces and measures; any error and any panic becomes
 /// a problem.
 async fn answer<E: Endpoint>(
     endpoint: Arc<E>,
-    mut request: Request,
+    request: Request,
     front: Arc<Front>,
 ) -> poem::Result<Response> {
-    let place = match front.room.enter() {
-        Ok(place) => place,
-        Err(problem) => return Ok(problem.into_response()),
+    let mut response = match front.room.enter() {
+        Ok(place) => admitted(endpoint, request, &front, &place).await,
+        Err(problem) => problem.into_response(),
     };
+    headers::complete(response.headers_mut(), front.door.is_https);
+    Ok(response)
+}
+
+/// The answer to a request that has a place.
+async fn admitted<E: Endpoint>(
+    endpoint: Arc<E>,
+    mut request: Request,
+    front: &Front,
+    place: &Place,
+) -> Response {
     let (since, method) = (Instant::now(), method_name(request.method()));
     // At debug level, because the span is for traces. It would add little to a log line, and
     // recording it for the rare line costs more than reading a drive.
@@ -208,7 +203,7 @@ async fn answer<E: Endpoint>(
         span.record("http.response.status_code", status.as_u16());
     }
     measure(operation, method, status, since.elapsed());
-    Ok(response)
+    response
 }
 
 /// The answer of the routes, and the name of the operation. A route outside the surfaces is named

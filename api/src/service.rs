@@ -11,7 +11,7 @@ use process::parts::supervise;
 use process::watch::Liveness;
 use process::{Connections, Stopped, open_data_folder, run_to_end, start_metrics};
 use shared::cache::Cache;
-use shared::config::{CacheArguments, Deployment, FilesArguments, Watching, arguments};
+use shared::config::{CacheArguments, Deployment, FilesArguments, PublicArguments, Watching, arguments};
 use shared::files::Files;
 use shared::scheme::{self, Unusable};
 use shared::secret::Secret;
@@ -24,7 +24,7 @@ use crate::admin::{self, DEFAULT_EMAIL, FirstAdmin};
 use crate::auth::Revoked;
 use crate::context::{Context, Parts};
 use crate::operations::Operations;
-use crate::serve::{self, Surfaces};
+use crate::serve::{self, Door, Surfaces};
 use crate::{notifications, read};
 
 /// How many seconds an API continues to serve after it is asked to stop. Load balancers ask about
@@ -90,6 +90,9 @@ struct Arguments {
     #[command(flatten)]
     key: KeyArguments,
 
+    #[command(flatten)]
+    public: PublicArguments,
+
     /// Where it listens. [default: 127.0.0.1:8000 for members, 127.0.0.1:8001 for organisers]
     #[arg(long, env = "LISTEN", value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
@@ -151,6 +154,7 @@ impl Api {
             None => (None, Allowed::default()),
         };
         let outside = Outside { cache_url: arguments.cache.url()?, files, webhook_allow };
+        let door = Door { is_https: arguments.public.is_https()? };
         let connections = Connections::open_shared(deployment, self.name, &shutdown).await?;
         let metrics = start_metrics()?;
         let cx = context(&connections, outside, deployment, &arguments.key, &shutdown)?;
@@ -166,7 +170,7 @@ impl Api {
             parts: connections.parts.clone(),
         };
         let stop = shutdown.clone();
-        let serving = serving(listener, self.surfaces, cx.clone(), operations, shutdown)?;
+        let serving = serving(listener, self.surfaces, cx.clone(), operations, door, shutdown)?;
         let first = first_admin(&connections, deployment, &arguments.admin);
         stop.run_until_cancelled(first).await.ok_or(Stopped)??;
         process::stopping::serves();
@@ -188,13 +192,15 @@ pub fn serving(
     surfaces: Surfaces,
     cx: Context,
     operations: Operations,
+    door: Door,
     shutdown: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
     let (parts, listener) = (operations.parts.clone(), listener.into_std().context("keep the listener")?);
     let again = TcpListener::from_std(listener.try_clone().context("keep the listener")?)?;
     let stop = shutdown.clone();
-    let serve =
-        move |listener| serve::serve(listener, surfaces, cx.clone(), operations.clone(), stop.clone());
+    let serve = move |listener| {
+        serve::serve(listener, surfaces, cx.clone(), operations.clone(), door.clone(), stop.clone())
+    };
     // Create it now and not when it is awaited: see `first_admin`.
     let mut first = Some(serve(again));
     let start = move || {

@@ -29,7 +29,9 @@ use std::process::ExitCode;
 
 use process::part::{Environment, Part};
 use shared::bus::cloud_event::batch::Form;
-use shared::config::{EventsArguments, FilesArguments, Outlet, OutletArguments, SenderArguments};
+use shared::config::{
+    EventsArguments, FilesArguments, Outlet, OutletArguments, PublicArguments, SenderArguments,
+};
 use shared::webhook::address::WebhookArguments;
 
 pub use batch::{Cx, Decided, Handler};
@@ -84,10 +86,10 @@ pub fn parts() -> Vec<Part> {
             "mail-sender",
             "Sends mails",
             None,
-            |data_dir, (outlet, sender): (OutletArguments, SenderArguments)| {
-                let mut post = mail::open(data_dir, &outlet, &sender)?;
+            |data_dir, ((outlet, sender), public): ((OutletArguments, SenderArguments), PublicArguments)| {
+                let mut post = mail::open(data_dir, &outlet, &sender, &public)?;
                 Ok(move |environment: Environment| {
-                    if let (Some(post), Some(url), None) = (&mut post, &environment.url, &sender.public_url) {
+                    if let (Some(post), Some(url), None) = (&mut post, &environment.url, &public.public_url) {
                         post.sender.public_url.clone_from(url);
                     }
                     mail::run(post, environment)

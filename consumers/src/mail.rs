@@ -15,7 +15,7 @@ use domain::clock::Timestamp;
 use domain::id::DriveId;
 use process::part::Environment;
 use sea_orm::{DatabaseTransaction, DbErr};
-use shared::config::{Mailing, Outlet, OutletArguments, SenderArguments};
+use shared::config::{Mailing, Outlet, OutletArguments, PublicArguments, SenderArguments};
 use shared::guard::caught_at_once;
 use shared::inbox::New;
 use shared::mail::{Kind, MOST_LATE, Mail, Source};
@@ -71,12 +71,13 @@ pub fn open(
     data_dir: &Path,
     outlet: &OutletArguments,
     sender: &SenderArguments,
+    public: &PublicArguments,
 ) -> anyhow::Result<Option<Post>> {
     let outlet = outlet.outlet(data_dir)?;
     if matches!(outlet, Outlet::Folder(_)) {
         private::check_folder("DATA_DIR", data_dir)?;
     }
-    let public_url = sender.public_url()?.unwrap_or("http://localhost:8000").to_owned();
+    let public_url = public.public_url()?.unwrap_or("http://localhost:8000").to_owned();
     Post::open(&Mailing { outlet, from: sender.mail_from.clone(), public_url })
 }
 

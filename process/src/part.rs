@@ -15,7 +15,8 @@ use anyhow::Context as _;
 use clap::{ArgMatches, Args as _, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use domain::command::Queue;
 use shared::config::{
-    Deployment, EventsArguments, FilesArguments, OutletArguments, SenderArguments, Watching, arguments,
+    Deployment, EventsArguments, FilesArguments, OutletArguments, PublicArguments, SenderArguments, Watching,
+    arguments,
 };
 use shared::webhook::address::WebhookArguments;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,8 @@ settings! {
     outlet: OutletArguments,
     /// What mails say about their sender.
     sender: SenderArguments,
+    /// Where members reach the API.
+    public: PublicArguments,
 }
 
 impl Needs for () {

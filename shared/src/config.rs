@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
 
-pub use self::mail::{Mailing, Outlet, OutletArguments, SenderArguments};
+pub use self::mail::{Mailing, Outlet, OutletArguments, PublicArguments, SenderArguments};
 use crate::bus::broker::BrokerUrl;
 use crate::bus::cloud_event::batch::Form;
 use crate::bus::{Topology, rabbit};

@@ -21,6 +21,7 @@ use super::Tags;
 use crate::auth::Caller;
 use crate::body::JsonBody;
 use crate::context::Context;
+use crate::html;
 use crate::payload::Json;
 use crate::problem::Problem;
 use crate::timestamp::At;
@@ -153,11 +154,7 @@ enum Page {
 
 impl Page {
     fn new(text: &str) -> Self {
-        Self::Page(Html(format!(
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-             content=\"width=device-width\"><title>Muster</title></head><body style=\"font-family: sans-serif; \
-             max-width: 32rem; margin: 4rem auto; padding: 0 1rem\">{text}</body></html>"
-        )))
+        Self::Page(Html(html::page(text)))
     }
 }
 

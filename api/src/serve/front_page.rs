@@ -1,37 +1,22 @@
 //! The page at `/`, for people who open the address in a browser. It says what Muster is, what to
 //! do first, and where to read on.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use domain::hash::sha256;
 use poem::endpoint::make_sync;
 use poem::http::header;
 use poem::{Endpoint, Response};
 
 use super::Surfaces;
+use crate::html;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The only style. The page has no script and loads nothing.
-const STYLE: &str = ":root{color-scheme:light dark;font:1rem/1.6 system-ui,sans-serif}\
-body{max-width:40rem;margin:0 auto;padding:2rem 1rem}\
-h1{margin-bottom:0}li{margin:.5rem 0}code{font-size:.95em;overflow-wrap:anywhere}";
 
 /// Answers with the page.
 pub(super) fn endpoint(surfaces: Surfaces) -> impl Endpoint<Output = Response> + 'static {
     let page = page(surfaces);
-    // The browser runs no script and loads nothing here, even if foreign markup got into the page.
-    let policy = format!(
-        "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        STANDARD.encode(sha256(STYLE.as_bytes()))
-    );
     make_sync(move |_| {
         Response::builder()
             .content_type("text/html; charset=utf-8")
             .header(header::CACHE_CONTROL, "no-cache")
-            .header(header::CONTENT_SECURITY_POLICY, policy.as_str())
-            .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
-            .header(header::REFERRER_POLICY, "no-referrer")
             .body(page.clone())
     })
 }
@@ -78,15 +63,13 @@ fn page(surfaces: Surfaces) -> String {
         "<a href=\"/health/full\">Health</a> of this process and of what it needs",
         "More documentation is in the folder <code>docs</code> of the source code; begin with <code>README.md</code>",
     ]);
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Muster</title>\n\
-         <style>{STYLE}</style>\n</head>\n<body>\n<h1>Muster</h1>\n<p>Version {VERSION}</p>\n\
+    html::page(&format!(
+        "<h1>Muster</h1>\n<p>Version {VERSION}</p>\n\
          <p>Many people sign up for few places here. Every click gets a receipt, and every receipt gets exactly one \
-         decision.</p>\n<h2>What to do first</h2>\n<ol>\n{}</ol>\n<h2>Read on</h2>\n<ul>\n{}</ul>\n</body>\n</html>\n",
+         decision.</p>\n<h2>What to do first</h2>\n<ol>\n{}</ol>\n<h2>Read on</h2>\n<ul>\n{}</ul>\n",
         items(&first),
         items(&links),
-    )
+    ))
 }
 
 fn items(texts: &[&str]) -> String {

@@ -24,9 +24,13 @@ pub struct SenderArguments {
     /// Who mails are from.
     #[arg(long, env = "MAIL_FROM", default_value = "Muster <muster@localhost>", value_name = "MAILBOX")]
     pub mail_from: String,
+}
 
-    /// Where members reach the API, for the links in mails. [default: where it listens; else
-    /// http://localhost:8000]
+/// Where members reach the API.
+#[derive(Debug, Clone, Args)]
+pub struct PublicArguments {
+    /// Where members reach the API, for the links in mails. If it is https, the APIs tell browsers
+    /// to use nothing else. [default: where it listens; else http://localhost:8000]
     #[arg(long, env = "PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
 }
@@ -67,7 +71,7 @@ impl OutletArguments {
     }
 }
 
-impl SenderArguments {
+impl PublicArguments {
     /// Where members reach the API, if it is configured.
     ///
     /// # Errors
@@ -77,5 +81,14 @@ impl SenderArguments {
             scheme::http("PUBLIC_URL").split(&url.as_str().into())?;
         }
         Ok(self.public_url.as_deref())
+    }
+
+    /// Whether members reach the API by https, as far as is configured.
+    ///
+    /// # Errors
+    /// If it is no HTTP address.
+    pub fn is_https(&self) -> Result<bool, Unusable> {
+        let url = self.public_url.as_deref().unwrap_or("http://localhost").into();
+        Ok(scheme::http("PUBLIC_URL").split(&url)?.0 == "https")
     }
 }
