@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use api::admin::FirstAdmin;
 use api::operations::Operations;
-use api::serve::{self, Door, Surfaces};
-use api::service::{AdminArguments, KeyArguments, Outside, context, first_admin, serving};
+use api::serve::{self, Surfaces};
+use api::service::{AdminArguments, DoorArguments, KeyArguments, Outside, context, first_admin, serving};
 use clap::Args;
 use domain::command::Queue;
 use process::part::{Environment, Settings};
@@ -39,6 +39,10 @@ pub struct ServeArguments {
     #[command(flatten)]
     pub key: KeyArguments,
 
+    /// How clients reach the APIs.
+    #[command(flatten)]
+    pub door: DoorArguments,
+
     /// The address to listen on.
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
     pub listen: SocketAddr,
@@ -61,7 +65,7 @@ pub async fn serve(arguments: ServeArguments, shutdown: CancellationToken) -> an
 
 /// Starts everything. Returns the address and the connections.
 pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> anyhow::Result<Running> {
-    let ServeArguments { deployment, cache, settings, admin, key, listen } = arguments;
+    let ServeArguments { deployment, cache, settings, admin, key, door, listen } = arguments;
     open_data_folder(&deployment)?;
     // Report wrong settings before waiting for any server.
     let parts = crate::parts();
@@ -72,7 +76,7 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         files: Some(settings.files.open(&deployment.data_dir)?),
         webhook_allow: settings.webhooks.allowed(),
     };
-    let door = Door { is_https: settings.public.is_https()? };
+    let door = door.door(&settings.public)?;
     let connections = Connections::open(&deployment, "muster", &shutdown).await?;
     // Install metrics before any part begins. Earlier counts would be lost.
     let metrics = start_metrics()?;

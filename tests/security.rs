@@ -3,4 +3,5 @@
 mod connections;
 mod headers;
 mod instants;
+mod origins;
 mod provenance;

@@ -87,6 +87,8 @@ fn a_wrong_variable_is_refused_by_its_name() {
         ("LOG_FORMAT", "xml"),
         ("WEBHOOK_ALLOW", "10.0.0.0/99"),
         ("PUBLIC_URL", "muster.example.org"),
+        ("CORS_ORIGINS", "https://app.example.org/page"),
+        ("CORS_ORIGINS", "*"),
         ("MAIL_FROM", "nobody"),
         ("ADMIN_EMAIL", "nobody"),
         ("RUST_LOG", "muster=loud=very"),
@@ -414,7 +416,7 @@ fn flags(command: &clap::Command) -> BTreeSet<String> {
 #[test]
 fn each_process_lists_only_the_flags_that_it_uses() {
     let every = "broker-url data-dir database-url lanes listen log-format otlp-endpoint stop-grace";
-    let api = "admin-email admin-password cache-url peer-url public-url signing-key";
+    let api = "admin-email admin-password cache-url cors-origins peer-url public-url signing-key";
     let expected = [
         ("member-api", format!("{every} {api}")),
         ("admin-api", format!("{every} {api} files-dir webhook-allow")),

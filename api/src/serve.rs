@@ -2,6 +2,7 @@
 
 mod address;
 pub(crate) mod connection;
+pub mod cors;
 mod documentation;
 mod front_page;
 mod head;
@@ -28,6 +29,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug_span};
 
+use self::cors::Origins;
 use self::documentation::{documented, json_file};
 use self::methods::Methods;
 use self::place::{Place, Room};
@@ -61,6 +63,8 @@ pub enum Surfaces {
 pub struct Door {
     /// Whether they come by https, through a proxy.
     pub is_https: bool,
+    /// The other origins whose pages may use the API.
+    pub origins: Origins,
 }
 
 /// Builds all routes now. The future serves them on a bound listener until shutdown.
@@ -147,11 +151,14 @@ async fn answer<E: Endpoint>(
     request: Request,
     front: Arc<Front>,
 ) -> poem::Result<Response> {
+    let origin = front.door.origins.allowed(&request);
+    let is_preflight = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match front.room.enter() {
         Ok(place) => admitted(endpoint, request, &front, &place).await,
         Err(problem) => problem.into_response(),
     };
     headers::complete(response.headers_mut(), front.door.is_https);
+    front.door.origins.complete(response.headers_mut(), origin, is_preflight);
     Ok(response)
 }
 

@@ -24,6 +24,7 @@ use crate::admin::{self, DEFAULT_EMAIL, FirstAdmin};
 use crate::auth::Revoked;
 use crate::context::{Context, Parts};
 use crate::operations::Operations;
+use crate::serve::cors::Origins;
 use crate::serve::{self, Door, Surfaces};
 use crate::{notifications, read};
 
@@ -50,6 +51,25 @@ pub struct KeyArguments {
     /// [default: made once, and kept in DATA_DIR]
     #[arg(long, env = "SIGNING_KEY", value_name = "KEY", hide_env_values = true)]
     pub signing_key: Option<Secret>,
+}
+
+/// How clients reach the APIs.
+#[derive(Debug, Clone, Args)]
+pub struct DoorArguments {
+    /// Other origins whose pages may use the APIs in a browser, separated by commas, such as
+    /// https://app.example.org. Without any, the APIs send no CORS headers.
+    #[arg(long, env = "CORS_ORIGINS", value_name = "LIST")]
+    pub cors_origins: Option<Origins>,
+}
+
+impl DoorArguments {
+    /// How clients reach the listener of the APIs.
+    ///
+    /// # Errors
+    /// If the public URL is no HTTP address.
+    pub fn door(&self, public: &PublicArguments) -> Result<Door, Unusable> {
+        Ok(Door { is_https: public.is_https()?, origins: self.cors_origins.clone().unwrap_or_default() })
+    }
 }
 
 /// An API process: one HTTP surface.
@@ -92,6 +112,9 @@ struct Arguments {
 
     #[command(flatten)]
     public: PublicArguments,
+
+    #[command(flatten)]
+    door: DoorArguments,
 
     /// Where it listens. [default: 127.0.0.1:8000 for members, 127.0.0.1:8001 for organisers]
     #[arg(long, env = "LISTEN", value_name = "ADDRESS")]
@@ -154,7 +177,7 @@ impl Api {
             None => (None, Allowed::default()),
         };
         let outside = Outside { cache_url: arguments.cache.url()?, files, webhook_allow };
-        let door = Door { is_https: arguments.public.is_https()? };
+        let door = arguments.door.door(&arguments.public)?;
         let connections = Connections::open_shared(deployment, self.name, &shutdown).await?;
         let metrics = start_metrics()?;
         let cx = context(&connections, outside, deployment, &arguments.key, &shutdown)?;
