@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use api::admin::FirstAdmin;
 use api::operations::Operations;
-use api::serve::{self, Surfaces};
+use api::serve::Surfaces;
 use api::service::{AdminArguments, DoorArguments, KeyArguments, Outside, context, first_admin, serving};
 use clap::Args;
 use domain::command::Queue;
@@ -76,13 +76,14 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         files: Some(settings.files.open(&deployment.data_dir)?),
         webhook_allow: settings.webhooks.allowed(),
     };
-    let door = door.door(&settings.public)?;
+    let (doors, door) = (&door, door.door(Surfaces::Both, &settings.public)?);
     let connections = Connections::open(&deployment, "muster", &shutdown).await?;
     // Install metrics before any part begins. Earlier counts would be lost.
     let metrics = start_metrics()?;
     let cx = context(&connections, outside, &deployment, &key, &shutdown)?;
-    let listener = serve::bind(listen).await?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let listeners = doors.bind(listen).await?;
+    let url = format!("http://{}", listeners.clients()?);
+    let operators = format!("http://{}", listeners.operators()?);
     let topology = connections.broker.topology();
     let queues: Vec<Queue> = parts.iter().filter_map(|part| part.queue).collect();
     let liveness = Liveness::expecting(queues.iter().flat_map(|queue| topology.queue_names(*queue)));
@@ -96,7 +97,7 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         parts: connections.parts.clone(),
     };
 
-    let serving = serving(listener, Surfaces::Both, cx, operations, door, shutdown.clone())?;
+    let serving = serving(listeners, door, cx, operations, shutdown.clone())?;
     let mut tasks = JoinSet::new();
     let environment = Environment {
         connections: connections.clone(),
@@ -115,17 +116,17 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
     connections.parts.spawn("queue-depths", &shutdown, measure);
 
     process::stopping::serves();
-    process::stopping::say(greeting(&url, made, &deployment));
+    process::stopping::say(greeting(&url, &operators, made, &deployment));
     Ok(Running { url, connections, tasks })
 }
 
 /// The text that is printed when everything is up.
-fn greeting(url: &str, made: Option<FirstAdmin>, deployment: &Deployment) -> String {
+fn greeting(url: &str, operators: &str, made: Option<FirstAdmin>, deployment: &Deployment) -> String {
     let mut lines = vec![
         "Muster is up.".to_owned(),
         format!("  API     {url}/api/v1 (members) and {url}/admin/v1 (organisers)"),
-        format!("  Docs    {url}/docs and {url}/admin/docs"),
-        format!("  Health  {url}/health/full"),
+        format!("  Docs    {url}/docs and {operators}/admin/docs"),
+        format!("  Health  {operators}/health/full"),
     ];
     match made {
         Some(FirstAdmin { email, generated_password: Some(password) }) => {

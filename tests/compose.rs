@@ -144,6 +144,13 @@ fn only_the_apis_are_published_in_production() {
         let published = compose.published(name);
         assert_eq!(published.is_empty(), !name.ends_with("-api"), "{name}: {published:?}");
     }
+    // What only operators need is on a port of its own, which is the same for all processes.
+    for (name, binary) in ours(&compose) {
+        let environment = compose.environment(&name);
+        let variable = if binary.ends_with("-api") { "OPERATIONS_LISTEN" } else { "LISTEN" };
+        assert_eq!(environment[variable], "0.0.0.0:9100", "{name}");
+        assert!(!compose.published(&name).iter().any(|port| port.contains("9100")), "{name}");
+    }
     for name in development().services.keys().filter(|name| !name.ends_with("-api")) {
         for port in development().published(name) {
             assert!(port.starts_with("127.0.0.1:"), "{name}: {port} is for this machine only");

@@ -3,5 +3,6 @@
 mod connections;
 mod headers;
 mod instants;
+mod operations;
 mod origins;
 mod provenance;

@@ -89,6 +89,7 @@ fn a_wrong_variable_is_refused_by_its_name() {
         ("PUBLIC_URL", "muster.example.org"),
         ("CORS_ORIGINS", "https://app.example.org/page"),
         ("CORS_ORIGINS", "*"),
+        ("OPERATIONS_LISTEN", "9100"),
         ("MAIL_FROM", "nobody"),
         ("ADMIN_EMAIL", "nobody"),
         ("RUST_LOG", "muster=loud=very"),
@@ -416,7 +417,8 @@ fn flags(command: &clap::Command) -> BTreeSet<String> {
 #[test]
 fn each_process_lists_only_the_flags_that_it_uses() {
     let every = "broker-url data-dir database-url lanes listen log-format otlp-endpoint stop-grace";
-    let api = "admin-email admin-password cache-url cors-origins peer-url public-url signing-key";
+    let api = "admin-email admin-password cache-url cors-origins operations-listen peer-url \
+               public-url signing-key";
     let expected = [
         ("member-api", format!("{every} {api}")),
         ("admin-api", format!("{every} {api} files-dir webhook-allow")),

@@ -3,6 +3,9 @@
 //! `/health` and `/livez` say that the process serves. `/readyz` says that it can accept commands
 //! and read. `/health/full` lists each part with its latency and the effect of its absence, and
 //! asks the other service for its base health.
+//!
+//! With a listener for operators, clients see only whether the process lives and is ready, and the
+//! public key.
 
 use std::time::Duration;
 
@@ -17,6 +20,7 @@ use serde_json::{Value, json};
 use shared::bus::PublishError;
 
 use crate::context::Context;
+use crate::serve::Audience;
 
 /// Timeout for the other service's answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -38,22 +42,28 @@ pub struct Operations {
     pub parts: Parts,
 }
 
-/// The addresses of the routes.
-pub(crate) const PATHS: [&str; 6] =
-    ["/health", "/health/full", "/livez", "/readyz", "/metrics", "/.well-known/jwks.json"];
-
-/// The routes.
+/// The routes of a listener, and their addresses.
 #[must_use]
-pub fn routes(operations: &Operations) -> Route {
+pub(crate) fn routes(operations: &Operations, audience: Audience) -> (Route, Vec<&'static str>) {
+    let mut all = vec![("/health", get(base_health)), ("/livez", get(base_health))];
+    if audience.has_clients() {
+        all.push(("/.well-known/jwks.json", get(jwks)));
+    }
+    if audience.has_operators() {
+        all.extend([
+            ("/readyz", get(readyz)),
+            ("/health/full", get(health_full)),
+            ("/metrics", get(metrics)),
+        ]);
+    } else {
+        all.push(("/readyz", get(is_ready)));
+    }
+    let paths = all.iter().map(|(path, _)| *path).collect();
     // Only these routes need it, so other requests do not carry it.
-    let with = |endpoint: RouteMethod| endpoint.data(operations.clone());
-    Route::new()
-        .at("/health", with(get(base_health)))
-        .at("/health/full", with(get(health_full)))
-        .at("/livez", with(get(base_health)))
-        .at("/readyz", with(get(readyz)))
-        .at("/metrics", with(get(metrics)))
-        .at("/.well-known/jwks.json", get(jwks))
+    let with = |route: Route, (path, endpoint): (&str, RouteMethod)| {
+        route.at(path, endpoint.data(operations.clone()))
+    };
+    (all.into_iter().fold(Route::new(), with), paths)
 }
 
 #[handler]
@@ -63,8 +73,20 @@ fn base_health(operations: Data<&Operations>) -> Json<Value> {
 
 #[handler]
 async fn readyz(cx: Data<&Context>, operations: Data<&Operations>) -> Response {
-    let (database, broker) = tokio::join!(database(&cx), broker(&cx));
-    report(&operations, &[database, broker])
+    report(&operations, &needed(&cx).await)
+}
+
+/// The same without reasons, because clients see it.
+#[handler]
+async fn is_ready(cx: Data<&Context>, operations: Data<&Operations>) -> Response {
+    let Operations { service, liveness, parts, .. } = *operations;
+    let (works, report) = health::report(service, &needed(&cx).await, liveness, parts);
+    status(works, json!({ "service": service, "status": report["status"] }))
+}
+
+/// What a process cannot do without.
+async fn needed(cx: &Context) -> [Answer; 2] {
+    tokio::join!(database(cx), broker(cx)).into()
 }
 
 #[handler]
@@ -85,6 +107,10 @@ async fn health_full(cx: Data<&Context>, operations: Data<&Operations>) -> Respo
 fn report(operations: &Operations, answers: &[Answer]) -> Response {
     let Operations { service, liveness, parts, .. } = operations;
     let (works, report) = health::report(service, answers, liveness, parts);
+    status(works, report)
+}
+
+fn status(works: bool, report: Value) -> Response {
     let status = if works { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Json(report).with_status(status).into_response()
 }

@@ -58,9 +58,34 @@ pub enum Surfaces {
     Both,
 }
 
-/// How clients reach a listener.
-#[derive(Debug, Clone, Default)]
+/// For whom a listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// For those who use the APIs.
+    Clients,
+    /// For those who run the process: metrics, full health, documents about its inside.
+    Operators,
+    /// For both.
+    Both,
+}
+
+impl Audience {
+    pub(crate) fn has_clients(self) -> bool {
+        self != Self::Operators
+    }
+
+    pub(crate) fn has_operators(self) -> bool {
+        self != Self::Clients
+    }
+}
+
+/// What a listener serves, and how it is reached.
+#[derive(Debug, Clone)]
 pub struct Door {
+    /// The surfaces of its process.
+    pub surfaces: Surfaces,
+    /// For whom it is.
+    pub audience: Audience,
     /// Whether they come by https, through a proxy.
     pub is_https: bool,
     /// The other origins whose pages may use the API.
@@ -70,19 +95,19 @@ pub struct Door {
 /// Builds all routes now. The future serves them on a bound listener until shutdown.
 pub fn serve(
     listener: TcpListener,
-    surfaces: Surfaces,
+    door: Door,
     cx: Context,
     operations: Operations,
-    door: Door,
     shutdown: CancellationToken,
 ) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
     let feeds = cx.feeds.clone();
-    let app = app(surfaces, cx, &operations, door);
+    let has_streams = door.audience.has_clients();
+    let app = app(door, cx, &operations);
     async move {
         // The server does not track connections that became WebSockets.
         let streams = async {
             shutdown.cancelled().await;
-            if tokio::time::timeout(END, feeds.ended()).await.is_err() {
+            if has_streams && tokio::time::timeout(END, feeds.ended()).await.is_err() {
                 tracing::warn!("some streams did not end in time");
             }
         };
@@ -104,15 +129,22 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// All routes of one listener.
-fn app(surfaces: Surfaces, cx: Context, operations: &Operations, door: Door) -> impl Endpoint + use<> {
+fn app(door: Door, cx: Context, operations: &Operations) -> impl Endpoint + use<> {
+    let Door { surfaces, audience, .. } = door;
     let mut methods = Methods::default();
-    for path in operations::PATHS.into_iter().chain(["/", "/asyncapi.json"]) {
+    let (mut route, paths) = operations::routes(operations, audience);
+    for path in paths {
         methods.read(path);
     }
-    let mut route = operations::routes(operations)
-        .at("/", get(front_page::endpoint(surfaces)))
-        .at("/asyncapi.json", json_file(asyncapi::document()));
-    if surfaces != Surfaces::Admins {
+    if audience.has_operators() {
+        methods.read("/asyncapi.json");
+        route = route.at("/asyncapi.json", json_file(asyncapi::document()));
+    }
+    if audience.has_clients() {
+        methods.read("/");
+        route = route.at("/", get(front_page::endpoint(surfaces, audience)));
+    }
+    if surfaces != Surfaces::Admins && audience.has_clients() {
         let members = routes::members();
         let document: Arc<str> = document(&members).into();
         methods.documented("/api/v1", &document);
@@ -122,12 +154,16 @@ fn app(surfaces: Surfaces, cx: Context, operations: &Operations, door: Door) -> 
     if surfaces != Surfaces::Members {
         let admins = routes::admins();
         let document: Arc<str> = document(&admins).into();
-        methods.documented("/admin/v1", &document);
-        if surfaces == Surfaces::Admins {
-            route = documented(route, document.clone(), ["/docs", "/openapi.json"], &mut methods);
+        if audience.has_clients() {
+            methods.documented("/admin/v1", &document);
+            route = route.nest("/admin/v1", admins);
         }
-        route = documented(route, document, ["/admin/docs", "/admin/openapi.json"], &mut methods);
-        route = route.nest("/admin/v1", admins);
+        if audience.has_operators() {
+            if surfaces == Surfaces::Admins {
+                route = documented(route, document.clone(), ["/docs", "/openapi.json"], &mut methods);
+            }
+            route = documented(route, document, ["/admin/docs", "/admin/openapi.json"], &mut methods);
+        }
     }
     let front = Arc::new(Front { room: Room::default(), kept: Kept::new(), methods, cx, door });
     route.around(move |endpoint, request| answer(endpoint, request, front.clone()))

@@ -25,7 +25,7 @@ use crate::auth::Revoked;
 use crate::context::{Context, Parts};
 use crate::operations::Operations;
 use crate::serve::cors::Origins;
-use crate::serve::{self, Door, Surfaces};
+use crate::serve::{self, Audience, Door, Surfaces};
 use crate::{notifications, read};
 
 /// How many seconds an API continues to serve after it is asked to stop. Load balancers ask about
@@ -60,15 +60,64 @@ pub struct DoorArguments {
     /// https://app.example.org. Without any, the APIs send no CORS headers.
     #[arg(long, env = "CORS_ORIGINS", value_name = "LIST")]
     pub cors_origins: Option<Origins>,
+
+    /// Where operators reach what clients must not see: metrics, full health, and the documents of
+    /// the organisers' API and of the events. [default: where clients do]
+    #[arg(long, env = "OPERATIONS_LISTEN", value_name = "ADDRESS")]
+    pub operations_listen: Option<SocketAddr>,
 }
 
 impl DoorArguments {
-    /// How clients reach the listener of the APIs.
+    /// What the clients' listener serves, and how it is reached.
     ///
     /// # Errors
     /// If the public URL is no HTTP address.
-    pub fn door(&self, public: &PublicArguments) -> Result<Door, Unusable> {
-        Ok(Door { is_https: public.is_https()?, origins: self.cors_origins.clone().unwrap_or_default() })
+    pub fn door(&self, surfaces: Surfaces, public: &PublicArguments) -> Result<Door, Unusable> {
+        let is_alone = self.operations_listen.is_none();
+        Ok(Door {
+            surfaces,
+            audience: if is_alone { Audience::Both } else { Audience::Clients },
+            is_https: public.is_https()?,
+            origins: self.cors_origins.clone().unwrap_or_default(),
+        })
+    }
+
+    /// Binds the listeners. The clients' one has this address.
+    ///
+    /// # Errors
+    /// If an address cannot be used.
+    pub async fn bind(&self, clients: SocketAddr) -> anyhow::Result<Listeners> {
+        let clients = serve::bind(clients).await?;
+        let operators = match self.operations_listen {
+            Some(address) => Some(serve::bind(address).await?),
+            None => None,
+        };
+        Ok(Listeners { clients, operators })
+    }
+}
+
+/// The listeners of an API process.
+#[derive(Debug)]
+pub struct Listeners {
+    clients: TcpListener,
+    operators: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Where clients connect to.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn clients(&self) -> std::io::Result<SocketAddr> {
+        self.clients.local_addr()
+    }
+
+    /// Where operators connect to, which may be the same.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn operators(&self) -> std::io::Result<SocketAddr> {
+        self.operators.as_ref().unwrap_or(&self.clients).local_addr()
     }
 }
 
@@ -177,13 +226,13 @@ impl Api {
             None => (None, Allowed::default()),
         };
         let outside = Outside { cache_url: arguments.cache.url()?, files, webhook_allow };
-        let door = arguments.door.door(&arguments.public)?;
+        let door = arguments.door.door(self.surfaces, &arguments.public)?;
         let connections = Connections::open_shared(deployment, self.name, &shutdown).await?;
         let metrics = start_metrics()?;
         let cx = context(&connections, outside, deployment, &arguments.key, &shutdown)?;
         let address = arguments.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], self.port)));
-        let listener = serve::bind(address).await?;
-        let address = listener.local_addr()?;
+        let listeners = arguments.door.bind(address).await?;
+        let (address, operators) = (listeners.clients()?, listeners.operators()?);
         let operations = Operations {
             service: self.name,
             metrics,
@@ -193,11 +242,11 @@ impl Api {
             parts: connections.parts.clone(),
         };
         let stop = shutdown.clone();
-        let serving = serving(listener, self.surfaces, cx.clone(), operations, door, shutdown)?;
+        let serving = serving(listeners, door, cx.clone(), operations, shutdown)?;
         let first = first_admin(&connections, deployment, &arguments.admin);
         stop.run_until_cancelled(first).await.ok_or(Stopped)??;
         process::stopping::serves();
-        tracing::info!(service = self.name, %address, "serving; documentation at /docs");
+        tracing::info!(service = self.name, %address, %operators, "serving");
         serving.await;
         cx.cache.close().await;
         connections.close().await;
@@ -205,25 +254,52 @@ impl Api {
     }
 }
 
-/// Serves until shutdown. After a panic, serving starts again on the same listener.
+/// Serves clients and operators until shutdown.
 ///
 /// # Errors
 ///
-/// If the listener cannot be used.
+/// If a listener cannot be used.
 pub fn serving(
-    listener: TcpListener,
-    surfaces: Surfaces,
+    listeners: Listeners,
+    door: Door,
     cx: Context,
     operations: Operations,
-    door: Door,
     shutdown: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
+    let Listeners { clients, operators } = listeners;
+    let of_operators = match operators {
+        Some(listener) => {
+            // Operators come from inside, without a proxy and without pages.
+            let (audience, origins) = (Audience::Operators, Origins::default());
+            let door = Door { surfaces: door.surfaces, audience, is_https: false, origins };
+            Some(listening(listener, door, cx.clone(), operations.clone(), shutdown.clone())?)
+        }
+        None => None,
+    };
+    let of_clients = listening(clients, door, cx, operations, shutdown)?;
+    Ok(async move {
+        tokio::join!(of_clients, async {
+            if let Some(of_operators) = of_operators {
+                of_operators.await;
+            }
+        });
+    })
+}
+
+/// Serves one listener until shutdown. After a panic, serving starts again on the same listener.
+fn listening(
+    listener: TcpListener,
+    door: Door,
+    cx: Context,
+    operations: Operations,
+    shutdown: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send + use<>> {
+    let part = if door.audience.has_clients() { "listener" } else { "operations-listener" };
     let (parts, listener) = (operations.parts.clone(), listener.into_std().context("keep the listener")?);
     let again = TcpListener::from_std(listener.try_clone().context("keep the listener")?)?;
     let stop = shutdown.clone();
-    let serve = move |listener| {
-        serve::serve(listener, surfaces, cx.clone(), operations.clone(), door.clone(), stop.clone())
-    };
+    let serve =
+        move |listener| serve::serve(listener, door.clone(), cx.clone(), operations.clone(), stop.clone());
     // Create it now and not when it is awaited: see `first_admin`.
     let mut first = Some(serve(again));
     let start = move || {
@@ -236,7 +312,7 @@ pub fn serving(
             made.context("listen again")?.await
         }
     };
-    Ok(async move { supervise("listener", &parts, &shutdown, start).await })
+    Ok(async move { supervise(part, &parts, &shutdown, start).await })
 }
 
 /// The URL of the other API, checked.

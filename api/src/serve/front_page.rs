@@ -5,14 +5,14 @@ use poem::endpoint::make_sync;
 use poem::http::header;
 use poem::{Endpoint, Response};
 
-use super::Surfaces;
+use super::{Audience, Surfaces};
 use crate::html;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Answers with the page.
-pub(super) fn endpoint(surfaces: Surfaces) -> impl Endpoint<Output = Response> + 'static {
-    let page = page(surfaces);
+pub(super) fn endpoint(surfaces: Surfaces, audience: Audience) -> impl Endpoint<Output = Response> + 'static {
+    let page = page(surfaces, audience);
     make_sync(move |_| {
         Response::builder()
             .content_type("text/html; charset=utf-8")
@@ -21,7 +21,7 @@ pub(super) fn endpoint(surfaces: Surfaces) -> impl Endpoint<Output = Response> +
     })
 }
 
-fn page(surfaces: Surfaces) -> String {
+fn page(surfaces: Surfaces, audience: Audience) -> String {
     let members = surfaces != Surfaces::Admins;
     let admins = surfaces != Surfaces::Members;
     let mut first = Vec::new();
@@ -45,11 +45,13 @@ fn page(surfaces: Surfaces) -> String {
             "<strong>Make a drive.</strong> Create it with <code>POST /admin/v1/drives</code> and publish it with \
              <code>POST /admin/v1/drives/{drive_id}/publish</code>.",
         );
-        links.push("<a href=\"/admin/docs\">The API for organisers</a>: drives, members, webhooks, mails");
     } else {
         first.push(
             "<strong>Make a drive.</strong> The API for organisers does that; another process serves it.",
         );
+    }
+    if admins && audience.has_operators() {
+        links.push("<a href=\"/admin/docs\">The API for organisers</a>: drives, members, webhooks, mails");
     }
     if members {
         first.push(
@@ -58,11 +60,15 @@ fn page(surfaces: Surfaces) -> String {
              soon after.",
         );
     }
-    links.extend([
-        "<a href=\"/asyncapi.json\">The events</a>, for programs that follow what is decided",
-        "<a href=\"/health/full\">Health</a> of this process and of what it needs",
+    if audience.has_operators() {
+        links.extend([
+            "<a href=\"/asyncapi.json\">The events</a>, for programs that follow what is decided",
+            "<a href=\"/health/full\">Health</a> of this process and of what it needs",
+        ]);
+    }
+    links.push(
         "More documentation is in the folder <code>docs</code> of the source code; begin with <code>README.md</code>",
-    ]);
+    );
     html::page(&format!(
         "<h1>Muster</h1>\n<p>Version {VERSION}</p>\n\
          <p>Many people sign up for few places here. Every click gets a receipt, and every receipt gets exactly one \
