@@ -12,7 +12,7 @@ use rand::distr::{Alphanumeric, SampleString as _};
 use sea_orm::SqlErr;
 use shared::backoff::{Backoff, Outage};
 use shared::database::{Database, is_passing};
-use shared::signing::create_once;
+use shared::private::create_once;
 use shared::store::accounts::{self, Account};
 
 use crate::password;

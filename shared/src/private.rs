@@ -1,7 +1,7 @@
 //! Files and folders that only their owner may read. They hold personal data and keys.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// The files of Muster's data folder, beside the folders in [`FOLDERS`].
@@ -104,6 +104,81 @@ pub fn make_file(file: &Path) -> io::Result<()> {
         }
         made => made.map(drop),
     }
+}
+
+/// Writes a file that only its owner can read, unless another process wrote it first. The write is
+/// atomic.
+pub fn create_once(file: &Path, text: &str) -> io::Result<()> {
+    make_folder(folder_of(file))?;
+    let draft = draft(file, text)?;
+    match fs::hard_link(&draft, file) {
+        Ok(()) => fs::remove_file(&draft),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(&draft),
+        // Some file systems have no hard links.
+        Err(_) => rename_once(&draft, file),
+    }
+}
+
+/// Renames `draft` to `file`, unless that exists. Processes that do so at the same time wait for
+/// each other.
+fn rename_once(draft: &Path, file: &Path) -> io::Result<()> {
+    let _lock = lock(file)?;
+    if file.exists() { fs::remove_file(draft) } else { fs::rename(draft, file) }
+}
+
+/// Replaces the content of a file, or makes it, for its owner alone. The write is atomic. Hold a
+/// [`lock`] if the new content depends on the old one.
+pub fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let draft = draft(file, text)?;
+    give_to_owner_of(file, &draft).and_then(|()| fs::rename(&draft, file)).inspect_err(|_| {
+        let _ = fs::remove_file(&draft);
+    })?;
+    // The new name must survive a power failure, too.
+    #[cfg(unix)]
+    File::open(folder_of(file))?.sync_all()?;
+    Ok(())
+}
+
+/// Locks a file against other processes that call this, until the result is dropped. The lock is a
+/// file beside it.
+pub fn lock(file: &Path) -> io::Result<File> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let lock = options().write(true).create(true).truncate(false).open(&name)?;
+    give_to_owner_of(file, &name)?;
+    lock.lock()?;
+    Ok(lock)
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Writes a file with another name into the folder of `file`.
+fn draft(file: &Path, text: &str) -> io::Result<PathBuf> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let draft = folder_of(file).join(format!(".{name}.{}", uuid::Uuid::now_v7()));
+    let mut open = options().write(true).create_new(true).open(&draft)?;
+    open.write_all(text.as_bytes())?;
+    open.sync_all()?;
+    Ok(draft)
+}
+
+/// An operator may work as root. Muster's user must still be able to read the result.
+#[cfg(unix)]
+fn give_to_owner_of(file: &Path, made: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(found) = fs::metadata(file) else { return Ok(()) };
+    if fs::metadata(made)?.uid() == found.uid() {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(made, Some(found.uid()), Some(found.gid()))
+}
+
+#[cfg(not(unix))]
+fn give_to_owner_of(_: &Path, _: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Removes the rights of others to the files of an older Muster in its data folder. Does the same
@@ -236,6 +311,46 @@ mod tests {
         narrow_data(&folder.0);
         assert_eq!(mode(&folder.0), 0o700, "nothing but Muster's is in it");
         narrow_data(&folder.0.join("missing"));
+    }
+
+    #[test]
+    fn a_file_is_written_once_without_hard_links_too() {
+        let folder = Folder::new();
+        let file = folder.0.join("a/key");
+        create_once(&file, "first").unwrap();
+        create_once(&file, "second").unwrap();
+        assert_eq!((fs::read_to_string(&file).unwrap(), mode(&file)), ("first".to_owned(), 0o600));
+        let made = std::thread::scope(|scope| {
+            let make = |number: usize| {
+                let (draft, file) = (folder.0.join(format!("a/draft{number}")), folder.0.join("a/other"));
+                fs::write(&draft, number.to_string()).unwrap();
+                rename_once(&draft, &file).unwrap();
+                fs::read_to_string(&file).unwrap()
+            };
+            let threads = [0, 1, 2, 3].map(|number| scope.spawn(move || make(number)));
+            threads.map(|thread| thread.join().unwrap())
+        });
+        assert!(made.iter().all(|text| *text == made[0]), "{made:?}");
+        assert_eq!(fs::read_dir(folder.0.join("a")).unwrap().count(), 3, "the two files and a lock");
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_one_after_another() {
+        let folder = Folder::new();
+        let file = folder.0.join("number");
+        fs::write(&file, "0").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let _lock = lock(&file).unwrap();
+                    let number: usize = fs::read_to_string(&file).unwrap().parse().unwrap();
+                    replace(&file, &(number + 1).to_string()).unwrap();
+                });
+            }
+        });
+        assert_eq!(fs::read_to_string(&file).unwrap(), "8");
+        assert_eq!((mode(&file), mode(&folder.0.join("number.lock"))), (0o600, 0o600));
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 2, "the file and its lock");
     }
 
     #[test]

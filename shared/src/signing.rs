@@ -4,7 +4,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::error::KeyRejected;
@@ -66,7 +65,7 @@ impl SigningKey {
         if !file.exists() {
             let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
                 .map_err(|error| failed("make", error.into()))?;
-            create_once(file, &STANDARD.encode(document.as_ref()))
+            private::create_once(file, &STANDARD.encode(document.as_ref()))
                 .map_err(|error| failed("write", error.into()))?;
         }
         let text = std::fs::read_to_string(file).map_err(|error| failed("read", error.into()))?;
@@ -175,67 +174,12 @@ fn jws<P: AsRef<[u8]>>(header: &str, claims: &impl Serialize, protect: impl FnOn
     token
 }
 
-/// Writes a file that only its owner can read, unless another process wrote it first. The write is
-/// atomic.
-pub fn create_once(file: &Path, text: &str) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    private::make_folder(folder)?;
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let draft = folder.join(format!(".{name}.{}", uuid::Uuid::now_v7()));
-    let mut open = private::options().write(true).create_new(true).open(&draft)?;
-    open.write_all(text.as_bytes())?;
-    open.sync_all()?;
-    drop(open);
-    match std::fs::hard_link(&draft, file) {
-        Ok(()) => std::fs::remove_file(&draft),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => std::fs::remove_file(&draft),
-        // Some file systems have no hard links.
-        Err(_) => rename_once(&draft, file),
-    }
-}
-
-/// Renames `draft` to `file`, unless that exists. Processes that do so at the same time wait for
-/// each other.
-fn rename_once(draft: &Path, file: &Path) -> std::io::Result<()> {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".lock");
-    let lock = private::options().write(true).create(true).truncate(false).open(&name)?;
-    lock.lock()?;
-    let renamed = if file.exists() { std::fs::remove_file(draft) } else { std::fs::rename(draft, file) };
-    lock.unlock()?;
-    renamed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const KEY: &str = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g";
     const TYPE: &str = "at+jwt";
-
-    #[test]
-    fn a_file_is_written_once_without_hard_links_too() {
-        let folder = std::env::temp_dir().join(format!("muster_once_{}", uuid::Uuid::new_v4()));
-        let file = folder.join("key");
-        create_once(&file, "first").unwrap();
-        create_once(&file, "second").unwrap();
-        let made = std::thread::scope(|scope| {
-            let make = |number: usize| {
-                let (draft, file) = (folder.join(format!("draft{number}")), folder.join("other"));
-                std::fs::write(&draft, number.to_string()).unwrap();
-                rename_once(&draft, &file).unwrap();
-                std::fs::read_to_string(&file).unwrap()
-            };
-            let threads = [0, 1, 2, 3].map(|number| scope.spawn(move || make(number)));
-            threads.map(|thread| thread.join().unwrap())
-        });
-        assert!(made.iter().all(|text| *text == made[0]), "{made:?}");
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "first");
-        let left: Vec<_> =
-            std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left.len(), 3, "the two files and a lock: {left:?}");
-        std::fs::remove_dir_all(&folder).unwrap();
-    }
 
     #[test]
     fn what_is_authenticated_is_a_jwt_and_nothing_else_is_authentic() {
