@@ -13,6 +13,7 @@ use process::part::{Environment, Settings};
 use process::watch::{Liveness, measure_queues};
 use process::{Connections, Stopped, open_data_folder, start_metrics};
 use shared::config::{CacheArguments, Deployment};
+use shared::keys::KeyRing;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +36,7 @@ pub struct ServeArguments {
     #[command(flatten)]
     pub admin: AdminArguments,
 
-    /// The signing key.
+    /// The keys.
     #[command(flatten)]
     pub key: KeyArguments,
 
@@ -75,12 +76,13 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         cache_url: cache.url()?,
         files: Some(settings.files.open(&deployment.data_dir)?),
         webhook_allow: settings.webhooks.allowed(),
+        key: KeyRing::open(key.source(&deployment))?.issued_by(settings.public.public_url()?),
     };
     let (doors, door) = (&door, door.door(Surfaces::Both, &settings.public)?);
     let connections = Connections::open(&deployment, "muster", &shutdown).await?;
     // Install metrics before any part begins. Earlier counts would be lost.
     let metrics = start_metrics()?;
-    let cx = context(&connections, outside, &deployment, &key, &shutdown)?;
+    let cx = context(&connections, outside, &shutdown)?;
     let listeners = doors.bind(listen).await?;
     let url = format!("http://{}", listeners.clients()?);
     let operators = format!("http://{}", listeners.operators()?);

@@ -23,8 +23,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sea_orm::{ConnectionTrait, DbErr};
 use shared::config::Deployment;
 use shared::database::Database;
+use shared::keys::{KeyError, KeyRing};
 use shared::ledger;
-use shared::signing::SigningKey;
 use shared::store::drives;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +42,7 @@ pub struct VerifyArguments {
     #[command(flatten)]
     pub deployment: Deployment,
 
-    /// The signing key.
+    /// The keys.
     #[command(flatten)]
     pub key: KeyArguments,
 
@@ -114,14 +114,9 @@ pub async fn run(arguments: VerifyArguments, shutdown: CancellationToken) -> any
 }
 
 async fn check_receipts(db: &Database, arguments: &VerifyArguments, file: &Path) -> anyhow::Result<u64> {
-    let key = if let Some(text) = &arguments.key.signing_key {
-        SigningKey::from_text(text.expose()).context("read SIGNING_KEY")?
-    } else {
-        let file = arguments.deployment.key_file();
-        // This only reads. A new key would have signed no receipt.
-        anyhow::ensure!(file.exists(), "{} does not exist; give DATA_DIR or SIGNING_KEY", file.display());
-        SigningKey::load_or_create(&file)?
-    };
+    let source = arguments.key.source(&arguments.deployment);
+    // This only reads. A new key would have signed no receipt.
+    let key = KeyRing::new(source.find()?.ok_or(KeyError::Missing(source.file))?)?;
     let lines = File::open(file).with_context(|| format!("open {}", file.display()))?;
     Ok(receipts::check(&db.read, &key, BufReader::new(lines)).await?)
 }

@@ -7,7 +7,7 @@ use domain::actor::{Actor, Role};
 use domain::clock;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::signing::SigningKey;
+use shared::keys::{KeyRing, Purpose};
 use uuid::Uuid;
 
 use crate::deployment::{Answer, Client, Embedded, Engine, Folder, TestDatabase, answer, drive};
@@ -106,12 +106,22 @@ async fn bodies_that_are_too_large_however_they_are_sent() {
 async fn tokens_that_are_broken() {
     let (muster, admin) = started().await;
     let nobody = Client::nobody(&muster.process.url);
-    let key = SigningKey::load_or_create(&muster.folder.0.join("data/signing-key")).unwrap();
-    let stranger = SigningKey::load_or_create(&muster.folder.0.join("another-key")).unwrap();
+    let key = KeyRing::in_folder(&muster.folder.0.join("data")).unwrap();
+    let stranger = KeyRing::in_folder(&muster.folder.0.join("another")).unwrap();
     let actor = |role| Actor { role, id: Uuid::now_v7() };
     let long_ago = clock::now() - chrono::Duration::hours(1);
     let good = admin.token.clone().unwrap();
-    let claims = json!({ "iss": "muster", "sub": Uuid::now_v7(), "role": "admin", "iat": 0, "exp": 9_999_999_999_i64 });
+    let claims = json!({
+        "iss": "muster", "aud": key.audience(), "sub": Uuid::now_v7(), "role": "admin", "iat": 0,
+        "exp": clock::now().timestamp() + 600,
+    });
+    let with = |name: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        key.authenticate(Purpose::Access, &claims)
+    };
+    let valid = nobody.with_token(&with("iat", json!(1)));
+    assert_eq!(valid.get("/admin/v1/drives").await.status, 200, "only what is changed below is wrong");
     for (label, token) in [
         ("empty", String::new()),
         ("nonsense", "nonsense".to_owned()),
@@ -122,11 +132,11 @@ async fn tokens_that_are_broken() {
         ("expired", api::auth::issue(&key, actor(Role::Member), long_ago)),
         ("a receipt", key.sign("muster-receipt+jwt", &claims)),
         ("signed like a receipt", key.sign("at+jwt", &claims)),
-        ("another type", key.authenticate("JWT", &claims)),
-        ("another issuer", {
-            let claims = json!({ "iss": "x", "sub": Uuid::now_v7(), "role": "admin", "iat": 0 });
-            key.authenticate("at+jwt", &claims)
-        }),
+        ("another type", key.authenticate(Purpose::Claim, &claims)),
+        ("no audience", with("aud", Value::Null)),
+        ("another audience", with("aud", json!("muster:x"))),
+        ("another issuer", with("iss", json!("x"))),
+        ("valid for too long", with("exp", json!(9_999_999_999_i64))),
         ("the system's role", api::auth::issue(&key, actor(Role::System), clock::now())),
         (
             "no algorithm",

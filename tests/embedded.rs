@@ -40,7 +40,7 @@ async fn the_first_start_says_where_everything_is_and_keeps_the_admins_password(
     for part in ["/api/v1", "/docs", "/health/full", ADMIN_EMAIL, password.trim()] {
         assert!(printed.contains(part), "{part}: {printed}");
     }
-    for file in ["admin-password", "signing-key"] {
+    for file in ["admin-password", "keys.json"] {
         let mode = std::fs::metadata(data.join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }

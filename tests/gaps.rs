@@ -15,7 +15,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::database::Database;
-use shared::signing::SigningKey;
+use shared::keys::KeyRing;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -133,7 +133,7 @@ async fn whoever_is_cut_off_at_random_ends_with_everything_in_order() {
         Arc::new(Mutex::new(processes[..2].iter().map(|process| process.url.clone()).collect()));
     let organisers: Urls = Arc::new(Mutex::new(vec![admins.url.clone()]));
     let admin = Client::admin(&processes[0].url, &admins.url).await;
-    let key = SigningKey::load_or_create(&deployment.folder.0.join("data/signing-key")).unwrap();
+    let key = KeyRing::in_folder(&deployment.folder.0.join("data")).unwrap();
     // Two webhooks and a peer, which get all events of the drives.
     let calm = CancellationToken::new();
     let webhooks = [

@@ -203,7 +203,7 @@ mod private {
         .await;
         let found = all(&data);
         let expected =
-            ["muster.db", "muster.db-wal", "muster.db-shm", "broker.db", "broker.lock", "signing-key"];
+            ["muster.db", "muster.db-wal", "muster.db-shm", "broker.db", "broker.lock", "keys.json"];
         assert!(names(&found).is_superset(&BTreeSet::from(expected)), "{found:?}");
         for path in &found {
             let wanted = if path.is_dir() { 0o700 } else { 0o600 };

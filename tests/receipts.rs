@@ -55,7 +55,7 @@ async fn receipts_are_verified_in_the_order_in_which_they_were_given() {
         assert!(!succeeded && said.contains("line 2 is no receipt"), "{said}");
     }
     // The receipt of a command that was accepted and lost.
-    let key = shared::signing::SigningKey::load_or_create(&data.join("signing-key")).unwrap();
+    let key = shared::keys::KeyRing::in_folder(&data).unwrap();
     let mut claims: shared::receipt::Claims =
         key.verified(shared::receipt::RECEIPT_TYPE, &receipts[0]).unwrap();
     claims.command_id = key.new_command_id(domain::clock::now());

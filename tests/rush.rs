@@ -14,7 +14,7 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 use shared::bus::Received;
 use shared::bus::broker::{Broker, BrokerUrl, Source};
-use shared::signing::SigningKey;
+use shared::keys::KeyRing;
 use uuid::Uuid;
 
 use crate::deployment::{Client, Engine, FullSize, Process, eventually};
@@ -26,7 +26,7 @@ struct Running {
     drives: Vec<Process>,
     others: Vec<Process>,
     admin: Client,
-    key: SigningKey,
+    key: KeyRing,
 }
 
 async fn running(deployment: &FullSize) -> Running {
@@ -43,7 +43,7 @@ async fn running(deployment: &FullSize) -> Running {
         crate::deployment::ready(&process.url).await;
     }
     let admin = Client::admin(&members[0].url, &admins.url).await;
-    let key = SigningKey::load_or_create(&deployment.folder.0.join("data/signing-key")).unwrap();
+    let key = KeyRing::in_folder(&deployment.folder.0.join("data")).unwrap();
     Running { members, admins, drives, others, admin, key }
 }
 

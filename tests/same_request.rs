@@ -8,7 +8,7 @@ use domain::id::CommandId;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::database::Database;
-use shared::signing::SigningKey;
+use shared::keys::KeyRing;
 use uuid::Uuid;
 
 use crate::deployment::{Answer, Client, Embedded, Engine, FullSize, answer, eventually};
@@ -232,7 +232,7 @@ async fn a_check_older_than_its_decision_is_kept_is_forgotten() {
     let admin = Client::admin(url, url).await;
     let ann = Client::member(url, "ann").await;
     let drive_id = admin.open_drive(json!({})).await;
-    let key = SigningKey::load_or_create(&muster.folder.0.join("data/signing-key")).unwrap();
+    let key = KeyRing::in_folder(&muster.folder.0.join("data")).unwrap();
     let checks = format!("/api/v1/drives/{drive_id}/eligibility-checks");
     let checked = ann.decide(Method::POST, &checks, &json!({})).await;
     assert!(key.is_passing(id(&checked)));

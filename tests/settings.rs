@@ -116,6 +116,7 @@ async fn an_empty_variable_is_not_given() {
         "LOG_FORMAT",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "ADMIN_EMAIL",
+        "KEYS_FILE",
         "SIGNING_KEY",
         "RUST_LOG",
         "HOSTNAME",
@@ -186,7 +187,7 @@ async fn a_data_folder_may_have_any_name() {
         let env = [("DATA_DIR", data.display().to_string())];
         let process = Embedded::process_on(&folder, &env).await;
         assert!(process.stop().await.success());
-        for file in ["muster.db", "broker.db", "signing-key", "files"] {
+        for file in ["muster.db", "broker.db", "keys.json", "files"] {
             assert!(data.join(file).exists(), "{name}: {file}");
         }
         let entries = std::fs::read_dir(&folder.0).unwrap().flatten().filter(|entry| entry.path().is_dir());
@@ -417,7 +418,7 @@ fn flags(command: &clap::Command) -> BTreeSet<String> {
 #[test]
 fn each_process_lists_only_the_flags_that_it_uses() {
     let every = "broker-url data-dir database-url lanes listen log-format otlp-endpoint stop-grace";
-    let api = "admin-email admin-password cache-url cors-origins operations-listen peer-url \
+    let api = "admin-email admin-password cache-url cors-origins keys-file operations-listen peer-url \
                public-url signing-key";
     let expected = [
         ("member-api", format!("{every} {api}")),

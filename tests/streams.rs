@@ -6,7 +6,7 @@ use domain::actor::{Actor, Role};
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::signing::SigningKey;
+use shared::keys::KeyRing;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
@@ -296,7 +296,7 @@ async fn streams_end_with_the_process_and_hold_it_up_for_nobody() {
         assert_eq!(stream.told().await.0, 1);
     }
     // The server closes the streams of a token when the token expires.
-    let key = SigningKey::load_or_create(&muster.folder.0.join("data/signing-key")).unwrap();
+    let key = KeyRing::in_folder(&muster.folder.0.join("data")).unwrap();
     let admin_id = Actor { role: Role::Admin, id: uuid::Uuid::now_v7() };
     for by in [By::Events, By::Socket] {
         let made = domain::clock::now() + chrono::Duration::seconds(8) - api::auth::TOKEN_LASTS;
@@ -323,7 +323,7 @@ async fn a_crowd_is_told_at_once() {
     let url = &muster.process.url;
     let admin = Client::admin(url, url).await;
     let drive_id = admin.open_drive(json!({ "capacity": CROWD })).await;
-    let key = SigningKey::load_or_create(&muster.folder.0.join("data/signing-key")).unwrap();
+    let key = KeyRing::in_folder(&muster.folder.0.join("data")).unwrap();
     let nobody = Client::nobody(url);
     let people = (0..CROWD).map(|_| {
         let actor = Actor { role: Role::Member, id: uuid::Uuid::now_v7() };

@@ -8,14 +8,14 @@ use api::auth::{check_token, issue};
 use criterion::{Criterion, criterion_group, criterion_main};
 use domain::actor::{Actor, Role};
 use domain::clock;
-use shared::signing::SigningKey;
+use shared::keys::KeyRing;
 use uuid::Uuid;
 
 /// Not a secret: made for this.
 const KEY: &str = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g";
 
 fn tokens(c: &mut Criterion) {
-    let key = SigningKey::from_text(KEY).unwrap();
+    let key = KeyRing::of_signing_key(KEY).unwrap();
     let actor = Actor { role: Role::Member, id: Uuid::from_u128(7) };
     let token = issue(&key, actor, clock::now());
     c.bench_function("token: issue", |b| b.iter(|| black_box(issue(&key, actor, clock::now()))));

@@ -13,15 +13,13 @@ use poem_openapi::SecurityScheme;
 use poem_openapi::auth::Bearer;
 use serde::{Deserialize, Serialize};
 use shared::database::Database;
-use shared::signing::SigningKey;
+use shared::keys::{Authentic, KeyRing, Purpose};
 use shared::store::accounts;
 use uuid::Uuid;
 
 use crate::context::Context;
 use crate::problem::Problem;
 
-/// The `typ` of an access token (RFC 9068 §2.1).
-const TOKEN_TYPE: &str = "at+jwt";
 /// How long the access token of a person is valid.
 pub const TOKEN_LASTS: Duration = Duration::from_secs(30 * 60);
 /// How far the clocks of processes may differ.
@@ -32,17 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a revoked service account may still be taken for valid.
 const RECHECK: Duration = Duration::from_secs(5);
 
-/// The `iss` of an access token. There is one issuer.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Issuer {
-    Muster,
-}
-
 /// The claims of an access token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Claims {
-    iss: Issuer,
+    iss: String,
+    /// The deployment. A token of another one is refused.
+    aud: String,
     sub: Uuid,
     role: Role,
     iat: i64,
@@ -51,14 +44,31 @@ struct Claims {
     exp: Option<i64>,
 }
 
+/// The claims of a service account's token from before Muster had a key ring. Only this one issuer
+/// could be read.
+#[derive(Debug, Deserialize)]
+struct OldClaims {
+    #[serde(rename = "iss")]
+    _iss: OldIssuer,
+    sub: Uuid,
+    role: Role,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OldIssuer {
+    Muster,
+}
+
 /// Issues an access token for this actor, valid from `now`. A service account's token does not
 /// expire.
 #[must_use]
-pub fn issue(key: &SigningKey, actor: Actor, now: Timestamp) -> String {
+pub fn issue(key: &KeyRing, actor: Actor, now: Timestamp) -> String {
     let lasts = i64::try_from(TOKEN_LASTS.as_secs()).unwrap_or_default();
     let exp = (actor.role != Role::Service).then(|| now.timestamp() + lasts);
-    let claims = Claims { iss: Issuer::Muster, sub: actor.id, role: actor.role, iat: now.timestamp(), exp };
-    key.authenticate(TOKEN_TYPE, &claims)
+    let (iss, aud) = (key.issuer().to_owned(), key.audience().to_owned());
+    let claims = Claims { iss, aud, sub: actor.id, role: actor.role, iat: now.timestamp(), exp };
+    key.authenticate(Purpose::Access, &claims)
 }
 
 /// The revoked service accounts. The list is short and read again every few seconds, so a request
@@ -205,24 +215,89 @@ pub async fn watching(cx: &Context, token: Option<&str>) -> Result<(Caller, Dura
 }
 
 /// The actor of a valid access token. This does not check whether a service account was revoked.
-pub fn check_token(key: &SigningKey, token: &str) -> Result<Actor, Problem> {
+pub fn check_token(key: &KeyRing, token: &str) -> Result<Actor, Problem> {
     read_token(key, token).map(|(actor, _)| actor)
 }
 
 /// The same, and for how long the token is still valid. For a service account: until it must be
 /// checked again.
-fn read_token(key: &SigningKey, token: &str) -> Result<(Actor, Duration), Problem> {
-    let claims = key.authentic(TOKEN_TYPE, token).filter(|claims: &Claims| claims.role != Role::System);
-    let Some(Claims { sub, role, exp, .. }) = claims else {
+fn read_token(key: &KeyRing, token: &str) -> Result<(Actor, Duration), Problem> {
+    // The clock of this process decides about expiry.
+    let now = clock::now();
+    let Some((actor, exp)) = current(key, token, now).or_else(|| old(key, token)) else {
         return Err(Problem::unauthorized().detail("this is no access token that was made here"));
     };
-    // The clock of this process decides about expiry.
-    let left = exp.map(|exp| exp - clock::now().timestamp());
+    let left = exp.map(|exp| exp - now.timestamp());
     // If a token is valid for longer than any may be, the clock that issued it ran ahead.
     let longest = i64::try_from((TOKEN_LASTS + CLOCKS_DIFFER).as_secs()).unwrap_or(i64::MAX);
     if left.is_some_and(|left| left <= 0 || left > longest) {
         return Err(Problem::unauthorized().detail("the access token has expired"));
     }
     let lasts = left.map_or(TOKEN_LASTS, |left| Duration::from_secs(left.unsigned_abs()));
-    Ok((Actor { role, id: sub }, lasts))
+    Ok((actor, lasts))
+}
+
+/// The actor and the expiry of an access token of this deployment.
+fn current(key: &KeyRing, token: &str, now: Timestamp) -> Option<(Actor, Option<i64>)> {
+    let Authentic { claims, replaced_at } = key.authentic_since::<Claims>(Purpose::Access, token)?;
+    let Claims { iss, aud, sub, role, exp, .. } = claims;
+    // People's tokens that a replaced secret made have expired by now. A service account's token
+    // has no end, and is valid until an operator retires the secret.
+    let is_late = role != Role::Service && replaced_at.is_some_and(|at| now >= at + TOKEN_LASTS);
+    let is_ours = iss == key.issuer() && aud == key.audience();
+    (is_ours && !is_late && role != Role::System).then_some((Actor { role, id: sub }, exp))
+}
+
+/// The actor of a service account's token from before Muster had a key ring. It has no expiry.
+fn old(key: &KeyRing, token: &str) -> Option<(Actor, Option<i64>)> {
+    let OldClaims { sub, role, .. } = key.authentic_before_the_ring(token)?;
+    (role == Role::Service).then_some((Actor { role, id: sub }, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::keys::KeyFile;
+
+    use super::*;
+
+    fn actor(role: Role) -> Actor {
+        Actor { role, id: Uuid::from_u128(7) }
+    }
+
+    #[test]
+    fn people_keep_a_token_of_a_replaced_secret_for_half_an_hour_and_services_longer() {
+        let now = clock::now();
+        let minutes = |minutes| now - chrono::TimeDelta::minutes(minutes);
+        for (replaced, is_valid) in [(29, true), (31, false)] {
+            let mut file = KeyFile::generate(minutes(600)).unwrap();
+            let before = KeyRing::new(file.clone()).unwrap();
+            file.rotate(minutes(replaced)).unwrap();
+            let after = KeyRing::new(file).unwrap();
+            for role in [Role::Member, Role::Admin, Role::Service] {
+                let found = check_token(&after, &issue(&before, actor(role), now));
+                assert_eq!(found.is_ok(), is_valid || role == Role::Service, "{role:?}, {replaced} minutes");
+            }
+            assert_eq!(
+                check_token(&after, &issue(&after, actor(Role::Member), now)).unwrap(),
+                actor(Role::Member)
+            );
+        }
+    }
+
+    #[test]
+    fn a_token_names_its_deployment_and_its_address() {
+        let file = KeyFile::generate(clock::now()).unwrap();
+        let ring = |url| KeyRing::new(file.clone()).unwrap().issued_by(url);
+        let token = issue(&ring(Some("https://a.example/")), actor(Role::Member), clock::now());
+        assert_eq!(
+            check_token(&ring(Some("https://a.example")), &token).unwrap(),
+            actor(Role::Member),
+            "the same address"
+        );
+        for other in [None, Some("https://b.example")] {
+            assert!(check_token(&ring(other), &token).is_err());
+        }
+        let other = KeyRing::new(KeyFile::generate(clock::now()).unwrap()).unwrap();
+        assert!(check_token(&other, &issue(&ring(None), actor(Role::Member), clock::now())).is_err());
+    }
 }

@@ -7,7 +7,7 @@ use shared::bus::Broker;
 use shared::cache::Cache;
 use shared::database::Database;
 use shared::files::Files;
-use shared::signing::SigningKey;
+use shared::keys::KeyRing;
 use shared::webhook::address::Allowed;
 
 use crate::auth::Revoked;
@@ -46,7 +46,7 @@ pub struct Parts {
     /// Where uploads go, if this process takes any.
     pub files: Option<Files>,
     /// Signs receipts and tokens.
-    pub key: SigningKey,
+    pub key: KeyRing,
     /// The requests that wait for a decision.
     pub waiting: Waiting,
     /// The feeds that clients watch.

@@ -17,6 +17,7 @@ pub mod feed;
 mod html;
 pub mod idempotency;
 mod json;
+mod keys;
 mod notifications;
 pub mod openapi;
 pub mod operations;

@@ -6,7 +6,7 @@ use domain::text::is_longer;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shared::signing::SigningKey;
+use shared::keys::KeyRing;
 
 use crate::problem::Problem;
 
@@ -79,7 +79,7 @@ pub fn search_text(asked: Option<String>) -> Result<Option<String>, Problem> {
 /// filter only.
 #[derive(Debug)]
 pub struct List<'a> {
-    key: &'a SigningKey,
+    key: &'a KeyRing,
     /// The list's name and filter, serialised.
     question: Vec<u8>,
 }
@@ -89,7 +89,7 @@ impl<'a> List<'a> {
     /// orders the items, such as the drive, the state and the search text. It does not contain the
     /// size of the page.
     #[must_use]
-    pub fn new(key: &'a SigningKey, name: &'static str, filter: &impl Serialize) -> Self {
+    pub fn new(key: &'a KeyRing, name: &'static str, filter: &impl Serialize) -> Self {
         let question = serde_json::to_vec(&(name, filter)).expect("a filter is plain data");
         Self { key, question }
     }
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_cursor_continues_the_list_and_filter_that_made_it_and_nothing_else() {
-        let key = SigningKey::from_text(KEY).unwrap();
+        let key = KeyRing::of_signing_key(KEY).unwrap();
         let list = List::new(&key, "drives", &("open", None::<&str>));
         let made = list.cursor(&("2026", 7));
         let read =

@@ -3,6 +3,7 @@
 #![allow(clippy::doc_markdown, rustdoc::bare_urls, reason = "these are the texts of `--help`")]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -13,9 +14,9 @@ use process::{Connections, Stopped, open_data_folder, run_to_end, start_metrics}
 use shared::cache::Cache;
 use shared::config::{CacheArguments, Deployment, FilesArguments, PublicArguments, Watching, arguments};
 use shared::files::Files;
+use shared::keys::{KeyRing, KeySource};
 use shared::scheme::{self, Unusable};
 use shared::secret::Secret;
-use shared::signing::SigningKey;
 use shared::webhook::address::{Allowed, WebhookArguments};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ use crate::context::{Context, Parts};
 use crate::operations::Operations;
 use crate::serve::cors::Origins;
 use crate::serve::{self, Audience, Door, Surfaces};
-use crate::{notifications, read};
+use crate::{keys, notifications, read};
 
 /// How many seconds an API continues to serve after it is asked to stop. Load balancers ask about
 /// every second whether it is ready.
@@ -47,10 +48,29 @@ pub struct AdminArguments {
 /// What is signed with.
 #[derive(Debug, Clone, Args)]
 pub struct KeyArguments {
-    /// The key that signs receipts and tokens: Ed25519 in PKCS #8, base64. The same for all APIs of a deployment.
-    /// [default: made once, and kept in DATA_DIR]
+    /// The file of the keys that sign receipts and tokens, for a deployment whose APIs share no
+    /// DATA_DIR. It must exist. [default: DATA_DIR/keys.json, made once]
+    #[arg(long, env = "KEYS_FILE", value_name = "FILE")]
+    pub keys_file: Option<PathBuf>,
+
+    /// The one signing key of a deployment without a file of keys: Ed25519 in PKCS #8, base64. The
+    /// same for all APIs. All other keys follow from it.
     #[arg(long, env = "SIGNING_KEY", value_name = "KEY", hide_env_values = true)]
     pub signing_key: Option<Secret>,
+}
+
+impl KeyArguments {
+    /// Where the keys of a deployment are.
+    #[must_use]
+    pub fn source(&self, deployment: &Deployment) -> KeySource {
+        let source = KeySource::in_folder(&deployment.data_dir);
+        KeySource {
+            file: self.keys_file.clone().unwrap_or(source.file),
+            is_named: self.keys_file.is_some(),
+            old_file: source.old_file,
+            signing_key: self.signing_key.clone(),
+        }
+    }
 }
 
 /// How clients reach the APIs.
@@ -225,11 +245,16 @@ impl Api {
             }
             None => (None, Allowed::default()),
         };
-        let outside = Outside { cache_url: arguments.cache.url()?, files, webhook_allow };
+        let outside = Outside {
+            cache_url: arguments.cache.url()?,
+            files,
+            webhook_allow,
+            key: KeyRing::open(arguments.key.source(deployment))?.issued_by(arguments.public.public_url()?),
+        };
         let door = arguments.door.door(self.surfaces, &arguments.public)?;
         let connections = Connections::open_shared(deployment, self.name, &shutdown).await?;
         let metrics = start_metrics()?;
-        let cx = context(&connections, outside, deployment, &arguments.key, &shutdown)?;
+        let cx = context(&connections, outside, &shutdown)?;
         let address = arguments.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], self.port)));
         let listeners = arguments.door.bind(address).await?;
         let (address, operators) = (listeners.clients()?, listeners.operators()?);
@@ -357,25 +382,23 @@ pub struct Outside {
     pub files: Option<Files>,
     /// Where webhooks may go besides public addresses.
     pub webhook_allow: Allowed,
+    /// Signs receipts and tokens.
+    pub key: KeyRing,
 }
 
 /// Builds the context of all requests.
 pub fn context(
     connections: &Connections,
     outside: Outside,
-    deployment: &Deployment,
-    key: &KeyArguments,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Context> {
-    let key = match &key.signing_key {
-        Some(text) => SigningKey::from_text(text.expose()).context("read SIGNING_KEY")?,
-        None => SigningKey::load_or_create(&deployment.key_file())?,
-    };
     let Connections { db, broker, parts } = connections.clone();
-    let Outside { cache_url, files, webhook_allow } = outside;
+    let Outside { cache_url, files, webhook_allow, key } = outside;
     let cache = Cache::open(cache_url.expose())?;
     read::forget_changed(&broker, cache.clone(), &parts, shutdown);
     let (feeds, waiting) = notifications::start(&db, &broker, &parts, shutdown);
     let revoked = Revoked::default();
-    Ok(Context::new(Parts { db, broker, cache, files, key, waiting, feeds, revoked, webhook_allow }))
+    let cx = Context::new(Parts { db, broker, cache, files, key, waiting, feeds, revoked, webhook_allow });
+    keys::keep_reading(&cx, &connections.parts, shutdown);
+    Ok(cx)
 }

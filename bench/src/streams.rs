@@ -19,7 +19,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shared::signing::SigningKey;
+use shared::keys::KeyRing;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_tungstenite::client_async_with_config;
@@ -109,7 +109,7 @@ pub(super) async fn run(arguments: StreamsArguments) -> anyhow::Result<()> {
     ensure!(arguments.rate > 0.0, "rate: more than 0");
     let count = arguments.streams;
     let (deployed, client) = deploy::start(&arguments.servers, 64).await?;
-    let key = SigningKey::load_or_create(&arguments.servers.key_file())?;
+    let key = KeyRing::in_folder(&arguments.servers.data_dir)?;
     let drive = json!({ "title": "Bench", "kind": "other", "time_zone": "UTC", "capacity": count / 2 + 1 });
     let drive_id = client.open_drive(drive).await?;
     let tokens: Vec<String> = (0..count)

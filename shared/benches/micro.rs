@@ -19,9 +19,9 @@ use domain::hash::sha256;
 use domain::id::{CommandId, DriveId, MemberId};
 use serde_json::json;
 use shared::bus::Envelope;
+use shared::keys::KeyRing;
 use shared::log::{Additions, Head};
 use shared::receipt::{Claims, RECEIPT_TYPE};
-use shared::signing::SigningKey;
 use uuid::Uuid;
 
 const DRIVE: DriveId = DriveId(Uuid::from_u128(1));
@@ -160,7 +160,7 @@ fn rules(c: &mut Criterion) {
 }
 
 fn receipts(c: &mut Criterion) {
-    let key = SigningKey::from_text(KEY).unwrap();
+    let key = KeyRing::of_signing_key(KEY).unwrap();
     let actor = Actor { role: Role::Service, id: Uuid::from_u128(7) };
     c.bench_function("receipt: a command id with its proof", |b| {
         b.iter(|| black_box(key.new_command_id(now())));

@@ -138,12 +138,6 @@ impl Deployment {
         let is_embedded = scheme::BROKER.split(&self.broker_url).is_ok_and(|(found, _)| found == "embedded");
         self.database_url.is_none() || is_embedded
     }
-
-    /// The file of the signing key.
-    #[must_use]
-    pub fn key_file(&self) -> PathBuf {
-        self.data_dir.join("signing-key")
-    }
 }
 
 impl CacheArguments {

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// The files of Muster's data folder, beside the folders in [`FOLDERS`].
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     "muster.db",
     "muster.db-wal",
     "muster.db-shm",
@@ -13,6 +13,8 @@ const FILES: [&str; 9] = [
     "broker.db-wal",
     "broker.db-shm",
     "broker.lock",
+    "keys.json",
+    "keys.json.lock",
     "signing-key",
     "admin-password",
 ];

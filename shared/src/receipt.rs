@@ -11,7 +11,7 @@ use domain::stream::{self, Stream};
 use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
 
-use crate::signing::SigningKey;
+use crate::keys::KeyRing;
 
 /// The `typ` of a receipt's JWS.
 pub const RECEIPT_TYPE: &str = "muster-receipt+jwt";
@@ -63,10 +63,10 @@ impl Claims {
     }
 }
 
-/// Ids for commands. Each id carries a code that only this deployment's key can make. So any API
+/// Ids for commands. Each id carries a code that only this deployment can make. So any API
 /// process can tell an accepted id (answered with 202) that is not decided yet from an unknown one.
 /// Nothing has to be stored for this.
-impl SigningKey {
+impl KeyRing {
     /// An id for a command that is accepted now: a UUID version 7.
     #[must_use]
     pub fn new_command_id(&self, accepted_at: Timestamp) -> CommandId {
@@ -132,8 +132,8 @@ mod tests {
 
     const KEY: &str = "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g";
 
-    fn key() -> SigningKey {
-        SigningKey::from_text(KEY).unwrap()
+    fn key() -> KeyRing {
+        KeyRing::of_signing_key(KEY).unwrap()
     }
 
     fn actor(role: Role) -> Actor {
@@ -189,18 +189,5 @@ mod tests {
         check.required_spec_claims.clear();
         check.validate_exp = false;
         assert_eq!(jsonwebtoken::decode::<Claims>(&receipt, &public, &check).unwrap().claims, claims);
-    }
-
-    #[test]
-    fn two_processes_that_start_at_once_agree_on_a_key() {
-        let folder = std::env::temp_dir().join(format!("muster-key-{}", Uuid::now_v7()));
-        let file = folder.join("signing-key");
-        let ids: Vec<_> = std::thread::scope(|scope| {
-            let start = || scope.spawn(|| format!("{:?}", SigningKey::load_or_create(&file).unwrap()));
-            let all: Vec<_> = (0..8).map(|_| start()).collect();
-            all.into_iter().map(|each| each.join().unwrap()).collect()
-        });
-        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -12,9 +12,9 @@ use domain::clock::{Timestamp, rfc3339};
 use domain::stream::Stream;
 use domain::upkeep;
 use sea_orm::ConnectionTrait;
+use shared::keys::KeyRing;
 use shared::ledger::{self, Row};
 use shared::receipt::{self, Claims, RECEIPT_TYPE};
-use shared::signing::SigningKey;
 
 use super::Fault;
 
@@ -30,7 +30,7 @@ const PAGE: usize = 500;
 /// has no decision or another one, or was decided before the command of an earlier receipt.
 pub(super) async fn check(
     db: &impl ConnectionTrait,
-    key: &SigningKey,
+    key: &KeyRing,
     lines: impl BufRead,
 ) -> Result<u64, Fault> {
     let mut lines = lines.lines().enumerate();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use shared::bus::broker::{Broker, BrokerUrl};
 use shared::bus::cloud_event::batch::Form;
 use shared::database::Database;
-use shared::signing::SigningKey;
+use shared::keys::KeyRing;
 
 use crate::deployment::{
     ADMIN_PASSWORD, Client, Engine, Folder, Prefix, Process, TestDatabase, VirtualHost, env_or, eventually,
@@ -63,7 +63,7 @@ pub struct Cluster {
     pub events: String,
     admin: Client,
     organiser: Actor,
-    key: Arc<SigningKey>,
+    key: Arc<KeyRing>,
     env: Vec<(&'static str, String)>,
     targets: Targets,
     folder: Folder,
@@ -146,7 +146,7 @@ impl Cluster {
         let (targets, admins) = (Targets::default(), of("admin-api"));
         targets.set(of("member-api"));
         let admin = Client::admin(&of("member-api")[0], &admins[0]).await;
-        let key = Arc::new(SigningKey::load_or_create(&folder.0.join("data/signing-key")).unwrap());
+        let key = Arc::new(KeyRing::in_folder(&folder.0.join("data")).unwrap());
         let subscriber = Subscriber::bind(&ours.amqp).await;
         let organiser = api::auth::check_token(&key, admin.token()).unwrap();
         let load = Load::new(targets.clone(), key.clone());

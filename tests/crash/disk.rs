@@ -8,7 +8,7 @@ use std::time::Duration;
 use domain::id::{DriveId, MemberId};
 use serde_json::json;
 use shared::database::Database;
-use shared::signing::SigningKey;
+use shared::keys::KeyRing;
 
 use crate::cluster::LONG;
 use crate::deployment::{ADMIN_PASSWORD, Client, binary, eventually, muster, ready};
@@ -72,7 +72,7 @@ async fn on_a_full_disk_nothing_is_accepted_and_nothing_that_was_accepted_is_los
             json!({ "capacity": 300, "waitlist_capacity": 100, "closes_at": domain::clock::now() + LONG });
         drives.push(admin.open_drive(places).await.parse().unwrap());
     }
-    let key = SigningKey::load_or_create(&alone.place.folder.join("data/signing-key")).unwrap();
+    let key = KeyRing::in_folder(&alone.place.folder.join("data")).unwrap();
     let targets = Targets::default();
     let load = Load::new(targets.clone(), Arc::new(key));
     for (round, drive) in drives.iter().enumerate() {

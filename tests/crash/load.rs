@@ -10,7 +10,7 @@ use domain::id::{CommandId, DriveId, MemberId};
 use rand::RngExt as _;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use shared::signing::SigningKey;
+use shared::keys::KeyRing;
 use tokio::task::JoinSet;
 
 use crate::deployment::eventually;
@@ -66,12 +66,12 @@ pub type Line = Vec<Receipt>;
 pub struct Load {
     http: reqwest::Client,
     targets: Targets,
-    key: Arc<SigningKey>,
+    key: Arc<KeyRing>,
     accepted: Arc<AtomicUsize>,
 }
 
 impl Load {
-    pub fn new(targets: Targets, key: Arc<SigningKey>) -> Self {
+    pub fn new(targets: Targets, key: Arc<KeyRing>) -> Self {
         let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
         Self { http, targets, key, accepted: Arc::default() }
     }

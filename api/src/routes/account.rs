@@ -323,7 +323,8 @@ struct NewServiceAccount {
 struct ServiceAccount {
     /// The id, for revoking the account.
     service_account_id: Uuid,
-    /// The token, for `Authorization: Bearer`. It is shown once, and valid until it is revoked.
+    /// The token, for `Authorization: Bearer`. It is shown once, and valid until the account is
+    /// revoked or an operator retires the secret that made it.
     token: String,
 }
 

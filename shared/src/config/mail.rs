@@ -26,11 +26,12 @@ pub struct SenderArguments {
     pub mail_from: String,
 }
 
-/// Where members reach the API.
+/// Where the deployment is reached.
 #[derive(Debug, Clone, Args)]
 pub struct PublicArguments {
-    /// Where members reach the API, for the links in mails. If it is https, the APIs tell browsers
-    /// to use nothing else. [default: where it listens; else http://localhost:8000]
+    /// Where members reach the API. Links in mails lead there, and access tokens name it as their
+    /// issuer. If it is https, the APIs tell browsers to use nothing else. The same for all
+    /// processes. [default for links: where it listens, else http://localhost:8000]
     #[arg(long, env = "PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
 }
@@ -76,7 +77,7 @@ impl PublicArguments {
     ///
     /// # Errors
     /// If it is no HTTP address.
-    pub fn public_url(&self) -> Result<Option<&str>, Unusable> {
+    pub fn url(&self) -> Result<Option<&str>, Unusable> {
         if let Some(url) = &self.public_url {
             scheme::http("PUBLIC_URL").split(&url.as_str().into())?;
         }
