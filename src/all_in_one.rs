@@ -76,7 +76,7 @@ pub async fn start(arguments: ServeArguments, shutdown: CancellationToken) -> an
         cache_url: cache.url()?,
         files: Some(settings.files.open(&deployment.data_dir)?),
         webhook_allow: settings.webhooks.allowed(),
-        key: KeyRing::open(key.source(&deployment))?.issued_by(settings.public.public_url()?),
+        key: KeyRing::open(key.source(&deployment))?.issued_by(settings.public.url()?),
     };
     let (doors, door) = (&door, door.door(Surfaces::Both, &settings.public)?);
     let connections = Connections::open(&deployment, "muster", &shutdown).await?;

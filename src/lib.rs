@@ -8,6 +8,7 @@ pub mod dead_letters;
 pub mod demo;
 pub mod events;
 pub mod history;
+pub mod keys;
 pub mod load;
 pub mod migrate;
 pub mod rendered;
@@ -110,6 +111,15 @@ pub enum Command {
         /// Its flags.
         #[command(flatten)]
         dead_letters: dead_letters::DeadLetterArguments,
+        /// Its flags.
+        #[command(flatten)]
+        watching: Watching,
+    },
+    /// Shows, adds and retires the keys that sign receipts and tokens
+    Keys {
+        /// Its flags.
+        #[command(flatten)]
+        keys: keys::KeysArguments,
         /// Its flags.
         #[command(flatten)]
         watching: Watching,

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use muster::{
-    Arguments, Command, all_in_one, check_accounts, check_rules, dead_letters, demo, events, migrate, verify,
+    Arguments, Command, all_in_one, check_accounts, check_rules, dead_letters, demo, events, keys, migrate,
+    verify,
 };
 use process::run_to_end;
 use shared::config::arguments;
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
         }
         Some(Command::DeadLetters { dead_letters, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(dead_letters::run(dead_letters, shutdown)))
+        }
+        Some(Command::Keys { keys, watching }) => {
+            run_to_end("muster", &watching, |_| Box::pin(std::future::ready(keys::run(keys))))
         }
         Some(Command::CheckAccounts { check, watching }) => {
             run_to_end("muster", &watching, |shutdown| Box::pin(check_accounts::run(check, shutdown)))

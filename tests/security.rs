@@ -3,6 +3,7 @@
 mod connections;
 mod headers;
 mod instants;
+mod keys;
 mod operations;
 mod origins;
 mod provenance;

@@ -249,7 +249,7 @@ impl Api {
             cache_url: arguments.cache.url()?,
             files,
             webhook_allow,
-            key: KeyRing::open(arguments.key.source(deployment))?.issued_by(arguments.public.public_url()?),
+            key: KeyRing::open(arguments.key.source(deployment))?.issued_by(arguments.public.url()?),
         };
         let door = arguments.door.door(self.surfaces, &arguments.public)?;
         let connections = Connections::open_shared(deployment, self.name, &shutdown).await?;

@@ -77,7 +77,7 @@ pub fn open(
     if matches!(outlet, Outlet::Folder(_)) {
         private::check_folder("DATA_DIR", data_dir)?;
     }
-    let public_url = public.public_url()?.unwrap_or("http://localhost:8000").to_owned();
+    let public_url = public.url()?.unwrap_or("http://localhost:8000").to_owned();
     Post::open(&Mailing { outlet, from: sender.mail_from.clone(), public_url })
 }
 

@@ -14,6 +14,7 @@ use domain::id::CommandId;
 use domain::stream::{self, Stream};
 use serde::{Deserialize, Serialize};
 use shared::bus::{Outgoing, PublishError};
+use shared::keys::Purpose;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
@@ -34,9 +35,6 @@ const LOOK: Duration = Duration::from_millis(10);
 /// The most requests with a key in progress. A request may go on after its client hung up, so these
 /// have a bound of their own.
 static IN_WORK: Semaphore = Semaphore::const_new(20_000);
-
-/// The `typ` of a claim's JWS.
-const TYPE: &str = "muster-claim+jwt";
 
 /// A use of an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,11 +168,11 @@ impl Context {
     }
 
     fn sealed(&self, claim: &Claim) -> String {
-        self.key.authenticate(TYPE, claim)
+        self.key.authenticate(Purpose::Claim, claim)
     }
 
     fn opened(&self, id: CommandId, text: &str) -> Option<Claim> {
-        self.key.authentic::<Claim>(TYPE, text).filter(|claim| claim.id == id)
+        self.key.authentic::<Claim>(Purpose::Claim, text).filter(|claim| claim.id == id)
     }
 }
 
