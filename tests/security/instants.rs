@@ -11,7 +11,7 @@ use domain::id::CommandId;
 use rand::RngExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::signing::SigningKey;
+use shared::keys::{KeyRing, Purpose};
 
 use crate::deployment::{Answer, Client, Embedded, Engine, FullSize, answer, eventually};
 
@@ -91,7 +91,7 @@ async fn a_dropped_request_reserves_no_instant() {
     let database = format!("sqlite:{}/data/muster.db", muster.folder.0.display());
     let db = shared::database::Database::connect(&database, 1, "test").await.unwrap();
     let me = ann.get("/api/v1/me").await.body["member_id"].as_str().unwrap().parse().unwrap();
-    let signing = SigningKey::load_or_create(&muster.folder.0.join("data/signing-key")).unwrap();
+    let signing = KeyRing::in_folder(&muster.folder.0.join("data")).unwrap();
     let id = |key: usize| {
         let request = format!("POST {} k{key}", path(&drive_id));
         signing.keyed_command_id(Actor { role: Role::Member, id: me }, &request)
@@ -102,7 +102,7 @@ async fn a_dropped_request_reserves_no_instant() {
         let again = click(&ann, &drive_id, &format!("k{key}")).await;
         match decided.get(&id(key)) {
             Some(row) => {
-                assert_eq!(accepted_at(&again).timestamp_millis(), row.accepted_at.timestamp_millis())
+                assert_eq!(accepted_at(&again).timestamp_millis(), row.accepted_at.timestamp_millis());
             }
             None => assert!(accepted_at(&again) >= since, "{again:?}"),
         }
@@ -120,8 +120,8 @@ async fn a_forged_claim_in_redis_moves_no_instant() {
     let drive_id = admin.open_drive(json!({})).await;
     let me = ann.get("/api/v1/me").await.body["member_id"].as_str().unwrap().parse().unwrap();
     let actor = Actor { role: Role::Member, id: me };
-    let ours = SigningKey::load_or_create(&muster.folder.0.join("data/signing-key")).unwrap();
-    let theirs = SigningKey::load_or_create(&muster.folder.0.join("another-key")).unwrap();
+    let ours = KeyRing::in_folder(&muster.folder.0.join("data")).unwrap();
+    let theirs = KeyRing::in_folder(&muster.folder.0.join("another")).unwrap();
     let key_of = |name: &str| ours.keyed_command_id(actor, &format!("POST {} {name}", path(&drive_id)));
 
     let an_hour_ago = (Utc::now() - TimeDelta::hours(1)).to_rfc3339();
@@ -135,10 +135,10 @@ async fn a_forged_claim_in_redis_moves_no_instant() {
     let real = click(&ann, &drive_id, "real").await;
     assert!(accepted_at(&real) >= since);
     let forged: [(&str, String); 5] = [
-        ("of-another", ours.authenticate("muster-claim+jwt", &claim(key_of("real")))),
+        ("of-another", ours.authenticate(Purpose::Claim, &claim(key_of("real")))),
         ("plain", claim(key_of("plain")).to_string()),
-        ("theirs", theirs.authenticate("muster-claim+jwt", &claim(key_of("theirs")))),
-        ("other-type", ours.authenticate("at+jwt", &claim(key_of("other-type")))),
+        ("theirs", theirs.authenticate(Purpose::Claim, &claim(key_of("theirs")))),
+        ("other-type", ours.authenticate(Purpose::Access, &claim(key_of("other-type")))),
         ("garbage", "x".repeat(10_000)),
     ];
     for (name, text) in &forged {

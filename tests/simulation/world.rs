@@ -224,7 +224,9 @@ impl<'m> World<'m> {
         if self.happens(self.weather.hang_up) {
             // The APIs die between the claim and the publish. Nothing is durable, so no instant is reserved.
             self.journal.note("abandoned", || format!("{} requests", chosen.len()));
-            chosen.into_iter().for_each(|asked| self.repeat(asked, false));
+            for asked in chosen {
+                self.repeat(asked, false);
+            }
             return Ok(());
         }
         let sealed: Vec<_> = chosen.iter().map(|asked| self.seal(asked)).collect();
@@ -237,7 +239,9 @@ impl<'m> World<'m> {
                 assert!(lost.into_iter().all(|answer| answer.is_none()), "confirmed before it was durable");
             });
             self.journal.note("power cut before a confirm", || format!("{} publishes", chosen.len()));
-            chosen.into_iter().for_each(|asked| self.repeat(asked, false));
+            for asked in chosen {
+                self.repeat(asked, false);
+            }
             return self.cut_power_now();
         }
         let hasty = self.happens(self.weather.repetition);
