@@ -116,7 +116,9 @@ fn status(works: bool, report: Value) -> Response {
 }
 
 async fn database(cx: &Context) -> Answer {
-    health::ask(DATABASE, cx.db.is_writable()).await
+    // Boxed: it may connect to the database, and each layer around it would hold this large future.
+    // Unoptimised, they would take more than the stack of a thread.
+    health::ask(DATABASE, Box::pin(cx.db.is_writable())).await
 }
 
 async fn broker(cx: &Context) -> Answer {
