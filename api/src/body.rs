@@ -37,6 +37,20 @@ const SOON: Duration = Duration::from_secs(30);
 /// Timeout for receiving a file.
 const LATER: Duration = Duration::from_secs(10 * 60);
 
+/// The most bytes of a body that are discarded after it was found too large, and the timeout. A
+/// connection that is closed while the client still sends may lose the answer.
+const REST: usize = 1024 * 1024;
+const REST_TIME: Duration = Duration::from_secs(5);
+
+/// Reads the rest of a body, and keeps nothing.
+async fn discard(body: &mut BoxBody<Bytes, io::Error>) {
+    let mut left = REST;
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+        left = rest;
+    }
+}
+
 /// Reads a whole body. Fails if it is larger than `limit` or does not arrive within `patience`.
 /// The request holds no [`Place`] meanwhile, and needs one afterwards.
 ///
@@ -56,6 +70,9 @@ async fn read(request: &Request, body: &mut RequestBody, limit: usize, patience:
             let frame = frame.map_err(ReadBodyError::Io)?;
             let Some(piece) = frame.data_ref() else { continue };
             if piece.len() > limit - whole.len() {
+                drop(whole);
+                // The answer is the same whether the rest comes or not.
+                let _ = tokio::time::timeout(REST_TIME, discard(&mut body)).await;
                 return Err(ReadBodyError::PayloadTooLarge);
             }
             whole.extend_from_slice(piece);
