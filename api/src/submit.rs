@@ -102,10 +102,11 @@ impl Context {
     async fn publish_command(&self, kind: &'static str, message: Outgoing) -> Result<(), PublishError> {
         shared::failpoint::hit("api-before-publish");
         let published = self.broker.publish(message).await;
-        let count = if published.is_ok() { "muster_accepted_total" } else { "muster_not_accepted_total" };
-        metrics::counter!(count, "kind" => kind).increment(1);
         if published.is_ok() {
             shared::failpoint::hit("api-confirmed");
+            metrics::counter!("muster_accepted_total", "kind" => kind).increment(1);
+        } else {
+            metrics::counter!("muster_not_accepted_total", "kind" => kind).increment(1);
         }
         published
     }
