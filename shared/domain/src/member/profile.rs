@@ -153,6 +153,10 @@ mod tests {
         Some(Attribute::Number(number.into()))
     }
 
+    fn now() -> Timestamp {
+        clock::from_ms(1_790_000_000_000)
+    }
+
     fn map(values: Values<'_>) -> BTreeMap<String, Option<Attribute>> {
         values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     }
@@ -181,7 +185,7 @@ mod tests {
     }
 
     fn import(profile: &mut Profile, row: &Person) -> Imported {
-        profile.import(row, clock::now(), false).unwrap()
+        profile.import(row, now(), false).unwrap()
     }
 
     #[test]
@@ -228,16 +232,16 @@ mod tests {
     fn an_organisers_edit_wins_over_an_import() {
         let mut profile = Profile::default();
         import(&mut profile, &row("Ann", &[("marks", number(58)), ("age", number(20))]));
-        profile.edit(&edit(&[("marks", number(60))], &["age"], &[]), clock::now()).unwrap();
+        profile.edit(&edit(&[("marks", number(60))], &["age"], &[]), now()).unwrap();
         let again = row("Ann", &[("marks", number(58)), ("age", number(20)), ("city", number(1))]);
         let held = import(&mut profile, &again);
         assert_eq!((held.has_changed, held.held), (true, vec!["age".to_owned(), "marks".to_owned()]));
         assert_eq!(profile.known.member("marks"), number(60).as_ref());
-        let over = profile.import(&again, clock::now(), true).unwrap();
+        let over = profile.import(&again, now(), true).unwrap();
         assert!(over.has_changed && over.held.is_empty());
         assert_eq!(profile.known.member("age"), number(20).as_ref());
         assert_eq!(profile.known.verified["age"].source, Source::Import);
-        profile.edit(&edit(&[], &[], &["age", "name"]), clock::now()).unwrap();
+        profile.edit(&edit(&[], &[], &["age", "name"]), now()).unwrap();
         profile.update(&named("Ann A. Lee")).unwrap();
         profile.update(&update(&[("age", number(21))])).unwrap();
         assert_eq!(profile.known.member("age"), None, "released, it is the member's to say");
@@ -252,9 +256,9 @@ mod tests {
         let mut profile = Profile::default();
         let full = Person { attributes: many(MAX_ATTRIBUTES), ..row("", &[]) };
         import(&mut profile, &full);
-        assert!(profile.import(&row("", &[("more", number(1))]), clock::now(), false).is_err());
-        assert!(profile.edit(&edit(&[("more", number(1))], &[], &[]), clock::now()).is_err());
-        profile.edit(&edit(&[("more", number(1))], &[], &["a0"]), clock::now()).unwrap();
+        assert!(profile.import(&row("", &[("more", number(1))]), now(), false).is_err());
+        assert!(profile.edit(&edit(&[("more", number(1))], &[], &[]), now()).is_err());
+        profile.edit(&edit(&[("more", number(1))], &[], &["a0"]), now()).unwrap();
         let own = UpdateProfile { attributes: many(MAX_ATTRIBUTES), ..update(&[]) };
         let mut profile = Profile::default();
         profile.update(&own).unwrap();
@@ -289,7 +293,7 @@ mod tests {
         import(&mut profile, &row("", &[("marks", None)]));
         assert_eq!((profile.known.member("marks"), profile.known.declared.get("marks")), (None, None));
         profile.update(&update(&[("marks", None)])).unwrap();
-        profile.edit(&edit(&[], &[], &["marks"]), clock::now()).unwrap();
+        profile.edit(&edit(&[], &[], &["marks"]), now()).unwrap();
         assert!(profile.known.declared.is_empty(), "and it does not come back");
     }
 
@@ -297,10 +301,10 @@ mod tests {
     fn more_attributes_than_there_may_be_can_still_be_corrected() {
         let names = (0..MAX_ATTRIBUTES + 6).map(|number| format!("a{number}"));
         let all = names.map(|name| (name, Attribute::Number(1.into()))).collect();
-        let mut profile = Profile { known: Known::imported(all, clock::now()), ..Profile::default() };
+        let mut profile = Profile { known: Known::imported(all, now()), ..Profile::default() };
         assert!(import(&mut profile, &row("", &[("a0", number(2))])).has_changed);
-        profile.edit(&edit(&[("a1", number(3))], &[], &[]), clock::now()).unwrap();
+        profile.edit(&edit(&[("a1", number(3))], &[], &[]), now()).unwrap();
         assert_eq!(profile.known.member("a1"), number(3).as_ref());
-        assert!(profile.import(&row("", &[("more", number(1))]), clock::now(), false).is_err());
+        assert!(profile.import(&row("", &[("more", number(1))]), now(), false).is_err());
     }
 }
