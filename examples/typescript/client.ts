@@ -47,6 +47,7 @@ export function told(status: CommandStatus): string {
     case "import-members":
       return `${status.outcome.imported} new, ${status.outcome.rejected_count} rejected`;
     case "update-profile":
+    case "edit-member":
       return `The profile of ${status.outcome.member_id} is changed`;
     case "clean-up":
       return `${status.outcome.files} files deleted`;
