@@ -3,8 +3,8 @@
 //! 202 means that the broker has the command durably. With an `Idempotency-Key`, the command's id is a
 //! function of actor, method, path and key. So a repetition is the same command, in any process and
 //! at any time: the ledger has its decision. Until the decision, the cache keeps the instant with
-//! which the broker confirmed the command, so a repetition gets the same receipt. A refusal that time can change
-//! leaves its key free: the next repetition is another attempt
+//! which the broker confirmed the command, so a repetition gets the same receipt. A refusal that time
+//! can change leaves its key free: the next repetition is another attempt
 //! ([decision 27](../../docs/decisions/0027-idempotency-compares-the-meaning-of-requests.md)).
 
 mod attempts;

@@ -1,5 +1,5 @@
-//! A receipt never carries an instant at which nothing was durable, whoever hangs up, dies or writes
-//! to the cache.
+//! A receipt never carries an instant at which nothing was durable: not if a client hangs up, a
+//! process dies, or someone else writes to the cache.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -127,10 +127,14 @@ async fn a_forged_claim_in_redis_moves_no_instant() {
     let an_hour_ago = (Utc::now() - TimeDelta::hours(1)).to_rfc3339();
     let claim = |id: CommandId| -> Value {
         json!({
-            "id": id, "accepted_at": an_hour_ago, "body_hash": domain::hash::base64url(&[1; 32]),
+            "id": id, "accepted_at": an_hour_ago, "body_hash": vec![1; 32],
             "actor": actor, "kind": "register", "drive_id": drive_id, "by": uuid::Uuid::nil(), "confirmed": true,
         })
     };
+    // A claim of this deployment is believed: this one has the hash of another body.
+    let own = ours.authenticate(Purpose::Claim, &claim(key_of("own")));
+    muster.cache.write(&format!("claim:{}", key_of("own")), &own);
+    assert_eq!(click(&ann, &drive_id, "own").await.code(), "idempotency-key-reused");
     let since = now();
     let real = click(&ann, &drive_id, "real").await;
     assert!(accepted_at(&real) >= since);

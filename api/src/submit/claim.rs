@@ -1,9 +1,9 @@
 //! The memory of an idempotency key between the first click and the decision.
 //!
-//! A receipt must never carry an instant at which nothing was durable. So a claim counts only after
-//! the broker confirmed the command. Before that only its hash of the body counts: a request that is
-//! abandoned, or a process that dies, reserves no instant. A claim carries a code
-//! that only this deployment makes, so a cache that someone else wrote to moves no instant either.
+//! A receipt must never carry an instant at which nothing was durable. So the instant of a claim
+//! counts only after the broker confirmed the command. Before that, only the claim's hash of the
+//! body counts: an abandoned request or a dead process reserves no instant. A claim carries a code
+//! that only this deployment makes, so nobody who writes to the cache moves an instant.
 
 use std::time::Duration;
 
